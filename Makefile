@@ -1,0 +1,44 @@
+# make demo and make test need nothing but Python 3.10 to 3.13 and the package registry.
+PYTHON ?= python3
+BIN := .venv/bin
+TEST_FLAGS ?=
+
+.PHONY: demo test test-slow check configs clean
+
+demo: .venv/installed
+	$(BIN)/python autoencoder.py -d digits -c configuration/autoencoder_small.json \
+		--name demo --save models/demo.keras --overwrite
+	$(BIN)/python classification.py -d digits -model models/demo.keras \
+		-c configuration/classifier_small_small.json --name demo-classifier
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+configs: .venv/installed
+	$(BIN)/python make_configs.py
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "error: Python 3.10 to 3.13 is required, got $$($(PYTHON) --version 2>&1)." \
+		"Name another: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "error: a virtual environment is required." \
+		"On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+
+.venv/installed: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,178 @@
+"""Arrays in memory -> shuffled, scaled batches for training. The only module that uses `tf.`.
+
+Images stay in the dtype of their file and become float32 in [0, 1] one batch at a time. Every
+random choice (order, augmentation, noise) is a function of the seed, the epoch and the batch,
+so any epoch can be produced again without running those before it.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from dataset import Scaling
+from hyperparameters import Augmentation
+
+# Images handed to the device in one execution: enough to hide the overhead of a step, few
+# enough that progress and Ctrl-C answer within about half a second.
+IMAGES_PER_EXECUTION = 1024
+# Batch for everything that needs no gradients; larger ones gained nothing on 2 cores.
+INFERENCE_BATCH_SIZE = 256
+
+
+def steps_per_execution(batch_size: int, steps: int) -> int:
+    """How many batches one call of the compiled function processes."""
+    return max(1, min(steps, IMAGES_PER_EXECUTION // batch_size))
+
+
+class TrainingBatches:
+    """Batches of one training set, in a new order every epoch.
+
+    Args:
+        images: (num_images, height, width, channels) in the file's dtype, or features of any
+            shape and dtype when `scaling` is None.
+        indices: int64 (num_training,), the images to train on.
+        batch_size: Images a batch; the last batch of an epoch may be smaller.
+        seed: Fixes order, augmentation and noise.
+        targets: int32 (num_images,) class indices; None trains images towards themselves.
+        scaling: Turns images into float32 in [0, 1]; None leaves them as they are.
+        noise: Standard deviation of the Gaussian noise added to inputs in [0, 1] (targets stay
+            clean), clipped back to [0, 1]. Vincent et al. 2008, "Extracting and composing robust
+            features with denoising autoencoders".
+        augmentation: Random rotation, shift and zoom, or None.
+
+    Attributes:
+        dataset: The `tf.data.Dataset`; an iteration over it is the epoch numbered `epoch`.
+        steps: Batches an epoch.
+        epoch: Which epoch the next iteration produces, counted from 0; set it before each.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        indices: np.ndarray,
+        batch_size: int,
+        seed: int,
+        *,
+        targets: np.ndarray | None = None,
+        scaling: Scaling | None = None,
+        noise: float = 0.0,
+        augmentation: Augmentation | None = None,
+    ):
+        self.steps = math.ceil(len(indices) / batch_size)
+        self.epoch = 0
+
+        def next_order() -> Iterator[tuple[int, np.ndarray]]:
+            yield self.epoch, np.random.default_rng([seed, self.epoch]).permutation(indices)
+
+        def prepare(batch_number: tf.Tensor, epoch: tf.Tensor, chosen: tf.Tensor) -> tuple:
+            inputs = _gather(images, chosen, scaling)
+            random_key = tf.stack([tf.cast(seed, tf.int64), epoch * self.steps + batch_number])
+            if augmentation is not None:
+                inputs = augment(inputs, augmentation, random_key)
+            outputs = inputs if targets is None else tf.gather(tf.constant(targets), chosen)
+            if noise:
+                grain = tf.random.stateless_normal(tf.shape(inputs), random_key, stddev=noise)
+                inputs = tf.clip_by_value(inputs + grain, 0.0, 1.0)
+            return inputs, outputs
+
+        order = tf.data.Dataset.from_generator(
+            next_order,
+            output_signature=(
+                tf.TensorSpec((), tf.int64),
+                tf.TensorSpec((len(indices),), tf.int64),
+            ),
+        )
+        self.dataset = (
+            order.flat_map(
+                lambda epoch, order: (
+                    tf.data.Dataset.from_tensor_slices(order)
+                    .batch(batch_size)
+                    .enumerate()
+                    .map(lambda number, chosen: (number, epoch, chosen))
+                )
+            )
+            .map(prepare, num_parallel_calls=1)
+            .apply(tf.data.experimental.assert_cardinality(self.steps))
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+
+def device_name() -> str:
+    """What TensorFlow computes on, in words."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return f"CPU, {os.cpu_count()} cores"
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
+    return ", ".join(f"GPU {name or 'of unknown name'}" for name in names)
+
+
+def inference_batches(
+    images: np.ndarray,
+    indices: np.ndarray,
+    *,
+    targets: np.ndarray | None = None,
+    scaling: Scaling | None = None,
+) -> tf.data.Dataset:
+    """The chosen images in order, unchanged but for the scaling, as (inputs, targets) batches.
+
+    Arguments as for `TrainingBatches`; without `targets` the inputs are their own targets.
+    """
+
+    def prepare(chosen: tf.Tensor) -> tuple:
+        inputs = _gather(images, chosen, scaling)
+        return inputs, inputs if targets is None else tf.gather(tf.constant(targets), chosen)
+
+    return (
+        tf.data.Dataset.from_tensor_slices(np.asarray(indices, np.int64))
+        .batch(INFERENCE_BATCH_SIZE)
+        .map(prepare, num_parallel_calls=1)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _gather(images: np.ndarray, chosen: tf.Tensor, scaling: Scaling | None) -> tf.Tensor:
+    """The chosen images as float32 of known shape; numpy gathers, so nothing is copied whole."""
+
+    def take(indices: np.ndarray) -> np.ndarray:
+        batch = images[indices]
+        return batch if scaling is None else scaling.apply(batch)
+
+    batch = tf.numpy_function(take, [chosen], tf.float32, stateful=False)
+    return tf.ensure_shape(batch, (None, *images.shape[1:]))
+
+
+def augment(images: tf.Tensor, augmentation: Augmentation, random_key: tf.Tensor) -> tf.Tensor:
+    """Rotates, shifts and zooms every image about its centre by its own random amounts.
+
+    Args:
+        images: float32 (batch, height, width, channels) in [0, 1].
+        augmentation: Largest rotation in degrees, shift and zoom as shares of the size.
+        random_key: int64 (2,), fixes the amounts.
+
+    Returns:
+        float32 images of the same shape; what moves in from outside is 0.
+    """
+    count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+    amounts = tf.random.stateless_uniform((4, count), random_key, -1.0, 1.0)
+    angle = amounts[0] * augmentation.rotation * math.pi / 180
+    zoom = 1.0 + amounts[1] * augmentation.zoom
+    shift_y = amounts[2] * augmentation.shift * height
+    shift_x = amounts[3] * augmentation.shift * width
+    # The op maps output to input coordinates: in = A · out + b, A a rotation over the zoom.
+    cos, sin = tf.cos(angle) / zoom, tf.sin(angle) / zoom
+    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
+    offset_x = centre_x - cos * (centre_x + shift_x) + sin * (centre_y + shift_y)
+    offset_y = centre_y - sin * (centre_x + shift_x) - cos * (centre_y + shift_y)
+    none = tf.zeros_like(cos)
+    transforms = tf.stack([cos, -sin, offset_x, sin, cos, offset_y, none, none], axis=1)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transforms,
+        output_shape=(height, width),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )

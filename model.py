@@ -1,0 +1,574 @@
+"""Autoencoders and classifiers: building them (`get_*`) and training them (`train_*`).
+
+An autoencoder is `encoder` then `decoder`; a classifier is `encoder` then `fully_connected`.
+They are plain Keras models, never compiled themselves: training compiles a second model over
+the same layers, so that what is saved loads anywhere.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from batches import TrainingBatches, inference_batches, steps_per_execution
+from callbacks import KeepBest, Record, StopOnRequest, WatchCollapse, schedule_callback
+from dataset import Scaling, encode_labels, get_classes, get_scaling, split_validation
+from errors import ModelFileError, UserError
+from history import DENSE_ONLY, FULL, History
+from hyperparameters import (
+    OPTIMIZERS,
+    ClassifierConfig,
+    Config,
+    Kind,
+    validate_config,
+)
+from layers import InferenceMode
+from model_files import find_encoder, load_model
+from shapes import check_shapes, format_shape
+
+# Keras' 0.99 needs some 500 batches until inference agrees with training; a short training on
+# few images has fewer.
+BATCH_NORM_MOMENTUM = 0.9
+# The frozen phase keeps the encodings of all images in memory up to this size (60,000 MNIST
+# images through the small encoder take 0.75 GB) and runs the encoder again every epoch above it.
+FEATURE_CACHE_BYTES = 2 * 2**30
+# The output bias starts where a constant image would have the mean pixel; logit(0) is infinite.
+PIXEL_RANGE = (0.01, 0.99)
+
+ModelInfo = dict[str, Any] | Config | str | Path
+
+
+def get_autoencoder(model_info: ModelInfo, input_shape: Sequence[int]) -> keras.Model:
+    """Builds an autoencoder, or loads a saved one when given a path.
+
+    Args:
+        model_info: Hyperparameters as in the JSON files, validated or not, or a path.
+        input_shape: (height, width, channels) of the images.
+
+    Returns:
+        An uncompiled model of images to images, float32 (batch, height, width, channels) in
+        [0, 1] both ways, with the sub-models `encoder` and `decoder`.
+
+    Raises:
+        ConfigurationError: A hyperparameter is wrong, or the decoder does not give back the size.
+        ModelFileError: The saved model cannot be loaded or takes images of another shape.
+    """
+    if isinstance(model_info, str | Path):
+        return _load_for(model_info, input_shape)
+    config = _as_config(model_info, "autoencoder")
+    check_shapes(config, input_shape, "model_info")
+    keras.utils.set_random_seed(config.seed)
+    encoder = _stack(config.encoder_layers, input_shape, config.l2, "encoder")
+    decoder_layers = [
+        *_hidden_layers(config.decoder_layers, config.l2),
+        keras.layers.Conv2D(
+            input_shape[-1],
+            3,
+            padding="same",
+            activation=config.activation_function.lower(),
+            name="output",
+        ),
+    ]
+    decoder = _chain(decoder_layers, encoder.output_shape[1:], "decoder")
+    inputs = keras.Input(input_shape, name="images")
+    return keras.Model(inputs, decoder(encoder(inputs)), name="autoencoder")
+
+
+def get_classifier(
+    model_info: ModelInfo,
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    encoder: keras.Model | str | Path | None = None,
+    pretrained: bool = True,
+) -> keras.Model:
+    """Builds a classifier on an encoder, or loads a saved one when given a path.
+
+    Args:
+        model_info: Hyperparameters as in the JSON files, validated or not, or a path.
+        input_shape: (height, width, channels) of the images.
+        num_classes: At least 1.
+        encoder: A model with a sub-model `encoder`, or the path of one; it is copied. Without
+            it, `encoder_layers` says which saved model to use or which layers to build.
+        pretrained: False takes the encoder's architecture with fresh weights.
+
+    Returns:
+        An uncompiled model of images, float32 (batch, height, width, channels) in [0, 1], to
+        probabilities, float32 (batch, num_classes), with the sub-models `encoder` and
+        `fully_connected`.
+
+    Raises:
+        ConfigurationError: A hyperparameter is wrong.
+        ModelFileError: A saved model cannot be loaded, has no encoder, or takes images of
+            another shape.
+    """
+    if isinstance(model_info, str | Path):
+        return _load_for(model_info, input_shape)
+    config = _as_config(model_info, "classifier")
+    keras.utils.set_random_seed(config.seed)
+    body = _get_encoder(config, input_shape, encoder, pretrained)
+    head_layers = [
+        keras.layers.Flatten(),
+        *_hidden_layers(config.dense_layers, config.l2),
+        keras.layers.Dense(num_classes, activation="softmax", name="probabilities"),
+    ]
+    head = _chain(head_layers, body.output_shape[1:], "fully_connected")
+    inputs = keras.Input(input_shape, name="images")
+    return keras.Model(inputs, head(body(inputs)), name="classifier")
+
+
+def _as_config(model_info: ModelInfo, kind: Kind) -> Any:
+    if isinstance(model_info, dict):
+        return validate_config(model_info, "model_info", kind)
+    return model_info
+
+
+def _get_encoder(
+    config: ClassifierConfig,
+    input_shape: Sequence[int],
+    encoder: keras.Model | str | Path | None,
+    pretrained: bool,
+) -> keras.Model:
+    source = config.encoder_layers if encoder is None else encoder
+    if source is None:
+        raise UserError(
+            "encoder_layers",
+            "an encoder is required",
+            "none",
+            "Give -model MODEL, or encoder_layers in the configuration.",
+        )
+    if isinstance(source, tuple | list):
+        check_shapes(config, input_shape, "model_info")
+        return _stack(source, input_shape, config.l2, "encoder")
+    where = source if isinstance(source, str | Path) else source.name
+    model = load_model(source)[0] if isinstance(source, str | Path) else source
+    found = find_encoder(model, where)
+    check_input_shape(found, input_shape, where)
+    copy = keras.models.clone_model(found)
+    copy.name = "encoder"
+    if pretrained:
+        copy.set_weights(found.get_weights())
+    return copy
+
+
+def _load_for(path: str | Path, input_shape: Sequence[int]) -> keras.Model:
+    model, _ = load_model(path)
+    check_input_shape(model, input_shape, path)
+    return model
+
+
+def check_input_shape(model: keras.Model, input_shape: Sequence[int], where: object) -> None:
+    """Raises a ModelFileError unless the model takes images of that (height, width, channels)."""
+    expected = model.input_shape[1:]
+    if len(expected) != 3 or any(
+        size not in (None, given) for size, given in zip(expected, input_shape, strict=True)
+    ):
+        raise ModelFileError(
+            where,
+            f"takes images of shape {format_shape(expected)} (height × width × channels)",
+            f"images of shape {format_shape(input_shape)}",
+            "Give images of that shape, or train an autoencoder on these.",
+        )
+
+
+def _hidden_layers(specification: Iterable[tuple], l2: float) -> list[keras.Layer]:
+    """Keras layers for the lists of a configuration; all weights start as He et al. 2015 say.
+
+    He, Zhang, Ren & Sun 2015, "Delving deep into rectifiers". Keras' default (Glorot) makes
+    textbook autoencoders collapse to black images more often.
+    """
+    relu = {
+        "activation": "relu",
+        "kernel_initializer": "he_normal",
+        "kernel_regularizer": keras.regularizers.L2(l2) if l2 else None,
+    }
+    built = []
+    for layer in specification:
+        match layer:
+            case ("conv", filters, size):
+                built.append(keras.layers.Conv2D(filters, size, padding="same", **relu))
+            case ("dense", units):
+                built.append(keras.layers.Dense(units, **relu))
+            case ("pool", size):
+                built.append(keras.layers.MaxPooling2D(size))
+            case ("upSample", size):
+                built.append(keras.layers.UpSampling2D(size))
+            case ("batchNorm",):
+                built.append(keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM))
+            case ("drop", rate):
+                built.append(keras.layers.Dropout(rate))
+            case _:
+                raise ValueError(f"unknown layer {layer!r}")
+    return built
+
+
+def _chain(chain: Sequence[keras.Layer], input_shape: Sequence[int], name: str) -> keras.Model:
+    inputs = keras.Input(input_shape)
+    outputs = inputs
+    for layer in chain:
+        outputs = layer(outputs)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _stack(
+    specification: Iterable[tuple], input_shape: Sequence[int], l2: float, name: str
+) -> keras.Model:
+    return _chain(_hidden_layers(specification, l2), input_shape, name)
+
+
+def train_autoencoder(
+    model: keras.Model,
+    model_info: ModelInfo,
+    images: np.ndarray,
+    *,
+    scaling: Scaling | None = None,
+    name: str = "autoencoder",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    warn: Callable[[str], None] = print,
+) -> History:
+    """Trains an autoencoder to draw its own input; the best epoch's weights are kept.
+
+    Args:
+        model: From `get_autoencoder`.
+        model_info: Hyperparameters as in the JSON files, validated or not.
+        images: (num_images, height, width, channels) in any dtype; part of them, chosen by
+            `validation_split` and `seed`, is only used for validation.
+        scaling: Brings them to [0, 1]; found from the images without it.
+        name: What the history is called.
+        callbacks: Further Keras callbacks.
+        should_stop: Asked after every execution; True ends training as if it were complete.
+        warn: Receives a sentence when the reconstruction is no better than the mean image.
+
+    Returns:
+        Rows with `loss`, `mse` and their `val_` twins: means over all pixels, scaled to [0, 1].
+
+    Raises:
+        UserError: The loss was never finite.
+    """
+    config = _as_config(model_info, "autoencoder")
+    scaling = scaling or get_scaling(images)
+    start = time.perf_counter()
+    training, validation = split_validation(len(images), config.validation_split, config.seed)
+    history = History(name, "autoencoder", config.model_dump(mode="json"))
+    keep_best = KeepBest(model, history, ("val_loss",), config.early_stopping)
+    mean_image = _mean_image(images, training, scaling)
+    watched = validation if len(validation) else training
+    watch = WatchCollapse(_mean_image_error(images, watched, scaling, mean_image), warn)
+    _start_output_at(model, mean_image)
+    keras.utils.set_random_seed(config.seed)
+    _fit(
+        keras.Model(model.inputs, model.outputs, name=FULL),
+        history,
+        TrainingBatches(
+            images,
+            training,
+            config.batch_size,
+            config.seed,
+            scaling=scaling,
+            noise=config.noise,
+            augmentation=config.augmentation,
+        ),
+        inference_batches(images, validation, scaling=scaling) if len(validation) else None,
+        phase=FULL,
+        epochs=config.epochs,
+        rate=config.optimizer.learning_rate,
+        config=config,
+        loss=config.loss,
+        metric=keras.metrics.MeanSquaredError(name="mse"),
+        callbacks=[keep_best, watch, StopOnRequest(should_stop), *callbacks],
+    )
+    _finish(history, keep_best, len(training), time.perf_counter() - start)
+    return history
+
+
+def train_classifier(
+    model: keras.Model,
+    model_info: ModelInfo,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: np.ndarray | None = None,
+    scaling: Scaling | None = None,
+    pretrained: bool = True,
+    name: str = "classifier",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> History:
+    """Trains the dense head on the frozen encoder, then everything; keeps the best weights.
+
+    Args:
+        model: From `get_classifier`.
+        model_info: Hyperparameters as in the JSON files, validated or not.
+        images: (num_images, height, width, channels) in any dtype.
+        labels: int64 (num_images,), any integers.
+        classes: int64 (num_classes,), sorted; those of `labels` without it.
+        scaling: Brings the images to [0, 1]; found from them without it.
+        pretrained: False trains everything in all epochs: a random encoder is not worth freezing.
+        name: What the history is called.
+        callbacks: Further Keras callbacks.
+        should_stop: Asked after every execution; True ends training as if it were complete.
+
+    Returns:
+        Rows of both phases in one, with `loss`, `accuracy`, macro `precision`, `recall` and `f1`
+        in [0, 1], and their `val_` twins. The best epoch has the highest validation accuracy; of
+        equals, the lowest validation loss.
+
+    Raises:
+        UserError: The loss was never finite.
+    """
+    config = _as_config(model_info, "classifier")
+    scaling = scaling or get_scaling(images)
+    start = time.perf_counter()
+    classes = get_classes(labels) if classes is None else classes
+    targets = encode_labels(labels, classes)
+    training, validation = split_validation(
+        len(images), config.validation_split, config.seed, labels
+    )
+    history = History(name, "classifier", config.model_dump(mode="json"))
+    keep_best = KeepBest(model, history, ("val_accuracy", "val_loss"), config.early_stopping)
+    keras.utils.set_random_seed(config.seed)
+    for phase, epochs, rate in _phases(config, pretrained):
+        if should_stop():
+            break
+        if phase == DENSE_ONLY:
+            trained, inputs, input_scaling = _freeze_encoder(model, config, images, scaling)
+        else:
+            model.get_layer("encoder").trainable = True
+            trained = keras.Model(model.inputs, model.outputs, name=phase)
+            inputs, input_scaling = images, scaling
+        _fit(
+            trained,
+            history,
+            TrainingBatches(
+                inputs,
+                training,
+                config.batch_size,
+                config.seed,
+                targets=targets,
+                scaling=input_scaling,
+                augmentation=config.augmentation,
+            ),
+            inference_batches(inputs, validation, targets=targets, scaling=input_scaling)
+            if len(validation)
+            else None,
+            phase=phase,
+            epochs=epochs,
+            rate=rate,
+            config=config,
+            loss="sparse_categorical_crossentropy",
+            metric=MacroScores(len(classes)),
+            callbacks=[keep_best, StopOnRequest(should_stop), *callbacks],
+        )
+        keep_best.restore()
+    _finish(history, keep_best, len(training), time.perf_counter() - start)
+    return history
+
+
+def predict(
+    model: keras.Model,
+    images: np.ndarray,
+    scaling: Scaling,
+    indices: np.ndarray | None = None,
+) -> np.ndarray:
+    """Runs a model on images, batch by batch, into one array.
+
+    Args:
+        model: An autoencoder, encoder or classifier.
+        images: (num_images, height, width, channels) in the file's dtype.
+        scaling: Brings them to [0, 1].
+        indices: int64 (num_chosen,), which images; all without it.
+
+    Returns:
+        float32 (num_chosen, ...): reconstructions, encodings or probabilities.
+    """
+    indices = np.arange(len(images)) if indices is None else indices
+    outputs = np.empty((len(indices), *model.output_shape[1:]), np.float32)
+    done = 0
+    for inputs, _ in inference_batches(images, indices, scaling=scaling):
+        batch = model.predict_on_batch(inputs)
+        outputs[done : done + len(batch)] = batch
+        done += len(batch)
+    return outputs
+
+
+def first_filters(model: keras.Model) -> np.ndarray | None:
+    """The kernels of the encoder's first convolution, float32 (height, width, in, filters)."""
+    for layer in model.get_layer("encoder").layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            return layer.get_weights()[0]
+    return None
+
+
+class MacroScores(keras.metrics.Metric):
+    """Accuracy and macro precision, recall and F1, from three counts a class.
+
+    The mean runs over the classes that occur among labels or predictions, and 0/0 counts as 0:
+    as scikit-learn's `precision_recall_fscore_support(average="macro", zero_division=0)`.
+
+    Args:
+        num_classes: How many classes there are.
+    """
+
+    def __init__(self, num_classes: int, name: str = "scores"):
+        super().__init__(name=name)
+        self._counts = [
+            self.add_weight(shape=(num_classes,), initializer="zeros", name=count)
+            for count in ("hits", "labels", "predictions")
+        ]
+        self._num_classes = num_classes
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Counts a batch: class indices (batch,) against probabilities (batch, num_classes)."""
+        truth = ops.one_hot(ops.reshape(y_true, (-1,)), self._num_classes)
+        predicted = ops.one_hot(ops.argmax(y_pred, axis=-1), self._num_classes)
+        for count, occurrences in zip(
+            self._counts, (truth * predicted, truth, predicted), strict=True
+        ):
+            count.assign_add(ops.sum(occurrences, axis=0))
+
+    def result(self) -> dict[str, Any]:
+        """The four scores over everything counted since the last reset, each in [0, 1]."""
+        hits, labels, predictions = (count.value for count in self._counts)
+        occurring = ops.cast(labels + predictions > 0, "float32")
+
+        def macro(scores: Any) -> Any:
+            return ops.sum(scores) / ops.maximum(ops.sum(occurring), 1.0)
+
+        return {
+            "accuracy": ops.sum(hits) / ops.maximum(ops.sum(labels), 1.0),
+            "precision": macro(hits / ops.maximum(predictions, 1.0)),
+            "recall": macro(hits / ops.maximum(labels, 1.0)),
+            "f1": macro(2 * hits / ops.maximum(labels + predictions, 1.0)),
+        }
+
+
+def _phases(config: ClassifierConfig, pretrained: bool) -> list[tuple[str, int, float]]:
+    """(phase, epochs, learning rate) of each phase that has epochs."""
+    first_rate = config.optimizer.learning_rate
+    full_rate = config.optimizer.full_learning_rate or first_rate
+    dense_only_epochs, full_epochs = config.dense_only_train_epochs, config.full_train_epochs
+    if not pretrained:
+        return [(FULL, dense_only_epochs + full_epochs, first_rate)]
+    phases = [(DENSE_ONLY, dense_only_epochs, first_rate), (FULL, full_epochs, full_rate)]
+    return [phase for phase in phases if phase[1]]
+
+
+def _freeze_encoder(
+    model: keras.Model, config: ClassifierConfig, images: np.ndarray, scaling: Scaling
+) -> tuple[keras.Model, np.ndarray, Scaling | None]:
+    """What to train, on what, while the encoder is frozen and in inference mode.
+
+    Then it is a constant function: its output is computed once, unless the images change every
+    epoch (augmentation) or the output would not fit in `FEATURE_CACHE_BYTES`.
+    """
+    encoder, head = model.get_layer("encoder"), model.get_layer("fully_connected")
+    feature_bytes = len(images) * math.prod(encoder.output_shape[1:]) * 4
+    if config.augmentation is None and feature_bytes <= FEATURE_CACHE_BYTES:
+        features = predict(encoder, images, scaling)
+        return keras.Model(head.inputs, head.outputs, name=DENSE_ONLY), features, None
+    encoder.trainable = False
+    frozen = InferenceMode(encoder)(model.inputs[0])
+    return keras.Model(model.inputs, head(frozen), name=DENSE_ONLY), images, scaling
+
+
+def _fit(
+    trained: keras.Model,
+    history: History,
+    batches: TrainingBatches,
+    validation: Any,
+    *,
+    phase: str,
+    epochs: int,
+    rate: float,
+    config: Config,
+    loss: str,
+    metric: keras.metrics.Metric,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    trained.compile(
+        optimizer=getattr(keras.optimizers, OPTIMIZERS[config.optimizer.name])(rate),
+        loss=loss,
+        metrics=[metric],
+        steps_per_execution=steps_per_execution(config.batch_size, batches.steps),
+    )
+    trained.fit(
+        batches.dataset,
+        epochs=epochs,
+        validation_data=validation,
+        shuffle=False,  # the batches come in their epoch's order
+        verbose=0,
+        callbacks=[
+            schedule_callback(config.learning_rate_schedule, rate, epochs),
+            Record(history, batches, phase),  # before KeepBest, which looks at the last row
+            *callbacks,
+        ],
+    )
+
+
+def _finish(history: History, keep_best: KeepBest, num_images: int, seconds: float) -> None:
+    """Puts the best weights back and the final values into the history."""
+    keep_best.restore()
+    if history.best_epoch is None:
+        raise UserError(
+            history.name,
+            "the loss must stay finite",
+            history.epochs[-1]["loss"] if history.epochs else "no epoch",
+            "Use a learning rate ten times smaller, or batchNorm after the convolutions.",
+        )
+    bookkeeping = ("epoch", "phase", "learning_rate", "seconds")
+    history.metrics = {
+        **{key: value for key, value in history.best.items() if key not in bookkeeping},
+        "best_epoch": history.best_epoch,
+        "epochs": len(history.epochs),
+        "seconds": round(seconds, 2),
+        "images_per_second": round(num_images * len(history.epochs) / seconds, 1),
+    }
+
+
+def _mean_image(images: np.ndarray, indices: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """float64 (height, width, channels) in [0, 1]."""
+    total = np.zeros(images.shape[1:])
+    for chunk in _chunks(indices):
+        total += scaling.apply(images[chunk]).sum(axis=0, dtype=np.float64)
+    return total / len(indices)
+
+
+def _mean_image_error(
+    images: np.ndarray, indices: np.ndarray, scaling: Scaling, mean_image: np.ndarray
+) -> float:
+    """Mean squared error of predicting the mean image for every chosen image."""
+    total = sum(
+        np.square(scaling.apply(images[chunk]) - mean_image).sum() for chunk in _chunks(indices)
+    )
+    return float(total) / (len(indices) * mean_image.size)
+
+
+def _chunks(indices: np.ndarray, size: int = 1024) -> list[np.ndarray]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def _start_output_at(model: keras.Model, mean_image: np.ndarray) -> None:
+    """Lets an untrained decoder begin by drawing the mean pixel of each channel.
+
+    Without it, textbook autoencoders on mostly black images learn to draw black and stay there.
+    """
+    output = model.get_layer("decoder").layers[-1]
+    if not isinstance(output, keras.layers.Conv2D) or np.any(output.bias):
+        return  # trained before
+    mean_pixel = np.clip(mean_image.mean(axis=(0, 1)), *PIXEL_RANGE)
+    if output.activation is keras.activations.sigmoid:
+        mean_pixel = np.log(mean_pixel / (1 - mean_pixel))
+    output.bias.assign(mean_pixel)
+
+
+# The names of the original program.
+get_Autoencoder = get_autoencoder
+train_Autoencoder = train_autoencoder
+get_Classifier = get_classifier
+train_Classifier = train_classifier

@@ -1,0 +1,395 @@
+"""The experiments of one start of a program: train, record, compare, and the menu after it.
+
+`autoencoder.py` and `classification.py` each fill in what is theirs.
+"""
+
+import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import cli
+import prompts
+from dataset import Dataset, Scaling, encode_labels, get_classes, split_validation
+from errors import UserError
+from evaluation import Evaluation
+from history import History
+from hyperparameters import (
+    MAX_LEARNING_RATE,
+    OPTIMIZERS,
+    Config,
+    dump_config,
+    load_config,
+    override,
+)
+from model_files import check_destination, save_model
+from runs import Run, describe_environment
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
+
+# Figures of single images and of clusters look at this many images, not at all of them.
+INSPECTED_IMAGES = 1000
+
+
+@dataclass
+class Experiment:
+    """One trained model and what is needed to show it again.
+
+    Attributes:
+        config: Its hyperparameters.
+        model: The model with its best weights.
+        history: How training went, and the final values.
+        metadata: What is saved with the model.
+        run: Its directory.
+        split: Indices of the training and of the validation images.
+        evaluation: Of a classifier, on the test images (on the validation images without any).
+    """
+
+    config: Config
+    model: "keras.Model"
+    history: History
+    metadata: dict[str, Any]
+    run: Run
+    split: tuple[np.ndarray, np.ndarray]
+    evaluation: Evaluation | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in figures and menus."""
+        return self.history.name
+
+
+class Session(ABC):
+    """Trains one experiment after another on the same data.
+
+    Attributes:
+        progress: What an epoch's line shows, as arguments of `ShowProgress`.
+        args: The flags.
+        data: The training images, with labels where there are any.
+        classes: int64, the distinct labels, sorted; None without labels.
+        class_names: Their names.
+        experiments: In the order of their training.
+        exit_code: 0, 2 when a configuration could not be trained, or 128 plus the signal that
+            ended training.
+    """
+
+    progress: tuple[tuple[str, ...], bool]
+
+    def __init__(self, args: argparse.Namespace, data: Dataset):
+        self.args = args
+        self.data = data
+        self.classes = None if data.labels is None else get_classes(data.labels)
+        self.class_names = [
+            data.class_names.get(label, str(label))
+            for label in ([] if self.classes is None else self.classes.tolist())
+        ]
+        self.experiments: list[Experiment] = []
+        self.exit_code = 0
+
+    @abstractmethod
+    def ask_config(self) -> tuple[str, Config]:
+        """Asks for hyperparameters; returns what to call them, and them."""
+
+    @property
+    @abstractmethod
+    def choices(self) -> list[tuple[str, Callable[[], None] | None]]:
+        """The menu: what each number says and does; the choice without an action ends it."""
+
+    @abstractmethod
+    def build(self, config: Config) -> "keras.Model":
+        """An untrained model for the session's data."""
+
+    @abstractmethod
+    def fit(self, model: "keras.Model", config: Config, name: str, **hooks: Any) -> History:
+        """Trains the model; `hooks` are `callbacks` and `should_stop`."""
+
+    @abstractmethod
+    def describe(self, config: Config) -> dict[str, Any]:
+        """What there is to say before training beyond what every program says."""
+
+    @abstractmethod
+    def get_metadata(self, config: Config) -> dict[str, Any]:
+        """What is saved with a model beyond what every program saves."""
+
+    @abstractmethod
+    def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
+        """The figures of one experiment."""
+
+    @abstractmethod
+    def draw_all(self) -> dict[str, "Figure"]:
+        """The figures of all experiments, with `comparison` when there are several."""
+
+    @abstractmethod
+    def get_score(self, experiment: Experiment) -> float:
+        """A validation value by which experiments are compared; larger is better."""
+
+    @abstractmethod
+    def next_command(self, saved: Path) -> str:
+        """What to type next, given the file of the best model."""
+
+    def datasets(self) -> dict[str, Dataset]:
+        """The data by their role."""
+        return {"training": self.data}
+
+    def evaluate(self, experiment: Experiment) -> None:  # noqa: B027 - only classifiers do
+        """Measures a trained model on images that it has not seen."""
+
+    def run(self, configs: list[tuple[str, Config]]) -> int:
+        """Trains the configurations, or asks for one and shows the menu; returns the exit code."""
+        if configs:
+            self._train_all(configs)
+        else:
+            while not self.experiments:
+                _try(self.repeat)
+        if self.experiments:
+            self.conclude()
+        if not configs:
+            self.menu()
+        return self.exit_code
+
+    def _train_all(self, configs: list[tuple[str, Config]]) -> None:
+        for name, config in configs:
+            try:
+                self.train(name, config)
+            except UserError as error:
+                self.exit_code = cli.report(error)  # and on with the others
+            if self._stopped:
+                return
+
+    @property
+    def _stopped(self) -> bool:
+        """Whether a signal ended training."""
+        return self.exit_code > 128
+
+    def repeat(self) -> None:
+        """Asks for hyperparameters and trains them."""
+        self.train(*self.ask_config())
+
+    def train(self, name: str, config: Config) -> None:
+        """Trains one model and records it as a run."""
+        with cli.starting_keras():
+            import batches
+            from callbacks import ShowProgress
+
+        name = self._full_name(name)
+        images = self.data.images
+        stratify = self.data.labels if config.kind == "classifier" else None
+        split = split_validation(len(images), config.validation_split, config.seed, stratify)
+        model = self.build(config)
+        device = batches.device_name()
+        # A signal while the run is written must not cost the training that it records.
+        with Run(self.args.runs_dir, name) as run, cli.StopSignal() as stop:
+            cli.show_facts(
+                name,
+                {
+                    "device": device,
+                    "images": cli.describe_images(images, *split),
+                    **self.describe(config),
+                    "parameters": cli.describe_parameters(model),
+                    "hyperparameters": cli.describe_hyperparameters(config),
+                    "destination": cli.relative(run.final_path),
+                },
+            )
+            environment = describe_environment(
+                self.args.command, self.datasets(), device, config.seed
+            )
+            with closing(ShowProgress(cli.ERR, name, *self.progress)) as progress:
+                history = self.fit(
+                    model, config, name, callbacks=[progress], should_stop=stop.requested
+                )
+            metadata = {
+                "kind": config.kind,
+                "name": name,
+                "input_shape": list(images.shape[1:]),
+                "data": self.data.name,
+                **self.get_metadata(config),
+                "model_info": history.model_info,
+                "metrics": history.metrics,
+            }
+            experiment = Experiment(config, model, history, metadata, run, split)
+            self.evaluate(experiment)
+            run.write_record(config, environment, history)
+            save_model(model, run.path / "model.keras", metadata)
+            figures = {} if self.args.no_plots else self.draw(experiment)
+            saved = run.save_figures(figures)
+            cli.close(figures.values())
+        self.exit_code = stop.exit_code or self.exit_code
+        self.experiments.append(experiment)
+        cli.show_facts(f"{name}: done", self._results(experiment, saved))
+
+    def conclude(self) -> None:
+        """Compares several experiments, saves the best where asked, and says what to do next."""
+        best = max(self.experiments, key=self.get_score)
+        if len(self.experiments) > 1:
+            cli.say(f"Best on validation data: {best.name}")
+            if not self.args.no_plots:
+                self._save_comparison()
+        saved = best.run.path / "model.keras"
+        if self.args.save:
+            saved = save_model(
+                best.model, self.args.save, best.metadata, overwrite=self.args.overwrite
+            )
+            cli.say(f"Saved {best.name} as {cli.relative(saved)}")
+        cli.say(f"Next: {self.next_command(saved)}")
+
+    def menu(self) -> None:
+        """Asks what to do until the choice without an action is made, or a signal comes."""
+        texts, actions = zip(*self.choices, strict=True)
+        while not self._stopped:
+            cli.say("")
+            action = actions[prompts.choose(cli.OUT, "What next", texts, None) - 1]
+            if action is None:
+                return
+            _try(action)
+
+    def draw_encodings(
+        self, model: "keras.Model", data: Dataset, scaling: Scaling, chosen: np.ndarray
+    ) -> "Figure":
+        """The encodings of the chosen images in two dimensions, coloured by class if known."""
+        import matplotlib.pyplot as plt
+
+        from model import predict
+        from visualization import plot_encodings, project_encodings
+
+        encodings = predict(model.get_layer("encoder"), data.images, scaling, chosen)
+        labels = data.labels
+        if labels is not None:
+            labels = encode_labels(labels[chosen], self.classes)
+        figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
+        plot_encodings(project_encodings(encodings), labels, self.class_names, ax)
+        return figure
+
+    def show_graphs(self) -> None:
+        """Saves the comparison, and opens the figures in windows where there is a display."""
+        self._save_comparison()
+        for experiment in self.experiments:
+            plots = experiment.run.path / "plots"
+            if not plots.exists():  # --no-plots
+                figures = self.draw(experiment)
+                experiment.run.save_figures(figures)
+                cli.close(figures.values())
+            cli.say(f"Figures of {experiment.name}: {cli.relative(plots)}")
+        cli.show_windows(self.draw_all())
+
+    def ask_and_save(self) -> None:
+        """Asks which model to save and where."""
+        experiment = self.choose_experiment("Which model")
+
+        def destination(name: str) -> Path:
+            return check_destination(name, overwrite=False)
+
+        path = prompts.ask(
+            cli.OUT,
+            "Save as (.keras or .h5)",
+            prompts.file_name(destination),
+            f"models/{Path(experiment.name).name}.keras",
+        )
+        save_model(experiment.model, path, experiment.metadata)
+        cli.say(f"Saved {experiment.name} as {cli.relative(path)}")
+
+    def choose_experiment(self, question: str, *others: str) -> Experiment | None:
+        """Asks for one of the experiments, the latest by default; None for one of `others`."""
+        if len(self.experiments) == 1 and not others:
+            return self.experiments[0]
+        texts = [f"{e.name}  {cli.describe_result(e.history)}" for e in self.experiments]
+        number = prompts.choose(cli.OUT, question, [*texts, *others], len(self.experiments))
+        return self.experiments[number - 1] if number <= len(self.experiments) else None
+
+    def _full_name(self, name: str) -> str:
+        """The name of a run: --name, made distinct where it would name several."""
+        if self.args.name:
+            name = self.args.name if len(self.args.config) < 2 else f"{self.args.name}-{name}"
+        taken = {experiment.name for experiment in self.experiments}
+        number, unique = 1, name
+        while unique in taken:
+            number += 1
+            unique = f"{name}-{number}"
+        return unique
+
+    def _save_comparison(self) -> None:
+        if len(self.experiments) < 2:
+            return
+        figures = self.draw_all()
+        (path,) = self.experiments[-1].run.save_figures({"comparison": figures["comparison"]})
+        cli.close(figures.values())
+        cli.say(f"Comparison: {cli.relative(path)}")
+
+    def _results(self, experiment: Experiment, figures: list[Path]) -> dict[str, Any]:
+        history, metrics = experiment.history, experiment.history.metrics
+        folder = experiment.run.path
+        files = sorted(path.name for path in folder.iterdir() if path.is_file())
+        return {
+            "best epoch": f"{metrics['best_epoch']} of {metrics['epochs']}"
+            + (f" ({history.best['phase']})" if history.dense_only_epochs else ""),
+            "values": cli.describe_result(history),
+            "time": f"{metrics['seconds']:.1f} s, {metrics['images_per_second']:.0f} images/s",
+            "run": cli.relative(folder),
+            "files": ", ".join(files),
+            **({"figures": ", ".join(f"plots/{path.name}" for path in figures)} if figures else {}),
+        }
+
+
+def load_overridden(path: str, kind: str, args: argparse.Namespace) -> Config:
+    """A configuration file with the flags' values in place of its own."""
+    return override_by_flags(load_config(path, kind), args)
+
+
+def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
+    """The configuration with --epochs, --batch-size and --seed in place of its own values."""
+    return override(config, epochs=args.epochs, batch_size=args.batch_size, seed=args.seed)
+
+
+def ask_for_file(kind: str, default: str, load: Callable[[str], Config]) -> tuple[str, Config]:
+    """Asks for a configuration file until one can be loaded; returns its name and content."""
+
+    def parse(path: str) -> tuple[str, Config]:
+        return Path(path).stem, load(path)
+
+    return prompts.ask(
+        cli.OUT, f"Configuration file of the {kind}", prompts.file_name(parse), default
+    )
+
+
+def offer_to_save(config: Config) -> str | None:
+    """Offers to keep typed hyperparameters as a file; returns its name if so."""
+    if not prompts.confirm(cli.OUT, "Save these hyperparameters as a configuration", False):
+        return None
+    path = prompts.ask(
+        cli.OUT,
+        "File",
+        prompts.file_name(prompts.new_file),
+        f"configuration/my_{config.kind}.json",
+    )
+    try:
+        path.write_text(dump_config(config), encoding="utf-8")
+    except OSError as error:
+        cli.warn(f"{path} could not be written: {error.strerror}. Training goes on without it.")
+        return None
+    cli.say(f"Saved {path}")
+    return path.stem
+
+
+def ask_optimizer() -> list:
+    """Asks for the optimizer and its learning rate."""
+    name = prompts.ask(
+        cli.OUT, f"Optimizer ({', '.join(OPTIMIZERS)})", prompts.one_of(list(OPTIMIZERS)), "adam"
+    )
+    rate = prompts.ask(cli.OUT, "Learning rate", prompts.number(1e-9, MAX_LEARNING_RATE), 0.001)
+    return [name, rate]
+
+
+def _try(action: Callable[[], None]) -> None:
+    """Does what was asked for and reports what is wrong with it, so that one can ask again."""
+    try:
+        action()
+    except prompts.InputEnded:
+        raise
+    except UserError as error:
+        cli.report(error)

@@ -1,0 +1,189 @@
+"""Tiny data sets, configurations and trained models that several test modules share."""
+
+import importlib
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import idx
+
+CLASSES = (2, 5, 61)  # gaps in the numbering
+AUTOENCODER = {
+    "encoder_layers": [["conv", 4, [3, 3]], ["pool", [2, 2]]],
+    "decoder_layers": [["upSample", [2, 2]], ["conv", 4, [3, 3]]],
+    "optimizer": ["adam", 0.01],
+    "batch_size": 16,
+    "epochs": 1,
+}
+CLASSIFIER = {
+    "dense_layers": [["dense", 8]],
+    "optimizer": ["adam", 0.03],
+    "dense_only_train_epochs": 1,
+    "full_train_epochs": 1,
+    "batch_size": 16,
+    "validation_split": 0.2,
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """The four idx files of a data set, and the flags that name them."""
+
+    images: Path
+    labels: Path
+    test: Path
+    test_labels: Path
+
+    @property
+    def autoencoder(self):
+        return ["-d", str(self.images)]
+
+    @property
+    def unlabelled_test(self):
+        return ["-d", str(self.images), "-dl", str(self.labels)]
+
+    @property
+    def classifier(self):
+        return [*self.unlabelled_test, "-t", str(self.test), "-tl", str(self.test_labels)]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended, and what it wrote."""
+
+    exit_code: int
+    out: str
+    err: str
+    runs: list[Path]
+
+    @property
+    def run(self):
+        """The only run that it left."""
+        (run,) = self.runs
+        return run
+
+    @property
+    def metrics(self):
+        return json.loads((self.run / "metrics.json").read_text())
+
+
+def draw_images(count, shape, classes, seed):
+    """Noisy images of a pattern for each class, uint8 (count, *shape), and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.array([classes[index % len(classes)] for index in range(count)])
+    patterns = {label: np.random.default_rng(label).random(shape) > 0.6 for label in classes}
+    images = np.stack([patterns[label] * 200 for label in labels]) + rng.integers(0, 50, shape)
+    return images.astype(np.uint8), labels.astype(np.uint8)
+
+
+def write_dataset(folder, shape=(8, 8), classes=CLASSES, count=60, test_classes=None):
+    """Writes a data set and returns its files; images of shape (height, width[, channels])."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = Files(*(folder / name for name in ("images", "labels", "test", "test_labels")))
+    images, labels = draw_images(count, shape, classes, seed=1)
+    test, test_labels = draw_images(count // 2, shape, test_classes or classes, seed=2)
+    for path, array in zip(
+        (files.images, files.labels, files.test, files.test_labels),
+        (images, labels, test, test_labels),
+        strict=True,
+    ):
+        idx.write_idx(path, array)
+    return files
+
+
+def write_json(path, *dicts, **changes):
+    """Writes the union of dicts as JSON and returns the path as a string."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    merged = {key: value for part in (*dicts, changes) for key, value in part.items()}
+    path.write_text(json.dumps(merged))
+    return str(path)
+
+
+def run_program(program, *args, runs_dir):
+    """Runs `main` of a program in this process, with its runs in `runs_dir`."""
+    main = importlib.import_module(program).main
+    known = set(runs_dir.glob("*"))
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        exit_code = main([*map(str, args), "--runs-dir", str(runs_dir)])
+    runs = sorted(set(runs_dir.glob("*")) - known)
+    return Finished(exit_code, out.getvalue(), err.getvalue(), runs)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A folder for what is made once."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="session")
+def files(shared):
+    """8×8 images of three classes."""
+    return write_dataset(shared / "data")
+
+
+@pytest.fixture(scope="session")
+def autoencoder_config(shared):
+    return write_json(shared / "tiny.json", AUTOENCODER)
+
+
+@pytest.fixture(scope="session")
+def classifier_config(shared):
+    return write_json(shared / "head.json", CLASSIFIER)
+
+
+@pytest.fixture
+def autoencode(tmp_path, files, autoencoder_config):
+    """Runs autoencoder.py on the tiny images, without figures, with further flags."""
+
+    def run(*args, config=autoencoder_config, data=files, plots=False):
+        flags = [*data.autoencoder, *(["-c", config] if config else [])]
+        flags += [] if plots else ["--no-plots"]
+        return run_program("autoencoder", *flags, *args, runs_dir=tmp_path / "runs")
+
+    return run
+
+
+@pytest.fixture
+def classify(tmp_path, files, classifier_config, trained_autoencoder):
+    """Runs classification.py on the tiny images, without figures, with further flags."""
+
+    def run(*args, config=classifier_config, data=files, model=None, plots=False):
+        flags = [*data.classifier, *(["-c", config] if config else [])]
+        flags += [] if plots else ["--no-plots"]
+        flags += ["-model", model or trained_autoencoder.saved]
+        return run_program("classification", *flags, *args, runs_dir=tmp_path / "runs")
+
+    return run
+
+
+@dataclass(frozen=True)
+class Trained(Finished):
+    """A program that saved a model."""
+
+    saved: str
+
+
+def train(program, *args, folder):
+    saved = str(folder / f"{program}.keras")
+    finished = run_program(program, *args, "--save", saved, runs_dir=folder / f"{program}-runs")
+    return Trained(**vars(finished), saved=saved)
+
+
+@pytest.fixture(scope="session")
+def trained_autoencoder(shared, files, autoencoder_config):
+    """autoencoder.py with everything that it draws."""
+    flags = [*files.autoencoder, "-dl", files.labels, "-c", autoencoder_config, "--epochs", 3]
+    return train("autoencoder", *flags, folder=shared)
+
+
+@pytest.fixture(scope="session")
+def trained_classifier(shared, files, classifier_config, trained_autoencoder):
+    """classification.py on it, with everything that it draws."""
+    flags = [*files.classifier, "-c", classifier_config, "--epochs", 4]
+    return train("classification", *flags, "-model", trained_autoencoder.saved, folder=shared)
