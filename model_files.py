@@ -7,8 +7,12 @@ program can refuse a model before TensorFlow has started.
 
 import json
 import os
+import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,9 +161,47 @@ def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
         with warnings.catch_warnings():
             # Keras 2 files name arguments that Keras 3 has renamed; it maps them itself.
             warnings.simplefilter("ignore")
-            return keras.models.load_model(path, compile=False, safe_mode=True), metadata
+            with _readable_by_keras_3(Path(path)) as readable:
+                return keras.models.load_model(readable, compile=False, safe_mode=True), metadata
     except Exception as error:  # Keras raises nearly every type for a damaged file.
         raise _damaged(Path(path), error) from error
+
+
+@contextmanager
+def _readable_by_keras_3(path: Path) -> Iterator[Path]:
+    """The file itself, or for an `.h5` file of Keras 2 a translated copy for the time being.
+
+    Keras 2 counts the construction of a nested model as its first call, Keras 3 does not and
+    finds no input for what follows the encoder.
+    """
+    if _file_kind(path) != "h5":
+        yield path
+        return
+    import h5py
+
+    with tempfile.TemporaryDirectory() as folder:
+        # Keras goes by the ending, which a downloaded file may have lost.
+        copy = Path(folder) / "model.h5"
+        shutil.copyfile(path, copy)
+        with h5py.File(copy, "r+") as file:
+            config = json.loads(file.attrs["model_config"])
+            if str(file.attrs.get("keras_version", "")).startswith("2"):
+                _renumber_calls(config["config"])
+                file.attrs["model_config"] = json.dumps(config)
+        yield copy
+
+
+def _renumber_calls(network: dict[str, Any]) -> None:
+    """Lets the calls of nested models in a Keras 2 config count from 0, in place."""
+    nested = [layer for layer in network["layers"] if "layers" in layer["config"]]
+    names = {layer["config"]["name"] for layer in nested}
+    calls = [call for layer in network["layers"] for call in layer.get("inbound_nodes", [])]
+    for reference in [*chain(*calls), *network.get("output_layers", [])]:
+        name, call, *_ = reference
+        if name in names:
+            reference[1] = call - 1
+    for layer in nested:
+        _renumber_calls(layer["config"])
 
 
 def find_encoder(model: "keras.Model", where: object) -> "keras.Model":

@@ -117,8 +117,8 @@ class Run:
         """Saves figures as `plots/<name>.png` and returns where they will be."""
         plots = self.path / "plots"
         try:
-            plots.mkdir(exist_ok=True)
             for name, figure in figures.items():
+                plots.mkdir(exist_ok=True)
                 figure.savefig(plots / f"{name}.png", dpi=FIGURE_DPI)
         except OSError as error:
             raise self._cannot_write("plots", error) from error

@@ -304,9 +304,11 @@ def _describe_record(history: History, metrics: Sequence[str]) -> list[list[tupl
     if history.epochs:
         sections.append(_describe_values(history, metrics))
     measured = [
-        (key.replace("_", " "), _number(float(value)))
+        (key.replace("_", " "), f"{value:,}" if isinstance(value, int) else _number(value))
         for key, value in history.metrics.items()
-        if isinstance(value, int | float) and key != "best_epoch" and not key.startswith("val_")
+        if isinstance(value, int | float)
+        and key not in ("best_epoch", *metrics)
+        and not key.startswith("val_")
     ]
     if measured:
         sections.append([("Measured",), *measured])

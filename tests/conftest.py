@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import os
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 
 import idx
+
+# t-SNE of a few images is faster without OpenMP's threads waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CLASSES = (2, 5, 61)  # gaps in the numbering
 AUTOENCODER = {
@@ -77,11 +81,12 @@ def draw_images(count, shape, classes, seed):
     rng = np.random.default_rng(seed)
     labels = np.array([classes[index % len(classes)] for index in range(count)])
     patterns = {label: np.random.default_rng(label).random(shape) > 0.6 for label in classes}
-    images = np.stack([patterns[label] * 200 for label in labels]) + rng.integers(0, 50, shape)
+    images = np.stack([patterns[label] * 200 for label in labels])
+    images += rng.integers(0, 50, images.shape)
     return images.astype(np.uint8), labels.astype(np.uint8)
 
 
-def write_dataset(folder, shape=(8, 8), classes=CLASSES, count=60, test_classes=None):
+def write_dataset(folder, shape=(8, 8), classes=CLASSES, count=48, test_classes=None):
     """Writes a data set and returns its files; images of shape (height, width[, channels])."""
     folder.mkdir(parents=True, exist_ok=True)
     files = Files(*(folder / name for name in ("images", "labels", "test", "test_labels")))

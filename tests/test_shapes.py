@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from errors import ConfigurationError
-from hyperparameters import parse_config
+from hyperparameters import dump_config, parse_config
 from shapes import check_shapes, trace_shapes
 
 AUTOENCODER = {
