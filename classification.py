@@ -140,7 +140,9 @@ def _load_data(args: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
     test = _test_source(args)
     if test is None:
         return data, None
-    return data, load_dataset(test, args.test_labels, split="test", labels_required=True)
+    test_data = load_dataset(test, args.test_labels, split="test", labels_required=True)
+    check_same_kind(get_scaling(data.images), test_data.images, test)
+    return data, test_data
 
 
 def _test_source(args: argparse.Namespace) -> str | None:

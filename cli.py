@@ -6,9 +6,11 @@ person's error (one line each on standard error), 130 and 143 stopped by Ctrl-C 
 
 import argparse
 import difflib
+import logging
 import io
 import os
 import re
+import reprlib
 import shlex
 import signal
 import sys
@@ -88,7 +90,7 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not re.fullmatch(r"[+-]?\d{1,18}", text.strip()) or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(
-                f"must be a whole number from {low} to {high}, got {text!r}"
+                f"must be a whole number from {low} to {high}, got {reprlib.repr(text)}"
             )
         return int(text)
 
@@ -223,6 +225,8 @@ def starting_keras() -> Iterator[None]:
 
     They are written straight to file descriptor 2, and shown after all if the import fails.
     """
+    # One process trains several models, each with functions of its own, and is warned for it.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # every machine without CUDA logs errors
     if "keras" not in sys.modules:
         ERR.print("Starting TensorFlow …")

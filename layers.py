@@ -1,6 +1,20 @@
 """Custom Keras layers, for training only: saved models contain none of them."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
+import numpy as np
+from keras import ops
+
+# Layers with one input: a model of nothing else is a chain.
+CHAINED = (
+    keras.layers.Conv2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.UpSampling2D,
+    keras.layers.BatchNormalization,
+    keras.layers.Dropout,
+)
 
 
 class InferenceMode(keras.layers.Layer):
@@ -18,6 +32,122 @@ class InferenceMode(keras.layers.Layer):
         super().__init__(trainable=False)
         self.wrapped = wrapped
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         """The wrapped layer's output in inference mode."""
         return self.wrapped(inputs, training=False)
+
+
+class UpSampleConv2D(keras.layers.Layer):
+    """`UpSampling2D(size)` then a `Conv2D` with padding "same", as one transposed convolution.
+
+    Repeating every pixel s times and then applying a kernel of k weights along an axis adds to
+    output s·i + e (i an input position) the sum of the s weights that meet a copy of pixel i. So
+    the pair is a transposed convolution of stride s whose kernel has k + s - 1 entries, each a sum
+    of at most s neighbours of the ordinary kernel: for k = 3 and s = 2, from (a, b, c), the entries
+    (c, b + c, a + b, a). It needs ((k + s - 1) / (k · s))² of the multiplications, 0.44 for those.
+
+    The ordinary convolution keeps the weights; both compute the same to rounding.
+
+    Args:
+        convolution: A `Conv2D` with stride 1, padding "same", no dilation and no groups.
+        size: The upsampling factors (height, width).
+    """
+
+    def __init__(self, convolution: keras.layers.Conv2D, size: tuple[int, int], **arguments: Any):
+        super().__init__(**arguments)
+        self.convolution = convolution
+        self.size = tuple(size)
+
+    def build(self, input_shape: tuple) -> None:
+        """Builds the convolution, unless it has its weights already."""
+        if not self.convolution.built:
+            self.convolution.build(input_shape)
+        self._sums = [
+            summing_matrix(length, factor)
+            for length, factor in zip(self.convolution.kernel_size, self.size, strict=True)
+        ]
+
+    def call(self, inputs: Any) -> Any:
+        """float (batch, height, width, channels) -> (batch, height·s, width·t, filters)."""
+        rows, columns = (ops.cast(sums, self.compute_dtype) for sums in self._sums)
+        kernel = ops.cast(self.convolution.kernel, self.compute_dtype)
+        kernel = ops.einsum("ai,bj,ijcf->abfc", rows, columns, kernel)
+        outputs = ops.conv_transpose(inputs, kernel, strides=self.size, padding="same")
+        if self.convolution.use_bias:
+            outputs = outputs + ops.cast(self.convolution.bias, self.compute_dtype)
+        return self.convolution.activation(outputs)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """(batch, height·s, width·t, filters)."""
+        batch, *size, _ = input_shape
+        larger = [side and side * factor for side, factor in zip(size, self.size, strict=True)]
+        return (batch, *larger, self.convolution.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        """The convolution's configuration and the factors."""
+        convolution = keras.saving.serialize_keras_object(self.convolution)
+        return {**super().get_config(), "convolution": convolution, "size": self.size}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "UpSampleConv2D":
+        """Rebuilds the layer and its convolution."""
+        convolution = keras.saving.deserialize_keras_object(config.pop("convolution"))
+        return cls(convolution, **config)
+
+
+def summing_matrix(kernel_length: int, factor: int) -> np.ndarray:
+    """Which weights of an ordinary kernel each entry of the transposed one sums, along one axis.
+
+    An even kernel is first given a leading 0: with padding "same" that leaves its result as it is
+    and makes the transposed convolution symmetric.
+
+    Returns:
+        float32 (kernel_length + factor - 1, kernel_length), one row more for an even kernel, of
+        zeros and ones.
+    """
+    odd = kernel_length | 1
+    entries, weights = np.mgrid[: odd + factor - 1, :odd]
+    first = odd - 1 - entries
+    sums = (first <= weights) & (weights < first + factor)
+    return sums[:, odd - kernel_length :].astype(np.float32)
+
+
+def fuse(model: keras.Model) -> keras.Model:
+    """The same computation over the same weights, every `upSample` and `conv` pair in one layer.
+
+    Args:
+        model: A chain of sub-models, or of layers, of the kinds that configurations have.
+
+    Returns:
+        A model for training; `model` itself if it has other layers, which may not form a chain.
+    """
+    layers = list(_flatten(model))
+    if any(type(layer) not in CHAINED for layer in layers):
+        return model
+    outputs = model.inputs[0]
+    while layers:
+        layer = layers.pop(0)
+        if layers and _is_pair(layer, layers[0]):
+            layer = UpSampleConv2D(layers.pop(0), layer.size)
+        outputs = layer(outputs)
+    return keras.Model(model.inputs, outputs)
+
+
+def _flatten(model: keras.Model) -> Iterator[keras.Layer]:
+    """The layers of a model and its sub-models in order, without the inputs."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _flatten(layer)
+        elif not isinstance(layer, keras.layers.InputLayer):
+            yield layer
+
+
+def _is_pair(upsampling: keras.Layer, convolution: keras.Layer) -> bool:
+    return (
+        isinstance(upsampling, keras.layers.UpSampling2D)
+        and upsampling.interpolation == "nearest"
+        and isinstance(convolution, keras.layers.Conv2D)
+        and convolution.padding == "same"
+        and convolution.strides == convolution.dilation_rate == (1, 1)
+        and convolution.groups == 1
+    )

@@ -27,7 +27,7 @@ from hyperparameters import (
     Kind,
     validate_config,
 )
-from layers import InferenceMode
+from layers import InferenceMode, fuse
 from model_files import find_encoder, load_model
 from shapes import check_shapes, format_shape
 
@@ -263,7 +263,7 @@ def train_autoencoder(
     _start_output_at(model, mean_image)
     keras.utils.set_random_seed(config.seed)
     _fit(
-        keras.Model(model.inputs, model.outputs, name=FULL),
+        fuse(model),
         history,
         TrainingBatches(
             images,
