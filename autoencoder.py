@@ -213,7 +213,7 @@ def ask_config(
     """Asks for a configuration file, or for the hyperparameters one by one."""
     OUT.print("Hyperparameters of the autoencoder:")
     ways = ["Use an existing configuration file", "Give the layers one by one"]
-    if prompts.choose(OUT, "How", ways) == 1:
+    if prompts.choose(OUT, "Your choice", ways) == 1:
 
         def load(path: str) -> AutoencoderConfig:
             config = load_config(path, "autoencoder")

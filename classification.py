@@ -477,7 +477,7 @@ def ask_config(args: argparse.Namespace, input_shape: Shape) -> tuple[str, Class
     """Asks for a configuration file, or for the hyperparameters one by one."""
     OUT.print("Hyperparameters of the classifier:")
     ways = ["Use an existing configuration file", "Give the layers one by one"]
-    if prompts.choose(OUT, "How", ways) == 1:
+    if prompts.choose(OUT, "Your choice", ways) == 1:
 
         def load(path: str) -> ClassifierConfig:
             config = load_config(path, "classifier")

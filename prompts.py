@@ -45,7 +45,7 @@ def ask(console: Console, question: str, parse: Callable[[str], T], default: Any
             console.print()
             raise InputEnded(
                 "standard input",
-                f"an answer is required to '{question}'",
+                f"an answer is required to '{question.strip()}'",
                 "the end of the input",
                 "Answer at a terminal, or give -c FILE to run without questions.",
             ) from error
@@ -98,13 +98,17 @@ def number(low: float, high: float) -> Callable[[str], float]:
 
 def pair(low: int, high: int) -> Callable[[str], tuple[int, int]]:
     """Parses `3`, `3,3`, `3 3`, `3x3` or `[3,3]` into (height, width)."""
-    parse_one = whole_number(low, high)
 
     def parse(answer: str) -> tuple[int, int]:
         parts = re.split(r"[\s,x×]+", answer.strip("[]() ").lower())
-        if len(parts) not in (1, 2):
-            raise ValueError(f"Give height and width, for example 3,3, not {answer!r}.")
-        values = [parse_one(part) for part in parts]
+        try:
+            values = [int(part) for part in parts]
+        except ValueError:
+            values = []
+        if len(values) not in (1, 2) or not all(low <= value <= high for value in values):
+            raise ValueError(
+                f"Give height and width from {low} to {high}, for example 3,3, not {answer!r}."
+            )
         return values[0], values[-1]
 
     return parse

@@ -283,7 +283,7 @@ class Session(ABC):
         experiment = self.choose_experiment("Which model")
 
         def destination(name: str) -> Path:
-            return check_destination(name, overwrite=False)
+            return check_destination(name, self.args.overwrite)
 
         path = prompts.ask(
             cli.OUT,
@@ -291,7 +291,7 @@ class Session(ABC):
             prompts.file_name(destination),
             f"models/{Path(experiment.name).name}.keras",
         )
-        save_model(experiment.model, path, experiment.metadata)
+        save_model(experiment.model, path, experiment.metadata, overwrite=self.args.overwrite)
         cli.say(f"Saved {experiment.name} as {cli.relative(path)}")
 
     def choose_experiment(self, question: str, *others: str) -> Experiment | None:
@@ -379,7 +379,10 @@ def offer_to_save(config: Config) -> str | None:
 def ask_optimizer() -> list:
     """Asks for the optimizer and its learning rate."""
     name = prompts.ask(
-        cli.OUT, f"Optimizer ({', '.join(OPTIMIZERS)})", prompts.one_of(list(OPTIMIZERS)), "adam"
+        cli.OUT,
+        "Optimizer (adam, sgd, rmsprop or another of Keras)",
+        prompts.one_of(list(OPTIMIZERS)),
+        "adam",
     )
     rate = prompts.ask(cli.OUT, "Learning rate", prompts.number(1e-9, MAX_LEARNING_RATE), 0.001)
     return [name, rate]
