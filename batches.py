@@ -8,6 +8,7 @@ so any epoch can be produced again without running those before it.
 import math
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -107,6 +108,17 @@ def device_name() -> str:
         return f"CPU, {os.cpu_count()} cores"
     names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
     return ", ".join(f"GPU {name or 'of unknown name'}" for name in names)
+
+
+def computes_bfloat16() -> bool:
+    """Whether the device has instructions for bfloat16; without them it is slower than float32."""
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False  # not Linux: unknown
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def inference_batches(

@@ -184,7 +184,7 @@ class ShowProgress(keras.callbacks.Callback):
         """Opens the bar."""
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("batches, left"),

@@ -411,6 +411,7 @@ class ClassifierSession(Session):
             labels,
             self.classes if classes is None else classes,
             self.class_names if classes is None else names,
+            indices,
         )
         if evaluation.num_unseen:
             cli.warn(

@@ -6,8 +6,8 @@ person's error (one line each on standard error), 130 and 143 stopped by Ctrl-C 
 
 import argparse
 import difflib
-import logging
 import io
+import logging
 import os
 import re
 import reprlib
@@ -116,6 +116,12 @@ def add_shared_flags(parser: Parser) -> None:
             flag, type=whole_number(low, high), metavar="N", help="instead of the configuration's"
         )
     parser.add_argument(
+        "--mixed-precision",
+        action="store_const",
+        const=True,
+        help="compute in bfloat16, whatever the configuration says",
+    )
+    parser.add_argument(
         "--limit",
         type=whole_number(1, MAX_IMAGES),
         metavar="N",
@@ -139,6 +145,11 @@ def add_shared_flags(parser: Parser) -> None:
         help="print the complete configuration as JSON and stop",
     )
     parser.add_argument("--no-plots", action="store_true", help="draw no figures")
+    parser.add_argument(
+        "--show",
+        action="store_true",
+        help="open the figures in windows at the end, where there is a display",
+    )
 
 
 def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -> int:
@@ -268,6 +279,8 @@ def describe_hyperparameters(config: Config) -> str:
     listed = {**epochs, "batch_size": values["batch_size"], "seed": values["seed"]}
     if "loss" in values:
         listed["loss"] = values["loss"]
+    if config.mixed_precision:
+        optimizer += " in bfloat16"
     return f"{optimizer}, " + ", ".join(f"{key} {value}" for key, value in listed.items())
 
 

@@ -14,6 +14,7 @@ class Evaluation:
     """How a classifier did on labelled images.
 
     Attributes:
+        indices: int64 (num_images,), positions of the images in their file.
         labels: int64 (num_images,), the true labels.
         targets: int32 (num_images,), their positions in `classes`; -1 for a label that training
             never saw, which no prediction can get right.
@@ -25,6 +26,7 @@ class Evaluation:
         report_text: The same as text.
     """
 
+    indices: np.ndarray
     labels: np.ndarray
     targets: np.ndarray
     predictions: np.ndarray
@@ -56,8 +58,8 @@ class Evaluation:
             ["index", "label", "prediction", "correct", "probability"]
             + [f"p_{label}" for label in self.classes]
         )
-        for index, row in enumerate(self.probabilities):
-            label, prediction = self.labels[index], self.predictions[index]
+        rows = zip(self.indices, self.labels, self.predictions, self.probabilities, strict=True)
+        for index, label, prediction, row in rows:
             writer.writerow(
                 [index, label, prediction, int(label == prediction), f"{row.max():.6f}"]
                 + [f"{value:.6f}" for value in row]
@@ -69,6 +71,7 @@ def evaluate(
     labels: np.ndarray,
     classes: np.ndarray,
     class_names: list[str] | None = None,
+    indices: np.ndarray | None = None,
 ) -> Evaluation:
     """Compares predictions with the truth.
 
@@ -77,6 +80,7 @@ def evaluate(
         labels: int64 (num_images,), true labels as in the file.
         classes: int64 (num_classes,), sorted.
         class_names: One name a class; the labels themselves without it.
+        indices: int64 (num_images,), positions of the images in their file; all of it without.
     """
     from sklearn.metrics import classification_report
 
@@ -86,6 +90,7 @@ def evaluate(
     texts = [names.get(label, f"{label} (unseen)") for label in present.tolist()]
     arguments = {"labels": present, "target_names": texts, "zero_division": 0.0}
     return Evaluation(
+        indices=np.arange(len(labels)) if indices is None else indices,
         labels=labels,
         targets=encode_labels(labels, classes),
         predictions=predictions,

@@ -1,6 +1,7 @@
 """Custom Keras layers, for training only: saved models contain none of them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -128,9 +129,31 @@ def fuse(model: keras.Model) -> keras.Model:
     while layers:
         layer = layers.pop(0)
         if layers and _is_pair(layer, layers[0]):
-            layer = UpSampleConv2D(layers.pop(0), layer.size)
+            convolution = layers.pop(0)
+            layer = UpSampleConv2D(convolution, layer.size, dtype=convolution.dtype_policy)
         outputs = layer(outputs)
     return keras.Model(model.inputs, outputs)
+
+
+@contextmanager
+def bfloat16_inside(model: keras.Model) -> Iterator[None]:
+    """Lets all layers but the last compute in bfloat16 for the time being; weights stay float32.
+
+    The last one, which makes pixels or probabilities, stays exact because the loss takes
+    logarithms of its output. Micikevicius et al. 2018, "Mixed precision training"; bfloat16 has
+    the range of float32 and needs no scaling of the loss.
+    """
+    *layers, _ = _flatten(model)
+    policies = [layer.dtype_policy for layer in layers]
+    try:
+        for layer in layers:
+            layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+        yield
+    finally:
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
+        for part in (model, *model.layers):
+            part.predict_function = None  # compiled for bfloat16
 
 
 def _flatten(model: keras.Model) -> Iterator[keras.Layer]:

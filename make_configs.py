@@ -39,8 +39,8 @@ ENCODERS = {
 VARIATIONS = {
     "learning_rate_low": {"optimizer": ["adam", 0.0005]},
     "learning_rate_high": {"optimizer": ["adam", 0.002]},
+    "batch_size_16": {"batch_size": 16},
     "batch_size_64": {"batch_size": 64},
-    "batch_size_128": {"batch_size": 128},
     "regularization": {"l2": 1e-5},
 }
 # Variation -> the layer it inserts, and after which kinds of layer.

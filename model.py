@@ -8,6 +8,7 @@ the same layers, so that what is saved loads anywhere.
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hyperparameters import (
     Kind,
     validate_config,
 )
-from layers import InferenceMode, fuse
+from layers import InferenceMode, bfloat16_inside, fuse
 from model_files import find_encoder, load_model
 from shapes import check_shapes, format_shape
 
@@ -262,27 +263,28 @@ def train_autoencoder(
     watch = WatchCollapse(_mean_image_error(images, watched, scaling, mean_image), warn)
     _start_output_at(model, mean_image)
     keras.utils.set_random_seed(config.seed)
-    _fit(
-        fuse(model),
-        history,
-        TrainingBatches(
-            images,
-            training,
-            config.batch_size,
-            config.seed,
-            scaling=scaling,
-            noise=config.noise,
-            augmentation=config.augmentation,
-        ),
-        inference_batches(images, validation, scaling=scaling) if len(validation) else None,
-        phase=FULL,
-        epochs=config.epochs,
-        rate=config.optimizer.learning_rate,
-        config=config,
-        loss=config.loss,
-        metric=keras.metrics.MeanSquaredError(name="mse"),
-        callbacks=[keep_best, watch, StopOnRequest(should_stop), *callbacks],
-    )
+    with bfloat16_inside(model) if config.mixed_precision else nullcontext():
+        _fit(
+            fuse(model),
+            history,
+            TrainingBatches(
+                images,
+                training,
+                config.batch_size,
+                config.seed,
+                scaling=scaling,
+                noise=config.noise,
+                augmentation=config.augmentation,
+            ),
+            inference_batches(images, validation, scaling=scaling) if len(validation) else None,
+            phase=FULL,
+            epochs=config.epochs,
+            rate=config.optimizer.learning_rate,
+            config=config,
+            loss=config.loss,
+            metric=keras.metrics.MeanSquaredError(name="mse"),
+            callbacks=[keep_best, watch, StopOnRequest(should_stop), *callbacks],
+        )
     _finish(history, keep_best, len(training), time.perf_counter() - start)
     return history
 
@@ -333,39 +335,40 @@ def train_classifier(
     history = History(name, "classifier", config.model_dump(mode="json"))
     keep_best = KeepBest(model, history, ("val_accuracy", "val_loss"), config.early_stopping)
     keras.utils.set_random_seed(config.seed)
-    for phase, epochs, rate in _phases(config, pretrained):
-        if should_stop():
-            break
-        if phase == DENSE_ONLY:
-            trained, inputs, input_scaling = _freeze_encoder(model, config, images, scaling)
-        else:
+    with bfloat16_inside(model) if config.mixed_precision else nullcontext():
+        for phase, epochs, rate in _phases(config, pretrained):
+            if history.epochs and should_stop():
+                break
+            if phase == DENSE_ONLY:
+                trained, inputs, input_scaling = _freeze_encoder(model, config, images, scaling)
+            else:
+                trained = keras.Model(model.inputs, model.outputs, name=phase)
+                inputs, input_scaling = images, scaling
+            _fit(
+                trained,
+                history,
+                TrainingBatches(
+                    inputs,
+                    training,
+                    config.batch_size,
+                    config.seed,
+                    targets=targets,
+                    scaling=input_scaling,
+                    augmentation=config.augmentation,
+                ),
+                inference_batches(inputs, validation, targets=targets, scaling=input_scaling)
+                if len(validation)
+                else None,
+                phase=phase,
+                epochs=epochs,
+                rate=rate,
+                config=config,
+                loss="sparse_categorical_crossentropy",
+                metric=MacroScores(len(classes)),
+                callbacks=[keep_best, StopOnRequest(should_stop), *callbacks],
+            )
+            keep_best.restore()
             model.get_layer("encoder").trainable = True
-            trained = keras.Model(model.inputs, model.outputs, name=phase)
-            inputs, input_scaling = images, scaling
-        _fit(
-            trained,
-            history,
-            TrainingBatches(
-                inputs,
-                training,
-                config.batch_size,
-                config.seed,
-                targets=targets,
-                scaling=input_scaling,
-                augmentation=config.augmentation,
-            ),
-            inference_batches(inputs, validation, targets=targets, scaling=input_scaling)
-            if len(validation)
-            else None,
-            phase=phase,
-            epochs=epochs,
-            rate=rate,
-            config=config,
-            loss="sparse_categorical_crossentropy",
-            metric=MacroScores(len(classes)),
-            callbacks=[keep_best, StopOnRequest(should_stop), *callbacks],
-        )
-        keep_best.restore()
     _finish(history, keep_best, len(training), time.perf_counter() - start)
     return history
 

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
 from errors import ModelFileError, UsageError
 
@@ -30,6 +32,27 @@ ZIP_SIGNATURE = b"PK\x03\x04"
 MAX_METADATA_BYTES = 1_000_000
 
 
+class _Scaling(BaseModel):
+    """As `dataset.Scaling`, from a file that may come from a stranger."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    offset: FiniteFloat
+    scale: Annotated[FiniteFloat, Field(gt=0)]
+    dtype: Literal["uint8", "int8", "int16", "int32", "float32", "float64"]
+
+
+class _Metadata(BaseModel):
+    """The part of the metadata that programs rely on; files of other programs have none of it."""
+
+    model_config = ConfigDict(strict=True)
+
+    input_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
+    scaling: _Scaling | None = None
+    classes: list[int] | None = None
+    class_names: list[str] | None = None
+
+
 def check_destination(path: str | Path, overwrite: bool) -> Path:
     """Checks that a model can be saved at `path`, before hours are spent training it.
 
@@ -42,7 +65,7 @@ def check_destination(path: str | Path, overwrite: bool) -> Path:
         raise UsageError(
             path,
             "a model file must end in .keras or .h5",
-            repr(path.suffix),
+            repr(path.suffix) if path.suffix else "no ending",
             f"Use {path.with_suffix('.keras')}.",
         )
     if path.is_dir():
@@ -138,8 +161,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
                 if "model_config" not in file.attrs:
                     raise ValueError("an HDF5 file without a model (weights alone, or other data)")
                 metadata = json.loads(file.attrs.get(METADATA_KEY, "{}"))
-        if not isinstance(metadata, dict):
-            raise ValueError("damaged metadata")
+        _Metadata.model_validate(metadata)
     except Exception as error:  # A damaged archive raises nearly every type.
         raise _damaged(path, error) from error
     return metadata
@@ -255,12 +277,12 @@ def _file_kind(path: Path) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> ModelFileError:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if len(reason) > 200:
         reason = reason[:200] + "…"
     return ModelFileError(
         path,
         "must be a complete model of plain Keras layers",
-        f"{type(error).__name__}: {reason}",
+        f"one that cannot be read ({reason})",
         "Save it again, or give another model.",
     )

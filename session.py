@@ -150,6 +150,8 @@ class Session(ABC):
                 _try(self.repeat)
         if self.experiments:
             self.conclude()
+            if self.args.show and not self._stopped:
+                cli.show_windows(self.draw_all().values())
         if not configs:
             self.menu()
         return self.exit_code
@@ -186,6 +188,8 @@ class Session(ABC):
         device = batches.device_name()
         # A signal while the run is written must not cost the training that it records.
         with Run(self.args.runs_dir, name) as run, cli.StopSignal() as stop:
+            if config.mixed_precision and not batches.computes_bfloat16():
+                cli.warn("This CPU has no bfloat16 instructions: mixed precision gains nothing.")
             cli.show_facts(
                 name,
                 {
@@ -217,6 +221,7 @@ class Session(ABC):
             self.evaluate(experiment)
             run.write_record(config, environment, history)
             save_model(model, run.path / "model.keras", metadata)
+            run.finish()  # a figure that fails must not cost the training
             figures = {} if self.args.no_plots else self.draw(experiment)
             saved = run.save_figures(figures)
             cli.close(figures.values())
@@ -276,7 +281,7 @@ class Session(ABC):
                 experiment.run.save_figures(figures)
                 cli.close(figures.values())
             cli.say(f"Figures of {experiment.name}: {cli.relative(plots)}")
-        cli.show_windows(self.draw_all())
+        cli.show_windows(self.draw_all().values())
 
     def ask_and_save(self) -> None:
         """Asks which model to save and where."""
@@ -342,8 +347,14 @@ def load_overridden(path: str, kind: str, args: argparse.Namespace) -> Config:
 
 
 def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
-    """The configuration with --epochs, --batch-size and --seed in place of its own values."""
-    return override(config, epochs=args.epochs, batch_size=args.batch_size, seed=args.seed)
+    """The configuration with the values of flags in place of its own."""
+    return override(
+        config,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        mixed_precision=args.mixed_precision,
+    )
 
 
 def ask_for_file(kind: str, default: str, load: Callable[[str], Config]) -> tuple[str, Config]:

@@ -234,6 +234,7 @@ WRONG_VALUES = [
     ("learning_rate_schedule", ["exponential", 1], "learning_rate_schedule.factor", "0 and 1", ""),
     ("learning_rate_schedule", ["step", 0, 0.5], "learning_rate_schedule.every_epochs", "1 to", ""),
     ("l2", -1e-5, "l2", "from 0 to 1", ""),
+    ("mixed_precision", 1, "mixed_precision", "must be true or false", ""),
     ("epohcs", 3, "epohcs", "is not a key", 'Did you mean "epochs"?'),
     ("Batch_Size", 3, "Batch_Size", "is not a key", 'Did you mean "batch_size"?'),
     ("activation", "Relu", "activation", "is not a key", '"activation_function"?'),
@@ -560,6 +561,7 @@ optional = {
     | st.tuples(st.just("exponential"), factors)
     | st.tuples(st.just("step"), st.integers(1, 100), factors),
     "l2": st.floats(0, 1),
+    "mixed_precision": st.booleans(),
 }
 autoencoders = st.fixed_dictionaries(
     required
@@ -632,7 +634,8 @@ def test_dump_has_a_line_a_layer_and_every_key():
         '  "noise": 0.0,\n'
         '  "augmentation": {"rotation": 0.0, "shift": 0.0, "zoom": 0.1},\n'
         '  "learning_rate_schedule": null,\n'
-        '  "l2": 0.0\n'
+        '  "l2": 0.0,\n'
+        '  "mixed_precision": false\n'
         "}\n"
     )
 

@@ -21,7 +21,7 @@ VARIATIONS = (
     "learning_rate_low",
     "learning_rate_high",
     "batch_size_64",
-    "batch_size_128",
+    "batch_size_16",
     "dropout",
     "batch_normalization",
     "regularization",
@@ -108,7 +108,7 @@ def test_the_base_cannot_collapse_by_its_loss(size):
         ("learning_rate_low", {"optimizer": ["adam", 0.0005]}),
         ("learning_rate_high", {"optimizer": ["adam", 0.002]}),
         ("batch_size_64", {"batch_size": 64}),
-        ("batch_size_128", {"batch_size": 128}),
+        ("batch_size_16", {"batch_size": 16}),
         ("regularization", {"l2": 1e-5}),
     ],
 )

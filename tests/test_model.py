@@ -197,6 +197,17 @@ class TestTrainAutoencoder:
         assert penalised["loss"] > plain["loss"] + 0.1
         assert penalised["mse"] == pytest.approx(plain["mse"], rel=1e-5)
 
+    def test_mixed_precision_leaves_a_float32_model(self, images, tmp_path):
+        """It learns as float32 does to bfloat16's three digits, and saves nothing of it."""
+        _, exact = train(SMALL, images, epochs=4)
+        model, mixed = train(SMALL, images, epochs=4, mixed_precision=True)
+        assert mixed.column("val_mse") != exact.column("val_mse")
+        np.testing.assert_allclose(mixed.column("val_mse"), exact.column("val_mse"), rtol=0.05)
+        assert {weight.dtype for weight in model.weights} == {"float32"}
+        model.save(tmp_path / "m.keras")
+        assert "bfloat16" not in keras.saving.load_model(tmp_path / "m.keras").to_json()
+        assert models.predict(model, images, BYTES).dtype == np.float32
+
     @pytest.mark.slow
     @pytest.mark.parametrize("name", OPTIMIZERS)
     def test_every_optimizer_trains(self, images, name):
@@ -279,6 +290,16 @@ class TestClassifier:
         np.testing.assert_allclose(val_loss, slow_val_loss, rtol=1e-4)
         for a, b in zip(cached.get_weights(), slow.get_weights(), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-4)
+
+    def test_mixed_precision(self, images, labels):
+        """Both phases; the probabilities stay float32 and sum to 1."""
+        info = {**HEAD, "mixed_precision": True}
+        model = self.build(images, info)
+        history = models.train_classifier(model, info, images, labels)
+        assert np.isfinite(history.column("loss")).all()
+        assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+        sums = models.predict(model, images, BYTES).sum(axis=1)
+        np.testing.assert_allclose(sums, 1, atol=1e-5)
 
     def test_augmentation_is_not_cached(self, images, labels, monkeypatch):
         """Features of changing images are not constant: the encoder must run every epoch."""

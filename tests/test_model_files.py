@@ -16,7 +16,13 @@ from model_files import find_encoder, load_model, read_metadata, save_model
 # Written by Keras 2 (tf_keras 2.21), with an optimizer, as programs of 2020 wrote them: a Conv2D,
 # BatchNormalization and MaxPooling2D in `encoder`, its mirror or a dense head behind it.
 FIXTURES = Path(__file__).parent / "fixtures"
-METADATA = {"kind": "autoencoder", "classes": [-3, 0, 61], "class_names": ["a", "ü", "日本"]}
+METADATA = {
+    "kind": "autoencoder",
+    "input_shape": [8, 8, 1],
+    "scaling": {"offset": 0, "scale": 255.0, "dtype": "uint8"},
+    "classes": [-3, 0, 61],
+    "class_names": ["a", "ü", "日本"],
+}
 # Plain Keras and nothing of ours on the path.
 LOAD_ELSEWHERE = """
 import json, sys
@@ -157,9 +163,12 @@ def huge_metadata(path):
         archive.writestr("metadata.json", " " * 2_000_000)
 
 
-def broken_metadata(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("metadata.json", '{"convolutional_autoencoder": [1]}')
+def with_metadata(metadata):
+    def write(path):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("metadata.json", json.dumps({"convolutional_autoencoder": metadata}))
+
+    return write
 
 
 def cut_short(path):
@@ -177,7 +186,11 @@ def cut_short(path):
         ("m.keras", other_zip, "must be a complete model"),
         ("m.keras", cut_short, "must be a complete model"),
         ("m.keras", huge_metadata, "metadata.json of 2000000 bytes"),
-        ("m.keras", broken_metadata, "damaged metadata"),
+        ("m.keras", with_metadata([1]), "cannot be read"),
+        ("m.keras", with_metadata({"input_shape": 3}), "input_shape"),
+        ("m.keras", with_metadata({"scaling": {"offset": 0}}), "scaling.scale"),
+        ("m.keras", with_metadata({"scaling": METADATA["scaling"] | {"dtype": "O"}}), "dtype"),
+        ("m.keras", with_metadata({"classes": ["=cmd"]}), "classes"),
         ("m.keras", lambda_model, "Lambda"),
         ("m.h5", weights_only, "without a model"),
         ("m.h5", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "complete model"),

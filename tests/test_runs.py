@@ -74,7 +74,7 @@ def test_names_that_no_folder_can_have(tmp_path, name, expected):
 def test_a_folder_that_vanished_is_a_person_s_error(tmp_path):
     run = Run(tmp_path, "small")
     run.path.rmdir()
-    with pytest.raises(UsageError, match="No such file.*--runs-dir"):
+    with pytest.raises(UsageError, match=r"No such file.*--runs-dir"):
         run.write("note.txt", "hello")
     with pytest.raises(UsageError, match="plots: must be writable"):
         run.save_figures({"loss": None})
@@ -101,7 +101,7 @@ def test_record(tmp_path, autoencoder_config):
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_a_file_in_the_place_of_the_folder(tmp_path, below):
     (tmp_path / "runs").touch()
-    with pytest.raises(UsageError, match="--runs-dir: must be a folder.*Give another folder"):
+    with pytest.raises(UsageError, match=r"must be a folder.*Give another folder"):
         check_runs_dir(tmp_path / "runs" / below)
 
 
