@@ -419,3 +419,33 @@ def test_write_to_an_impossible_place(tmp_path):
     with pytest.raises(DataError, match="can be written, got Is a directory"):
         idx.write_idx(tmp_path, np.zeros(3, np.uint8))
     assert list(tmp_path.parent.glob(".*.part")) == []
+
+
+class TestLargeFiles:
+    """Raw files above `MAPPED_BYTES` are views of the file."""
+
+    @pytest.fixture(autouse=True)
+    def everything_is_large(self, monkeypatch):
+        monkeypatch.setattr(idx, "MAPPED_BYTES", 0)
+
+    @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+    @pytest.mark.parametrize("limit", [None, 2])
+    def test_same_pixels(self, tmp_path, dtype, limit):
+        images = np.arange(2 * 3 * 4 * 5).reshape(5, 3, 4, 2).astype(dtype)
+        idx.write_idx(tmp_path / "images", images)
+        found = idx.read_images(tmp_path / "images", limit)
+        np.testing.assert_array_equal(found, images[:limit])
+        assert not found.flags.writeable
+
+    def test_gzip_is_read(self, tmp_path):
+        """There is nothing to map in a compressed file."""
+        images = np.zeros((2, 3, 3), np.uint8)
+        idx.write_idx(tmp_path / "images.gz", images)
+        assert idx.read_images(tmp_path / "images.gz").flags.writeable
+
+    def test_not_finite(self, tmp_path):
+        images = np.zeros((3, 2, 2), np.float32)
+        images[1, 0, 1] = np.nan
+        idx.write_idx(tmp_path / "images", images)
+        with pytest.raises(DataError, match="in 1 of 3 images, first in image 1"):
+            idx.read_images(tmp_path / "images")
