@@ -494,8 +494,16 @@ def _fit(
     metric: keras.metrics.Metric,
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
+    optimizer = getattr(keras.optimizers, OPTIMIZERS[config.optimizer.name], None)
+    if optimizer is None:
+        raise UserError(
+            f"optimizer {config.optimizer.name}",
+            "must be one that the installed Keras has",
+            f"Keras {keras.__version__}",
+            "Choose another, or use Python 3.11 or later with a newer Keras.",
+        )
     trained.compile(
-        optimizer=getattr(keras.optimizers, OPTIMIZERS[config.optimizer.name])(rate),
+        optimizer=optimizer(rate),
         loss=loss,
         metrics=[metric],
         steps_per_execution=steps_per_execution(config.batch_size, batches.steps),

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import model as models
@@ -36,6 +36,7 @@ def test_summing_matrix_by_hand(kernel_length, factor, expected):
 
 class TestUpSampleConv2D:
     @lenient
+    @example(kernel_size=(3, 3), size=(1, 2), image=(3, 1, 2), filters=1, activation="linear")
     @given(
         kernel_size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
         size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
