@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST_FLAGS ?=
 
-.PHONY: demo test test-slow check configs clean
+.PHONY: demo test test-slow lint check configs clean
 
 demo: .venv/installed
 	$(BIN)/python autoencoder.py -d digits -c configuration/autoencoder_small.json \
@@ -17,10 +17,11 @@ test: .venv/installed-dev
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
 
-check: .venv/installed-dev
+lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+check: lint test
 
 configs: .venv/installed
 	$(BIN)/python make_configs.py
@@ -36,6 +37,7 @@ clean:
 		"On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 
 .venv/installed: requirements.txt | .venv/bin/python
+	@echo "Installing into .venv; this takes a minute or two."
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 

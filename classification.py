@@ -381,12 +381,14 @@ class ClassifierSession(Session):
         classes = self._classes_of(model.output_shape[1], metadata)
         scaling = _scaling_of(metadata) or get_scaling(self.data.images)
         names = metadata.get("class_names")
+        if names is not None and len(names) != len(classes):
+            names = None
         return self._classify(model, self.test, scaling, classes=classes, names=names), scaling
 
     def _classes_of(self, num_outputs: int, metadata: dict[str, Any]) -> np.ndarray:
         """The labels a saved classifier was trained on; files of other programs do not say."""
         classes = metadata.get("classes")
-        if classes is None:
+        if classes is None or len(classes) != num_outputs:
             fits = num_outputs == len(self.classes)
             classes = self.classes if fits else np.arange(num_outputs)
         return np.asarray(classes, np.int64)

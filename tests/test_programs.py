@@ -16,6 +16,7 @@ from conftest import AUTOENCODER, CLASSIFIER, run_program, write_dataset, write_
 import autoencoder
 import callbacks
 import model
+import session
 import visualization
 from errors import UserError
 from hyperparameters import load_config
@@ -395,10 +396,25 @@ def test_a_failure_leaves_no_run(tmp_path, autoencode, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("a defect")
 
+    monkeypatch.setattr(session, "save_model", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        autoencode()
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_figure_that_fails_costs_no_training(tmp_path, autoencode, monkeypatch):
+    """The model and the record are complete before anything is drawn."""
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("a defect")
+
     monkeypatch.setattr(visualization, "plot_filters", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         autoencode(plots=True)
-    assert list((tmp_path / "runs").iterdir()) == []
+    (run,) = (tmp_path / "runs").iterdir()
+    assert {"config.json", "history.csv", "metrics.json", "model.keras"} <= {
+        path.name for path in run.iterdir()
+    }
 
 
 class TestSignals:
