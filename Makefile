@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TEST_FLAGS ?=
+BENCH_FLAGS ?=
 
 .PHONY: demo test test-slow lint check configs clean
 
@@ -26,6 +27,9 @@ check: lint test
 configs: .venv/installed
 	$(BIN)/python make_configs.py
 
+bench: .venv/installed-bench
+	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
+
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
 
@@ -39,6 +43,10 @@ clean:
 .venv/installed: requirements.txt | .venv/bin/python
 	@echo "Installing into .venv; this takes a minute or two."
 	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/installed-bench: benchmarks/requirements.txt .venv/installed
+	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
 	touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
