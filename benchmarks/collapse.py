@@ -1,7 +1,7 @@
 """Does any shipped autoencoder collapse? One epoch on 6,000 MNIST images, over several seeds.
 
     python benchmarks/collapse.py                 ten seeds of every configuration, about an hour
-    python benchmarks/collapse.py --seeds 1 -c configuration/autoencoder_small.json
+    python benchmarks/collapse.py --textbook -c configuration/autoencoder_small.json
 
 The error is measured on the 1,000 training images after those 6,000, so the test set stays
 unused. Drawing the mean image for everything scores 0.067; a collapsed autoencoder, which draws
@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,8 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import cli  # noqa: E402
+from benchmarks.workers import get_plain_autoencoder  # noqa: E402
 from dataset import get_scaling, load_dataset  # noqa: E402
-from hyperparameters import load_config, override  # noqa: E402
+from hyperparameters import AutoencoderConfig, load_config, override  # noqa: E402
+
+if TYPE_CHECKING:
+    import keras
 
 LIMIT_MSE = 0.02
 TRAINING_IMAGES, HELD_OUT_IMAGES = 6000, 1000
@@ -34,22 +39,14 @@ def measure(args: argparse.Namespace) -> int:
     with cli.starting_keras():
         import keras
 
-        import model as models
-
-    scaling = get_scaling(images)
-    held_out = np.arange(TRAINING_IMAGES, len(images))
     for path in map(Path, paths):
         errors = []
         for seed in range(args.seeds):
             config = override(
                 load_config(path, "autoencoder"), epochs=1, seed=seed, validation_split=0
             )
-            autoencoder = models.get_autoencoder(config, images.shape[1:])
-            models.train_autoencoder(
-                autoencoder, config, images[:TRAINING_IMAGES], warn=lambda _: None
-            )
-            drawn = models.predict(autoencoder, images, scaling, held_out)
-            errors.append(float(np.square(drawn - scaling.apply(images[held_out])).mean()))
+            train = train_textbook if args.textbook else train_ours
+            errors.append(get_error(train(config, images[:TRAINING_IMAGES]), images))
             keras.backend.clear_session()
         results[path.stem] = errors
         verdict = "ok" if max(errors) < LIMIT_MSE else "COLLAPSED OR TOO SLOW"
@@ -62,9 +59,41 @@ def measure(args: argparse.Namespace) -> int:
     return int(any(max(errors) >= LIMIT_MSE for errors in results.values()))
 
 
+def train_ours(config: AutoencoderConfig, images: np.ndarray) -> "keras.Model":
+    import model as models
+
+    autoencoder = models.get_autoencoder(config, images.shape[1:])
+    models.train_autoencoder(autoencoder, config, images, warn=lambda _: None)
+    return autoencoder
+
+
+def train_textbook(config: AutoencoderConfig, images: np.ndarray) -> "keras.Model":
+    """Keras' own initialisation, a bias of 0, and mean squared error."""
+    import keras
+
+    keras.utils.set_random_seed(config.seed)
+    autoencoder = get_plain_autoencoder(config, images.shape[1:])
+    autoencoder.compile(keras.optimizers.Adam(config.optimizer.learning_rate), "mse")
+    pixels = get_scaling(images).apply(images)
+    autoencoder.fit(pixels, pixels, batch_size=config.batch_size, verbose=0)
+    return autoencoder
+
+
+def get_error(autoencoder: "keras.Model", images: np.ndarray) -> float:
+    """Mean squared error on the held-out images."""
+    from model import predict
+
+    scaling, held_out = get_scaling(images), np.arange(TRAINING_IMAGES, len(images))
+    drawn = predict(autoencoder, images, scaling, held_out)
+    return float(np.square(drawn - scaling.apply(images[held_out])).mean())
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = cli.Parser(prog="collapse.py", description=__doc__)
     parser.add_argument("-c", "--config", action="append", metavar="FILE")
+    parser.add_argument(
+        "--textbook", action="store_true", help="train the same layers as textbooks do instead"
+    )
     parser.add_argument("--seeds", type=cli.whole_number(1, 1000), default=10, metavar="N")
     parser.add_argument("--output", metavar="FILE", help="also write all errors as JSON")
     return cli.run(measure, parser, argv)
