@@ -165,7 +165,9 @@ class AutoencoderSession(Session):
         figures = visualization.autoencoder_visualization(
             [experiment.history], images[:EXAMPLES], [drawn[:EXAMPLES]]
         )
-        figures["worst_reconstructions"] = visualization.plot_worst_reconstructions(images, drawn)
+        figures["worst_reconstructions"] = visualization.plot_worst_reconstructions(
+            images, drawn, indices=chosen
+        )
         figures["encodings"] = self.draw_encodings(
             experiment.model, self.data, self._scaling, chosen
         )

@@ -636,7 +636,10 @@ def autoencoder_visualization(
 
 @rc_context(STYLE)
 def plot_worst_reconstructions(
-    images: np.ndarray, reconstructions: np.ndarray, count: int = 10
+    images: np.ndarray,
+    reconstructions: np.ndarray,
+    count: int = 10,
+    indices: np.ndarray | None = None,
 ) -> Figure:
     """Draws the images that came out worst, by mean squared error, the worst first.
 
@@ -644,10 +647,12 @@ def plot_worst_reconstructions(
         images: float (num_images, height, width, channels) in [0, 1].
         reconstructions: Like `images`.
         count: How many to draw, at most.
+        indices: int (num_images,), positions of the images in their file; all of it without.
     """
     errors = _mse(images, reconstructions)
+    indices = np.arange(len(images)) if indices is None else indices
     worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:count]
-    captions = [f"image {index}\nMSE {_number(errors[index])}" for index in worst]
+    captions = [f"image {indices[index]}\nMSE {_number(errors[index])}" for index in worst]
     title = f"Worst reconstructions: {len(worst)} of {len(images):,}"
     return _plot_reconstructions(images[worst], reconstructions[worst], captions, title)
 

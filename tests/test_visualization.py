@@ -692,3 +692,12 @@ def test_no_function_shows_saves_or_selects_a_backend():
     tree = ast.parse(Path(visualization.__file__).read_text(encoding="utf-8"))
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not names & {"show", "savefig", "use"}
+
+
+def test_worst_reconstructions_name_the_place_in_the_file():
+    """Validation images keep the number that finds them again."""
+    images = np.zeros((2, 8, 8, 1), np.float32)
+    figure = plot_worst_reconstructions(images, images + 0.5, indices=np.array([17, 42]))
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert any(text.startswith("image 17\n") for text in texts)
+    assert any(text.startswith("image 42\n") for text in texts)
