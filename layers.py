@@ -123,11 +123,11 @@ def fuse(model: keras.Model) -> keras.Model:
         model: A chain of sub-models, or of layers, of the kinds that configurations have.
 
     Returns:
-        A model for training; `model` itself if it has other layers, which may not form a chain.
+        A model for training; with other layers, which may not form a chain, nothing is fused.
     """
     layers = list(_flatten(model))
     if any(type(layer) not in CHAINED for layer in layers):
-        return model
+        return keras.Model(model.inputs, model.outputs)
     outputs = model.inputs[0]
     while layers:
         layer = layers.pop(0)

@@ -1,7 +1,7 @@
 """How fast training is, beside what people would write themselves, measured side by side.
 
-    python benchmarks/run.py                      everything, about 20 minutes on 2 cores
-    python benchmarks/run.py --quick              the small autoencoder, under 3 minutes
+    python benchmarks/run.py                      everything
+    python benchmarks/run.py --quick              the small autoencoder, about 3 minutes
     python benchmarks/run.py --only evaluation    one task; repeat --only for more
 
 Competitors are in workers.py, how they take turns in rounds.py. A complete run writes

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import idx
+from errors import UserError
 
 # t-SNE of a few images is faster without OpenMP's threads waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -192,3 +193,19 @@ def trained_classifier(shared, files, classifier_config, trained_autoencoder):
     """classification.py on it, with everything that it draws."""
     flags = [*files.classifier, "-c", classifier_config, "--epochs", 4]
     return train("classification", *flags, "-model", trained_autoencoder.saved, folder=shared)
+
+
+@pytest.fixture
+def first_training_diverges(monkeypatch):
+    """The first autoencoder fails as one does whose loss is not finite; later ones train."""
+    import model
+
+    outcomes = [UserError("tiny", "the loss must stay finite", "nan", "Use a smaller rate.")]
+    train = model.train_autoencoder
+
+    def train_or_diverge(*args, **kwargs):
+        if outcomes:
+            raise outcomes.pop()
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(model, "train_autoencoder", train_or_diverge)

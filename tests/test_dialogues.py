@@ -13,8 +13,6 @@ from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
 import autoencoder
 import classification
 import cli
-import model
-from errors import UserError
 from hyperparameters import load_config
 from model_files import read_metadata
 
@@ -305,17 +303,8 @@ def test_flags_are_not_asked_for(piped, monkeypatch):
 
 
 def test_a_training_that_fails_is_explained_and_asked_again(
-    piped, autoencoder_config, classifier_config, monkeypatch
+    piped, autoencoder_config, classifier_config, first_training_diverges
 ):
-    outcomes = [UserError("tiny", "the loss must stay finite", "nan", "Use a smaller rate.")]
-    train = model.train_autoencoder
-
-    def train_or_diverge(*args, **kwargs):
-        if outcomes:
-            raise outcomes.pop()
-        return train(*args, **kwargs)
-
-    monkeypatch.setattr(model, "train_autoencoder", train_or_diverge)
     answers = ["1", autoencoder_config, "1", autoencoder_config, "2", "4"]
     done = piped("autoencoder", "--no-plots", answers=answers)
     assert done.exit_code == 0

@@ -15,10 +15,8 @@ from conftest import AUTOENCODER, CLASSIFIER, run_program, write_dataset, write_
 
 import autoencoder
 import callbacks
-import model
 import session
 import visualization
-from errors import UserError
 from hyperparameters import load_config
 from model_files import load_model, read_metadata
 
@@ -226,18 +224,9 @@ class TestSeveralConfigurations:
         assert_is_figure(second / "plots" / "comparison.png")
 
     def test_one_that_fails_does_not_cost_the_others(
-        self, autoencode, autoencoder_config, monkeypatch
+        self, autoencode, autoencoder_config, first_training_diverges
     ):
         """The first diverges, the second is trained."""
-        outcomes = [UserError("tiny", "the loss must stay finite", "nan", "Use a smaller rate.")]
-        train = model.train_autoencoder
-
-        def train_or_diverge(*args, **kwargs):
-            if outcomes:
-                raise outcomes.pop()
-            return train(*args, **kwargs)
-
-        monkeypatch.setattr(model, "train_autoencoder", train_or_diverge)
         done = autoencode("-c", autoencoder_config)
         assert done.exit_code == 2
         assert "error: tiny: the loss must stay finite, got nan." in done.err
