@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -68,12 +69,11 @@ class TrainingBatches:
         def next_order() -> Iterator[tuple[int, np.ndarray]]:
             yield self.epoch, np.random.default_rng([seed, self.epoch]).permutation(indices)
 
-        def prepare(batch_number: tf.Tensor, epoch: tf.Tensor, chosen: tf.Tensor) -> tuple:
-            inputs = _gather(images, chosen, scaling)
+        def prepare(batch_number: tf.Tensor, epoch: tf.Tensor, inputs: tf.Tensor, *labels) -> tuple:
             random_key = tf.stack([tf.cast(seed, tf.int64), epoch * self.steps + batch_number])
             if augmentation is not None:
                 inputs = augment(inputs, augmentation, random_key)
-            outputs = inputs if targets is None else tf.gather(tf.constant(targets), chosen)
+            outputs = labels[0] if labels else inputs
             if noise:
                 grain = tf.random.stateless_normal(tf.shape(inputs), random_key, stddev=noise)
                 inputs = tf.clip_by_value(inputs + grain, 0.0, 1.0)
@@ -86,16 +86,23 @@ class TrainingBatches:
                 tf.TensorSpec((len(indices),), tf.int64),
             ),
         )
+        batches_at_once = steps_per_execution(batch_size, self.steps)
         self.dataset = (
             order.flat_map(
-                lambda epoch, order: (
-                    tf.data.Dataset.from_tensor_slices(order)
-                    .batch(batch_size)
-                    .enumerate()
-                    .map(lambda number, chosen: (number, epoch, chosen))
+                lambda epoch, order: _cut(order, batch_size * batches_at_once).map(
+                    lambda number, chosen: (
+                        number * batches_at_once,
+                        epoch,
+                        *_gather(images, chosen, scaling, targets),
+                    ),
                 )
             )
-            .map(prepare, num_parallel_calls=1)
+            .prefetch(1)
+            .flat_map(
+                lambda first, epoch, *arrays: _cut(arrays, batch_size).map(
+                    lambda number, parts: prepare(first + number, epoch, *parts)
+                )
+            )
             .apply(tf.data.experimental.assert_cardinality(self.steps))
             .prefetch(tf.data.AUTOTUNE)
         )
@@ -134,8 +141,8 @@ def inference_batches(
     """
 
     def prepare(chosen: tf.Tensor) -> tuple:
-        inputs = _gather(images, chosen, scaling)
-        return inputs, inputs if targets is None else tf.gather(tf.constant(targets), chosen)
+        inputs, *labels = _gather(images, chosen, scaling, targets)
+        return inputs, *(labels or [inputs])
 
     return (
         tf.data.Dataset.from_tensor_slices(np.asarray(indices, np.int64))
@@ -145,15 +152,32 @@ def inference_batches(
     )
 
 
-def _gather(images: np.ndarray, chosen: tf.Tensor, scaling: Scaling | None) -> tf.Tensor:
-    """The chosen images as float32 of known shape; numpy gathers, so nothing is copied whole."""
+def _cut(arrays: Any, size: int) -> tf.data.Dataset:
+    """(number, parts) of at most `size` along the first axis, without a step an element."""
+    length = tf.shape(tf.nest.flatten(arrays)[0], tf.int64)[0]
+    return tf.data.Dataset.range((length + size - 1) // size).map(
+        lambda number: (
+            number,
+            tf.nest.map_structure(lambda array: array[number * size : (number + 1) * size], arrays),
+        )
+    )
+
+
+def _gather(
+    images: np.ndarray, chosen: tf.Tensor, scaling: Scaling | None, targets: np.ndarray | None
+) -> list[tf.Tensor]:
+    """The chosen images as float32 of known shape, and their targets if there are any.
+
+    numpy gathers, so that nothing is copied whole.
+    """
 
     def take(indices: np.ndarray) -> np.ndarray:
         batch = images[indices]
         return batch if scaling is None else scaling.apply(batch)
 
     batch = tf.numpy_function(take, [chosen], tf.float32, stateful=False)
-    return tf.ensure_shape(batch, (None, *images.shape[1:]))
+    batch = tf.ensure_shape(batch, (None, *images.shape[1:]))
+    return [batch] if targets is None else [batch, tf.gather(tf.constant(targets), chosen)]
 
 
 def augment(images: tf.Tensor, augmentation: Augmentation, random_key: tf.Tensor) -> tf.Tensor:

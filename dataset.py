@@ -149,8 +149,9 @@ class Scaling:
         """Scales images of any shape to float32 in [0, 1]."""
         # float32 holds 8 and 16 bit integers exactly; wider types need float64 on the way.
         exact = np.result_type(images.dtype, np.float32)
-        scaled = np.subtract(images, self.offset, dtype=exact) / self.scale
-        return np.clip(scaled, 0, 1).astype(np.float32, copy=False)
+        scaled = np.subtract(images, self.offset, dtype=exact)
+        scaled /= self.scale
+        return scaled.clip(0, 1, out=scaled).astype(np.float32, copy=False)
 
 
 def check_dataset(
