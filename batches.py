@@ -5,11 +5,10 @@ random choice (order, augmentation, noise) is a function of the seed, the epoch 
 so any epoch can be produced again without running those before it.
 """
 
+import functools
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -48,7 +47,6 @@ class TrainingBatches:
     Attributes:
         dataset: The `tf.data.Dataset`; an iteration over it is the epoch numbered `epoch`.
         steps: Batches an epoch.
-        epoch: Which epoch the next iteration produces, counted from 0; set it before each.
     """
 
     def __init__(
@@ -64,13 +62,26 @@ class TrainingBatches:
         augmentation: Augmentation | None = None,
     ):
         self.steps = math.ceil(len(indices) / batch_size)
-        self.epoch = 0
+        self._epoch = tf.Variable(0, dtype=tf.int64)
+        # Gathered an execution at a time: Python and tf.data are asked once, not every step.
+        at_once = batch_size * steps_per_execution(batch_size, self.steps)
 
-        def next_order() -> Iterator[tuple[int, np.ndarray]]:
-            yield self.epoch, np.random.default_rng([seed, self.epoch]).permutation(indices)
+        @functools.lru_cache(maxsize=1)
+        def get_order(epoch: int) -> np.ndarray:
+            return np.random.default_rng([seed, epoch]).permutation(indices)
 
-        def prepare(batch_number: tf.Tensor, epoch: tf.Tensor, inputs: tf.Tensor, *labels) -> tuple:
-            random_key = tf.stack([tf.cast(seed, tf.int64), epoch * self.steps + batch_number])
+        def choose(epoch: np.int64, execution: np.int64) -> np.ndarray:
+            return get_order(int(epoch))[execution * at_once : (execution + 1) * at_once]
+
+        def load(execution: tf.Tensor) -> tuple:
+            chosen = tf.numpy_function(choose, [self._epoch, execution], tf.int64)
+            return _gather(images, tf.ensure_shape(chosen, (None,)), scaling, targets)
+
+        def prepare(batch_number: tf.Tensor, batch: tuple) -> tuple:
+            inputs, *labels = batch
+            random_key = tf.stack(
+                [tf.cast(seed, tf.int64), self._epoch * self.steps + batch_number]
+            )
             if augmentation is not None:
                 inputs = augment(inputs, augmentation, random_key)
             outputs = labels[0] if labels else inputs
@@ -79,33 +90,25 @@ class TrainingBatches:
                 inputs = tf.clip_by_value(inputs + grain, 0.0, 1.0)
             return inputs, outputs
 
-        order = tf.data.Dataset.from_generator(
-            next_order,
-            output_signature=(
-                tf.TensorSpec((), tf.int64),
-                tf.TensorSpec((len(indices),), tf.int64),
-            ),
-        )
-        batches_at_once = steps_per_execution(batch_size, self.steps)
         self.dataset = (
-            order.flat_map(
-                lambda epoch, order: _cut(order, batch_size * batches_at_once).map(
-                    lambda number, chosen: (
-                        number * batches_at_once,
-                        epoch,
-                        *_gather(images, chosen, scaling, targets),
-                    ),
-                )
-            )
+            tf.data.Dataset.range(math.ceil(len(indices) / at_once))
+            .map(load)
             .prefetch(1)
-            .flat_map(
-                lambda first, epoch, *arrays: _cut(arrays, batch_size).map(
-                    lambda number, parts: prepare(first + number, epoch, *parts)
-                )
-            )
+            .rebatch(batch_size)
+            .enumerate()
+            .map(prepare)
             .apply(tf.data.experimental.assert_cardinality(self.steps))
             .prefetch(tf.data.AUTOTUNE)
         )
+
+    @property
+    def epoch(self) -> int:
+        """Which epoch the next iteration produces, counted from 0; set it before each."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.assign(epoch)
 
 
 def device_name() -> str:
@@ -140,32 +143,26 @@ def inference_batches(
     Arguments as for `TrainingBatches`; without `targets` the inputs are their own targets.
     """
 
-    def prepare(chosen: tf.Tensor) -> tuple:
-        inputs, *labels = _gather(images, chosen, scaling, targets)
+    def load(execution: tf.Tensor) -> tuple:
+        first = execution * IMAGES_PER_EXECUTION
+        inputs, *labels = _gather(
+            images, chosen[first : first + IMAGES_PER_EXECUTION], scaling, targets
+        )
         return inputs, *(labels or [inputs])
 
+    chosen = tf.constant(indices, tf.int64)
     return (
-        tf.data.Dataset.from_tensor_slices(np.asarray(indices, np.int64))
-        .batch(INFERENCE_BATCH_SIZE)
-        .map(prepare, num_parallel_calls=1)
+        tf.data.Dataset.range(math.ceil(len(indices) / IMAGES_PER_EXECUTION))
+        .map(load)
+        .prefetch(1)
+        .rebatch(INFERENCE_BATCH_SIZE)
         .prefetch(tf.data.AUTOTUNE)
-    )
-
-
-def _cut(arrays: Any, size: int) -> tf.data.Dataset:
-    """(number, parts) of at most `size` along the first axis, without a step an element."""
-    length = tf.shape(tf.nest.flatten(arrays)[0], tf.int64)[0]
-    return tf.data.Dataset.range((length + size - 1) // size).map(
-        lambda number: (
-            number,
-            tf.nest.map_structure(lambda array: array[number * size : (number + 1) * size], arrays),
-        )
     )
 
 
 def _gather(
     images: np.ndarray, chosen: tf.Tensor, scaling: Scaling | None, targets: np.ndarray | None
-) -> list[tf.Tensor]:
+) -> tuple[tf.Tensor, ...]:
     """The chosen images as float32 of known shape, and their targets if there are any.
 
     numpy gathers, so that nothing is copied whole.
@@ -177,7 +174,7 @@ def _gather(
 
     batch = tf.numpy_function(take, [chosen], tf.float32, stateful=False)
     batch = tf.ensure_shape(batch, (None, *images.shape[1:]))
-    return [batch] if targets is None else [batch, tf.gather(tf.constant(targets), chosen)]
+    return (batch,) if targets is None else (batch, tf.gather(tf.constant(targets), chosen))
 
 
 def augment(images: tf.Tensor, augmentation: Augmentation, random_key: tf.Tensor) -> tf.Tensor:
