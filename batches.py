@@ -151,11 +151,13 @@ def inference_batches(
         return inputs, *(labels or [inputs])
 
     chosen = tf.constant(indices, tf.int64)
+    steps = math.ceil(len(indices) / INFERENCE_BATCH_SIZE)
     return (
         tf.data.Dataset.range(math.ceil(len(indices) / IMAGES_PER_EXECUTION))
         .map(load)
         .prefetch(1)
         .rebatch(INFERENCE_BATCH_SIZE)
+        .apply(tf.data.experimental.assert_cardinality(steps))
         .prefetch(tf.data.AUTOTUNE)
     )
 

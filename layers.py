@@ -1,7 +1,7 @@
 """Custom Keras layers, for training only: saved models contain none of them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,7 +43,59 @@ class InferenceMode(keras.layers.Layer):
         return self.wrapped(inputs, training=False)
 
 
-class UpSampleConv2D(keras.layers.Layer):
+class InParts(keras.layers.Layer):
+    """Runs a model over a batch in parts, in inference mode, within one execution.
+
+    Small parts stay in the processor's cache, and Python is asked once for all of them.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: keras.Model):
+        super().__init__(trainable=False)
+        self.model = model
+
+    def call(self, inputs: Any) -> Any:
+        """float (parts, size, ...) -> (parts, size, ...), the model's output of every part."""
+        return ops.map(lambda part: self.model(part, training=False), inputs)
+
+
+class FasterConv2D(keras.layers.Layer):
+    """Another way to compute an ordinary convolution, which keeps the weights.
+
+    Args:
+        convolution: A `Conv2D` with stride 1, padding "same", no dilation and no groups.
+    """
+
+    def __init__(self, convolution: keras.layers.Conv2D, **arguments: Any):
+        super().__init__(**arguments)
+        self.convolution = convolution
+
+    def build(self, input_shape: tuple) -> None:
+        """Builds the convolution, unless it has its weights already."""
+        if not self.convolution.built:
+            self.convolution.build(input_shape)
+
+    def _finish(self, outputs: Any) -> Any:
+        """Adds the bias and applies the activation."""
+        if self.convolution.use_bias:
+            outputs = outputs + ops.cast(self.convolution.bias, self.compute_dtype)
+        return self.convolution.activation(outputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """The convolution's configuration."""
+        convolution = keras.saving.serialize_keras_object(self.convolution)
+        return {**super().get_config(), "convolution": convolution}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "FasterConv2D":
+        """Rebuilds the layer and its convolution."""
+        convolution = keras.saving.deserialize_keras_object(config.pop("convolution"))
+        return cls(convolution, **config)
+
+
+class UpSampleConv2D(FasterConv2D):
     """`UpSampling2D(size)` then a `Conv2D` with padding "same", as one transposed convolution.
 
     Repeating every pixel s times and then applying a kernel of k weights along an axis adds to
@@ -52,22 +104,20 @@ class UpSampleConv2D(keras.layers.Layer):
     of at most s neighbours of the ordinary kernel: for k = 3 and s = 2, from (a, b, c), the entries
     (c, b + c, a + b, a). It needs ((k + s - 1) / (k · s))² of the multiplications, 0.44 for those.
 
-    The ordinary convolution keeps the weights; both compute the same to rounding.
+    Both compute the same to rounding.
 
     Args:
-        convolution: A `Conv2D` with stride 1, padding "same", no dilation and no groups.
+        convolution: As for `FasterConv2D`.
         size: The upsampling factors (height, width).
     """
 
     def __init__(self, convolution: keras.layers.Conv2D, size: tuple[int, int], **arguments: Any):
-        super().__init__(**arguments)
-        self.convolution = convolution
+        super().__init__(convolution, **arguments)
         self.size = tuple(size)
 
     def build(self, input_shape: tuple) -> None:
-        """Builds the convolution, unless it has its weights already."""
-        if not self.convolution.built:
-            self.convolution.build(input_shape)
+        """Builds the convolution and what makes its kernel that of a transposed one."""
+        super().build(input_shape)
         # Both axes in one matrix: entries of the transposed kernel by weights of the ordinary one.
         self._sums = np.kron(*map(summing_matrix, self.convolution.kernel_size, self.size))
 
@@ -77,9 +127,7 @@ class UpSampleConv2D(keras.layers.Layer):
             # TensorFlow 2.21 with oneDNN gets the gradient wrong for a stride of (1, s) here.
             return self.convolution(ops.repeat(inputs, self.size[1], axis=2))
         outputs = ops.conv_transpose(inputs, self._get_kernel(), strides=self.size, padding="same")
-        if self.convolution.use_bias:
-            outputs = outputs + ops.cast(self.convolution.bias, self.compute_dtype)
-        return self.convolution.activation(outputs)
+        return self._finish(outputs)
 
     def _get_kernel(self) -> Any:
         """(rows, columns, filters, channels) of the transposed convolution."""
@@ -100,31 +148,16 @@ class UpSampleConv2D(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The convolution's configuration and the factors."""
-        convolution = keras.saving.serialize_keras_object(self.convolution)
-        return {**super().get_config(), "convolution": convolution, "size": self.size}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "UpSampleConv2D":
-        """Rebuilds the layer and its convolution."""
-        convolution = keras.saving.deserialize_keras_object(config.pop("convolution"))
-        return cls(convolution, **config)
+        return {**super().get_config(), "size": self.size}
 
 
-class FewFiltersConv2D(keras.layers.Layer):
+class FewFiltersConv2D(FasterConv2D):
     """A `Conv2D` with very few filters, as a matrix product and a sum over neighbours.
 
     oneDNN computes convolutions in blocks of 16 filters, of which an output convolution to
     grayscale fills one. Here every pixel meets all weights of all filters in one matrix product;
     a fixed convolution then adds each of these few numbers to the output it belongs to.
-
-    Args:
-        convolution: A `Conv2D` with stride 1, padding "same", no dilation and no groups; it keeps
-            the weights.
     """
-
-    def __init__(self, convolution: keras.layers.Conv2D, **arguments: Any):
-        super().__init__(**arguments)
-        self.convolution = convolution
 
     def call(self, inputs: Any) -> Any:
         """float (batch, height, width, channels) -> (batch, height, width, filters)."""
@@ -139,9 +172,7 @@ class FewFiltersConv2D(keras.layers.Layer):
         places = np.einsum("fg,ab->afbg", np.eye(filters), np.eye(math.prod(size)))
         places = ops.cast(places.reshape(*size, products, filters), self.compute_dtype)
         outputs = ops.conv(outputs, places, padding="same")
-        if self.convolution.use_bias:
-            outputs = outputs + ops.cast(self.convolution.bias, self.compute_dtype)
-        return self.convolution.activation(outputs)
+        return self._finish(outputs)
 
 
 def summing_matrix(kernel_length: int, factor: int) -> np.ndarray:
@@ -179,7 +210,7 @@ def fuse(model: keras.Model) -> keras.Model:
         if layers and _is_pair(layer, layers[0]):
             convolution = layers.pop(0)
             layer = UpSampleConv2D(convolution, layer.size, dtype=convolution.dtype_policy)
-        elif isinstance(layer, keras.layers.Conv2D) and layer.filters <= FEW_FILTERS:
+        elif _has_few_filters(layer):
             layer = FewFiltersConv2D(layer, dtype=layer.dtype_policy)
         outputs = layer(outputs)
     return keras.Model(model.inputs, outputs)
@@ -198,12 +229,32 @@ def bfloat16_inside(model: keras.Model) -> Iterator[None]:
     try:
         for layer in layers:
             layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+        forget_predictor(model)
         yield
     finally:
         for layer, policy in zip(layers, policies, strict=True):
             layer.dtype_policy = policy
-        for part in (model, *model.layers):
-            part.predict_function = None  # compiled for bfloat16
+        forget_predictor(model)
+
+
+def get_predictor(model: keras.Model, size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The model as a compiled function of parts, `InParts`; made once and kept with the model.
+
+    Args:
+        model: Any model.
+        size: Images a part.
+    """
+    if getattr(model, "predictor", None) is None:
+        inputs = keras.Input((size, *model.input_shape[1:]))
+        # The method and not the model: Keras would save a model as a part of this one.
+        model.predictor = keras.Model(inputs, InParts(model)(inputs)).predict_on_batch
+    return model.predictor
+
+
+def forget_predictor(model: keras.Model) -> None:
+    """Has the model, and its sub-models, compiled again after a change of its layers."""
+    for part in (model, *model.layers):
+        part.predictor = None
 
 
 def _flatten(model: keras.Model) -> Iterator[keras.Layer]:
@@ -219,8 +270,21 @@ def _is_pair(upsampling: keras.Layer, convolution: keras.Layer) -> bool:
     return (
         isinstance(upsampling, keras.layers.UpSampling2D)
         and upsampling.interpolation == "nearest"
-        and isinstance(convolution, keras.layers.Conv2D)
-        and convolution.padding == "same"
-        and convolution.strides == convolution.dilation_rate == (1, 1)
-        and convolution.groups == 1
+        and _keeps_size(convolution)
+    )
+
+
+def _has_few_filters(layer: keras.Layer) -> bool:
+    if not _keeps_size(layer):
+        return False
+    *size, channels, filters = layer.kernel.shape
+    return filters <= FEW_FILTERS and filters * math.prod(size) <= channels
+
+
+def _keeps_size(layer: keras.Layer) -> bool:
+    return (
+        isinstance(layer, keras.layers.Conv2D)
+        and layer.padding == "same"
+        and layer.strides == layer.dilation_rate == (1, 1)
+        and layer.groups == 1
     )

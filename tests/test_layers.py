@@ -8,7 +8,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import model as models
-from layers import InferenceMode, UpSampleConv2D, fuse, summing_matrix
+from layers import (
+    FewFiltersConv2D,
+    InferenceMode,
+    UpSampleConv2D,
+    bfloat16_inside,
+    fuse,
+    get_predictor,
+    summing_matrix,
+)
 
 lenient = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
@@ -18,6 +26,22 @@ def pair_and_fused(kernel_size, size, filters, **arguments):
         filters, kernel_size, padding="same", bias_initializer="normal", **arguments
     )
     return keras.layers.UpSampling2D(size), convolution, UpSampleConv2D(convolution, size)
+
+
+def compare(plain, ours, images, convolution):
+    """Asserts that outputs and the gradients of images and weights are equal to rounding."""
+    outputs, gradients = [], []
+    for function in (plain, ours):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            output = function(images)
+            loss = tf.reduce_mean(tf.sin(3 * output))
+        outputs.append(output)
+        variables = [variable.value for variable in convolution.trainable_variables]
+        gradients.append(tape.gradient(loss, [images, *variables]))
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
+    for expected, found in zip(*gradients, strict=True):
+        np.testing.assert_allclose(expected, found, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -53,20 +77,8 @@ class TestUpSampleConv2D:
         )
         rng = np.random.default_rng(0)
         images = tf.constant(rng.normal(size=(2, *image)), tf.float32)
-        outputs, gradients = [], []
-        for function in (lambda x: convolution(upsampling(x)), fused):
-            with tf.GradientTape() as tape:
-                tape.watch(images)
-                output = function(images)
-                loss = tf.reduce_mean(tf.sin(3 * output))
-            outputs.append(output)
-            gradients.append(
-                tape.gradient(loss, [images, convolution.kernel.value, convolution.bias.value])
-            )
-        np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
-        for plain, ours in zip(*gradients, strict=True):
-            np.testing.assert_allclose(plain, ours, atol=1e-5)
-        assert fused.compute_output_shape((2, *image)) == outputs[1].shape
+        compare(lambda x: convolution(upsampling(x)), fused, images, convolution)
+        assert fused.compute_output_shape((2, *image)) == fused(images).shape
 
     def test_serialises(self):
         """Configuration and weights, with the convolution inside."""
@@ -86,6 +98,44 @@ class TestUpSampleConv2D:
         np.testing.assert_allclose(fused(images), convolution(upsampling(images)), atol=1e-6)
 
 
+class TestFewFiltersConv2D:
+    @lenient
+    @given(
+        kernel_size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+        image=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4)),
+        filters=st.integers(1, 3),
+        use_bias=st.booleans(),
+    )
+    def test_output_and_gradients_equal_the_convolution(
+        self, kernel_size, image, filters, use_bias
+    ):
+        """For odd and even kernels, larger than the image too."""
+        convolution = keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            padding="same",
+            activation="sigmoid",
+            use_bias=use_bias,
+            bias_initializer="normal",
+        )
+        images = tf.constant(np.random.default_rng(0).normal(size=(2, *image)), tf.float32)
+        compare(convolution, FewFiltersConv2D(convolution), images, convolution)
+
+
+def test_predictor_gives_what_the_model_gives():
+    """In parts, compiled once, and anew where the layers have changed."""
+    model = models.get_autoencoder(INFO, (8, 8, 1))
+    images = np.random.default_rng(0).random((3, 2, 8, 8, 1), np.float32)
+    predictor = get_predictor(model, 2)
+    assert get_predictor(model, 2) is predictor
+    expected = np.stack([model(part, training=False) for part in images])
+    np.testing.assert_allclose(predictor(images), expected, atol=1e-6)
+    with bfloat16_inside(model):
+        reduced = get_predictor(model, 2)(images)
+    assert 1e-6 < abs(reduced - expected).max() < 0.05
+    np.testing.assert_allclose(get_predictor(model, 2)(images), expected, atol=1e-6)
+
+
 INFO = {
     "encoder_layers": [["conv", 4, [3, 3]], ["pool", [2, 2]]],
     "decoder_layers": [["upSample", [2, 2]], ["conv", 4, [3, 3]], ["conv", 4, [3, 3]]],
@@ -97,8 +147,8 @@ INFO = {
 
 class TestFuse:
     def test_every_pair_is_fused_once(self):
-        """Also the output convolution right after an upSample; a lone one stays as it is."""
-        info = {**INFO, "decoder_layers": [["conv", 3, [3, 3]], ["upSample", [2, 2]]]}
+        """Also the output convolution right after an upSample, but not a lone `upSample`."""
+        info = {**INFO, "decoder_layers": [["conv", 9, [3, 3]], ["upSample", [2, 2]]]}
         model = models.get_autoencoder(info, (8, 8, 1))
         kinds = [type(layer).__name__ for layer in fuse(model).layers[1:]]
         assert kinds == ["Conv2D", "MaxPooling2D", "Conv2D", "UpSampleConv2D"]
@@ -107,6 +157,11 @@ class TestFuse:
             type(layer).__name__ for layer in fuse(models.get_autoencoder(info, (8, 8, 1))).layers
         ]
         assert "UpSampleConv2D" not in kinds and kinds.count("UpSampling2D") == 1
+        info["decoder_layers"] = [["upSample", [2, 2]], ["conv", 9, [3, 3]]]
+        kinds = [
+            type(layer).__name__ for layer in fuse(models.get_autoencoder(info, (8, 8, 1))).layers
+        ]
+        assert kinds[-2:] == ["UpSampleConv2D", "FewFiltersConv2D"]
 
     def test_shares_the_weights(self):
         """Training one trains the other; the model itself keeps the plain pair."""
