@@ -52,10 +52,15 @@ class KeepBest(keras.callbacks.Callback):
         """A new phase gets all of its patience."""
         self._epochs_without_progress = 0
 
+    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
+        """Ends an epoch whose loss, a mean since its start, cannot become finite again."""
+        if not math.isfinite(logs["loss"]):
+            self.model.stop_training = True
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Compares the epoch just recorded in the history."""
         score = self._score(logs)
-        if not all(map(math.isfinite, score)):
+        if not all(map(math.isfinite, [*logs.values(), *score])):
             self.model.stop_training = True  # nothing good comes after NaN
             return
         if self._best_score is None or score > self._best_score:

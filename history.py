@@ -1,8 +1,11 @@
 """What training recorded: one row an epoch, with the hyperparameters that produced it."""
 
 import csv
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
+
+from errors import UserError
 
 DENSE_ONLY = "dense_only"
 FULL = "full"
@@ -47,6 +50,22 @@ class History:
     def best(self) -> dict[str, Any]:
         """The row of the epoch whose weights were kept; empty before the first epoch."""
         return self.epochs[self.best_epoch - 1] if self.best_epoch else {}
+
+    @property
+    def divergence(self) -> UserError | None:
+        """What to say when a loss was not finite; None while all are."""
+        for row in self.epochs:
+            losses = [row[key] for key in ("loss", "val_loss") if key in row]
+            wrong = [loss for loss in losses if not math.isfinite(loss)]
+            if wrong:
+                kept = f"The weights of epoch {self.best_epoch} are kept. " * bool(self.best_epoch)
+                return UserError(
+                    self.name,
+                    "the loss must stay finite",
+                    f"{wrong[0]} in epoch {row['epoch']}",
+                    f"{kept}Use a learning rate ten times smaller, or batchNorm after the layers.",
+                )
+        return None
 
     def write_csv(self, file: TextIO) -> None:
         """Writes the rows as CSV with a header line."""

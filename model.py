@@ -345,7 +345,7 @@ def train_classifier(
     keras.utils.set_random_seed(config.seed)
     with bfloat16_inside(model) if config.mixed_precision else nullcontext():
         for phase, epochs, rate in _phases(config, pretrained):
-            if history.epochs and should_stop():
+            if history.divergence or (history.epochs and should_stop()):
                 break
             if phase == DENSE_ONLY:
                 trained, inputs, input_scaling = _freeze_encoder(model, config, images, scaling)
@@ -540,12 +540,7 @@ def _finish(history: History, keep_best: KeepBest, num_images: int, seconds: flo
     """Puts the best weights back and the final values into the history."""
     keep_best.restore()
     if history.best_epoch is None:
-        raise UserError(
-            history.name,
-            "the loss must stay finite",
-            history.epochs[-1]["loss"] if history.epochs else "no epoch",
-            "Use a learning rate ten times smaller, or batchNorm after the convolutions.",
-        )
+        raise history.divergence
     bookkeeping = ("epoch", "phase", "learning_rate", "seconds")
     history.metrics = {
         **{key: value for key, value in history.best.items() if key not in bookkeeping},

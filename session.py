@@ -228,6 +228,8 @@ class Session(ABC):
         self.exit_code = stop.exit_code or self.exit_code
         self.experiments.append(experiment)
         cli.show_facts(f"{name}: done", self._results(experiment, saved))
+        if history.divergence and not self._stopped:
+            self.exit_code = cli.report(history.divergence)
 
     def conclude(self) -> None:
         """Compares several experiments, saves the best where asked, and says what to do next."""

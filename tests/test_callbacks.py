@@ -92,6 +92,16 @@ def test_a_loss_that_is_not_finite_stops_training(model):
     assert history.best_epoch is None
 
 
+@pytest.mark.parametrize(("loss", "stops"), [(0.5, False), (math.nan, True), (math.inf, True)])
+def test_an_epoch_whose_loss_is_not_finite_ends_at_once(model, loss, stops):
+    """It may have hours to go."""
+    keep = KeepBest(model, History("x", "autoencoder", {}), ("val_loss",))
+    keep.set_model(model)
+    model.stop_training = False
+    keep.on_train_batch_end(0, {"loss": loss})
+    assert model.stop_training is stops
+
+
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [
