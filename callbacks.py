@@ -1,8 +1,8 @@
-"""What happens while a model trains: best weights, the record, progress, and warnings."""
+"""What happens while a model trains: best weights, the record, checkpoints, progress, warnings."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,17 +11,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from batches import TrainingBatches
+from checkpoints import Checkpoint, TrainingState
+from errors import DataError
 from history import History
 
 # A reconstruction must beat the mean image by this factor of its error to count as learning.
 COLLAPSE_MARGIN = 0.95
+# Inside long epochs, as much as may be lost when the power fails.
+CHECKPOINT_SECONDS = 120
+# Most of the training time that checkpoints may take.
+CHECKPOINT_SHARE = 0.02
 
 
 class KeepBest(keras.callbacks.Callback):
     """Keeps the best weights in memory, puts them back at the end, and stops without progress.
 
     Keras' `EarlyStopping` and `ModelCheckpoint` each do half of this, and neither remembers
-    across two calls of `fit`.
+    across two calls of `fit`. All that it goes by stands in the history.
 
     Args:
         model: The model whose weights are kept; the one being fitted may be a part of it.
@@ -29,7 +35,11 @@ class KeepBest(keras.callbacks.Callback):
         monitor: Metric names in order of importance; later ones break ties. Names with
             `loss` are better when smaller, all others when larger. `val_` is dropped from a name
             when there is no validation data.
-        patience: Epochs without improvement before training stops; None never stops.
+        patience: Epochs without improvement before training stops, in each phase anew; None never
+            stops.
+
+    Attributes:
+        best_weights: As of `get_weights`, at the end of the best epoch; empty before there is one.
     """
 
     def __init__(
@@ -44,13 +54,7 @@ class KeepBest(keras.callbacks.Callback):
         self._history = history
         self._monitor = monitor
         self._patience = patience
-        self._best_score: tuple[float, ...] | None = None
-        self._best_weights: list[np.ndarray] | None = None
-        self._epochs_without_progress = 0
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """A new phase gets all of its patience."""
-        self._epochs_without_progress = 0
+        self.best_weights: list[np.ndarray] = []
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
         """Ends an epoch whose loss, a mean since its start, cannot become finite again."""
@@ -63,20 +67,22 @@ class KeepBest(keras.callbacks.Callback):
         if not all(map(math.isfinite, [*logs.values(), *score])):
             self.model.stop_training = True  # nothing good comes after NaN
             return
-        if self._best_score is None or score > self._best_score:
-            self._best_score = score
-            self._best_weights = self._kept_model.get_weights()
+        if not self._history.best or score > self._score(self._history.best):
+            self.best_weights = self._kept_model.get_weights()
             self._history.best_epoch = len(self._history.epochs)
-            self._epochs_without_progress = 0
-            return
-        self._epochs_without_progress += 1
-        if self._patience and self._epochs_without_progress >= self._patience:
+        elif self._patience and self._epochs_without_progress() >= self._patience:
             self.model.stop_training = True
 
     def restore(self) -> None:
         """Puts the best weights back into the model."""
-        if self._best_weights is not None:
-            self._kept_model.set_weights(self._best_weights)
+        if self.best_weights:
+            self._kept_model.set_weights(self.best_weights)
+
+    def _epochs_without_progress(self) -> int:
+        """Those of the running phase."""
+        rows = self._history.epochs
+        in_phase = sum(row["phase"] == rows[-1]["phase"] for row in rows)
+        return min(in_phase, len(rows) - self._history.best_epoch)
 
     def _score(self, logs: dict[str, float]) -> tuple[float, ...]:
         values = []
@@ -93,18 +99,25 @@ class Record(keras.callbacks.Callback):
         history: Receives the rows.
         batches: The training batches.
         phase: `history.DENSE_ONLY` or `history.FULL`.
+        interruptible: Knows how long an epoch took, parts before an interruption included.
     """
 
-    def __init__(self, history: History, batches: TrainingBatches, phase: str):
+    def __init__(
+        self,
+        history: History,
+        batches: TrainingBatches,
+        phase: str,
+        interruptible: "Interruptible",
+    ):
         super().__init__()
         self._history = history
         self._batches = batches
         self._phase = phase
+        self._interruptible = interruptible
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts the clock and the epoch's order."""
+        """Chooses the epoch's order."""
         self._batches.epoch = epoch
-        self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Writes the row."""
@@ -113,49 +126,236 @@ class Record(keras.callbacks.Callback):
                 "epoch": len(self._history.epochs) + 1,
                 "phase": self._phase,
                 "learning_rate": float(self.model.optimizer.learning_rate),
-                "seconds": round(time.perf_counter() - self._start, 3),
+                "seconds": round(self._interruptible.epoch_seconds, 3),
                 **{name: float(value) for name, value in logs.items()},
             }
         )
 
 
-class StopOnRequest(keras.callbacks.Callback):
-    """Ends training after the current step once `requested` says so."""
+class Interruptible(keras.callbacks.Callback):
+    """Stops a training on request, and saves checkpoints so that it can go on as if it had not.
 
-    def __init__(self, requested: Callable[[], bool]):
+    Comes after `Record` and `KeepBest`, whose work at the end of an epoch belongs to what is saved.
+
+    Args:
+        model: The model that is trained; the one being fitted may be a part of it.
+        history: Its record.
+        keep_best: Its best weights.
+        checkpoint: Where to save. If it holds a state, that is put into the other three at once,
+            and into what is fitted by `begin_phase`.
+        should_stop: Asked after every execution and every epoch.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        history: History,
+        keep_best: KeepBest,
+        checkpoint: Checkpoint | None,
+        should_stop: Callable[[], bool],
+    ):
         super().__init__()
-        self._requested = requested
+        self._trained_model = model
+        self._history = history
+        self._keep_best = keep_best
+        self._checkpoint = checkpoint
+        self._should_stop = should_stop
+        self._start = self._saved_at = time.perf_counter()
+        self._cost = self._epoch_start = 0.0  # seconds
+        self._state = checkpoint.load() if checkpoint else None
+        self._metrics: list[np.ndarray] = []
+        if self._state:
+            self._start -= self._state.seconds
+            self._epoch_start = self._state.epoch_start
+            history.epochs[:] = self._state.rows
+            history.best_epoch = self._state.best_epoch
+            keep_best.best_weights = self._state.best_weights
+            self._assign(model.variables, self._state.model)
+
+    @property
+    def phase(self) -> str | None:
+        """The phase to go on with; None at the start of a training."""
+        return self._state and self._state.phase
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the training so far."""
+        return time.perf_counter() - self._start
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Time spent on the epoch so far."""
+        return self.seconds - self._epoch_start
+
+    def begin_phase(
+        self, fitted: keras.Model, phase: str, metric: keras.metrics.Metric
+    ) -> tuple[int, int]:
+        """Gives a compiled model the state in which its phase was left.
+
+        Args:
+            fitted: What is going to be fitted.
+            phase: `history.DENSE_ONLY` or `history.FULL`.
+            metric: The one that it is compiled with.
+
+        Returns:
+            The epoch to go on with, counted from 0, and how many of its batches are done.
+        """
+        loss, *_ = fitted.metrics  # the metric is among them only after the first batch
+        self._counters = [*loss.variables, *metric.variables]
+        self._phase = phase
+        if self.phase != phase:
+            return 0, 0
+        state, self._state = self._state, None
+        self._assign(fitted.optimizer.variables, state.optimizer)
+        self._metrics = state.metrics
+        return state.epoch, state.step
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Goes on counting, after Keras has reset its metrics, or begins to."""
+        self._epoch, self._step = epoch, 0
+        if self._metrics:
+            self._assign(self._counters, self._metrics)
+            self._metrics = []
+        else:
+            self._epoch_start = self.seconds
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Looks once an execution."""
-        if self._requested():
-            self.model.stop_training = True
+        """Saves and stops between two executions; the last one of an epoch is left to its end."""
+        self._step = min(batch + 1, self.params["steps"])
+        if self._step == self.params["steps"] or self.model.stop_training:
+            return
+        self.model.stop_training = self._should_stop()
+        if self.model.stop_training or self._is_due(CHECKPOINT_SECONDS):
+            self._save(self._epoch, self._step)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Saves and stops after a whole epoch; one cut short is evaluated, but not gone on from."""
+        if self._step < self.params["steps"]:
+            return
+        phase_is_over = self.model.stop_training
+        requested = self._should_stop()
+        if self._history.best_epoch and (requested or self._is_due(0)):
+            self._save(self.params["epochs"] if phase_is_over else epoch + 1, 0)
+        self.model.stop_training = phase_is_over or requested
+
+    def _is_due(self, seconds: float) -> bool:
+        """Whether the last checkpoint is that old, and its cost long earned."""
+        age = time.perf_counter() - self._saved_at
+        return age >= max(seconds, self._cost / CHECKPOINT_SHARE)
+
+    def _save(self, epoch: int, step: int) -> None:
+        if self._checkpoint is None:
+            return
+        start = time.perf_counter()
+        self._checkpoint.save(
+            TrainingState(
+                phase=self._phase,
+                epoch=epoch,
+                step=step,
+                seconds=self.seconds,
+                epoch_start=self._epoch_start,
+                rows=self._history.epochs,
+                best_epoch=self._history.best_epoch,
+                model=_values(self._trained_model.variables),
+                optimizer=_values(self.model.optimizer.variables),
+                metrics=_values(self._counters) if step else [],
+                best_weights=self._keep_best.best_weights,
+            )
+        )
+        self._saved_at = time.perf_counter()
+        self._cost = self._saved_at - start
+
+    def _assign(self, variables: Sequence[Any], values: list[np.ndarray]) -> None:
+        if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
+            raise DataError(
+                self._checkpoint.path,
+                "must fit the model, the optimizer and the version of Keras",
+                f"{len(values)} arrays, of which some do not fit {len(variables)} variables",
+                "Resume with the Keras that the run began with (environment.json names it).",
+            )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def _values(variables: Sequence[Any]) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+class AcrossFits(keras.callbacks.CallbackList):
+    """Lets callbacks see one training of whole epochs where `fit` is called for parts of it.
+
+    Args:
+        callbacks: The callbacks.
+        model: The model that is fitted.
+        steps: Batches of a whole epoch.
+        epochs: Epochs of the whole training.
+        epoch: The one to begin with, counted from 0.
+        step: How many of its batches are not going to be fitted.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[keras.callbacks.Callback],
+        model: keras.Model,
+        *,
+        steps: int,
+        epochs: int,
+        epoch: int,
+        step: int,
+    ):
+        done = epoch * steps + step
+        super().__init__(
+            list(callbacks), add_history=True, model=model, steps=steps, epochs=epochs, done=done
+        )
+        self.first_step = step
+
+    def __enter__(self) -> "AcrossFits":
+        super().on_train_begin()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            super().on_train_end()
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Happens once, on entering."""
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Happens once, on leaving."""
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Counts from the start of the epoch."""
+        super().on_train_batch_end(self.first_step + batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Whatever follows the first epoch is whole."""
+        super().on_epoch_end(epoch, logs)
+        self.first_step = 0
 
 
 class WatchCollapse(keras.callbacks.Callback):
     """Says loudly when an autoencoder does no better than drawing the mean image.
 
     Args:
+        history: Its last row is judged.
         baseline_mse: Mean squared error of the mean training image, in squared units of [0, 1].
         warn: Receives the sentence, at most once.
     """
 
-    def __init__(self, baseline_mse: float, warn: Callable[[str], None]):
+    def __init__(self, history: History, baseline_mse: float, warn: Callable[[str], None]):
         super().__init__()
+        self._history = history
         self._baseline_mse = baseline_mse
         self._warn = warn
-        self._last_mse = 0.0
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Remembers the epoch's error."""
-        self._last_mse = logs.get("val_mse", logs["mse"])
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Judges the last epoch."""
-        if self._last_mse >= COLLAPSE_MARGIN * self._baseline_mse:
+        last = self._history.epochs[-1]
+        mse = last.get("val_mse", last["mse"])
+        if mse >= COLLAPSE_MARGIN * self._baseline_mse:
             self._warn(
                 f"The autoencoder has collapsed: its reconstructions have a mean squared error of "
-                f"{self._last_mse:.4f}, no better than drawing the mean image for everything "
+                f"{mse:.4f}, no better than drawing the mean image for everything "
                 f"({self._baseline_mse:.4f}). Use loss binary_crossentropy with "
                 f"activation_function Sigmoid, a learning rate ten times smaller, or another seed; "
                 f"if the loss was still falling, more epochs."
@@ -199,7 +399,8 @@ class ShowProgress(keras.callbacks.Callback):
             )
             self._bar.start()
             total = self.params["steps"] * self.params["epochs"]
-            self._task = self._bar.add_task("", total=total)
+            done = self.params.get("done", 0)  # before an interruption
+            self._task = self._bar.add_task("", total=total, completed=done)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Names the epoch."""

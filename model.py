@@ -6,7 +6,6 @@ the same layers, so that what is saved loads anywhere.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +21,15 @@ from batches import (
     inference_batches,
     steps_per_execution,
 )
-from callbacks import KeepBest, Record, StopOnRequest, WatchCollapse, schedule_callback
+from callbacks import (
+    AcrossFits,
+    Interruptible,
+    KeepBest,
+    Record,
+    WatchCollapse,
+    schedule_callback,
+)
+from checkpoints import Checkpoint
 from dataset import Scaling, encode_labels, get_classes, get_scaling, split_validation
 from errors import ModelFileError, UserError
 from history import DENSE_ONLY, FULL, History
@@ -239,6 +246,7 @@ def train_autoencoder(
     name: str = "autoencoder",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    checkpoint: Checkpoint | None = None,
     warn: Callable[[str], None] = print,
 ) -> History:
     """Trains an autoencoder to draw its own input; the best epoch's weights are kept.
@@ -252,6 +260,8 @@ def train_autoencoder(
         name: What the history is called.
         callbacks: Further Keras callbacks.
         should_stop: Asked after every execution; True ends training as if it were complete.
+        checkpoint: Where the training is saved now and then, and when it is stopped; one that
+            holds a training already is gone on from, to the same result as without interruption.
         warn: Receives a sentence when the reconstruction is no better than the mean image.
 
     Returns:
@@ -262,15 +272,15 @@ def train_autoencoder(
     """
     config = _as_config(model_info, "autoencoder")
     scaling = scaling or get_scaling(images)
-    start = time.perf_counter()
     training, validation = split_validation(len(images), config.validation_split, config.seed)
     history = History(name, "autoencoder", config.model_dump(mode="json"))
     keep_best = KeepBest(model, history, ("val_loss",), config.early_stopping)
     mean_image = _mean_image(images, training, scaling)
     watched = validation if len(validation) else training
-    watch = WatchCollapse(_mean_image_error(images, watched, scaling, mean_image), warn)
+    mean_image_error = _mean_image_error(images, watched, scaling, mean_image)
     _start_output_at(model, mean_image)
     keras.utils.set_random_seed(config.seed)
+    interruptible = Interruptible(model, history, keep_best, checkpoint, should_stop)
     with bfloat16_inside(model) if config.mixed_precision else nullcontext():
         _fit(
             fuse(model),
@@ -291,9 +301,15 @@ def train_autoencoder(
             config=config,
             loss=config.loss,
             metric=keras.metrics.MeanSquaredError(name="mse"),
-            callbacks=[keep_best, watch, StopOnRequest(should_stop), *callbacks],
+            interruptible=interruptible,
+            callbacks=[
+                keep_best,
+                interruptible,
+                WatchCollapse(history, mean_image_error, warn),
+                *callbacks,
+            ],
         )
-    _finish(history, keep_best, len(training), time.perf_counter() - start)
+    _finish(history, keep_best, len(training), interruptible.seconds)
     return history
 
 
@@ -309,6 +325,7 @@ def train_classifier(
     name: str = "classifier",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Trains the dense head on the frozen encoder, then everything; keeps the best weights.
 
@@ -323,6 +340,7 @@ def train_classifier(
         name: What the history is called.
         callbacks: Further Keras callbacks.
         should_stop: Asked after every execution; True ends training as if it were complete.
+        checkpoint: As for `train_autoencoder`.
 
     Returns:
         Rows of both phases in one, with `loss`, `accuracy`, macro `precision`, `recall` and `f1`
@@ -334,7 +352,6 @@ def train_classifier(
     """
     config = _as_config(model_info, "classifier")
     scaling = scaling or get_scaling(images)
-    start = time.perf_counter()
     classes = get_classes(labels) if classes is None else classes
     targets = encode_labels(labels, classes)
     training, validation = split_validation(
@@ -343,8 +360,11 @@ def train_classifier(
     history = History(name, "classifier", config.model_dump(mode="json"))
     keep_best = KeepBest(model, history, ("val_accuracy", "val_loss"), config.early_stopping)
     keras.utils.set_random_seed(config.seed)
+    interruptible = Interruptible(model, history, keep_best, checkpoint, should_stop)
     with bfloat16_inside(model) if config.mixed_precision else nullcontext():
         for phase, epochs, rate in _phases(config, pretrained):
+            if interruptible.phase not in (None, phase):
+                continue  # done before an interruption
             if history.divergence or (history.epochs and should_stop()):
                 break
             if phase == DENSE_ONLY:
@@ -373,11 +393,12 @@ def train_classifier(
                 config=config,
                 loss="sparse_categorical_crossentropy",
                 metric=MacroScores(len(classes)),
-                callbacks=[keep_best, StopOnRequest(should_stop), *callbacks],
+                interruptible=interruptible,
+                callbacks=[keep_best, interruptible, *callbacks],
             )
             keep_best.restore()
             model.get_layer("encoder").trainable = True
-    _finish(history, keep_best, len(training), time.perf_counter() - start)
+    _finish(history, keep_best, len(training), interruptible.seconds)
     return history
 
 
@@ -506,34 +527,54 @@ def _fit(
     config: Config,
     loss: str,
     metric: keras.metrics.Metric,
+    interruptible: Interruptible,
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
-    optimizer = getattr(keras.optimizers, OPTIMIZERS[config.optimizer.name], None)
-    if optimizer is None:
-        raise UserError(
-            f"optimizer {config.optimizer.name}",
-            "must be one that the installed Keras has",
-            f"Keras {keras.__version__}",
-            "Choose another, or use Python 3.11 or later with a newer Keras.",
-        )
     trained.compile(
-        optimizer=optimizer(rate),
+        optimizer=_get_optimizer(config.optimizer.name)(rate),
         loss=loss,
         metrics=[metric],
         steps_per_execution=steps_per_execution(config.batch_size, batches.steps),
     )
-    trained.fit(
-        batches.dataset,
-        epochs=epochs,
-        validation_data=validation,
-        shuffle=False,  # the batches come in their epoch's order
-        verbose=0,
-        callbacks=[
-            schedule_callback(config.learning_rate_schedule, rate, epochs),
-            Record(history, batches, phase),  # before KeepBest, which looks at the last row
-            *callbacks,
-        ],
-    )
+    trained.optimizer.build(trained.trainable_variables)
+    epoch, step = interruptible.begin_phase(trained, phase, metric)
+    callbacks = [
+        schedule_callback(config.learning_rate_schedule, rate, epochs),
+        Record(history, batches, phase, interruptible),  # first: others look at the last row
+        *callbacks,
+    ]
+    with AcrossFits(
+        callbacks, trained, steps=batches.steps, epochs=epochs, epoch=epoch, step=step
+    ) as across_fits:
+
+        def fit(dataset: Any, end: int) -> None:
+            trained.fit(
+                dataset,
+                initial_epoch=epoch,
+                epochs=end,
+                validation_data=validation,
+                shuffle=False,  # the batches come in their epoch's order
+                verbose=0,
+                callbacks=across_fits,
+            )
+
+        if step:
+            fit(batches.from_step(step), epoch + 1)
+            epoch += 1
+        if not trained.stop_training:
+            fit(batches.dataset, epochs)
+
+
+def _get_optimizer(name: str) -> type[keras.optimizers.Optimizer]:
+    optimizer = getattr(keras.optimizers, OPTIMIZERS[name], None)
+    if optimizer is None:
+        raise UserError(
+            f"optimizer {name}",
+            "must be one that the installed Keras has",
+            f"Keras {keras.__version__}",
+            "Choose another, or use Python 3.11 or later with a newer Keras.",
+        )
+    return optimizer
 
 
 def _finish(history: History, keep_best: KeepBest, num_images: int, seconds: float) -> None:

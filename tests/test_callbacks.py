@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from callbacks import KeepBest, ShowProgress, WatchCollapse, learning_rate_at
-from history import History
+from history import DENSE_ONLY, FULL, History
 
 
 @pytest.fixture
@@ -17,14 +17,13 @@ def model():
     return keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
 
 
-def run_epochs(keep, model, all_logs):
+def run_epochs(keep, model, all_logs, phase=FULL):
     """Feeds epochs to the callback; before epoch i the only weight is i (counted from 1)."""
     keep.set_model(model)
     model.stop_training = False  # as fit does
-    keep.on_train_begin()
     for number, logs in enumerate(all_logs, 1):
         model.set_weights([np.array([[float(number)]])])
-        keep._history.epochs.append({"epoch": number})
+        keep._history.epochs.append({"epoch": number, "phase": phase, **logs})
         keep.on_epoch_end(number - 1, logs)
         if model.stop_training:
             break
@@ -76,7 +75,7 @@ def test_a_new_phase_gets_all_of_its_patience(model):
     """The best value is remembered across phases, the count of fruitless epochs is not."""
     history = History("x", "classifier", {})
     keep = KeepBest(model, history, ("val_loss",), patience=2)
-    run_epochs(keep, model, [{"val_loss": 1.0}, {"val_loss": 2.0}])
+    run_epochs(keep, model, [{"val_loss": 1.0}, {"val_loss": 2.0}], DENSE_ONLY)
     run_epochs(keep, model, [{"val_loss": 2.0}])
     assert not model.stop_training
     assert history.best_epoch == 1
@@ -122,10 +121,8 @@ def test_learning_rate_schedules(schedule, rates):
 def test_collapse_is_said_once(mse, warned):
     """No better than the mean image (0.067 on MNIST), give or take 5 %: say what to change."""
     said = []
-    watch = WatchCollapse(0.067, said.append)
-    watch.on_epoch_end(0, {"mse": 0.5, "val_mse": 0.5})
-    watch.on_epoch_end(1, {"mse": 0.5, "val_mse": mse})
-    watch.on_train_end()
+    rows = [{"mse": 0.5, "val_mse": 0.5}, {"mse": 0.5, "val_mse": mse}]
+    WatchCollapse(History("x", "autoencoder", {}, rows), 0.067, said.append).on_train_end()
     assert len(said) == warned
     if warned:
         assert "collapsed" in said[0] and "binary_crossentropy" in said[0]

@@ -14,7 +14,7 @@ LAYERS = [
     {"errors"},
     {"idx", "history"},
     {"dataset", "hyperparameters", "visualization"},
-    {"batches", "evaluation", "model_files", "shapes"},
+    {"batches", "checkpoints", "evaluation", "model_files", "shapes"},
     {"callbacks", "layers"},
     {"model"},
     {"prompts", "runs", "cli"},
