@@ -4,6 +4,8 @@ Every one reads ``where: what is required, got what. Remedy.`` A program's `main
 one line a problem, on standard error and exits with 2; nobody else catches them.
 """
 
+import re
+
 
 class UserError(Exception):
     """Something the person at the keyboard can put right.
@@ -19,7 +21,10 @@ class UserError(Exception):
         found = "" if got is None else f", got {got}"
         # A file name may hold a line break; an error is one line.
         message = " ".join(f"{where}: {required}{found}. {remedy}".split())
-        super().__init__(message)
+        # A name in a stranger's file may hold what a terminal obeys.
+        super().__init__(
+            re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda code: ascii(code[0])[1:-1], message)
+        )
 
     @property
     def lines(self) -> list[str]:

@@ -2,34 +2,53 @@
 
 The metadata lies where Keras ignores it: in `.keras` files (zip archives) as one more key of
 `metadata.json`, in `.h5` files as an attribute of the root. It is read without Keras, so that a
-program can refuse a model before TensorFlow has started.
+program can refuse a model before TensorFlow has started. Keras itself never opens a file that was
+given, only a copy of what `model_checks` has let through.
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
-from errors import ModelFileError, UsageError
+import model_checks
+from errors import ModelFileError, UsageError, UserError
+from model_checks import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
+    import h5py
     import keras
 
 METADATA_KEY = "convolutional_autoencoder"
-KERAS_METADATA = "metadata.json"
+CONFIG_KEY = "model_config"
 SUFFIXES = (".keras", ".h5")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURE = b"PK\x03\x04"
-# Far above any real metadata (62 classes and all hyperparameters take about 4 kB).
-MAX_METADATA_BYTES = 1_000_000
+# What one image may become inside a model: 1 GiB as float32. A number in a configuration is
+# quickly written, and memory only taken when the model is used.
+MAX_ACTIVATIONS = 2**28
+
+
+def _ascending(labels: list[int]) -> list[int]:
+    if any(label >= following for label, following in pairwise(labels)):
+        raise ValueError("labels must ascend")
+    return labels
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("names must be printable")
+    return name
 
 
 class _Scaling(BaseModel):
@@ -43,14 +62,21 @@ class _Scaling(BaseModel):
 
 
 class _Metadata(BaseModel):
-    """The part of the metadata that programs rely on; files of other programs have none of it."""
+    """The part of the metadata that programs rely on; files of other programs have none of it.
+
+    Every key may be missing, none may be null.
+    """
 
     model_config = ConfigDict(strict=True)
 
-    input_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
-    scaling: _Scaling | None = None
-    classes: list[int] | None = None
-    class_names: list[str] | None = None
+    input_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] = None
+    scaling: _Scaling = None
+    # Labels are int64.
+    classes: Annotated[
+        list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], AfterValidator(_ascending)
+    ] = None
+    # They are drawn and printed: a terminal obeys control characters.
+    class_names: list[Annotated[str, Field(max_length=200), AfterValidator(_printable)]] = None
 
 
 def check_destination(path: str | Path, overwrite: bool) -> Path:
@@ -118,7 +144,7 @@ def _save_keras(model: "keras.Model", path: Path, metadata: dict[str, Any]) -> N
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
         for member in source.infolist():
             content = source.read(member)
-            if member.filename == KERAS_METADATA:
+            if member.filename == METADATA_FILE:
                 content = json.dumps({**json.loads(content), METADATA_KEY: metadata}).encode()
             target.writestr(member, content)
     plain.unlink()
@@ -143,74 +169,144 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """The metadata of a saved model, without loading Keras; `{}` for a file that has none.
 
     Raises:
-        ModelFileError: The file is missing, or is no model.
+        ModelFileError: The file is missing, is no model, or is one that `load_model` refuses for
+            its layers.
     """
     path = Path(path)
-    kind = _file_kind(path)
-    try:
-        if kind == "keras":
-            with zipfile.ZipFile(path) as archive:
-                member = archive.getinfo(KERAS_METADATA)
-                if member.file_size > MAX_METADATA_BYTES:
-                    raise ValueError(f"{KERAS_METADATA} of {member.file_size} bytes")
-                metadata = json.loads(archive.read(member)).get(METADATA_KEY, {})
-        else:
-            import h5py
-
-            with h5py.File(path, "r") as file:
-                if "model_config" not in file.attrs:
-                    raise ValueError("an HDF5 file without a model (weights alone, or other data)")
-                metadata = json.loads(file.attrs.get(METADATA_KEY, "{}"))
+    read = {"keras": _read_keras_metadata, "h5": _read_h5_metadata}[_file_kind(path)]
+    with _errors_of(path):
+        metadata = read(path)
         _Metadata.model_validate(metadata)
-    except Exception as error:  # A damaged archive raises nearly every type.
-        raise _damaged(path, error) from error
     return metadata
+
+
+def _read_keras_metadata(path: Path) -> dict[str, Any]:
+    with model_checks.open_archive(path, path) as archive:
+        metadata = json.loads(archive.read(METADATA_FILE)).get(METADATA_KEY, {})
+        model_checks.parse_config(path, archive.read(CONFIG_FILE))
+    return metadata
+
+
+def _read_h5_metadata(path: Path) -> dict[str, Any]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        _read_h5_config(path, file)
+        return json.loads(file.attrs.get(METADATA_KEY, "{}"))
+
+
+def _read_h5_config(where: Path, file: "h5py.File") -> dict[str, Any]:
+    """The configuration in a file whose content is checked as well."""
+    model_checks.check_hdf5(where, file)
+    if CONFIG_KEY not in file.attrs:
+        raise ValueError("an HDF5 file without a model (weights alone, or other data)")
+    return model_checks.parse_config(where, file.attrs[CONFIG_KEY])
 
 
 def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
     """Loads a model saved by this program or by Keras 2 or 3, and its metadata.
 
+    No code of the file runs, nothing is written but a temporary copy, and memory is taken only
+    for weights that the file holds.
+
     Raises:
-        ModelFileError: The file is missing, is no model, is damaged, or holds code (a Lambda
-            layer) or layers that plain Keras does not know.
+        ModelFileError: The file is missing, is no model, is damaged, or holds anything but plain
+            layers of Keras and their weights.
     """
+    path = Path(path)
     metadata = read_metadata(path)
     import warnings
 
     import keras
 
-    try:
-        with warnings.catch_warnings():
-            # Keras 2 files name arguments that Keras 3 has renamed; it maps them itself.
-            warnings.simplefilter("ignore")
-            with _readable_by_keras_3(Path(path)) as readable:
-                return keras.models.load_model(readable, compile=False, safe_mode=True), metadata
-    except Exception as error:  # Keras raises nearly every type for a damaged file.
-        raise _damaged(Path(path), error) from error
+    with _errors_of(path), warnings.catch_warnings():
+        # Keras 2 files name arguments that Keras 3 has renamed; it maps them itself.
+        warnings.simplefilter("ignore")
+        with _checked_copy(path) as copy:
+
+            def load() -> keras.Model:
+                return keras.models.load_model(copy, compile=False, safe_mode=True)
+
+            _rehearse(path, load)
+            return load(), metadata
+
+
+def _rehearse(where: Path, load: Callable[[], "keras.Model"]) -> None:
+    """Loads a model without memory for weights that the file does not hold, to compare sizes.
+
+    A configuration of a few bytes can ask for terabytes, and Keras makes the variables first.
+    """
+    import keras
+
+    def check() -> None:
+        with keras.StatelessScope(initialize_variables=False) as scope:
+            model = load()
+            missing = [v.path for v in model.weights if scope.get_current_value(v) is None]
+        if missing:
+            raise ValueError(f"no weights for {missing[0]}")
+        outputs = keras.tree.flatten([layer.output for layer in _all_layers(model)])
+        largest = max(math.prod(size or 1 for size in output.shape[1:]) for output in outputs)
+        if largest > MAX_ACTIVATIONS:
+            raise ModelFileError(
+                where,
+                f"must make at most {MAX_ACTIVATIONS:,} numbers of an image",
+                f"a layer of {largest:,}",
+                "Give another model.",
+            )
+
+    # Keras keeps a list of the variables to initialize later; it is the thread's, and ends with it.
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(check).result()
+
+
+def _all_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _all_layers(layer)
 
 
 @contextmanager
-def _readable_by_keras_3(path: Path) -> Iterator[Path]:
-    """The file itself, or for an `.h5` file of Keras 2 a translated copy for the time being.
+def _checked_copy(path: Path) -> Iterator[Path]:
+    """What Keras may read of a model: a file `.h5`, or a folder as of an unpacked `.keras`.
+
+    The copy is checked, not the file, which could change in between.
+    """
+    copy_to = {"keras": _unpack, "h5": _copy_h5}[_file_kind(path)]
+    with tempfile.TemporaryDirectory() as folder:
+        yield copy_to(path, Path(folder))
+
+
+def _unpack(path: Path, folder: Path) -> Path:
+    import h5py
+
+    with model_checks.open_archive(path, path) as archive:
+        config = model_checks.parse_config(path, archive.read(CONFIG_FILE))
+        (folder / CONFIG_FILE).write_text(json.dumps(config))
+        with archive.open(WEIGHTS_FILE) as packed, (folder / WEIGHTS_FILE).open("wb") as weights:
+            shutil.copyfileobj(packed, weights)
+    with h5py.File(folder / WEIGHTS_FILE, "r") as file:
+        model_checks.check_hdf5(path, file)
+    return folder
+
+
+def _copy_h5(path: Path, folder: Path) -> Path:
+    """Copies an `.h5` file, as Keras 3 would have written it.
 
     Keras 2 counts the construction of a nested model as its first call, Keras 3 does not and
     finds no input for what follows the encoder.
     """
-    if _file_kind(path) != "h5":
-        yield path
-        return
     import h5py
 
-    with tempfile.TemporaryDirectory() as folder:
-        # Keras goes by the ending, which a downloaded file may have lost.
-        copy = Path(folder) / "model.h5"
-        shutil.copyfile(path, copy)
-        with h5py.File(copy, "r+") as file:
-            config = json.loads(file.attrs["model_config"])
-            if str(file.attrs.get("keras_version", "")).startswith("2"):
-                _renumber_calls(config["config"])
-                file.attrs["model_config"] = json.dumps(config)
-        yield copy
+    # Keras goes by the ending, which a downloaded file may have lost.
+    copy = folder / "model.h5"
+    shutil.copyfile(path, copy)
+    with h5py.File(copy, "r+") as file:
+        config = _read_h5_config(path, file)
+        if str(file.attrs.get("keras_version", "")).startswith("2"):
+            _renumber_calls(config["config"])
+        file.attrs[CONFIG_KEY] = json.dumps(config)
+    return copy
 
 
 def _renumber_calls(network: dict[str, Any]) -> None:
@@ -276,13 +372,18 @@ def _file_kind(path: Path) -> str:
     )
 
 
-def _damaged(path: Path, error: Exception) -> ModelFileError:
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    if len(reason) > 200:
-        reason = reason[:200] + "…"
-    return ModelFileError(
-        path,
-        "must be a complete model of plain Keras layers",
-        f"one that cannot be read ({reason})",
-        "Save it again, or give another model.",
-    )
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Says in a line what is wrong with a model: a damaged one raises nearly every type."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ModelFileError(
+            path,
+            "must be a complete model of plain Keras layers",
+            f"one that cannot be read ({reason if len(reason) <= 200 else reason[:200] + '…'})",
+            "Save it again, or give another model.",
+        ) from error

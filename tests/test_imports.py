@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # layer is not one of programs.
 LAYERS = [
     {"errors"},
-    {"idx", "history"},
+    {"idx", "history", "model_checks"},
     {"dataset", "hyperparameters", "visualization"},
     {"batches", "checkpoints", "evaluation", "model_files", "shapes"},
     {"callbacks", "layers"},

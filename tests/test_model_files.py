@@ -158,17 +158,22 @@ def other_zip(path):
         archive.writestr("letter.txt", "hello")
 
 
-def huge_metadata(path):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("metadata.json", " " * 2_000_000)
+def with_metadata_file(content):
+    def write(path):
+        members = {
+            "metadata.json": content,
+            "config.json": '{"class_name": "Sequential", "config": {}}',
+            "model.weights.h5": "",
+        }
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in members.items():
+                archive.writestr(name, text)
+
+    return write
 
 
 def with_metadata(metadata):
-    def write(path):
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("metadata.json", json.dumps({"convolutional_autoencoder": metadata}))
-
-    return write
+    return with_metadata_file(json.dumps({"convolutional_autoencoder": metadata}))
 
 
 def cut_short(path):
@@ -185,12 +190,16 @@ def cut_short(path):
         ("m.keras", lambda path: path.write_text("<html>"), "begins with b'<html>'"),
         ("m.keras", other_zip, "must be a complete model"),
         ("m.keras", cut_short, "must be a complete model"),
-        ("m.keras", huge_metadata, "metadata.json of 2000000 bytes"),
+        ("m.keras", with_metadata_file(" " * 2_000_000), "metadata.json of 2,000,000 bytes"),
         ("m.keras", with_metadata([1]), "cannot be read"),
         ("m.keras", with_metadata({"input_shape": 3}), "input_shape"),
         ("m.keras", with_metadata({"scaling": {"offset": 0}}), "scaling.scale"),
         ("m.keras", with_metadata({"scaling": METADATA["scaling"] | {"dtype": "O"}}), "dtype"),
+        ("m.keras", with_metadata({"scaling": None}), "scaling"),
         ("m.keras", with_metadata({"classes": ["=cmd"]}), "classes"),
+        ("m.keras", with_metadata({"classes": [10**30]}), "classes.0"),
+        ("m.keras", with_metadata({"classes": [2, 1]}), "labels must ascend"),
+        ("m.keras", with_metadata({"class_names": ["\x1b[2J"]}), "names must be printable"),
         ("m.keras", lambda_model, "Lambda"),
         ("m.h5", weights_only, "without a model"),
         ("m.h5", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "complete model"),
