@@ -45,8 +45,8 @@ from errors import DataError  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results.json"
 FIGURE = ROOT / "docs" / "images" / "benchmark.png"
 
-# A second or two for each round on 2 cores; multiples of all batch sizes.
-ROUND_IMAGES = {"small": 3072, "medium": 2048, "large": 1024}
+# One to three seconds for each round on 2 cores; multiples of all batch sizes.
+ROUND_IMAGES = {"small": 4096, "medium": 2048, "large": 1024}
 BASELINE_IMAGES = 256  # enough to load, build and compile everything, and hardly any data
 PROGRAM = [sys.executable, str(ROOT / "autoencoder.py")]
 STARTUP_TIMEOUT = 120  # seconds

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import gpu, report, run, workers
+from benchmarks import gpu, profile_step, report, run, workers
 from benchmarks.report import Measurement
 from benchmarks.rounds import Round, Worker, get_ratios, get_spread, interleave
 from dataset import split_validation
@@ -486,3 +486,44 @@ def test_figure_has_a_panel_for_each_size_and_batch():
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == ["plain Keras", "PyTorch", "ours", "PyTorch, bfloat16", "ours, bfloat16"]
     plt.close(figure)
+
+
+def test_work_by_hand():
+    """Two passes of the first convolution, three of the transposed one with kernels of 4 x 4."""
+    config = validate_config(
+        {
+            "encoder_layers": [["conv", 5, [3, 3]], ["pool", [2, 2]]],
+            "decoder_layers": [["upSample", [2, 2]]],
+            "optimizer": ["adam", 0.001],
+            "batch_size": 8,
+            "epochs": 1,
+        },
+        "test",
+        "autoencoder",
+    )
+    work = profile_step.count_work(config, (8, 8, 1))
+    first, output = 8 * 8 * 9 * 5, 4 * 4 * 16 * 5
+    assert work.operations == 2 * (2 * first + 3 * output)
+    pooled = 4 * 4 * 5
+    assert work.bytes == 4 * (2 * (64 + 64 * 5) + 4 * pooled + 3 * (pooled + 64))
+
+
+@pytest.mark.parametrize(("size", "millions"), [("small", 81.7), ("medium", 166.0), ("large", 469)])
+def test_work_of_the_shipped_autoencoders(size, millions):
+    """Six operations for every multiplication of docs/performance.md but the first layer's."""
+    work = profile_step.count_work(workers.get_config(size), (28, 28, 1))
+    assert work.operations / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("_MklNativeConv2DBackpropFilterWithBias", "gradient of the kernel"),
+        ("_MklNativeFusedConv2D", "forward"),
+        ("_MklMatMul", "matrix products"),
+        ("AssignSubVariableOp", "everything else"),
+    ],
+)
+def test_kinds_of_operations(operation, kind):
+    """Names as TensorFlow's profiler gives them."""
+    assert kind in profile_step._get_kind(operation)
