@@ -119,14 +119,16 @@ def get_document(
         packages: Those whose versions matter.
         **facts: What else to record, such as the data set.
     """
+    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": date,
         "machine": describe_machine(),
         "versions": get_versions(packages),
         **facts,
         "results": get_results(measurements),
         "measurements": {
             measurement.key: {
+                "date": date,
                 "unit": measurement.unit,
                 "competitors": {
                     name: {**get_spread(values), "rounds": list(values)}
@@ -149,6 +151,13 @@ def check_destination(path: str | Path) -> Path:
             "Make the folder, or choose another one.",
         )
     return path
+
+
+def add_to_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured now, together with what the file holds of an earlier run's other tasks."""
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    parts = ("results", "measurements")
+    return {**document, **{part: {**earlier.get(part, {}), **document[part]} for part in parts}}
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -250,6 +250,8 @@ def measure(args: argparse.Namespace) -> int:
         document = report.get_document(
             measurements, command=args.command, dataset=dataset, plan=asdict(plan)
         )
+        if args.only:
+            document = report.add_to_document(destinations[0], document)
         _write(measurements, document, *destinations)
     return 0
 
@@ -295,8 +297,9 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="write the results here and the figure beside it (default: benchmarks/results.json "
-        "of a complete run, nowhere with --quick or --only)",
+        help="write the results here and the figure beside it; with --only they replace those of "
+        "the same task in the file (default: benchmarks/results.json of a complete run, nowhere "
+        "with --quick or --only)",
     )
     return parser
 

@@ -38,7 +38,7 @@ SCHEMA = {
         "results": {"additionalProperties": SPREAD},
         "measurements": {
             "additionalProperties": {
-                "required": ["unit", "competitors"],
+                "required": ["date", "unit", "competitors"],
                 "properties": {
                     "unit": {"enum": ["images/s", "s", "MB"]},
                     "competitors": {
@@ -361,6 +361,20 @@ def test_part_of_a_run_overwrites_nothing(measured, flags):
     jsonschema.validate(json.loads(other.read_text()), SCHEMA)
     assert not measured.results.exists()
     assert not measured.figure.exists()
+
+
+def test_one_task_can_be_measured_again(measured):
+    """The others stay as they were in the file."""
+    path = measured.folder / "all.json"
+    assert run.main(["--only", "evaluation", "--rounds", "2", "--output", str(path)]) == 0
+    assert run.main(["--only", "frozen_phase", "--only", "evaluation", "--output", str(path)]) == 0
+    document = json.loads(path.read_text())
+    jsonschema.validate(document, SCHEMA)
+    assert set(document["results"]) == {"evaluation.vs_keras", "frozen_phase.vs_keras"}
+    assert run.main(["--only", "startup", "--output", str(path)]) == 0
+    measurements = json.loads(path.read_text())["measurements"]
+    assert len(measurements["evaluation"]["competitors"]["ours"]["rounds"]) == 8
+    assert set(measurements) == {"evaluation", "frozen_phase", "startup"}
 
 
 def test_stopped_run_writes_nothing(measured, monkeypatch):
