@@ -2,15 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TEST_FLAGS ?=
+RESEARCH_FLAGS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo test test-slow lint check configs clean
+.PHONY: demo research test test-slow lint check configs clean
 
 demo: .venv/installed
 	$(BIN)/python autoencoder.py -d digits -c configuration/autoencoder_small.json \
 		--name demo --save models/demo.keras --overwrite
 	$(BIN)/python classification.py -d digits -model models/demo.keras \
 		-c configuration/classifier_small_small.json --name demo-classifier
+
+# Hours; stop it at any time, and the same command goes on.
+research: .venv/installed
+	$(BIN)/python experiments.py run configuration/studies/research.json $(RESEARCH_FLAGS)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(TEST_FLAGS)

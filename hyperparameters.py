@@ -110,7 +110,7 @@ def listed(words: Iterable[str], conjunction: str = "or") -> str:
     return f"{', '.join(most)} {conjunction} {last}" if most else last
 
 
-def _nearest(word: str, choices: Iterable[str]) -> list[str]:
+def nearest(word: str, choices: Iterable[str]) -> list[str]:
     """The choice most like `word`; failing that, all that contain it or are contained in it."""
     by_lower = {choice.lower(): choice for choice in choices}
     word = word.lower()
@@ -120,7 +120,8 @@ def _nearest(word: str, choices: Iterable[str]) -> list[str]:
     return [by_lower[choice] for choice in near]
 
 
-def _did_you_mean(words: Iterable[str]) -> str:
+def did_you_mean(words: Iterable[str]) -> str:
+    """A question that offers the words, if there are any."""
     quoted = [f'"{word}"' for word in words]
     return f"Did you mean {listed(quoted)}?" if quoted else ""
 
@@ -191,7 +192,7 @@ def _name(names: Iterable[str]) -> Any:
         if text.lower() in by_lower:
             return by_lower[text.lower()]
         quoted = [f'"{name}"' for name in names]
-        raise _refusal(f"must be {listed(quoted)}", _did_you_mean(_nearest(text, names)))
+        raise _refusal(f"must be {listed(quoted)}", did_you_mean(nearest(text, names)))
 
     # JSON Schema has no "any case" but in a pattern; the list is what editors complete from.
     letters = (
@@ -317,8 +318,8 @@ def _one_of(*forms: type, homes: dict[str, str] | None = None) -> Any:
             raise _refusal(f"must be a list such as {shown(forms[0].EXAMPLE)}")
         kind = value[0]
         if not isinstance(kind, str) or kind not in by_kind:
-            near = _nearest(kind, homes) if isinstance(kind, str) else []
-            remedy = _did_you_mean(near)
+            near = nearest(kind, homes) if isinstance(kind, str) else []
+            remedy = did_you_mean(near)
             if near and near[0] not in by_kind:
                 remedy = f'Move it: "{near[0]}" belongs in {homes[near[0]]}.'
             raise _refusal(f"must begin with {kinds}", remedy)
@@ -688,8 +689,8 @@ class _Problem(NamedTuple):
 def _unknown_key(config: type[_Config], error: ErrorDetails) -> _Problem:
     *parents, key = error["loc"]
     keys = Augmentation.model_fields if parents else config.model_fields
-    near = [OTHER_NAMES[key.lower()]] if key.lower() in OTHER_NAMES else _nearest(key, keys)
-    remedy = _did_you_mean(near) or f"Remove it; the keys are {', '.join(keys)}."
+    near = [OTHER_NAMES[key.lower()]] if key.lower() in OTHER_NAMES else nearest(key, keys)
+    remedy = did_you_mean(near) or f"Remove it; the keys are {', '.join(keys)}."
     return _Problem(
         _path(error["loc"]), "is not a key that exists here", shown(error["input"]), remedy
     )
@@ -846,16 +847,18 @@ def _syntax_remedy(error: json.JSONDecodeError) -> str:
     return "Look for a missing comma, quote or bracket here."
 
 
-def parse_config(text: str, where: str, kind: Kind) -> Config:
-    """Reads a configuration from JSON text.
+def parse_json(text: str, where: str) -> tuple[Any, list[UserError]]:
+    """Reads JSON text.
 
     Args:
-        text: A JSON object, bare or wrapped in ``{"model_info": {...}}``.
+        text: Any JSON.
         where: What to call the text in errors, such as the name of its file.
-        kind: What it must configure.
+
+    Returns:
+        The document, and an error for every key that is written more than once in an object.
 
     Raises:
-        ConfigurationError: With every problem of the text.
+        ConfigurationError: It is no JSON.
     """
     if not text.strip():
         _fail(where, "must be a JSON object", "an empty file", "Copy one from configuration/.")
@@ -876,6 +879,21 @@ def parse_config(text: str, where: str, kind: Kind) -> Config:
         _fail(place, "must be JSON", got, _syntax_remedy(error))
     except RecursionError:
         _fail(where, f"must be nested at most {MAX_NESTING} deep", "more", "Remove brackets.")
+    return document, repeated
+
+
+def parse_config(text: str, where: str, kind: Kind) -> Config:
+    """Reads a configuration from JSON text.
+
+    Args:
+        text: A JSON object, bare or wrapped in ``{"model_info": {...}}``.
+        where: What to call the text in errors, such as the name of its file.
+        kind: What it must configure.
+
+    Raises:
+        ConfigurationError: With every problem of the text.
+    """
+    document, repeated = parse_json(text, where)
     try:
         config = validate_config(document, where, kind)
     except ConfigurationError as invalid:
@@ -890,6 +908,15 @@ def load_config(path: str | Path, kind: Kind) -> Config:
 
     Raises:
         ConfigurationError: With every problem of the file.
+    """
+    return parse_config(read_text(path), str(path), kind)
+
+
+def read_text(path: str | Path) -> str:
+    """Reads a file that people write JSON in.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is no text in UTF-8.
     """
     path = Path(path)
     try:
@@ -906,11 +933,10 @@ def load_config(path: str | Path, kind: Kind) -> Config:
     if len(data) > MAX_FILE_BYTES:
         _fail(path, f"must be at most {MAX_FILE_BYTES} bytes", "more", "Name another file.")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
         _fail(path, "must be text in UTF-8", byte, "Save it as UTF-8.")
-    return parse_config(text, str(path), kind)
 
 
 def _similar_files(path: Path) -> str:

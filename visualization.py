@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from errors import DataError
 from history import History
@@ -908,6 +908,79 @@ def classifier_loss_visualization(
     return figures
 
 
+@rc_context(STYLE)
+def compare_visualization(
+    histories: Sequence[History],
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    intervals: Sequence[tuple[float, float] | None],
+    metric: str,
+) -> dict[str, Figure]:
+    """Draws how runs of one kind compare, and what the better ones cost.
+
+    Args:
+        histories: One for each run; `parameters` and `seconds` in their metrics are the costs.
+        names: One for each configuration, the best first.
+        values: For each configuration the metric of its seeds.
+        intervals: For each configuration the 95 % interval of the mean, if it has several seeds.
+        metric: The key that ranks them, e.g. `val_accuracy`.
+
+    Returns:
+        ``final_values``, ``costs``, and for several runs ``comparison``.
+    """
+    figures = {
+        "final_values": _plot_final_values(names, values, intervals, metric),
+        "costs": _plot_costs(histories, metric),
+    }
+    if len(histories) > 1:
+        compare = {"autoencoder": _compare_autoencoders, "classifier": _compare_classifiers}
+        figures["comparison"] = compare[histories[0].kind](histories)
+    return figures
+
+
+def _plot_final_values(
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    intervals: Sequence[tuple[float, float] | None],
+    metric: str,
+) -> Figure:
+    """A row for each configuration: a dot for each seed, the mean and its interval."""
+    figure, ax = plt.subplots(figsize=(9, 1.6 + 0.3 * len(names)))
+    _style_axes(ax)
+    for row, (seeds, interval) in enumerate(zip(values, intervals, strict=True)):
+        ax.plot(seeds, [row] * len(seeds), "o", color=BLUE, alpha=0.5, markersize=5)
+        if interval:
+            ax.plot(interval, [row, row], color=INK)
+            ax.plot(np.mean(seeds), row, "|", color=INK, markersize=12, markeredgewidth=2)
+    ax.set_yticks(range(len(names)), [_shorten(name, 60) for name in names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlabel(_key_words(metric))
+    _set_title(figure, "Final values: a dot a seed; of several the mean and its 95 % interval")
+    return figure
+
+
+def _plot_costs(histories: Sequence[History], metric: str) -> Figure:
+    """The metric against the number of parameters and against the time of training."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+    reached = [history.metrics.get(metric, np.nan) for history in histories]
+    for ax, key, label in zip(
+        axes, ("parameters", "seconds"), ("parameters", "training time in seconds"), strict=True
+    ):
+        _style_axes(ax)
+        costs = [history.metrics.get(key, np.nan) for history in histories]
+        ax.plot(costs, reached, "o", color=BLUE, alpha=0.6)
+        finite = _finite(costs)
+        if finite.size and 0 < finite.min() < finite.max() / 3:
+            ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:,g}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel(label)
+    axes[0].set_ylabel(_key_words(metric))
+    _set_title(figure, f"What it costs: {_key_words(metric)} of {len(histories)} runs")
+    return figure
+
+
 def _frequent_mistakes(counts: np.ndarray, names: Sequence[str]) -> str:
     """The three most frequent mistakes in words."""
     mistakes = counts * (1 - np.eye(*counts.shape, dtype=counts.dtype))
@@ -1084,3 +1157,45 @@ def classifier_prediction_visualization(
             wrong, VERMILION, wrong_title if len(wrong) else "No image was classified wrongly"
         ),
     }
+
+
+# ---------------------------------------------------------------------------- label efficiency
+
+
+@rc_context(STYLE)
+def plot_label_efficiency(
+    curves: Mapping[str, Sequence[tuple[int, float, float]]], ax: Axes
+) -> Axes:
+    """Draws test errors over the number of labels, which has a logarithmic axis.
+
+    So do the errors, if they differ by a factor of ten and none is 0.
+
+    Args:
+        curves: By method, (labels, error, margin) in order of labels: the mean error, a share in
+            [0, 1], and half the width of its 95 % interval, infinite where there is none.
+        ax: Where to draw.
+
+    Returns:
+        `ax`.
+    """
+    _style_axes(ax)
+    for index, (name, points) in enumerate(curves.items()):
+        labels, errors, margins = np.transpose(points)
+        errors = 100 * errors
+        margins = np.where(np.isfinite(margins), 100 * margins, 0)
+        # A bar that reached 0 would have no end on this axis.
+        below = np.minimum(margins, 0.9 * errors)
+        # Moved apart by 2 % each, so that bars do not cover each other.
+        apart = 1.02 ** (index - (len(curves) - 1) / 2)
+        style = {"color": PALETTE[index], "marker": MARKERS[index], "markersize": 5}
+        ax.errorbar(labels * apart, errors, [below, margins], **style, capsize=2, label=name)
+    ax.set_xscale("log")
+    ticks = sorted({labels for points in curves.values() for labels, _, _ in points})
+    ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("labels in all, log scale")
+    ax.set_ylabel("test error in %")
+    _loss_scale(ax, [error for points in curves.values() for _, error, _ in points])
+    ax.set_title("Test error by number of labels; bars: 95 % interval of the mean over seeds")
+    _outside_legend(ax.figure, ax)
+    return ax
