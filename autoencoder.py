@@ -16,7 +16,7 @@ import numpy as np
 import cli
 import prompts
 from cli import OUT
-from dataset import NAMED_DATASETS, Dataset, check_dataset, get_scaling, load_dataset
+from dataset import NAMED_DATASETS, Dataset, check_dataset, load_dataset
 from errors import ConfigurationError
 from history import History
 from hyperparameters import (
@@ -30,19 +30,22 @@ from hyperparameters import (
     load_config,
     validate_config,
 )
-from model_files import check_destination
-from runs import check_runs_dir
 from session import (
     INSPECTED_IMAGES,
     Experiment,
     Session,
     ask_for_file,
     ask_optimizer,
-    load_overridden,
     offer_to_save,
-    override_by_flags,
 )
 from shapes import check_shapes
+from sources import (
+    check_destinations,
+    check_model_shape,
+    choose_scaling,
+    override_by_flags,
+    read_configs,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -58,7 +61,6 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "-d",
         "--dataset",
-        required=True,
         metavar="DATASET",
         help=f"an idx file of images (raw or gzip), or {', '.join(NAMED_DATASETS)}",
     )
@@ -79,15 +81,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def train_autoencoders(args: argparse.Namespace) -> int:
     """Trains what the flags say, or what the answers say."""
-    configs = [
-        (Path(path).stem, load_overridden(path, "autoencoder", args)) for path in args.config
-    ]
+    configs = read_configs(args, "autoencoder")
     if args.print_config:
         return cli.print_configs(configs)
-    if args.save:
-        check_destination(args.save, args.overwrite)
-    check_runs_dir(args.runs_dir)
+    check_destinations(args)
     _, input_shape = check_dataset(args.dataset, args.labels)
+    if args.init_from:
+        check_model_shape(args.init_from, input_shape)
     for path, (_, config) in zip(args.config, configs, strict=True):
         check_shapes(config, input_shape, path)
     data = load_dataset(args.dataset, args.labels, limit=args.limit)
@@ -97,11 +97,12 @@ def train_autoencoders(args: argparse.Namespace) -> int:
 class AutoencoderSession(Session):
     """The autoencoders of one start of the program."""
 
+    program = "autoencoder.py"
     progress = (("loss", "mse"), False)
 
     def __init__(self, args: argparse.Namespace, data: Dataset):
         super().__init__(args, data)
-        self._scaling = get_scaling(data.images)
+        self._scaling = choose_scaling(args.init_from, data)
 
     @property
     def choices(self) -> list[tuple[str, Callable[[], None] | None]]:

@@ -162,20 +162,24 @@ class Interruptible(keras.callbacks.Callback):
         self._should_stop = should_stop
         self._start = self._saved_at = time.perf_counter()
         self._cost = self._epoch_start = 0.0  # seconds
-        self._state = checkpoint.load() if checkpoint else None
         self._metrics: list[np.ndarray] = []
-        if self._state:
-            self._start -= self._state.seconds
-            self._epoch_start = self._state.epoch_start
-            history.epochs[:] = self._state.rows
-            history.best_epoch = self._state.best_epoch
-            keep_best.best_weights = self._state.best_weights
-            self._assign(model.variables, self._state.model)
+        if state := self._state:
+            self._start -= state.seconds
+            self._epoch_start = state.epoch_start
+            history.epochs[:] = state.rows
+            history.best_epoch = state.best_epoch
+            keep_best.best_weights = state.best_weights
+            self._assign(model.variables, state.model)
+
+    @property
+    def _state(self) -> TrainingState | None:
+        """What the checkpoint holds that is still to be put somewhere."""
+        return self._checkpoint and self._checkpoint.state
 
     @property
     def phase(self) -> str | None:
         """The phase to go on with; None at the start of a training."""
-        return self._state and self._state.phase
+        return self._state.phase if self._state else None
 
     @property
     def seconds(self) -> float:
@@ -203,11 +207,12 @@ class Interruptible(keras.callbacks.Callback):
         loss, *_ = fitted.metrics  # the metric is among them only after the first batch
         self._counters = [*loss.variables, *metric.variables]
         self._phase = phase
-        if self.phase != phase:
+        state = self._state
+        if state is None:
             return 0, 0
-        state, self._state = self._state, None
         self._assign(fitted.optimizer.variables, state.optimizer)
         self._metrics = state.metrics
+        self._checkpoint.state = None
         return state.epoch, state.step
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:

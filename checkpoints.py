@@ -56,15 +56,19 @@ class Checkpoint:
     Args:
         path: Where it is, or will be.
         identity: What must stay the same for the training to go on, as JSON; kept in the file.
+
+    Attributes:
+        state: What the file holds at first; None when there is no file, or once the state has
+            been taken over by a training.
+
+    Raises:
+        DataError: The file is damaged, or belongs to a training with another identity.
     """
 
     def __init__(self, path: str | Path, identity: dict[str, Any] | None = None):
         self.path = Path(path)
         self._identity = identity or {}
-
-    def exists(self) -> bool:
-        """Whether there is something to go on from."""
-        return self.path.exists()
+        self.state = self._load() if self.path.exists() else None
 
     def save(self, state: TrainingState) -> None:
         """Writes the state in place of the last one.
@@ -87,14 +91,7 @@ class Checkpoint:
                 self.path, "must be writable", error.strerror or error, "Free space on the disk."
             ) from error
 
-    def load(self) -> TrainingState | None:
-        """The state that was saved last; None when there is none.
-
-        Raises:
-            DataError: The file is damaged, or belongs to a training with another identity.
-        """
-        if not self.exists():
-            return None
+    def _load(self) -> TrainingState:
         try:
             values, arrays = _read(self.path)
             identity = values["identity"]

@@ -36,19 +36,24 @@ from hyperparameters import (
     load_config,
     validate_config,
 )
-from model_files import check_destination, load_model, read_metadata
-from runs import Run, check_runs_dir
+from model_files import load_model, read_metadata
+from runs import Run
 from session import (
     INSPECTED_IMAGES,
     Experiment,
     Session,
     ask_for_file,
     ask_optimizer,
-    load_overridden,
     offer_to_save,
-    override_by_flags,
 )
 from shapes import check_shapes, format_shape
+from sources import (
+    check_destinations,
+    check_model_shape,
+    choose_scaling,
+    override_by_flags,
+    read_configs,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -64,7 +69,6 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "-d",
         "--dataset",
-        required=True,
         metavar="TRAIN",
         help=f"an idx file of training images, or {names} (then -dl, -t and -tl come with it)",
     )
@@ -96,18 +100,30 @@ def main(argv: list[str] | None = None) -> int:
 
 def train_classifiers(args: argparse.Namespace) -> int:
     """Trains what the flags say, or what the answers say."""
-    configs = [(Path(path).stem, load_overridden(path, "classifier", args)) for path in args.config]
+    configs = read_configs(args, "classifier")
     if args.print_config:
         return cli.print_configs(configs)
-    if args.save:
-        check_destination(args.save, args.overwrite)
-    check_runs_dir(args.runs_dir)
+    check_destinations(args)
     input_shape = _check_data(args)
-    if args.model:
-        check_encoder_file(args.model, input_shape)
+    model = _get_given_model(args)
+    if model:
+        check_model_shape(model, input_shape)
     for path, (_, config) in zip(args.config, configs, strict=True):
-        check_encoder(config, args.model, input_shape, path)
+        check_encoder(config, model, input_shape, path)
     return ClassifierSession(args, *_load_data(args)).run(configs)
+
+
+def _get_given_model(args: argparse.Namespace) -> str | None:
+    """The saved model that the flags name, whole or for its encoder."""
+    conflicting = args.model or ("--no-pretrained" if args.no_pretrained else None)
+    if args.init_from and conflicting and not args.resume:
+        raise UsageError(
+            "--init-from",
+            "gives the weights of all layers",
+            f"{conflicting} as well",
+            "Leave one of the two out.",
+        )
+    return args.init_from or args.model
 
 
 def _check_data(args: argparse.Namespace) -> Shape:
@@ -170,25 +186,9 @@ def check_encoder(
             "Add -model MODEL, trained with autoencoder.py --save MODEL.",
         )
     if isinstance(config.encoder_layers, str):
-        check_encoder_file(config.encoder_layers, input_shape)
+        check_model_shape(config.encoder_layers, input_shape)
     else:
         check_shapes(config, input_shape, where)
-
-
-def check_encoder_file(path: str, input_shape: Shape) -> None:
-    """Checks what can be said of a saved model without loading Keras.
-
-    Raises:
-        ModelFileError: It is no model, or takes images of another shape.
-    """
-    expected = read_metadata(path).get("input_shape")
-    if expected and tuple(expected) != input_shape:
-        raise ModelFileError(
-            path,
-            f"takes images of shape {format_shape(tuple(expected))}",
-            f"images of shape {format_shape(input_shape)}",
-            "Train an autoencoder on images of this shape first.",
-        )
 
 
 class ClassifierSession(Session):
@@ -200,6 +200,7 @@ class ClassifierSession(Session):
         test: Test images and labels, if there are any.
     """
 
+    program = "classification.py"
     progress = (("loss", "accuracy", "f1"), True)
 
     def __init__(self, args: argparse.Namespace, data: Dataset, test: Dataset | None):
@@ -225,15 +226,21 @@ class ClassifierSession(Session):
         """See `Session`."""
         return {"training": self.data, **({"test": self.test} if self.test else {})}
 
+    def model_files(self, config: ClassifierConfig) -> list[str]:
+        """See `Session`."""
+        path = self._encoder_file(config)
+        return [path] if path else []
+
     def build(self, config: ClassifierConfig) -> "keras.Model":
         """See `Session`."""
         from model import get_classifier
 
+        is_listed = isinstance(config.encoder_layers, tuple | list)
         return get_classifier(
             config,
             self.data.images.shape[1:],
             len(self.classes),
-            encoder=self.args.model,
+            encoder=self.args.model or (None if is_listed else self.args.init_from),
             pretrained=not self.args.no_pretrained,
         )
 
@@ -379,7 +386,7 @@ class ClassifierSession(Session):
                 "Give one saved by classification.py.",
             )
         classes = self._classes_of(model.output_shape[1], metadata)
-        scaling = _scaling_of(metadata) or get_scaling(self.data.images)
+        scaling = choose_scaling(path, self.data)
         names = metadata.get("class_names")
         if names is not None and len(names) != len(classes):
             names = None
@@ -425,23 +432,14 @@ class ClassifierSession(Session):
     def _encoder_file(self, config: ClassifierConfig) -> str | None:
         """The saved model whose encoder is used; None where the configuration lists layers."""
         layers = config.encoder_layers
-        return self.args.model or (layers if isinstance(layers, str) else None)
+        given = self.args.init_from or self.args.model
+        return given or (layers if isinstance(layers, str) else None)
 
     def _is_pretrained(self, config: ClassifierConfig) -> bool:
         return self._encoder_file(config) is not None and not self.args.no_pretrained
 
     def _scaling(self, config: ClassifierConfig) -> Scaling:
-        """That of the saved encoder, which knows no other; else that of the training images."""
-        path = self._encoder_file(config)
-        scaling = _scaling_of(read_metadata(path)) if path else None
-        if scaling is None:
-            return get_scaling(self.data.images)
-        check_same_kind(scaling, self.data.images, self.data.name)
-        return scaling
-
-
-def _scaling_of(metadata: dict[str, Any]) -> Scaling | None:
-    return Scaling(**metadata["scaling"]) if "scaling" in metadata else None
+        return choose_scaling(self._encoder_file(config), self.data)
 
 
 def _classifier_file(name: str) -> Path:
@@ -518,7 +516,7 @@ def _ask_hyperparameters(args: argparse.Namespace, input_shape: Shape) -> Classi
 
 def _ask_encoder(input_shape: Shape) -> str:
     def encoder_file(name: str) -> str:
-        check_encoder_file(name, input_shape)
+        check_model_shape(name, input_shape)
         return name
 
     return prompts.ask(OUT, "Saved autoencoder", prompts.file_name(encoder_file))

@@ -54,11 +54,13 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: list[str] | None = None, namespace: Any = None) -> Any:
         """Parses the command line, and keeps it as the attribute `command`.
 
+        The attribute `given` lists the flags whose value is not their default.
+
         Raises:
             UsageError: A flag or its value is wrong.
         """
         args = sys.argv[1:] if args is None else args
-        flags = [flag for action in self._actions for flag in action.option_strings]
+        flags = [flag for action in self.all_actions() for flag in action.option_strings]
         for argument in args:
             if argument and argument[0] in DASHES:
                 name = argument.lstrip(DASHES + "-").split("=")[0]
@@ -71,6 +73,11 @@ class Parser(argparse.ArgumentParser):
                 )
         parsed, unknown = self.parse_known_args(args, namespace)
         parsed.command = shlex.join([self.prog, *args])
+        parsed.given = [
+            action.option_strings[-1]
+            for action in self._actions
+            if action.option_strings and getattr(parsed, action.dest, None) != action.default
+        ]
         if unknown:
             nearest = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1)
             remedy = f"Did you mean {nearest[0]}?" if nearest else f"See {self.prog} --help."
@@ -78,6 +85,14 @@ class Parser(argparse.ArgumentParser):
                 f"argument {unknown[0]!r}", "must be a flag of this program", None, remedy
             )
         return parsed
+
+    def all_actions(self) -> Iterator[argparse.Action]:
+        """The flags and arguments of the program and of its subcommands."""
+        for action in self._actions:
+            yield action
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    yield from parser.all_actions()
 
     def error(self, message: str) -> NoReturn:
         """Turns argparse's own errors into ours."""
@@ -136,7 +151,21 @@ def add_shared_flags(parser: Parser) -> None:
         "--runs-dir", default="runs", metavar="DIR", help="where runs are recorded (default: runs)"
     )
     parser.add_argument(
+        "--run-dir", metavar="DIR", help="record the run in exactly this new or empty directory"
+    )
+    parser.add_argument(
         "--name", metavar="NAME", help="name of the run (default: the configuration's)"
+    )
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with this interrupted run, to the same result; needs no other flag",
+    )
+    parser.add_argument(
+        "--init-from",
+        metavar="MODEL",
+        help="start a new run from the weights of this saved model of the same layers; "
+        "without -c its own configuration is used",
     )
     parser.add_argument("--overwrite", action="store_true", help="let --save replace a file")
     parser.add_argument(
@@ -162,9 +191,9 @@ def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -
         return program(parser.parse_args(argv))
     except UserError as error:
         return report(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         ERR.print("stopped")
-        return 128 + signal.SIGINT
+        return stop.exit_code if isinstance(stop, SecondSignal) else 128 + signal.SIGINT
     except BrokenPipeError:
         # Whoever read the output has gone; do not complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -176,6 +205,18 @@ def report(error: UserError) -> int:
     for line in error.lines:
         ERR.print(Text(f"error: {line}"))
     return EXIT_USER_ERROR
+
+
+class SecondSignal(KeyboardInterrupt):
+    """A signal while the first one is being answered.
+
+    Args:
+        exit_code: What the first one asked for.
+    """
+
+    def __init__(self, exit_code: int):
+        super().__init__()
+        self.exit_code = exit_code
 
 
 class StopSignal:
@@ -207,9 +248,9 @@ class StopSignal:
 
     def _handle(self, number: int, _: Any) -> None:
         if self.requested():
-            raise KeyboardInterrupt
+            raise SecondSignal(self.exit_code)
         self.exit_code = 128 + number
-        warn("Stopping after this step and keeping the best weights; Ctrl-C again to discard them.")
+        warn("Stopping after this step to be resumed later; Ctrl-C again to stop at once.")
 
 
 def warn(sentence: str) -> None:

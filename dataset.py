@@ -224,7 +224,7 @@ def load_dataset(
         images=idx.read_images(images_path, limit),
         labels=None if labels_path is None else idx.read_labels(labels_path, limit),
         class_names=dict(enumerate(named.class_names)) if named else {},
-        files=tuple(_get_record(path) for path in (images_path, labels_path) if path is not None),
+        files=tuple(get_record(path) for path in (images_path, labels_path) if path is not None),
     )
 
 
@@ -423,7 +423,9 @@ def _get_digest(file: BinaryIO, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def _get_record(path: Path) -> dict[str, Any]:
+def get_record(path: str | Path) -> dict[str, Any]:
+    """What tells a file from another, as in `Dataset.files`."""
+    path = Path(path)
     with path.open("rb") as file:
         digest = _get_digest(file, "sha256")
     return {"path": str(path), "sha256": digest, "bytes": path.stat().st_size}

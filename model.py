@@ -5,8 +5,9 @@ They are plain Keras models, never compiled themselves: training compiles a seco
 the same layers, so that what is saved loads anywhere.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ FEATURE_CACHE_BYTES = 2 * 2**30
 # Images of a part, for everything that needs no gradients: half as many or four times as many were
 # no faster on 2 cores.
 PART_SIZE = 64
+# What of a layer's configuration decides what it computes from its weights.
+ARCHITECTURE = ("filters", "units", "kernel_size", "pool_size", "size", "padding", "activation")
 # The output bias starts where a constant image would have the mean pixel; logit(0) is infinite.
 PIXEL_RANGE = (0.01, 0.99)
 
@@ -176,6 +179,42 @@ def _load_for(path: str | Path, input_shape: Sequence[int]) -> keras.Model:
     model, _ = load_model(path)
     check_input_shape(model, input_shape, path)
     return model
+
+
+def start_from(model: keras.Model, path: str | Path) -> None:
+    """Gives a model the weights of a saved one that has the same layers.
+
+    Args:
+        model: From `get_autoencoder` or `get_classifier`.
+        path: The saved model, with sub-models of the same names.
+
+    Raises:
+        ModelFileError: It cannot be loaded, or a layer differs.
+    """
+    saved = _load_for(path, model.input_shape[1:])
+    layers = itertools.zip_longest(
+        _describe_layers(model), _describe_layers(saved), fillvalue="no further layer"
+    )
+    for required, found in layers:
+        if required != found:
+            raise ModelFileError(
+                path,
+                f"must have the layers of the configuration, here {required}",
+                found,
+                "Give the configuration it was trained with, or leave out -c.",
+            )
+    model.set_weights(saved.get_weights())
+
+
+def _describe_layers(model: keras.Model) -> Iterator[str]:
+    """A line for each layer of each sub-model, without its input."""
+    for part in model.layers:
+        layers = getattr(part, "layers", [])
+        layers = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
+        for number, layer in enumerate(layers, 1):
+            config = layer.get_config()
+            values = ", ".join(f"{key} {config[key]}" for key in ARCHITECTURE if key in config)
+            yield f"{part.name} layer {number}: {type(layer).__name__} {values}".strip()
 
 
 def check_input_shape(model: keras.Model, input_shape: Sequence[int], where: object) -> None:

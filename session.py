@@ -4,9 +4,11 @@
 """
 
 import argparse
+import datetime
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,8 @@ import numpy as np
 
 import cli
 import prompts
-from dataset import Dataset, Scaling, encode_labels, get_classes, split_validation
+from checkpoints import Checkpoint, check_same
+from dataset import Dataset, Scaling, encode_labels, get_classes, get_record, split_validation
 from errors import UserError
 from evaluation import Evaluation
 from history import History
@@ -25,10 +28,9 @@ from hyperparameters import (
     Config,
     dump_config,
     load_config,
-    override,
 )
 from model_files import check_destination, save_model
-from runs import Run, describe_environment
+from runs import Arguments, FileRecord, Run, Start, describe_environment, read_start
 
 if TYPE_CHECKING:
     import keras
@@ -70,6 +72,7 @@ class Session(ABC):
     """Trains one experiment after another on the same data.
 
     Attributes:
+        program: The file of the program.
         progress: What an epoch's line shows, as arguments of `ShowProgress`.
         args: The flags.
         data: The training images, with labels where there are any.
@@ -80,6 +83,7 @@ class Session(ABC):
             ended training.
     """
 
+    program: str
     progress: tuple[tuple[str, ...], bool]
 
     def __init__(self, args: argparse.Namespace, data: Dataset):
@@ -92,6 +96,7 @@ class Session(ABC):
         ]
         self.experiments: list[Experiment] = []
         self.exit_code = 0
+        self._interrupted = False
 
     @abstractmethod
     def ask_config(self) -> tuple[str, Config]:
@@ -108,7 +113,7 @@ class Session(ABC):
 
     @abstractmethod
     def fit(self, model: "keras.Model", config: Config, name: str, **hooks: Any) -> History:
-        """Trains the model; `hooks` are `callbacks` and `should_stop`."""
+        """Trains the model; `hooks` are `callbacks`, `should_stop` and `checkpoint`."""
 
     @abstractmethod
     def describe(self, config: Config) -> dict[str, Any]:
@@ -134,6 +139,10 @@ class Session(ABC):
     def next_command(self, saved: Path) -> str:
         """What to type next, given the file of the best model."""
 
+    def model_files(self, config: Config) -> list[str]:
+        """The saved models that training starts from."""
+        return [self.args.init_from] if self.args.init_from else []
+
     def datasets(self) -> dict[str, Dataset]:
         """The data by their role."""
         return {"training": self.data}
@@ -146,9 +155,9 @@ class Session(ABC):
         if configs:
             self._train_all(configs)
         else:
-            while not self.experiments:
+            while not self.experiments and not self._stopped:
                 _try(self.repeat)
-        if self.experiments:
+        if self.experiments and not self._interrupted:
             self.conclude()
             if self.args.show and not self._stopped:
                 cli.show_windows(self.draw_all().values())
@@ -175,61 +184,130 @@ class Session(ABC):
         self.train(*self.ask_config())
 
     def train(self, name: str, config: Config) -> None:
-        """Trains one model and records it as a run."""
-        with cli.starting_keras():
-            import batches
-            from callbacks import ShowProgress
+        """Trains one model and records it as a run, or goes on with an interrupted one."""
+        start = self._get_start(self._full_name(name), config)
+        with self._get_run(start.name) as run:
+            if self.args.resume:
+                start = _check_unchanged(run, start, config)
+            else:
+                run.begin(start)
+            checkpoint = Checkpoint(run.checkpoint_path, start.to_json())
+            with cli.starting_keras():
+                import callbacks  # noqa: F401 - so that the rest is quick
+            model = self._build(config)
+            # A signal while the run is written must not cost the training that it records.
+            with _telling_how_to_resume(run, self.program), cli.StopSignal() as stop:
+                experiment = self._train(run, start, config, model, checkpoint, stop)
+                if not run.interrupted:
+                    run.finish()  # a figure that fails must not cost the training
+                    self._show(experiment)
+        self._interrupted = run.interrupted
+        self.exit_code = stop.exit_code or self.exit_code
+        if experiment.history.divergence and not self._stopped:
+            self.exit_code = cli.report(experiment.history.divergence)
 
-        name = self._full_name(name)
+    def _get_run(self, name: str) -> Run:
+        if self.args.resume:
+            return Run.reopen(self.args.resume)
+        return Run(self.args.runs_dir, name, self.args.run_dir)
+
+    def _get_start(self, name: str, config: Config) -> Start:
+        """What a run of these flags begins with."""
+        arguments = {
+            key: getattr(self.args, key) for key in Arguments.model_fields if key in self.args
+        }
+        if len(self.args.config) > 1:
+            arguments["save"] = None  # of several the best, which one of them cannot know
+        return Start(
+            program=self.program,
+            name=name,
+            command=self.args.command,
+            started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            folder=str(Path.cwd()),
+            arguments=Arguments(**arguments),
+            config=config.model_dump(mode="json"),
+            data={
+                role: [FileRecord(**file) for file in data.files]
+                for role, data in self.datasets().items()
+            },
+            models=[FileRecord(**get_record(path)) for path in self.model_files(config)],
+        )
+
+    def _build(self, config: Config) -> "keras.Model":
+        model = self.build(config)
+        if self.args.init_from:
+            from model import start_from
+
+            start_from(model, self.args.init_from)
+        return model
+
+    def _train(
+        self,
+        run: Run,
+        start: Start,
+        config: Config,
+        model: "keras.Model",
+        checkpoint: Checkpoint,
+        stop: cli.StopSignal,
+    ) -> Experiment:
+        """Trains the model and writes its record: the final one, or the one so far."""
+        import batches
+        from callbacks import ShowProgress
+
         images = self.data.images
         stratify = self.data.labels if config.kind == "classifier" else None
         split = split_validation(len(images), config.validation_split, config.seed, stratify)
-        model = self.build(config)
         device = batches.device_name()
-        # A signal while the run is written must not cost the training that it records.
-        with Run(self.args.runs_dir, name) as run, cli.StopSignal() as stop:
-            if config.mixed_precision and not batches.computes_bfloat16():
-                cli.warn("This CPU has no bfloat16 instructions: mixed precision gains nothing.")
-            cli.show_facts(
-                name,
-                {
-                    "device": device,
-                    "images": cli.describe_images(images, *split),
-                    **self.describe(config),
-                    "parameters": cli.describe_parameters(model),
-                    "hyperparameters": cli.describe_hyperparameters(config),
-                    "destination": cli.relative(run.final_path),
-                },
+        if config.mixed_precision and not batches.computes_bfloat16():
+            cli.warn("This CPU has no bfloat16 instructions: mixed precision gains nothing.")
+        cli.show_facts(
+            start.name,
+            {
+                "device": device,
+                "images": cli.describe_images(images, *split),
+                **self.describe(config),
+                "parameters": cli.describe_parameters(model),
+                "hyperparameters": cli.describe_hyperparameters(config),
+                "destination": cli.relative(run.final_path),
+                **_describe_progress(checkpoint),
+            },
+        )
+        environment = describe_environment(start.command, self.datasets(), device, config.seed)
+        environment["started"] = start.started
+        with closing(ShowProgress(cli.ERR, start.name, *self.progress)) as progress:
+            history = self.fit(
+                model,
+                config,
+                start.name,
+                callbacks=[progress],
+                should_stop=stop.requested,
+                checkpoint=checkpoint,
             )
-            environment = describe_environment(
-                self.args.command, self.datasets(), device, config.seed
-            )
-            with closing(ShowProgress(cli.ERR, name, *self.progress)) as progress:
-                history = self.fit(
-                    model, config, name, callbacks=[progress], should_stop=stop.requested
-                )
-            metadata = {
-                "kind": config.kind,
-                "name": name,
-                "input_shape": list(images.shape[1:]),
-                "data": self.data.name,
-                **self.get_metadata(config),
-                "model_info": history.model_info,
-                "metrics": history.metrics,
-            }
-            experiment = Experiment(config, model, history, metadata, run, split)
+        run.interrupted = stop.requested()
+        history.metrics["parameters"] = model.count_params()
+        metadata = {
+            "kind": config.kind,
+            "name": start.name,
+            "input_shape": list(images.shape[1:]),
+            "data": self.data.name,
+            **self.get_metadata(config),
+            "model_info": history.model_info,
+            "metrics": history.metrics,
+        }
+        experiment = Experiment(config, model, history, metadata, run, split)
+        if not run.interrupted:
             self.evaluate(experiment)
-            run.write_record(config, environment, history)
-            save_model(model, run.path / "model.keras", metadata)
-            run.finish()  # a figure that fails must not cost the training
-            figures = {} if self.args.no_plots else self.draw(experiment)
-            saved = run.save_figures(figures)
-            cli.close(figures.values())
-        self.exit_code = stop.exit_code or self.exit_code
+        run.write_record(config, environment, history)
+        save_model(model, run.path / "model.keras", metadata, overwrite=True)
+        return experiment
+
+    def _show(self, experiment: Experiment) -> None:
+        """Draws the figures of a finished run, and says how it went."""
+        figures = {} if self.args.no_plots else self.draw(experiment)
+        saved = experiment.run.save_figures(figures)
+        cli.close(figures.values())
         self.experiments.append(experiment)
-        cli.show_facts(f"{name}: done", self._results(experiment, saved))
-        if history.divergence and not self._stopped:
-            self.exit_code = cli.report(history.divergence)
+        cli.show_facts(f"{experiment.name}: done", self._results(experiment, saved))
 
     def conclude(self) -> None:
         """Compares several experiments, saves the best where asked, and says what to do next."""
@@ -343,20 +421,32 @@ class Session(ABC):
         }
 
 
-def load_overridden(path: str, kind: str, args: argparse.Namespace) -> Config:
-    """A configuration file with the flags' values in place of its own."""
-    return override_by_flags(load_config(path, kind), args)
+@contextmanager
+def _telling_how_to_resume(run: Run, program: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if run.can_resume:
+            command = shlex.join(["python", program, "--resume", cli.relative(run.path)])
+            cli.ERR.print(f"Resume with: {command}")
 
 
-def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
-    """The configuration with the values of flags in place of its own."""
-    return override(
-        config,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        seed=args.seed,
-        mixed_precision=args.mixed_precision,
-    )
+def _check_unchanged(run: Run, now: Start, config: Config) -> Start:
+    """What an interrupted run began with, after a comparison with what there is now."""
+    start = read_start(run.path)
+    start.check_files(now)
+    written = run.path / "config.json"
+    if written.exists():
+        check_same(written, start.config, load_config(written, config.kind).model_dump(mode="json"))
+    return start
+
+
+def _describe_progress(checkpoint: Checkpoint) -> dict[str, str]:
+    state = checkpoint.state
+    if state is None:
+        return {}
+    batches = f" and {state.step} batches" if state.step else ""
+    return {"resumed": f"after {len(state.rows)} epochs{batches}, {state.seconds:.1f} s"}
 
 
 def ask_for_file(kind: str, default: str, load: Callable[[str], Config]) -> tuple[str, Config]:

@@ -18,6 +18,7 @@ LAYERS = [
     {"callbacks", "layers"},
     {"model"},
     {"prompts", "runs", "cli"},
+    {"sources"},
     {"session"},
     {"autoencoder", "classification", "make_configs"},
 ]

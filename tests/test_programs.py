@@ -59,7 +59,7 @@ class TestWhatARunLeaves:
     def test_files(self, trained, kind):
         """Everything is there and nothing is left under a temporary name."""
         expected = {"config.json", "environment.json", "history.csv", "metrics.json"}
-        expected |= {"model.keras", "plots"}
+        expected |= {"model.keras", "plots", "run.json"}
         if kind == "classifier":
             expected |= {"classification_report.txt", "predictions.csv"}
         assert {path.name for path in trained.run.iterdir()} == expected
@@ -381,14 +381,19 @@ def test_digits_by_name(tmp_path, program):
         assert done.metrics["test_images"] > 300
 
 
-def test_a_failure_leaves_no_run(tmp_path, autoencode, monkeypatch):
+@pytest.mark.parametrize(("failing", "left"), [("Checkpoint", 0), ("save_model", 1)])
+def test_a_failure_costs_no_training(tmp_path, autoencode, monkeypatch, failing, left):
+    """Before the first checkpoint there is nothing to keep; after it the run can be resumed."""
+
     def fail(*args, **kwargs):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(session, "save_model", fail)
+    monkeypatch.setattr(session, failing, fail)
     with pytest.raises(RuntimeError, match="a defect"):
         autoencode()
-    assert list((tmp_path / "runs").iterdir()) == []
+    runs = list((tmp_path / "runs").iterdir())
+    assert len(runs) == left
+    assert all((run / "checkpoint.npz").exists() for run in runs)
 
 
 def test_a_figure_that_fails_costs_no_training(tmp_path, autoencode, monkeypatch):
@@ -423,10 +428,10 @@ class TestSignals:
         return arm
 
     @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_the_first_keeps_a_complete_run(
+    def test_the_first_keeps_the_run_so_far(
         self, tmp_path, autoencode, autoencoder_config, signal_in_training, number, exit_code
     ):
-        """Training ends after the step, everything is saved, and no other configuration starts."""
+        """Training ends after the step, the record is written, no other configuration starts."""
         signal_in_training(number)
         before = signal.getsignal(number)
         saved = tmp_path / "kept.keras"
@@ -435,15 +440,22 @@ class TestSignals:
         assert len(read_rows(done.run / "history.csv")) == 2
         assert done.metrics["epochs"] == 2
         assert "Stopping after this step" in done.err
-        assert read_metadata(saved)["name"] == "tiny"
+        assert f"Resume with: python autoencoder.py --resume {done.run}" in done.err
+        assert done.run.suffix == ".partial"
+        assert read_metadata(done.run / "model.keras")["name"] == "tiny"
+        assert not saved.exists(), "for the resumed run to save"
         assert signal.getsignal(number) is before
 
-    def test_the_second_leaves_nothing(self, tmp_path, autoencode, signal_in_training):
-        signal_in_training(signal.SIGINT, signal.SIGINT)
+    @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_the_second_leaves_the_last_checkpoint(
+        self, autoencode, signal_in_training, number, exit_code
+    ):
+        signal_in_training(number, signal.SIGINT)
         done = autoencode("--epochs", 50)
-        assert done.exit_code == 130
+        assert done.exit_code == exit_code
+        assert "Resume with: " in done.err
         assert done.err.splitlines()[-1] == "stopped"
-        assert done.runs == []
+        assert {path.name for path in done.run.iterdir()} == {"run.json", "checkpoint.npz"}
 
     def test_while_figures_are_drawn(self, autoencode, monkeypatch):
         """What was trained is not lost because somebody was impatient at its end."""
