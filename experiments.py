@@ -209,7 +209,7 @@ class Stage:
         self.study = file.study
         self.folder = folder
         self.args = args
-        models = {base.name: self._find_model(file, base) for base in self.study.bases}
+        models = {base.label: self._find_model(file, base) for base in self.study.bases}
         self.outcomes = [
             Outcome(trial) for trial in expand(file, self._identify_data(), models, args.epochs)
         ]
@@ -264,12 +264,12 @@ class Stage:
             self._judge(outcome, log.error)
         return exit_code
 
-    def _judge(self, outcome: Outcome, error: str = "") -> None:
-        """Takes the result of a trial from its record; `error` is why there is none."""
+    def _judge(self, outcome: Outcome, reason: str = "") -> None:
+        """Takes the result of a trial from its record; `reason` is why there may be none."""
         outcome.status = FAILED
         path = self.folder / outcome.trial.id
         if not path.exists():
-            outcome.reason = error or "it left no record"
+            outcome.reason = reason or "it left no record"
             return
         try:
             history = read_result(path).history

@@ -114,25 +114,41 @@ class BestEncoder(_Strict):
     base: str
 
 
+def _count_seeds(value: Any) -> Any:
+    return list(range(value)) if type(value) is int and 0 < value <= MAX_TRIALS else value
+
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=MAX_LABEL)]
+
+
 class Base(_Strict):
     """A configuration, and further ones that are variations of it; paths from the study's file."""
 
+    name: Name | None = None
     configuration: str
     variations: list[str] = []
     encoder: BestEncoder | None = None
     model: str | None = None
 
     @property
-    def name(self) -> str:
-        """The name of its file."""
-        return Path(self.configuration).stem
+    def label(self) -> str:
+        """Its name; without one that of its file."""
+        return self.name or Path(self.configuration).stem
+
+    def label_of(self, path: str) -> str:
+        """What one of its configurations is called."""
+        stem = Path(path).stem
+        if path == self.configuration:
+            return self.label
+        return f"{self.name}-{stem}" if self.name else stem
+
+    @model_validator(mode="after")
+    def _check_encoder(self) -> "Base":
+        if self.encoder and self.model:
+            raise ValueError('must have either "encoder" or "model"')
+        return self
 
 
-def _count_seeds(value: Any) -> Any:
-    return list(range(value)) if type(value) is int and 0 < value <= MAX_TRIALS else value
-
-
-Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=MAX_LABEL)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
@@ -164,6 +180,14 @@ class Study(_Strict):
         allowed = METRICS[self.kind]
         if self.metric not in allowed:
             raise ValueError(f'must have one of {", ".join(allowed)} as "metric" for this kind')
+        return self
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> "Study":
+        labels = [base.label for base in self.bases]
+        repeated = [label for n, label in enumerate(labels) if label in labels[:n]]
+        if repeated:
+            raise ValueError(f'must give each of the bases {repeated[0]} a "name" of its own')
         return self
 
     @property
@@ -300,7 +324,7 @@ def expand(
     Args:
         file: The study.
         data: What tells its data from others, as JSON.
-        models: Name of a base -> path of the model its encoder comes from, and its SHA-256.
+        models: Label of a base -> path of the model its encoder comes from, and its SHA-256.
         epochs: Instead of every configuration's.
 
     Raises:
@@ -310,13 +334,13 @@ def expand(
     problems: list[UserError] = []
     trials: dict[str, Trial] = {}
     for base in study.bases:
-        model, model_digest = models.get(base.name, (None, None))
+        model, model_digest = models.get(base.label, (None, None))
         for label, config in _configurations(file, base, problems):
             for seed in study.seeds:
                 seeded = override(config, seed=seed, epochs=epochs)
-                content = [base.name, seeded.model_dump(mode="json"), data, model_digest]
+                content = [base.label, seeded.model_dump(mode="json"), data, model_digest]
                 digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-                trial = Trial(base.name, label, seeded, model, digest)
+                trial = Trial(base.label, label, seeded, model, digest)
                 trials.setdefault(digest, trial)  # a base can be one of its own variations
     if not problems and len(trials) > MAX_TRIALS:
         problems = [UserError(file.path, f"must have at most {MAX_TRIALS} trials", len(trials))]
@@ -332,7 +356,7 @@ def _configurations(
     for path in [base.configuration, *base.variations]:
         config = load_config(file.resolve(path), file.study.kind)
         for changes in _changes(file.study.vary):
-            label = _label(Path(path).stem, changes)
+            label = _label(base.label_of(path), changes)
             try:
                 yield label, _change(config, changes, f"{file.path}: vary ({label})")
             except ConfigurationError as error:

@@ -1,6 +1,7 @@
 """Studies from their file to their table: trials, interruptions, failures, and what is kept."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+from rich.console import Console
 
 import experiments
 from hyperparameters import dump_config, load_config
 from runs import PARTIAL
+from studies import expand, load_stages
 
 VOLATILE = ("seconds", "images_per_second")
 
@@ -210,6 +213,31 @@ def test_encoders_of_a_study_that_has_not_run(tmp_path, run, files):
     done = run(path)
     assert done.exit_code == 2
     assert "Run the study autoencoders first" in done.err
+
+
+def test_the_live_table(study, tmp_path):
+    """A row for each base: what is done, what failed, the best so far; below, the last line."""
+    _, (file,) = load_stages(study())
+    outcomes = [experiments.Outcome(trial) for trial in expand(file, "data", {})]
+    for outcome, status, value in zip(
+        outcomes, ("done", "done", "failed"), (0.2, 0.1, 0), strict=False
+    ):
+        outcome.status, outcome.value = status, value
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, color_system=None, width=100)
+    with (
+        (tmp_path / "log.txt").open("w") as log,
+        experiments.Board(console, file.study, outcomes) as board,
+        board.following(experiments.Log(log)) as followed,
+    ):
+        followed.write("epoch 3/10\n")
+        console.print(board._draw())
+    text = screen.getvalue()
+    assert "tiny: 2 of 6 trials done, time left unknown" in text
+    (row,) = [line for line in text.splitlines() if "base-" in line]
+    assert row.split()[1:8:2] == ["base", "2/6", "1", "0.1"]
+    assert "epoch 3/10" in text
+    assert (tmp_path / "log.txt").read_text() == "epoch 3/10\n"
 
 
 def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):

@@ -57,7 +57,7 @@ def test_the_original_research_is_shipped():
     _, (autoencoders, classifiers) = load_stages(STUDIES / "research.json")
     assert len(expand(autoencoders, "", {})) == 24
     assert len(classifiers.study.bases) == 5
-    bases = {base.name for base in autoencoders.study.bases}
+    bases = {base.label for base in autoencoders.study.bases}
     assert {base.encoder.base for base in classifiers.study.bases} < bases
 
 
@@ -124,6 +124,16 @@ def test_a_variation_that_equals_its_base_is_trained_once(write):
     assert len(expand_file(path)) == 1
 
 
+def test_one_configuration_in_two_bases(write):
+    """On two encoders, for example: the names of the bases tell them apart."""
+    bases = [{"name": name, "configuration": "base.json"} for name in ("a", "b")]
+    bases[1]["variations"] = ["other.json"]
+    models = {"a": ("a.keras", "1"), "b": ("b.keras", "2")}
+    trials = expand_file(write(bases=bases), models=models)
+    assert [trial.configuration for trial in trials] == ["a", "b", "b-other"]
+    assert [trial.model for trial in trials] == ["a.keras", "b.keras", "b.keras"]
+
+
 def test_names_of_trials_are_names_of_folders(write):
     """Whatever is varied, and however much."""
     path = write(vary={"grid": {"augmentation": [None, {"rotation": 10.0, "shift": 0.2}]}})
@@ -147,6 +157,18 @@ def test_names_of_trials_are_names_of_folders(write):
         ({"kind": "classifier"}, 'must have one of val_accuracy, val_f1, val_loss as "metric"'),
         ({"metric": "test_accuracy"}, 'must have one of val_mse, val_loss as "metric"'),
         ({"name": "a/b"}, "name: must match pattern"),
+        (
+            {"bases": [{"configuration": "base.json"}] * 2},
+            'must give each of the bases base a "name" of its own',
+        ),
+        (
+            {
+                "bases": [
+                    {"configuration": "a", "model": "b", "encoder": {"study": "c", "base": "d"}}
+                ]
+            },
+            'bases[0]: must have either "encoder" or "model"',
+        ),
         ({"seeds": []}, "seeds: must have at least 1 item"),
         ({"seeds": 0}, "seeds: must be a valid list, got 0"),
         ({"seeds": [-1]}, "seeds[0]: must be greater than or equal to 0, got -1"),
