@@ -76,7 +76,8 @@ class Parser(argparse.ArgumentParser):
         parsed.given = [
             action.option_strings[-1]
             for action in self._actions
-            if action.option_strings and getattr(parsed, action.dest, None) != action.default
+            if action.dest in parsed and getattr(parsed, action.dest) != action.default
+            if action.option_strings
         ]
         if unknown:
             nearest = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1)

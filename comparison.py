@@ -130,8 +130,9 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
             epochs = [_parse_row(row) for row in csv.DictReader(file)]
         start = json.loads((path / "run.json").read_text(encoding="utf-8"))
         kind = "classifier" if "dense_layers" in config else "autoencoder"
-        history = History(path.name, kind, config, epochs, metrics["best_epoch"], metrics)
         name = name or start["name"]
+        title = f"{name}, seed {config['seed']}"
+        history = History(title, kind, config, epochs, metrics["best_epoch"], metrics)
         return Result(path, name, base or name, history, start["arguments"].get("model"))
     except FileNotFoundError as error:
         problem, cause = f"no {Path(error.filename).name} in it", error

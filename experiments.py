@@ -613,7 +613,9 @@ def _describe_values(values: dict[str, tuple[int, float, float]]) -> Iterator[st
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) and value < 1e4 else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _draw_comparison(groups: list[Group]) -> dict[str, Any]:

@@ -954,6 +954,9 @@ def _plot_final_values(
             ax.plot(np.mean(seeds), row, "|", color=INK, markersize=12, markeredgewidth=2)
     ax.set_yticks(range(len(names)), [_shorten(name, 60) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
+    low, high = ax.get_xlim()  # the interval of two seeds can be absurdly wide
+    highest = high if metric.removeprefix("val_") in MINIMIZED else 1.02
+    ax.set_xlim(max(low, -0.02 * high), min(high, highest))
     ax.set_xlabel(_key_words(metric))
     _set_title(figure, "Final values: a dot a seed; of several the mean and its 95 % interval")
     return figure
@@ -1179,6 +1182,7 @@ def plot_label_efficiency(
         `ax`.
     """
     _style_axes(ax)
+    bars = {"capsize": 2, "elinewidth": 1}
     for index, (name, points) in enumerate(curves.items()):
         labels, errors, margins = np.transpose(points)
         errors = 100 * errors
@@ -1188,7 +1192,7 @@ def plot_label_efficiency(
         # Moved apart by 2 % each, so that bars do not cover each other.
         apart = 1.02 ** (index - (len(curves) - 1) / 2)
         style = {"color": PALETTE[index], "marker": MARKERS[index], "markersize": 5}
-        ax.errorbar(labels * apart, errors, [below, margins], **style, capsize=2, label=name)
+        ax.errorbar(labels * apart, errors, [below, margins], **style, **bars, label=name)
     ax.set_xscale("log")
     ticks = sorted({labels for points in curves.values() for labels, _, _ in points})
     ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])
