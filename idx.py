@@ -409,6 +409,7 @@ def _read_items(path: Path, header: Header, limit: int | None) -> np.ndarray:
         raise UsageError("--limit", "must be 1 or more", limit, "Leave it out to read everything.")
     num_items = min(limit or header.shape[0], header.shape[0])
     num_bytes = num_items * header.item_bytes
+    _check_memory(path, header, num_bytes)
     everything = num_items == header.shape[0]
     if num_bytes > MAPPED_BYTES and not header.compressed:
         shape = (num_items, *header.shape[1:])
@@ -427,6 +428,18 @@ def _read_items(path: Path, header: Header, limit: int | None) -> np.ndarray:
         raise DataError(
             path, "must fit in memory", str(header), "Read fewer items with --limit."
         ) from error
+
+
+def _check_memory(path: Path, header: Header, num_bytes: int) -> None:
+    """Refuses what can never be held; a raw file can be larger, because it stays on the disk."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if header.compressed and num_bytes > memory:
+        raise DataError(
+            path,
+            f"must fit in the {memory} bytes of memory once decompressed",
+            f"{num_bytes} bytes ({header})",
+            "Read fewer items with --limit, or decompress the file: it then stays on the disk.",
+        )
 
 
 def _read_bytes(file: BinaryIO, num_bytes: int) -> bytearray:

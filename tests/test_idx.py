@@ -449,3 +449,12 @@ class TestLargeFiles:
         idx.write_idx(tmp_path / "images", images)
         with pytest.raises(DataError, match="in 1 of 3 images, first in image 1"):
             idx.read_images(tmp_path / "images")
+
+
+def test_gzip_of_more_than_memory(path, monkeypatch):
+    """A bomb that promises what it holds is refused before it is unpacked."""
+    path.write_bytes(gzip.compress(header(1, 1000, 1000) + bytes(1_000_000)))
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}.__getitem__)
+    monkeypatch.setattr(idx, "_read_bytes", None)
+    with pytest.raises(DataError, match=r"must fit in the 40960 bytes of memory.*--limit"):
+        idx.read_images(path)

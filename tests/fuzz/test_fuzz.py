@@ -1,0 +1,91 @@
+"""The fuzzer finds what it looks for, and finds nothing in the readers."""
+
+import itertools
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fuzz_inputs
+import pytest
+from fuzz_inputs import fuzz, make_input, read_one
+
+
+def explode(path):
+    raise KeyError("planted")
+
+
+def hang(path):
+    time.sleep(5)
+
+
+def swallow(path):
+    """Spends its time where exceptions are caught, as in a reader of damaged files."""
+    try:
+        time.sleep(5)
+    except Exception:
+        return
+
+
+def litter(path):
+    path.with_name("forgotten").touch()
+
+
+@pytest.mark.parametrize(
+    ("read", "found"),
+    [
+        (explode, "KeyError: 'planted'"),
+        (hang, "more than 0.1 s"),
+        (swallow, "more than 0.1 s"),
+        (litter, "left behind: {'forgotten'}"),
+    ],
+)
+def test_planted_faults_are_found(read, found, tmp_path, monkeypatch):
+    """Each kind of failure is counted, with the input that caused it, and cleared away."""
+    monkeypatch.setattr(fuzz_inputs, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(fuzz_inputs, "TARGETS", {"x": (1, lambda rng: b"\1\2", read)})
+    read_count, _, failures = fuzz(tmp_path, seed=0, inputs=1, seconds=60)
+    assert read_count == {"x": 1}
+    ((number, name, content, failure),) = failures
+    assert (number, name, content) == (0, "x", b"\1\2")
+    assert found in failure
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_is_a_fault(tmp_path, monkeypatch):
+    """The peak before an input is compared with the peak after it."""
+    monkeypatch.setattr(fuzz_inputs, "peak_bytes", itertools.count(0, 2 * 10**8).__next__)
+    accepted, failure = read_one(tmp_path, "x", b"", lambda path: None)
+    assert accepted and "MB of memory" in failure
+
+
+def test_inputs_can_be_repeated():
+    """The same seed and number make the same bytes, whatever was made before."""
+    first = [make_input(7, number) for number in range(200)]
+    assert first[150] == make_input(7, 150)
+    assert first != [make_input(8, number) for number in range(200)]
+    assert {name for name, _ in first} == set(fuzz_inputs.TARGETS)
+
+
+def test_some_inputs_are_accepted(tmp_path):
+    """A fuzzer whose inputs all fail at the first byte tests nothing else."""
+    read, accepted, failures = fuzz(tmp_path, seed=1, inputs=1000, seconds=60)
+    assert not failures
+    assert read.total() == 1000 and 100 < accepted.total() < 900
+
+
+@pytest.mark.slow
+def test_fuzz(record_property):
+    """Half a minute of inputs, other ones each day."""
+    seed = int(time.time() // 86_400)
+    command = [sys.executable, fuzz_inputs.__file__, "--seconds", "30", "--seed", str(seed)]
+    done = subprocess.run(
+        command, cwd=Path(fuzz_inputs.__file__).parent, capture_output=True, text=True
+    )
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    summary = re.search(r"([\d,]+) inputs in \d+ s, 0 failures", done.stdout)
+    inputs = int(summary[1].replace(",", ""))
+    assert inputs > 10_000
+    record_property("inputs", inputs)
