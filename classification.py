@@ -36,6 +36,7 @@ from hyperparameters import (
     load_config,
     validate_config,
 )
+from leakage import find_overlaps, hash_images
 from model_files import load_model, read_metadata
 from runs import Run
 from session import (
@@ -158,7 +159,15 @@ def _load_data(args: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
         return data, None
     test_data = load_dataset(test, args.test_labels, split="test", labels_required=True)
     check_same_kind(get_scaling(data.images), test_data.images, test)
+    _warn_of_shared_images(data, test_data)
     return data, test_data
+
+
+def _warn_of_shared_images(data: Dataset, test: Dataset) -> None:
+    hashes = {"training": hash_images(data.images), "test": hash_images(test.images)}
+    (overlap,) = find_overlaps(hashes)
+    if len(overlap.indices):
+        cli.warn(f"{overlap}: the test will look better than it is.")
 
 
 def _test_source(args: argparse.Namespace) -> str | None:

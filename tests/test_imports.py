@@ -14,12 +14,12 @@ LAYERS = [
     {"errors"},
     {"idx", "history", "model_checks"},
     {"dataset", "hyperparameters", "visualization"},
-    {"batches", "checkpoints", "evaluation", "model_files", "shapes"},
+    {"batches", "checkpoints", "evaluation", "leakage", "model_files", "shapes", "subsets"},
     {"callbacks", "layers"},
     {"model"},
     {"prompts", "runs", "cli"},
     {"sources"},
-    {"session"},
+    {"label_efficiency", "session"},
     {"autoencoder", "classification", "make_configs"},
 ]
 KERAS_MODULES = {"batches", "callbacks", "layers", "model"}

@@ -23,6 +23,7 @@ from visualization import (
     plot_curves,
     plot_encodings,
     plot_filters,
+    plot_label_efficiency,
     plot_worst_reconstructions,
     project_encodings,
 )
@@ -701,3 +702,30 @@ def test_worst_reconstructions_name_the_place_in_the_file():
     texts = [text.get_text() for text in figure.findobj(Text)]
     assert any(text.startswith("image 17\n") for text in texts)
     assert any(text.startswith("image 42\n") for text in texts)
+
+
+def test_label_efficiency_shows_means_and_intervals_in_percent():
+    """One seed has no interval; an interval below 0 ends above it, where a log axis does."""
+    curves = {
+        "pretrained": [(10, 0.5, 0.1), (100, 0.1, 0.2)],
+        "from scratch": [(10, 0.6, np.inf), (100, 0.05, 0.01)],
+    }
+    figure, ax = plt.subplots()
+    assert plot_label_efficiency(curves, ax) is ax
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["10", "100"]
+    (first, _, (bars,)), (second, _, (other_bars,)) = ax.containers
+    assert first.get_xdata() == pytest.approx([10, 100], rel=0.05)
+    assert first.get_ydata() == pytest.approx([50, 10])
+    assert second.get_ydata() == pytest.approx([60, 5])
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+    assert ends == [pytest.approx([40, 60]), pytest.approx([1, 30])]
+    assert other_bars.get_segments()[0][:, 1].tolist() == pytest.approx([60, 60])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(curves)
+
+
+def test_label_efficiency_draws_an_error_of_zero():
+    _, ax = plt.subplots()
+    plot_label_efficiency({"perfect": [(10, 0.0, 0.0), (20, 0.0, np.inf)]}, ax)
+    assert ax.get_yscale() == "linear"
