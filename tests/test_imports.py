@@ -15,7 +15,7 @@ LAYERS = [
     {"idx", "history", "model_checks"},
     {"dataset", "hyperparameters", "visualization"},
     {"batches", "checkpoints", "evaluation", "leakage", "model_files", "shapes", "subsets"},
-    {"callbacks", "layers"},
+    {"callbacks", "effects", "layers"},
     {"model"},
     {"prompts", "runs", "cli"},
     {"sources"},
