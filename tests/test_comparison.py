@@ -5,7 +5,7 @@ import io
 import math
 
 import pytest
-from conftest import AUTOENCODER
+from conftest import AUTOENCODER, CLASSIFIER
 
 from comparison import Result, group_results, influences, sort_groups, verdict, write_csv
 from history import History
@@ -68,6 +68,18 @@ def test_runs_without_a_finite_value_come_last(tmp_path):
     assert [group.name for group in groups] == ["a", "nan"]
     assert groups[1].cell("mean") is None and groups[1].best is None
     assert verdict(groups[1:]) == "No run has a finite value."
+
+
+def test_of_accuracies_the_largest_is_best(tmp_path):
+    """Encoders tell apart classifiers of the same hyperparameters."""
+    info = validate_config(CLASSIFIER, "head", "classifier").model_dump(mode="json")
+    runs = [
+        Result(tmp_path / name, name, name, History(name, "classifier", info, [], 1, metrics), name)
+        for name, metrics in (("a", {"val_accuracy": 0.7}), ("b", {"val_accuracy": 0.9}))
+    ]
+    first, second = group_results(runs, "val_accuracy")
+    assert (first.name, second.name) == ("b", "a")
+    assert first.best.value("val_accuracy") == 0.9
 
 
 def test_sorting(groups):

@@ -10,6 +10,7 @@ import pytest
 
 import autoencoder
 import classification
+import experiments
 import make_configs
 from errors import ConfigurationError
 from hyperparameters import AutoencoderConfig, ClassifierConfig, parse_config
@@ -20,6 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = {
     "autoencoder.py": autoencoder,
     "classification.py": classification,
+    "experiments.py": experiments,
     "make_configs.py": make_configs,
 }
 CODE = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
@@ -54,11 +56,23 @@ def test_table_of_flags(program):
         assert re.search(line, README), action.option_strings
 
 
+@pytest.mark.parametrize("command", ["run", "compare"])
+def test_table_of_flags_of_experiments(command):
+    """The same for the subcommands, whose arguments have names without a hyphen as well."""
+    commands = experiments.build_parser()._subparsers._group_actions[0].choices
+    for action in commands[command]._actions:
+        if action.dest != "help":
+            names = ", ".join(f"`{name}`" for name in action.option_strings)
+            value = f" `{action.metavar}`" if action.metavar else ""
+            assert f"| {(names + value).strip()} | `{command}` | {action.help} |" in README
+
+
 def test_every_short_flag_has_a_long_form():
     """-d is --dataset, and so on."""
     for program in PROGRAMS.values():
-        for action in program.build_parser()._actions:
-            assert any(name.startswith("--") for name in action.option_strings)
+        for action in program.build_parser().all_actions():
+            names = action.option_strings
+            assert not names or any(name.startswith("--") for name in names)
 
 
 def test_every_file_is_listed_with_its_job():

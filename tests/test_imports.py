@@ -14,13 +14,14 @@ LAYERS = [
     {"errors"},
     {"idx", "history", "model_checks"},
     {"dataset", "hyperparameters", "visualization"},
-    {"batches", "checkpoints", "evaluation", "leakage", "model_files", "shapes", "subsets"},
-    {"callbacks", "effects", "layers"},
+    {"batches", "checkpoints", "evaluation", "leakage", "model_files", "shapes", "studies", "subsets"},
+    {"callbacks", "comparison", "layers"},
     {"model"},
     {"prompts", "runs", "cli"},
     {"sources"},
     {"label_efficiency", "session"},
     {"autoencoder", "classification", "make_configs"},
+    {"experiments"},
 ]
 KERAS_MODULES = {"batches", "callbacks", "layers", "model"}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -69,7 +70,7 @@ def test_tensorflow_behind_one_module(name):
     assert users == allowed[name]
 
 
-@pytest.mark.parametrize("program", ["autoencoder", "classification", "make_configs"])
+@pytest.mark.parametrize("program", ["autoencoder", "classification", "experiments", "make_configs"])
 def test_help_answers_without_tensorflow(program):
     """--help is printed before the seconds that TensorFlow needs to load."""
     code = (
