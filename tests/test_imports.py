@@ -15,7 +15,7 @@ LAYERS = [
     {"idx", "history", "model_checks"},
     {"dataset", "hyperparameters", "visualization"},
     {"batches", "checkpoints", "evaluation", "leakage", "model_files", "shapes", "studies", "subsets"},
-    {"callbacks", "comparison", "layers"},
+    {"callbacks", "comparison", "effects", "layers"},
     {"model"},
     {"prompts", "runs", "cli"},
     {"sources"},
