@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,22 @@ for _ in range(2):
         rounds = [worker.run_round(), worker.run_round()]
     assert all(0.02 <= answer.seconds < 5 for answer in rounds)
     assert all(1e6 < answer.peak_bytes < 1e9 for answer in rounds)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mlockall is asked of Linux")
+def test_workers_keep_their_memory():
+    """What a worker has loaded stays in memory while it waits, where the system lets it."""
+    code = (
+        "import resource; from benchmarks.rounds import keep_memory; keep_memory();"
+        "status = open('/proc/self/status').read();"
+        "print(status.split('VmLck:')[1].split()[0],"
+        " *resource.getrlimit(resource.RLIMIT_MEMLOCK))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    locked, limit, _ = map(int, found.stdout.split())
+    assert (locked > 0) or limit != resource.RLIM_INFINITY
 
 
 def test_worker_that_fails():
