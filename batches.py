@@ -21,6 +21,8 @@ from hyperparameters import Augmentation
 IMAGES_PER_EXECUTION = 1024
 # Batch for everything that needs no gradients; larger ones gained nothing on 2 cores.
 INFERENCE_BATCH_SIZE = 256
+# What is raised when memory runs out.
+OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 
 
 def steps_per_execution(batch_size: int, steps: int) -> int:
@@ -47,6 +49,7 @@ class TrainingBatches:
     Attributes:
         dataset: The `tf.data.Dataset`; an iteration over it is the epoch numbered `epoch`.
         steps: Batches an epoch.
+        batch_size: Images in the largest of them.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class TrainingBatches:
         augmentation: Augmentation | None = None,
     ):
         self.steps = math.ceil(len(indices) / batch_size)
+        self.batch_size = min(batch_size, len(indices))
         self._epoch = tf.Variable(0, dtype=tf.int64)
         # Gathered an execution at a time: Python and tf.data are asked once, not every step.
         at_once = batch_size * steps_per_execution(batch_size, self.steps)

@@ -199,6 +199,27 @@ def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -
         # Whoever read the output has gone; do not complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except (OSError, MemoryError) as error:
+        return report(_explain_system_error(error))
+
+
+def _explain_system_error(error: OSError | MemoryError) -> UserError:
+    """What to say of a fault of the machine that nothing else has foreseen."""
+    if isinstance(error, MemoryError):
+        return UserError(
+            "memory", "must hold the images and a batch", "none left", "Use --limit, or more of it."
+        )
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Do not complain again at exit of what could not be printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return UserError(
+        error.filename or "the working folder, the output or a temporary file",
+        "must be readable and writable",
+        error.strerror or error,
+        "Check the disk, the folder and its permissions.",
+    )
 
 
 def report(error: UserError) -> int:
@@ -371,5 +392,5 @@ def relative(path: str | Path) -> str:
     path = Path(path)
     try:
         return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
+    except (OSError, ValueError):  # the working directory may have been deleted
         return str(path)

@@ -426,9 +426,14 @@ def _get_digest(file: BinaryIO, algorithm: str) -> str:
 def get_record(path: str | Path) -> dict[str, Any]:
     """What tells a file from another, as in `Dataset.files`."""
     path = Path(path)
-    with path.open("rb") as file:
-        digest = _get_digest(file, "sha256")
-    return {"path": str(path), "sha256": digest, "bytes": path.stat().st_size}
+    try:
+        with path.open("rb") as file:
+            digest = _get_digest(file, "sha256")
+        return {"path": str(path), "sha256": digest, "bytes": path.stat().st_size}
+    except OSError as error:
+        raise DataError(
+            path, "must stay where it is", error.strerror, "Put it back and start again."
+        ) from error
 
 
 @contextmanager

@@ -42,6 +42,7 @@ from hyperparameters import (
     validate_config,
 )
 from layers import InferenceMode, bfloat16_inside, fuse, get_predictor
+from memory import batches_in_memory
 from model_files import find_encoder, load_model
 from shapes import check_shapes, format_shape
 
@@ -582,9 +583,13 @@ def _fit(
         Record(history, batches, phase, interruptible),  # first: others look at the last row
         *callbacks,
     ]
-    with AcrossFits(
-        callbacks, trained, steps=batches.steps, epochs=epochs, epoch=epoch, step=step
-    ) as across_fits:
+    value_bytes = 2 if config.mixed_precision else 4
+    with (
+        batches_in_memory(trained, batches.batch_size, value_bytes),
+        AcrossFits(
+            callbacks, trained, steps=batches.steps, epochs=epochs, epoch=epoch, step=step
+        ) as across_fits,
+    ):
 
         def fit(dataset: Any, end: int) -> None:
             trained.fit(

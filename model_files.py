@@ -6,6 +6,7 @@ program can refuse a model before TensorFlow has started. Keras itself never ope
 given, only a copy of what `model_checks` has let through.
 """
 
+import io
 import json
 import math
 import os
@@ -17,12 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
 import model_checks
 from errors import ModelFileError, UsageError, UserError
+from idx import replace_file
 from model_checks import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -123,46 +125,39 @@ def save_model(
         UsageError: As for `check_destination`, or the disk is full.
     """
     path = check_destination(path, overwrite)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-        unfinished = Path(folder) / path.name
-        try:
-            if path.suffix == ".h5":
-                _save_h5(model, unfinished, metadata)
-            else:
-                _save_keras(model, unfinished, metadata)
-            unfinished.replace(path)
-        except OSError as error:
-            raise UsageError(
-                path, "must be writable", error.strerror or error, "Nothing was saved."
-            ) from error
+    write = _write_h5 if path.suffix == ".h5" else _write_keras
+    try:
+        with replace_file(path) as file:
+            write(model, file, metadata)
+    except OSError as error:
+        raise UsageError(
+            path, "must be writable", error.strerror or error, "Nothing was saved."
+        ) from error
     return path
 
 
-def _save_keras(model: "keras.Model", path: Path, metadata: dict[str, Any]) -> None:
-    plain = path.with_name("plain.keras")
-    model.save(plain)
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
-        for member in source.infolist():
-            content = source.read(member)
-            if member.filename == METADATA_FILE:
-                content = json.dumps({**json.loads(content), METADATA_KEY: metadata}).encode()
-            target.writestr(member, content)
-    plain.unlink()
+def _write_keras(model: "keras.Model", file: BinaryIO, metadata: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory(dir=Path(file.name).parent, prefix=".saving-") as folder:
+        plain = Path(folder) / "plain.keras"
+        model.save(plain)
+        with zipfile.ZipFile(plain) as source, zipfile.ZipFile(file, "w") as target:
+            for member in source.infolist():
+                content = source.read(member)
+                if member.filename == METADATA_FILE:
+                    content = json.dumps({**json.loads(content), METADATA_KEY: metadata}).encode()
+                target.writestr(member, content)
 
 
-def _save_h5(model: "keras.Model", path: Path, metadata: dict[str, Any]) -> None:
+def _write_h5(model: "keras.Model", file: BinaryIO, metadata: dict[str, Any]) -> None:
     import h5py
-    from absl import logging
+    from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5
 
-    # Keras advises against .h5 at every save; whoever typed .h5 has chosen it.
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        model.save(path)
-    finally:
-        logging.set_verbosity(verbosity)
-    with h5py.File(path, "a") as file:
-        file.attrs[METADATA_KEY] = json.dumps(metadata)
+    # In memory first: HDF5 does not survive a disk that is full, and takes the process with it.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as h5:
+        save_model_to_hdf5(model, h5)
+        h5.attrs[METADATA_KEY] = json.dumps(metadata)
+    file.write(content.getbuffer())
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -336,7 +336,8 @@ class Run:
         try:
             for name, figure in figures.items():
                 plots.mkdir(exist_ok=True)
-                figure.savefig(plots / f"{name}.png", dpi=FIGURE_DPI)
+                with replace_file(plots / f"{name}.png") as file:
+                    figure.savefig(file, dpi=FIGURE_DPI, format="png")
         except OSError as error:
             raise self._cannot_write("plots", error) from error
         return [self.final_path / "plots" / f"{name}.png" for name in figures]
@@ -374,12 +375,14 @@ def _make_new_directory(folder: Path, name: str) -> Path:
     while True:
         unique = stem if number == 1 else f"{stem}-{number}"
         path = folder / (unique + PARTIAL)
-        if not (folder / unique).exists():
-            try:
-                path.mkdir()
+        try:
+            path.mkdir()
+        except FileExistsError:
+            pass  # another program started in the same second
+        else:
+            if not (folder / unique).exists():
                 return path
-            except FileExistsError:
-                pass  # another program started in the same second
+            path.rmdir()  # one of that second is complete
         number += 1
 
 

@@ -29,6 +29,7 @@ from hyperparameters import (
     dump_config,
     load_config,
 )
+from idx import replace_file
 from model_files import check_destination, save_model
 from runs import Arguments, FileRecord, Run, Start, describe_environment, read_start
 
@@ -471,7 +472,8 @@ def offer_to_save(config: Config) -> str | None:
         f"configuration/my_{config.kind}.json",
     )
     try:
-        path.write_text(dump_config(config), encoding="utf-8")
+        with replace_file(path) as file:
+            file.write(dump_config(config).encode())
     except OSError as error:
         cli.warn(f"{path} could not be written: {error.strerror}. Training goes on without it.")
         return None

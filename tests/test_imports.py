@@ -15,7 +15,7 @@ LAYERS = [
     {"idx", "history", "model_checks"},
     {"dataset", "hyperparameters", "visualization"},
     {"batches", "checkpoints", "evaluation", "leakage", "model_files", "shapes", "studies", "subsets"},
-    {"callbacks", "comparison", "effects", "layers"},
+    {"callbacks", "comparison", "effects", "layers", "memory"},
     {"model"},
     {"prompts", "runs", "cli"},
     {"sources"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"autoencoder", "classification", "make_configs"},
     {"experiments"},
 ]
-KERAS_MODULES = {"batches", "callbacks", "layers", "model"}
+KERAS_MODULES = {"batches", "callbacks", "layers", "memory", "model"}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
