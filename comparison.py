@@ -13,12 +13,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TextIO
 
-from errors import DataError
+from pydantic import BaseModel, ValidationError
+
+from errors import DataError, UsageError
 from history import History
 from hyperparameters import shown
-from studies import hyperparameters_of, is_larger_better
+from studies import BestEncoder, hyperparameters_of, is_larger_better
 
 CONFIDENCE = 0.95
+TRIALS_FILE = "trials.json"  # what a study records of itself
+DONE = "done"
 # Columns of the table beside the metric: key -> heading.
 COLUMNS = {
     "name": "configuration",
@@ -153,6 +157,50 @@ def _parse_row(row: dict[str, str]) -> dict[str, Any]:
     return parsed | {"epoch": int(row["epoch"])}
 
 
+class TrialRecord(BaseModel):
+    """What a study has recorded of a trial, as far as it is needed here."""
+
+    id: str
+    base: str
+    configuration: str
+    status: str
+
+
+class StudyRecord(BaseModel):
+    """What a study has recorded of itself, as far as it is needed here."""
+
+    metric: str
+    trials: list[TrialRecord]
+
+
+def read_trials(folder: Path) -> StudyRecord:
+    """Reads what a study has recorded of itself.
+
+    Raises:
+        DataError: There is no such record, or it is damaged.
+    """
+    try:
+        return StudyRecord.model_validate_json((folder / TRIALS_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(
+            folder, f"must hold a {TRIALS_FILE} that can be read", error, "Run the study again."
+        ) from error
+
+
+def read_study(folder: Path) -> list[Result]:
+    """The trials of a study that are done."""
+    return [
+        read_result(folder / trial.id, trial.configuration, trial.base)
+        for trial in read_trials(folder).trials
+        if trial.status == DONE
+    ]
+
+
+def read_runs(path: Path) -> list[Result]:
+    """Reads a run, or all finished trials of a study."""
+    return read_study(path) if (path / TRIALS_FILE).exists() else [read_result(path)]
+
+
 def group_results(results: Iterable[Result], metric: str) -> list[Group]:
     """Puts runs together that differ in their seed alone, the best mean first.
 
@@ -171,6 +219,45 @@ def group_results(results: Iterable[Result], metric: str) -> list[Group]:
 def _rank(group: Group) -> tuple[bool, float]:
     sign = -1 if is_larger_better(group.results[0].history.kind, group.metric) else 1
     return (math.isnan(group.mean), sign * group.mean)
+
+
+def best_of(groups: list[Group]) -> Result | None:
+    """The run to go on with: of the best configuration the best seed."""
+    return groups[0].best if groups else None
+
+
+def best_paths(results: list[Result], metric: str) -> list[Path]:
+    """The run to keep of each base."""
+    bases = dict.fromkeys(result.base for result in results)
+    best = [
+        best_of(group_results([r for r in results if r.base == base], metric)) for base in bases
+    ]
+    return [result.path for result in best if result]
+
+
+def best_model(folder: Path, encoder: BestEncoder) -> Path:
+    """The model of the best trial of a base in a finished study.
+
+    Raises:
+        UsageError: The study has not run, or has not kept that model.
+    """
+    if (folder / TRIALS_FILE).exists():
+        results = [result for result in read_study(folder) if result.base == encoder.base]
+        for path in best_paths(results, read_trials(folder).metric):
+            if not (path / "model.keras").exists():
+                raise UsageError(
+                    path,
+                    "must hold the model of the best trial",
+                    "none: another was the best before",
+                    "Delete that directory and run its study again.",
+                )
+            return path / "model.keras"
+    raise UsageError(
+        folder,
+        f"must hold a finished study with the base {encoder.base}",
+        "none",
+        f"Run the study {encoder.study} first, with the same --runs-dir, or a chain of both.",
+    )
 
 
 def sort_groups(groups: list[Group], key: str) -> list[Group]:

@@ -6,59 +6,41 @@ python experiments.py compare runs/research/classifiers
 
 import argparse
 import csv
-import gc
-import importlib
 import io
-import json
 import math
 import re
-import shutil
 import signal
-import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 import cli
 from comparison import (
     COLUMNS,
+    TRIALS_FILE,
     Group,
     Result,
+    best_of,
+    best_paths,
     group_results,
     influences,
-    read_result,
+    read_runs,
+    read_study,
+    read_trials,
     sort_groups,
     verdict,
     write_csv,
 )
-from dataset import NAMED_DATASETS, Scaling, encode_labels, get_record, load_dataset
-from errors import UsageError, UserError
-from hyperparameters import MAX_EPOCHS, MAX_SEED, dump_config
+from dataset import NAMED_DATASETS, Scaling, encode_labels, load_dataset
+from errors import UsageError
+from hyperparameters import MAX_EPOCHS, MAX_SEED
 from idx import replace_file
 from model_files import read_metadata
-from runs import FIGURE_DPI, PARTIAL, START_FILE, check_runs_dir
-from studies import (
-    METRICS,
-    Base,
-    BestEncoder,
-    Data,
-    Study,
-    StudyFile,
-    Trial,
-    expand,
-    load_stages,
-)
-
-PROGRAMS = {"autoencoder": "autoencoder", "classifier": "classification"}
-TRIALS_FILE = "trials.json"
-DONE, FAILED, WAITING = "done", "failed", "waiting"
+from runs import FIGURE_DPI, check_runs_dir
+from studies import METRICS, Data, Study, StudyFile, expand, load_stages
+from trials import Stage, write_text
 
 
 def build_parser() -> cli.Parser:
@@ -162,7 +144,7 @@ def _run_stages(args: argparse.Namespace) -> int:
         exit_code = max(exit_code, stage.run())
         if exit_code > 128:
             break
-        stage.conclude()
+        _conclude(stage.study, stage.folder, args)
     return exit_code
 
 
@@ -179,307 +161,27 @@ def _override(study: Study, args: argparse.Namespace) -> Study:
     return study.model_copy(update={"data": data, "seeds": seeds})
 
 
-@dataclass
-class Outcome:
-    """What became of a trial.
-
-    Attributes:
-        trial: What was to be trained.
-        status: `DONE`, `FAILED` or `WAITING`.
-        reason: Why it failed, in a line.
-        value: The study's metric; NaN until it is done.
-    """
-
-    trial: Trial
-    status: str = WAITING
-    reason: str = ""
-    value: float = math.nan
-
-
-class Stage:
-    """One study while it runs.
-
-    Args:
-        file: The study.
-        folder: Where its trials are recorded.
-        args: The flags.
-    """
-
-    def __init__(self, file: StudyFile, folder: Path, args: argparse.Namespace):
-        self.study = file.study
-        self.folder = folder
-        self.args = args
-        models = {base.label: self._find_model(file, base) for base in self.study.bases}
-        self.outcomes = [
-            Outcome(trial) for trial in expand(file, self._identify_data(), models, args.epochs)
-        ]
-        for outcome in self.outcomes:
-            if (folder / outcome.trial.id).exists():
-                self._judge(outcome)
-
-    def _identify_data(self) -> list[Any]:
-        """What tells the data from others: its files' SHA-256 and the limit."""
-        data, labelled = self.study.data, self.study.kind == "classifier"
-        sets = [load_dataset(data.dataset, data.labels, limit=1, labels_required=labelled)]
-        if labelled and (data.test or data.dataset in NAMED_DATASETS):
-            test = data.test or data.dataset
-            sets.append(load_dataset(test, data.test_labels, split="test", limit=1))
-        digests = [file["sha256"] for dataset in sets for file in dataset.files]
-        return [*digests, data.limit]
-
-    def _find_model(self, file: StudyFile, base: Base) -> tuple[str | None, str | None]:
-        """The model a base takes its encoder from, and what tells it from others."""
-        if base.encoder:
-            path = _best_model(self.folder.parent / base.encoder.study, base.encoder)
-        elif base.model:
-            path = file.resolve(base.model)
-            read_metadata(path)
-        else:
-            return None, None
-        return str(path), get_record(path)["sha256"]
-
-    def run(self) -> int:
-        """Trains what is not done yet; returns the exit code."""
-        for name in ("logs", "configuration"):
-            check_runs_dir(self.folder / name)
-        self._write_trials()
-        with Board(cli.ERR, self.study, self.outcomes) as board:
-            for outcome in [o for o in self.outcomes if o.status == WAITING]:
-                exit_code = self._run_trial(outcome, board)
-                self._write_trials()
-                if exit_code > 128:
-                    return exit_code
-                board.show(outcome)
-        failed = [outcome for outcome in self.outcomes if outcome.status == FAILED]
-        for outcome in failed:
-            cli.ERR.print(f"failed: {outcome.trial.id}: {outcome.reason}")
-        return cli.EXIT_USER_ERROR if failed else 0
-
-    def _run_trial(self, outcome: Outcome, board: "Board") -> int:
-        """Trains one trial or goes on with it; returns the exit code of its program."""
-        log_path = self.folder / "logs" / f"{outcome.trial.id}.txt"
-        with log_path.open("a", encoding="utf-8") as file, board.following(Log(file)) as log:
-            exit_code = _call(PROGRAMS[self.study.kind], self._arguments(outcome.trial), log)
-        if exit_code <= 128:
-            self._judge(outcome, log.error)
-        return exit_code
-
-    def _judge(self, outcome: Outcome, reason: str = "") -> None:
-        """Takes the result of a trial from its record; `reason` is why there may be none."""
-        outcome.status = FAILED
-        path = self.folder / outcome.trial.id
-        if not path.exists():
-            outcome.reason = reason or "it left no record"
-            return
-        try:
-            history = read_result(path).history
-        except UserError as error:
-            outcome.reason = str(error)
-            return
-        outcome.value = history.metrics.get(self.study.metric, math.nan)
-        if history.divergence:
-            outcome.reason = str(history.divergence)
-        elif not math.isfinite(outcome.value):
-            outcome.reason = f"its record has no {self.study.metric}"
-        else:
-            outcome.status = DONE
-
-    def _arguments(self, trial: Trial) -> list[str]:
-        """The command line of a trial: that of an ordinary run, or of going on with one."""
-        path = self.folder / trial.id
-        partial = path.with_name(path.name + PARTIAL)
-        if (partial / START_FILE).exists():
-            return ["--resume", str(path), "--no-plots"]
-        shutil.rmtree(partial, ignore_errors=True)  # killed before it had begun
-        config = self.folder / "configuration" / f"{trial.id}.json"
-        _write(config, dump_config(trial.config))
-        data = self.study.data
-        flags = {
-            "-d": data.dataset,
-            "-dl": data.labels,
-            "-t": data.test if self.study.kind == "classifier" else None,
-            "-tl": data.test_labels if self.study.kind == "classifier" else None,
-            "--limit": data.limit,
-            "-model": trial.model,
-            "-c": config,
-            "--name": trial.configuration,
-            "--run-dir": path,
-        }
-        given = [str(part) for item in flags.items() if item[1] is not None for part in item]
-        return [*given, "--no-plots"]
-
-    def _write_trials(self) -> None:
-        """Writes `trials.json`: what there is to train, and what became of it."""
-        document = {
-            "name": self.study.name,
-            "kind": self.study.kind,
-            "metric": self.study.metric,
-            "command": self.args.command,
-            "trials": [
-                {
-                    "id": outcome.trial.id,
-                    "base": outcome.trial.base,
-                    "configuration": outcome.trial.configuration,
-                    "seed": outcome.trial.config.seed,
-                    "sha256": outcome.trial.digest,
-                    "encoder": outcome.trial.model,
-                    "status": outcome.status,
-                    "reason": outcome.reason,
-                }
-                for outcome in self.outcomes
-            ],
-        }
-        _write(self.folder / TRIALS_FILE, json.dumps(document, indent=2) + "\n")
-
-    def conclude(self) -> None:
-        """Compares the trials, keeps the best models, and draws the figures."""
-        results = _read_study(self.folder)
-        if not results:
-            return
-        groups = group_results(results, self.study.metric)
-        _write_table(self.folder / "results.csv", groups)
-        _print_comparison(self.study.name, groups, groups)
-        best = _best_of(groups)
-        if self.args.keep == "best":
-            _forget_models(results, set(_best_paths(results, self.study.metric)))
-        if best and not self.args.no_plots:
-            _save_figures(self.folder / "plots", _draw_comparison(groups))
-            if self.study.kind == "classifier":
-                _save_figures(self.folder / "plots", _draw_best(best, self.study.data))
-        if best:
-            cli.say(f"Best trial: {cli.relative(best.path)}")
-        cli.say(f"Table, figures and trials: {cli.relative(self.folder)}")
-
-
-def _call(program: str, arguments: list[str], log: "Log") -> int:
-    """Runs a program in this process with its output in `log`; returns its exit code."""
-    try:
-        with redirect_stdout(log), redirect_stderr(log):
-            return importlib.import_module(program).main(arguments)
-    except Exception as error:  # a trial that breaks must not end the study
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        log.write(f"error: {message[:200]}\n")
-        return cli.EXIT_USER_ERROR
-    finally:
-        gc.collect()  # models are cycles, and hold encodings of up to gigabytes
-
-
-class Log(io.TextIOBase):
-    """The file that the output of a trial goes to; remembers its last line.
-
-    Attributes:
-        last_line: What was said last.
-        error: The last error, without the word.
-    """
-
-    def __init__(self, file: TextIO):
-        self._file = file
-        self.last_line = ""
-        self.error = ""
-
-    def write(self, text: str) -> int:
-        """Writes to the file at once, so that one can follow it."""
-        self._file.write(text)
-        self._file.flush()
-        for line in filter(str.strip, text.splitlines()):
-            self.last_line = line.strip()
-            if line.startswith("error: "):
-                self.error = line.removeprefix("error: ")
-        return len(text)
-
-
-class Board:
-    """How far a study is: a live table on a terminal, a line a trial elsewhere.
-
-    Args:
-        console: Standard error.
-        study: What runs.
-        outcomes: Its trials, which change as it goes on.
-    """
-
-    def __init__(self, console: Console, study: Study, outcomes: list[Outcome]):
-        # A console of its own: the other's output goes to a log while a trial runs.
-        self._console = Console(
-            file=console.file, highlight=False, soft_wrap=True, markup=False, emoji=False
-        )
-        self._study = study
-        self._outcomes = outcomes
-        self._log: Log | None = None
-        self._trained_seconds: list[float] = []
-        self._live = Live(
-            get_renderable=self._draw,
-            console=self._console,
-            refresh_per_second=2,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-
-    def __enter__(self) -> "Board":
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    @contextmanager
-    def following(self, log: Log) -> Iterator[Log]:
-        """Shows the last line of a trial's output while it trains, and takes its time."""
-        self._log, start = log, time.monotonic()
-        try:
-            yield log
-        finally:
-            self._log = None
-            self._trained_seconds.append(time.monotonic() - start)
-
-    def show(self, outcome: Outcome) -> None:
-        """Says what became of a trial where there is no live table."""
-        if self._console.is_terminal:
-            return
-        place = self._outcomes.index(outcome) + 1
-        said = outcome.reason or f"{self._study.metric} {outcome.value:.4g}"
-        self._console.print(
-            f"[{place}/{len(self._outcomes)}] {outcome.trial.id}: {outcome.status}, {said}; "
-            f"best so far {self._best(self._outcomes)}; {self._time_left()}"
-        )
-
-    def _best(self, outcomes: list[Outcome]) -> str:
-        done = [outcome for outcome in outcomes if outcome.status == DONE]
-        if not done:
-            return "none"
-        choose = max if self._study.larger_is_better else min
-        best = choose(done, key=lambda outcome: outcome.value)
-        return f"{best.value:.4g} ({best.trial.configuration})"
-
-    def _time_left(self) -> str:
-        waiting = sum(outcome.status == WAITING for outcome in self._outcomes)
-        if not waiting:
-            return "finished"
-        if not self._trained_seconds:
-            return "time left unknown"
-        mean = sum(self._trained_seconds) / len(self._trained_seconds)
-        minutes, seconds = divmod(round(mean * waiting), 60)
-        return f"about {minutes} min {seconds} s left"
-
-    def _draw(self) -> Table:
-        """A row for each base, so that the table fits below the prompt whatever it varies."""
-        counts = Counter(outcome.status for outcome in self._outcomes)
-        table = Table(
-            title=f"{self._study.name}: {counts[DONE]} of {len(self._outcomes)} trials done, "
-            f"{self._time_left()}",
-            title_justify="left",
-            caption=self._log.last_line[: self._console.width] if self._log else "",
-            caption_justify="left",
-        )
-        for heading in ("base", "done", "failed", f"best {self._study.metric} so far"):
-            table.add_column(heading)
-        for base in dict.fromkeys(outcome.trial.base for outcome in self._outcomes):
-            members = [outcome for outcome in self._outcomes if outcome.trial.base == base]
-            status = Counter(outcome.status for outcome in members)
-            done = f"{status[DONE]}/{len(members)}"
-            table.add_row(base, done, str(status[FAILED]), self._best(members))
-        return table
+def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:
+    """Compares the trials, keeps the best models, and draws the figures."""
+    results = read_study(folder)
+    if not results:
+        return
+    groups = group_results(results, study.metric)
+    _write_table(folder / "results.csv", groups)
+    _print_comparison(study.name, groups, groups)
+    best = best_of(groups)
+    if args.keep == "best":
+        _forget_models(results, set(best_paths(results, study.metric)))
+    if best and not args.no_plots:
+        _save_figures(folder / "plots", _draw_comparison(groups))
+        if study.kind == "classifier":
+            _save_figures(folder / "plots", _draw_best(best, study.data))
+    if best:
+        cli.say(f"Best trial: {cli.relative(best.path)}")
+        report = best.path / "classification_report.txt"
+        if report.exists():
+            cli.say(report.read_text(encoding="utf-8"))
+    cli.say(f"Table, figures and trials: {cli.relative(folder)}")
 
 
 # --- compare --------------------------------------------------------------------------------
@@ -487,7 +189,7 @@ class Board:
 
 def compare(args: argparse.Namespace) -> int:
     """Compares runs; returns the exit code."""
-    results = [result for path in args.runs for result in _read_runs(Path(path))]
+    results = [result for path in args.runs for result in read_runs(Path(path))]
     kinds = {result.history.kind for result in results}
     if len(kinds) != 1:
         found = " and ".join(sorted(f"{kind}s" for kind in kinds)) or "no finished run"
@@ -499,75 +201,17 @@ def compare(args: argparse.Namespace) -> int:
     _print_comparison("Comparison", groups, sort_groups(groups, args.sort))
     if args.csv:
         _write_table(Path(args.csv), groups)
-    if args.figures:
+    if args.figures and best_of(groups):
         for path in _save_figures(Path(args.figures), _draw_comparison(groups)):
             cli.say(f"Figure: {cli.relative(path)}")
     return 0
 
 
-def _read_trials(folder: Path) -> dict[str, Any]:
-    """What a study has recorded of itself."""
-    try:
-        return json.loads((folder / TRIALS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            folder, f"must hold a {TRIALS_FILE} that can be read", error, "Run the study again."
-        ) from error
-
-
-def _read_study(folder: Path) -> list[Result]:
-    """The trials of a study that are done."""
-    return [
-        read_result(folder / trial["id"], trial["configuration"], trial["base"])
-        for trial in _read_trials(folder)["trials"]
-        if trial["status"] == DONE
-    ]
-
-
-def _read_runs(path: Path) -> list[Result]:
-    return _read_study(path) if (path / TRIALS_FILE).exists() else [read_result(path)]
-
-
 def _metric_of(paths: list[str], kind: str) -> str:
     """The metric of the studies if they agree on one, else that of the kind."""
     folders = [Path(path) for path in paths if (Path(path) / TRIALS_FILE).exists()]
-    metrics = {_read_trials(folder)["metric"] for folder in folders}
+    metrics = {read_trials(folder).metric for folder in folders}
     return metrics.pop() if len(metrics) == 1 else next(iter(METRICS[kind]))
-
-
-def _best_of(groups: list[Group]) -> Result | None:
-    """The run to go on with: of the best configuration the best seed."""
-    return groups[0].best if groups else None
-
-
-def _best_paths(results: list[Result], metric: str) -> list[Path]:
-    """The run to keep of each base."""
-    bases = dict.fromkeys(result.base for result in results)
-    best = [
-        _best_of(group_results([r for r in results if r.base == base], metric)) for base in bases
-    ]
-    return [result.path for result in best if result]
-
-
-def _best_model(folder: Path, encoder: BestEncoder) -> Path:
-    """The model of the best trial of a base in a finished study."""
-    if (folder / TRIALS_FILE).exists():
-        results = [result for result in _read_study(folder) if result.base == encoder.base]
-        for path in _best_paths(results, _read_trials(folder)["metric"]):
-            if not (path / "model.keras").exists():
-                raise UsageError(
-                    path,
-                    "must hold the model of the best trial",
-                    "none: another was the best before",
-                    "Delete that directory and run its study again.",
-                )
-            return path / "model.keras"
-    raise UsageError(
-        folder,
-        f"must hold a finished study with the base {encoder.base}",
-        "none",
-        f"Run the study {encoder.study} first, with the same --runs-dir, or a chain of both.",
-    )
 
 
 def _forget_models(results: list[Result], kept: set[Path]) -> None:
@@ -677,15 +321,7 @@ def _save_figures(folder: Path, figures: dict[str, Any]) -> list[Path]:
 def _write_table(path: Path, groups: list[Group]) -> None:
     text = io.StringIO(newline="")
     write_csv(groups)(text)
-    _write(path, text.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with replace_file(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise UsageError(path, "must be writable", error.strerror, "Free space.") from error
+    write_text(path, text.getvalue())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
 from rich.console import Console
 
 import experiments
+import trials
 from hyperparameters import dump_config, load_config
 from runs import PARTIAL
 from studies import expand, load_stages
@@ -56,7 +57,7 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch):
     trainer = Trainer()
-    monkeypatch.setattr(experiments, "_call", trainer)
+    monkeypatch.setattr(trials, "call", trainer)
     return trainer
 
 
@@ -176,10 +177,10 @@ def test_a_trial_that_breaks_is_a_failed_trial(tmp_path, monkeypatch):
         def main(arguments):
             raise MemoryError("no\nmemory")
 
-    monkeypatch.setattr(experiments.importlib, "import_module", lambda name: Broken)
+    monkeypatch.setattr(trials.importlib, "import_module", lambda name: Broken)
     with (tmp_path / "log.txt").open("w") as file:
-        log = experiments.Log(file)
-        assert experiments._call("autoencoder", [], log) == 2
+        log = trials.Log(file)
+        assert trials.call("autoencoder", [], log) == 2
     assert log.error == "MemoryError: no memory"
 
 
@@ -218,7 +219,7 @@ def test_encoders_of_a_study_that_has_not_run(tmp_path, run, files):
 def test_the_live_table(study, tmp_path):
     """A row for each base: what is done, what failed, the best so far; below, the last line."""
     _, (file,) = load_stages(study())
-    outcomes = [experiments.Outcome(trial) for trial in expand(file, "data", {})]
+    outcomes = [trials.Outcome(trial) for trial in expand(file, "data", {})]
     for outcome, status, value in zip(
         outcomes, ("done", "done", "failed"), (0.2, 0.1, 0), strict=False
     ):
@@ -227,8 +228,8 @@ def test_the_live_table(study, tmp_path):
     console = Console(file=screen, force_terminal=True, color_system=None, width=100)
     with (
         (tmp_path / "log.txt").open("w") as log,
-        experiments.Board(console, file.study, outcomes) as board,
-        board.following(experiments.Log(log)) as followed,
+        trials.Board(console, file.study, outcomes) as board,
+        board.following(trials.Log(log)) as followed,
     ):
         followed.write("epoch 3/10\n")
         console.print(board._draw())
@@ -259,6 +260,12 @@ def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
 def test_compare_refuses_what_is_no_run(tmp_path, capsys):
     assert experiments.main(["compare", str(tmp_path)]) == 2
     assert "must be a complete run, got no config.json in it" in capsys.readouterr().err
+
+
+def test_a_damaged_record_of_a_study(tmp_path, capsys):
+    (tmp_path / "trials.json").write_text('{"metric": "val_mse"}')
+    assert experiments.main(["compare", str(tmp_path)]) == 2
+    assert "must hold a trials.json that can be read" in capsys.readouterr().err
 
 
 def test_flags_have_subcommands(capsys):
@@ -300,6 +307,7 @@ def test_a_chain_from_images_to_the_best_classifier(tmp_path, files, run, monkey
     heads = whole.run / "heads"
     drawn = {path.stem for path in (heads / "plots").iterdir()}
     assert {"comparison", "final_values", "costs", "history", "confusion_matrix"} < drawn
+    assert "macro avg" in whole.out
     encoders = {trial["encoder"] for trial in trials_of(heads)}
     assert len(encoders) == 1 and Path(encoders.pop()).exists()
 

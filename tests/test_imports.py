@@ -14,12 +14,21 @@ LAYERS = [
     {"errors"},
     {"idx", "history", "model_checks"},
     {"dataset", "hyperparameters", "visualization"},
-    {"batches", "checkpoints", "evaluation", "leakage", "model_files", "shapes", "studies", "subsets"},
+    {
+        "batches",
+        "checkpoints",
+        "evaluation",
+        "leakage",
+        "model_files",
+        "shapes",
+        "studies",
+        "subsets",
+    },
     {"callbacks", "comparison", "effects", "layers", "memory"},
     {"model"},
     {"prompts", "runs", "cli"},
     {"sources"},
-    {"label_efficiency", "session"},
+    {"label_efficiency", "session", "trials"},
     {"autoencoder", "classification", "make_configs"},
     {"experiments"},
 ]
@@ -70,7 +79,9 @@ def test_tensorflow_behind_one_module(name):
     assert users == allowed[name]
 
 
-@pytest.mark.parametrize("program", ["autoencoder", "classification", "experiments", "make_configs"])
+@pytest.mark.parametrize(
+    "program", ["autoencoder", "classification", "experiments", "make_configs"]
+)
 def test_help_answers_without_tensorflow(program):
     """--help is printed before the seconds that TensorFlow needs to load."""
     code = (
