@@ -44,6 +44,7 @@ from effects import (
     METHODS,
     NEIGHBOURS,
     PCA,
+    PIXELS,
     SCRATCH,
     Estimate,
     Result,
@@ -273,6 +274,9 @@ class Study:
             for method in self.args.methods
         ]
         missing = [key for key in keys if key not in known]
+        if any(method not in (PIXELS, PCA) for *_, method in missing):
+            with cli.starting_keras():
+                self.autoencoder, _ = load_model(self.args.model)
         exit_code, start = 0, time.perf_counter()
         with cli.StopSignal() as self.stop:
             for number, key in enumerate(missing, 1):
@@ -382,12 +386,13 @@ class Study:
         chosen = self.orders[seed][:size]
         labels = self.data.labels[chosen]
         share = validation_share(count)
-        validation = split_validation(size, share, seed, labels)[1]
+        training, validation = split_validation(size, share, seed, labels)
         steps = 0
         if method in NETWORKS:
-            plan = plan_training(self.config, method, size - len(validation), self.args.steps)
+            plan = plan_training(self.config, method, len(training), self.args.steps)
             plan = plan.model_copy(update={"validation_split": share, "seed": seed})
-            predictions, steps = self._train(plan, chosen, method)
+            predictions, epochs = self._train(plan, chosen, method)
+            steps = epochs * math.ceil(len(training) / plan.batch_size)
         elif method == NEIGHBOURS:
             predictions = self._vote(chosen)
         else:
@@ -406,8 +411,7 @@ class Study:
     def _train(
         self, config: ClassifierConfig, chosen: np.ndarray, method: str
     ) -> tuple[np.ndarray, int]:
-        """Predicted labels of the test images, and the optimizer steps."""
-        autoencoder = self._autoencoder  # starts Keras
+        """Predicted labels of the test images, and the epochs trained."""
         from model import get_classifier, predict, train_classifier
 
         pretrained = method != SCRATCH
@@ -416,7 +420,7 @@ class Study:
             config,
             images.shape[1:],
             len(self.classes),
-            encoder=autoencoder,
+            encoder=self.autoencoder,
             pretrained=pretrained,
         )
         history = train_classifier(
@@ -430,12 +434,8 @@ class Study:
             name=METHODS[method],
             should_stop=self.stop.requested,
         )
-        num_training = len(images) - len(
-            split_validation(len(images), config.validation_split, config.seed, labels)[1]
-        )
-        steps = len(history.epochs) * math.ceil(num_training / config.batch_size)
         probabilities = predict(model, self.test.images, self.scaling)
-        return self.classes[probabilities.argmax(axis=1)], steps
+        return self.classes[probabilities.argmax(axis=1)], len(history.epochs)
 
     def _vote(self, chosen: np.ndarray) -> np.ndarray:
         """Labels of the nearest encodings, nearer ones counting more; nothing is chosen."""
@@ -474,11 +474,6 @@ class Study:
         return components.fit(pixels)
 
     @cached_property
-    def _autoencoder(self) -> Any:
-        with cli.starting_keras():
-            return load_model(self.args.model)[0]
-
-    @cached_property
     def _used(self) -> np.ndarray:
         """int64, ascending: the training images of all subsets."""
         if ALL in self.counts:
@@ -489,9 +484,9 @@ class Study:
     @cached_property
     def _encodings(self) -> tuple[np.ndarray, np.ndarray]:
         """Of the used training images and of the test images, float32 (num_images, size)."""
-        encoder = find_encoder(self._autoencoder, self.args.model)
         from model import predict
 
+        encoder = find_encoder(self.autoencoder, self.args.model)
         training = predict(encoder, self.data.images, self.scaling, self._used)
         test = predict(encoder, self.test.images, self.scaling)
         return training.reshape(len(training), -1), test.reshape(len(test), -1)

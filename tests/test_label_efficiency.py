@@ -298,6 +298,14 @@ def test_a_network_from_scratch(measure, trained_autoencoder, folder):
     assert (row["labels"], row["validation_labels"], row["steps"]) == ("30", "6", "8")
 
 
+def test_a_model_that_cannot_be_loaded_is_said_once(measure, model, tmp_path):
+    """Not once for every training that needs it."""
+    done = measure("--seeds", 2, model=model)
+    assert done.exit_code == 2
+    assert done.err.count("error: ") == 1
+    assert f"error: {model}: must be" in done.err
+
+
 @pytest.mark.slow
 def test_every_method_on_a_trained_autoencoder(measure, trained_autoencoder, folder):
     """All see the same number of labels, and all networks take the same number of steps."""
