@@ -244,6 +244,7 @@ class Run:
         reopened._take(find_interrupted(run))
         reopened._is_worth_keeping = True
         reopened._lock()
+        reopened._remove_temporary()
         return reopened
 
     def _take(self, path: Path) -> None:
@@ -280,6 +281,14 @@ class Run:
             ) from error
         except OSError:
             pass  # a file system without locks
+
+    def _remove_temporary(self) -> None:
+        """Removes what a killed program was writing."""
+        for path in self.path.glob(".*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     @property
     def checkpoint_path(self) -> Path:

@@ -292,6 +292,7 @@ class Session(ABC):
             "input_shape": list(images.shape[1:]),
             "data": self.data.name,
             **self.get_metadata(config),
+            **({"init_from": self.args.init_from} if self.args.init_from else {}),
             "model_info": history.model_info,
             "metrics": history.metrics,
         }
