@@ -15,11 +15,15 @@ import math
 import os
 import re
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
 
 from errors import ModelFileError
 
@@ -34,9 +38,12 @@ MEMBERS = (METADATA_FILE, CONFIG_FILE, WEIGHTS_FILE)
 # The configuration of 1,000 layers takes about 700 kB.
 MAX_JSON_BYTES = 1_000_000
 MAX_LAYERS = 1000
-# Groups, arrays and attributes of an HDF5 file: 1,000 layers need a tenth of it.
-MAX_HDF5_ITEMS = 100_000
-MAX_NAMES = 10_000  # of layers or weights, in one attribute
+# Groups and arrays of an HDF5 file: 1,000 layers and their optimizer need 15,000.
+MAX_HDF5_ITEMS = 20_000
+# What the HDF5 library may take to look through a file; it needs a quarter of a second.
+HDF5_SECONDS = 5  # of computing
+HDF5_BYTES = 2**31
+STRANGE = 3  # exit code
 # Trained weights hardly compress; only archives that somebody packed again are compressed at all.
 MAX_EXPANSION = 10
 
@@ -260,39 +267,84 @@ def _shown(value: Any) -> str:
 # --- Weights --------------------------------------------------------------------------------
 
 
-def check_hdf5(where: object, file: "h5py.File") -> None:
+class _Strange(Exception):
+    """What was found in an HDF5 file that is no model's."""
+
+
+def check_hdf5(where: object, path: Path) -> None:
     """Checks that a file holds plain arrays of numbers, each once and in the file itself.
+
+    In a process of its own: the HDF5 library is C, and a damaged file can send it round in
+    circles, make it take all memory or end it.
 
     Args:
         where: The file, for errors.
-        file: Open for reading; nothing is read but what describes its content.
+        path: Where it is.
 
     Raises:
         ModelFileError: It holds links, compressed or virtual arrays, other types than numbers, or
             promises more than its size.
+        ValueError: It is damaged.
     """
+    child = subprocess.run(
+        [sys.executable, __file__, str(path), str(HDF5_SECONDS)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1"},
+    )
+    found = child.stdout.strip()
+    if child.returncode == STRANGE:
+        _refuse(where, found)
+    if child.returncode:
+        raise ValueError(found or "the HDF5 library does not get through it")
+
+
+def _check_in_child(path: str, seconds: str) -> int:
+    """What `check_hdf5` starts; prints what is wrong and returns the exit code."""
+    import resource
+
+    import h5py
+
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+    with suppress(ValueError):  # a system that knows no such limit, or has a lower one
+        resource.setrlimit(resource.RLIMIT_AS, (HDF5_BYTES, HDF5_BYTES))
+    try:
+        with h5py.File(path, "r") as file:
+            _check_items(file)
+    except _Strange as strange:
+        print(strange)
+        return STRANGE
+    except Exception as error:
+        print(error or type(error).__name__)
+        return 1
+    return 0
+
+
+def _check_items(file: "h5py.File") -> None:
+    """Checks all groups and arrays, following no links, and that they fit into the file."""
     import h5py
 
     groups, seen, num_bytes, num_items = [file], {_address(file)}, 0, 0
     while groups:
         group = groups.pop()
-        num_bytes += _check_attributes(where, group)
+        num_bytes += _check_attributes(group)
         for name in group:
             num_items += 1
             if num_items > MAX_HDF5_ITEMS:
-                _refuse(where, f"more than {MAX_HDF5_ITEMS:,} groups and arrays")
+                raise _Strange(f"more than {MAX_HDF5_ITEMS:,} groups and arrays")
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                _refuse(where, f"the link {_shown(name)} instead of an array")
+                raise _Strange(f"the link {_shown(name)} instead of an array")
             item = group[name]
             if _address(item) in seen:
-                _refuse(where, f"{_shown(name)} under two names")
+                raise _Strange(f"{_shown(name)} under two names")
             seen.add(_address(item))
             if isinstance(item, h5py.Group):
                 groups.append(item)
             else:
-                num_bytes += _check_array(where, name, item) + _check_attributes(where, item)
+                num_bytes += _check_array(name, item) + _check_attributes(item)
     if num_bytes > file.id.get_filesize():
-        _refuse(where, f"arrays of {num_bytes:,} bytes in {file.id.get_filesize():,}")
+        raise _Strange(f"arrays of {num_bytes:,} bytes in {file.id.get_filesize():,}")
 
 
 def _address(item: "h5py.Group | h5py.Dataset") -> int:
@@ -301,36 +353,44 @@ def _address(item: "h5py.Group | h5py.Dataset") -> int:
     return h5py.h5o.get_info(item.id).addr
 
 
-def _check_array(where: object, name: str, array: Any) -> int:
+def _check_array(name: str, array: Any) -> int:
     """Checks what HDF5 says of an array; returns its bytes."""
     import h5py
 
     if not isinstance(array, h5py.Dataset) or array.dtype.kind not in "fiub":
-        _refuse(where, f"{_shown(name)}, which is no array of numbers")
+        raise _Strange(f"{_shown(name)}, which is no array of numbers")
     if array.is_virtual or array.external:
-        _refuse(where, f"the array {_shown(name)} from other files")
+        raise _Strange(f"the array {_shown(name)} from other files")
     if array.chunks:  # only such arrays can be compressed
-        _refuse(where, f"the array {_shown(name)} in pieces or compressed")
+        raise _Strange(f"the array {_shown(name)} in pieces or compressed")
     # Not array.nbytes, which overflows.
     promised = math.prod(array.shape or ()) * array.dtype.itemsize
-    if array.shape is None or array.id.get_storage_size() != promised:
-        stored = array.id.get_storage_size()
-        _refuse(where, f"the array {_shown(name)} of {promised:,} bytes of which {stored:,} exist")
+    stored = array.id.get_storage_size()
+    if array.shape is None or stored != promised:
+        raise _Strange(
+            f"the array {_shown(name)} of {promised:,} bytes of which {stored:,} are there"
+        )
     return promised
 
 
-def _check_attributes(where: object, item: Any) -> int:
-    """Checks what HDF5 says of the attributes; returns their bytes, names apart."""
+def _check_attributes(item: Any) -> int:
+    """Checks and reads the attributes, which can send the library astray; returns their bytes."""
     import h5py
 
     num_bytes = 0
     for count, name in enumerate(item.attrs):
+        if count >= MAX_LAYERS:
+            raise _Strange(f"more than {MAX_LAYERS:,} attributes at once")
         attribute = h5py.h5a.open(item.id, name.encode())
-        size = math.prod(attribute.shape or ())
-        text = h5py.check_string_dtype(attribute.dtype) is not None
-        if not text and attribute.dtype.kind not in "fiub":
-            _refuse(where, f"the attribute {_shown(name)}, which is neither text nor numbers")
-        if count >= MAX_LAYERS or (text and size > MAX_NAMES):
-            _refuse(where, "more attributes than a model has")
-        num_bytes += size * attribute.dtype.itemsize
+        if h5py.check_string_dtype(attribute.dtype) is not None:
+            value = item.attrs[name]
+            texts = [value] if isinstance(value, str | bytes) else np.ravel(value)
+            # The texts lie elsewhere in the file; a thousand names can be one and the same.
+            num_bytes += sum(map(len, texts))
+        elif attribute.dtype.kind not in "fiub":
+            raise _Strange(f"the attribute {_shown(name)}, which is neither text nor numbers")
     return num_bytes
+
+
+if __name__ == "__main__":
+    raise SystemExit(_check_in_child(*sys.argv[1:]))

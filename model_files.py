@@ -185,14 +185,13 @@ def _read_keras_metadata(path: Path) -> dict[str, Any]:
 def _read_h5_metadata(path: Path) -> dict[str, Any]:
     import h5py
 
+    model_checks.check_hdf5(path, path)
     with h5py.File(path, "r") as file:
         _read_h5_config(path, file)
         return json.loads(file.attrs.get(METADATA_KEY, "{}"))
 
 
 def _read_h5_config(where: Path, file: "h5py.File") -> dict[str, Any]:
-    """The configuration in a file whose content is checked as well."""
-    model_checks.check_hdf5(where, file)
     if CONFIG_KEY not in file.attrs:
         raise ValueError("an HDF5 file without a model (weights alone, or other data)")
     return model_checks.parse_config(where, file.attrs[CONFIG_KEY])
@@ -273,15 +272,12 @@ def _checked_copy(path: Path) -> Iterator[Path]:
 
 
 def _unpack(path: Path, folder: Path) -> Path:
-    import h5py
-
     with model_checks.open_archive(path, path) as archive:
         config = model_checks.parse_config(path, archive.read(CONFIG_FILE))
         (folder / CONFIG_FILE).write_text(json.dumps(config))
         with archive.open(WEIGHTS_FILE) as packed, (folder / WEIGHTS_FILE).open("wb") as weights:
             shutil.copyfileobj(packed, weights)
-    with h5py.File(folder / WEIGHTS_FILE, "r") as file:
-        model_checks.check_hdf5(path, file)
+    model_checks.check_hdf5(path, folder / WEIGHTS_FILE)
     return folder
 
 
@@ -296,6 +292,7 @@ def _copy_h5(path: Path, folder: Path) -> Path:
     # Keras goes by the ending, which a downloaded file may have lost.
     copy = folder / "model.h5"
     shutil.copyfile(path, copy)
+    model_checks.check_hdf5(path, copy)
     with h5py.File(copy, "r+") as file:
         config = _read_h5_config(path, file)
         if str(file.attrs.get("keras_version", "")).startswith("2"):

@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 from contextlib import contextmanager
@@ -445,9 +446,14 @@ def two_names(file):
         file[f"copy{number}"] = file[some_array(file)]
 
 
+def many_attributes(file):
+    for number in range(model_checks.MAX_LAYERS + 1):
+        file.attrs[f"x{number}"] = "x"
+
+
 def many_groups(file):
     file.create_group("many")
-    for number in range(600):
+    for number in range(model_checks.MAX_HDF5_ITEMS):
         file["many"].create_group(str(number))
 
 
@@ -461,8 +467,11 @@ WEIGHTS = {
     "virtual": (replacing(virtual), "from other files"),
     "compressed_bomb": (replacing(compressed_bomb), "in pieces or compressed"),
     "filtered_bomb": (replacing(filtered_bomb), "in pieces or compressed"),
-    "promises_terabytes": (replacing(promises((10**6, 10**6))), "of which 0 exist"),
-    "promises_overflow": (replacing(promises((2**62, 2**62))), "of which 0 exist|cannot be read"),
+    "promises_terabytes": (replacing(promises((10**6, 10**6))), "of which 0 are there"),
+    "promises_overflow": (
+        replacing(promises((2**62, 2**62))),
+        "of which 0 are there|cannot be read",
+    ),
     "pickled": (replacing(pickled), "no array of numbers"),
     "objects": (
         replacing(lambda f, n: f.create_dataset(n, data=np.array([f.ref]), dtype=h5py.ref_dtype)),
@@ -470,18 +479,15 @@ WEIGHTS = {
     ),
     "text": (replacing(lambda f, n: f.create_dataset(n, data="code")), "no array of numbers"),
     "type": (replacing(lambda f, n: f.__setitem__(n, np.dtype("f4"))), "no array of numbers"),
-    "empty": (replacing(lambda f, n: f.__setitem__(n, h5py.Empty("f4"))), "exist"),
+    "empty": (replacing(lambda f, n: f.__setitem__(n, h5py.Empty("f4"))), "are there"),
     "cycle": (cycle, "under two names"),
     "two_names": (two_names, "under two names"),
     "attribute": (
         lambda file: file.attrs.create("x", file.ref, dtype=h5py.ref_dtype),
         "neither text nor numbers",
     ),
-    "many_names": (
-        lambda file: file.create_group("x").attrs.create("names", ["y"] * 10_001),
-        "more attributes",
-    ),
-    "many_groups": (many_groups, "more than 500 groups and arrays"),
+    "many_attributes": (many_attributes, "more than 1,000 attributes"),
+    "many_groups": (many_groups, "more than 20,000 groups and arrays"),
 }
 
 
@@ -489,7 +495,6 @@ WEIGHTS = {
 @pytest.mark.parametrize("case", WEIGHTS)
 def test_weights(case, suffix, plain, tmp_path, trap, monkeypatch):
     change, match = WEIGHTS[case]
-    monkeypatch.setattr(model_checks, "MAX_HDF5_ITEMS", 500)
     source, path = plain.with_suffix(suffix), tmp_path / f"m{suffix}"
     changed = tmp_path / "changed.h5"
     if suffix == ".h5":
@@ -504,6 +509,26 @@ def test_weights(case, suffix, plain, tmp_path, trap, monkeypatch):
         members = dict(members_of(source)) | {WEIGHTS_FILE: changed.read_bytes()}
         pack(path, members.items())
     assert_refused(path, match, trap, monkeypatch)
+
+
+def test_one_text_as_a_thousand_names(plain, tmp_path, trap, monkeypatch):
+    """Each name is 16 bytes that say where a text lies; here all say the same place."""
+    path, text = tmp_path / "m.h5", "N" * 1_000_000
+    shutil.copy(plain.with_suffix(".h5"), path)
+    with h5py.File(path, "r+", libver="latest") as file:
+        file.create_group("x").attrs.create("names", [text, *["y"] * 2000])
+    content = path.read_bytes()
+    at = content.index(struct.pack("<I", len(text)))  # the first name, and after it the others
+    place = content[at : at + 16]
+    path.write_bytes(content[:at] + place * 2001 + content[at + 16 * 2001 :])
+    assert_refused(path, "cannot be read|bytes in", trap, monkeypatch)
+
+
+def test_a_file_that_sends_hdf5_round_in_circles(trap, tmp_path, monkeypatch):
+    """Found by the fuzzer: with HDF5 1.14 no exception and no Ctrl-C ends it."""
+    shutil.copy(FIXTURES / "hdf5_endless.h5", tmp_path / "m.h5")
+    monkeypatch.setattr(model_checks, "HDF5_SECONDS", 1)
+    assert_refused(tmp_path / "m.h5", "cannot be read", trap, monkeypatch)
 
 
 # --- What is not refused --------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The fuzzer finds what it looks for, and finds nothing in the readers."""
 
 import itertools
+import random
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import fuzz_inputs
 import pytest
 from fuzz_inputs import fuzz, make_input, read_one
+
+from model_files import read_metadata
 
 
 def explode(path):
@@ -88,4 +91,16 @@ def test_fuzz(record_property):
     summary = re.search(r"([\d,]+) inputs in \d+ s, 0 failures", done.stdout)
     inputs = int(summary[1].replace(",", ""))
     assert inputs > 10_000
+    record_property("inputs", inputs)
+
+
+@pytest.mark.slow
+def test_damaged_hdf5(tmp_path, monkeypatch, record_property):
+    """A few hundred `.h5` files: the HDF5 library may fail, the program may not."""
+    monkeypatch.setattr(fuzz_inputs, "MAX_SECONDS", 30)
+    rng, inputs = random.Random(0), 150
+    for _ in range(inputs):
+        content = fuzz_inputs.mutate_bytes(fuzz_inputs.HDF5_MODEL, rng)
+        _, failure = read_one(tmp_path, "model.h5", content, read_metadata)
+        assert not failure, content.hex()
     record_property("inputs", inputs)
