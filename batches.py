@@ -19,6 +19,8 @@ from hyperparameters import Augmentation
 # Images handed to the device in one execution: enough to hide the overhead of a step, few
 # enough that progress and Ctrl-C answer within about half a second.
 IMAGES_PER_EXECUTION = 1024
+# What is gathered in one go stays in the processor's cache until it is used.
+GATHERED_BYTES = 2**22
 # Batch for everything that needs no gradients; larger ones gained nothing on 2 cores.
 INFERENCE_BATCH_SIZE = 256
 # What is raised when memory runs out.
@@ -67,8 +69,7 @@ class TrainingBatches:
         self.steps = math.ceil(len(indices) / batch_size)
         self.batch_size = min(batch_size, len(indices))
         self._epoch = tf.Variable(0, dtype=tf.int64)
-        # Gathered an execution at a time: Python and tf.data are asked once, not every step.
-        at_once = batch_size * steps_per_execution(batch_size, self.steps)
+        at_once = batch_size * _batches_at_once(images, batch_size, self.steps)
 
         @functools.lru_cache(maxsize=1)
         def get_order(epoch: int) -> np.ndarray:
@@ -159,22 +160,28 @@ def inference_batches(
     """
 
     def load(execution: tf.Tensor) -> tuple:
-        first = execution * IMAGES_PER_EXECUTION
         inputs, *labels = _gather(
-            images, chosen[first : first + IMAGES_PER_EXECUTION], scaling, targets
+            images, chosen[execution * at_once : (execution + 1) * at_once], scaling, targets
         )
         return inputs, *(labels or [inputs])
 
     chosen = tf.constant(indices, tf.int64)
     steps = math.ceil(len(indices) / INFERENCE_BATCH_SIZE)
+    at_once = INFERENCE_BATCH_SIZE * _batches_at_once(images, INFERENCE_BATCH_SIZE, steps)
     return (
-        tf.data.Dataset.range(math.ceil(len(indices) / IMAGES_PER_EXECUTION))
+        tf.data.Dataset.range(math.ceil(len(indices) / at_once))
         .map(load)
         .prefetch(1)
         .rebatch(INFERENCE_BATCH_SIZE)
         .apply(tf.data.experimental.assert_cardinality(steps))
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _batches_at_once(images: np.ndarray, batch_size: int, steps: int) -> int:
+    """How many batches are gathered in one go, so that Python is not asked every step."""
+    fitting = GATHERED_BYTES // (batch_size * math.prod(images.shape[1:]) * 4)
+    return max(1, min(steps, fitting))
 
 
 def _gather(

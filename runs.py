@@ -191,7 +191,7 @@ def find_interrupted(run: str | Path) -> Path:
     partial = final.with_name(final.name + PARTIAL)
     if partial.is_dir():
         return partial
-    if (final / START_FILE).exists():
+    if (final / "metrics.json").exists():
         raise UsageError(
             "--resume",
             "must be an interrupted run",
@@ -264,7 +264,7 @@ class Run:
         if fcntl is None:
             return
         try:
-            self._locked = (self.path / START_FILE).open("r+", encoding="utf-8")
+            self._locked = (self.path / START_FILE).open("r", encoding="utf-8")
         except FileNotFoundError:
             return  # for `read_start` to say
         except OSError as error:

@@ -56,6 +56,22 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert order_of(first, 3) != order_of(other, 3)
 
 
+@pytest.mark.parametrize("step", [0, 1, 4, 6])
+def test_an_epoch_can_be_gone_on_with_at_any_batch(monkeypatch, step):
+    """Order, noise and augmentation are those of the whole epoch, gathered two batches at once."""
+    monkeypatch.setattr("batches.IMAGES_PER_EXECUTION", 16)
+    batches = TrainingBatches(
+        numbered(50), np.arange(50), 8, seed=1, scaling=BYTES, noise=0.1,
+        augmentation=Augmentation(rotation=20),
+    )  # fmt: skip
+    whole = epoch_of(batches, 3)[step:]
+    rest = batches.from_step(step)
+    assert int(rest.cardinality()) == 7 - step
+    for (inputs, targets), (other_inputs, other_targets) in zip(whole, rest, strict=True):
+        np.testing.assert_array_equal(inputs, other_inputs)
+        np.testing.assert_array_equal(targets, other_targets)
+
+
 def test_images_become_float_in_unit_range_and_targets_follow():
     """0 to 255 becomes 0 to 1; labels stay with their images."""
     images = numbered(6) * 51

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from callbacks import KeepBest, ShowProgress, WatchCollapse, learning_rate_at
+from callbacks import AcrossFits, KeepBest, ShowProgress, WatchCollapse, learning_rate_at
 from history import DENSE_ONLY, FULL, History
 
 
@@ -142,6 +142,48 @@ def progress(terminal):
         callback.on_epoch_end(epoch, {"loss": 0.5, "val_loss": 0.25, "other": 1.0})
     callback.on_train_end()
     return output.getvalue()
+
+
+def test_the_bar_goes_on_after_an_interruption():
+    """What was done before counts as done, and not as the speed of this start."""
+    callback = ShowProgress(Console(file=StringIO(), force_terminal=True), "small", ("loss",))
+    callback.set_params({"steps": 3, "epochs": 2, "done": 4})
+    callback.on_train_begin()
+    (task,) = callback._bar.tasks
+    callback.close()
+    assert (task.completed, task.total, task.speed) == (4, 6, None)
+
+
+class Note(keras.callbacks.Callback):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def on_train_begin(self, logs=None):
+        self.told.append("begin")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.told.append(batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.told.append(f"epoch {epoch} of {self.params['epochs']}")
+
+    def on_train_end(self, logs=None):
+        self.told.append("end")
+
+
+def test_callbacks_see_one_training_across_fits(model):
+    """The rest of an epoch and a whole one: batches count from the start of their epoch."""
+    note = Note()
+    model.compile(loss="mse")
+    images = np.zeros((3, 1))
+    fit = {"batch_size": 1, "shuffle": False, "verbose": 0}
+    with AcrossFits([note], model, steps=3, epochs=2, epoch=0, step=2) as across:
+        model.fit(images[2:], images[2:], epochs=1, callbacks=across, **fit)
+        model.fit(images, images, initial_epoch=1, epochs=2, callbacks=across, **fit)
+    assert note.told == ["begin", 2, "epoch 0 of 2", 0, 1, 2, "epoch 1 of 2", "end"]
 
 
 def test_a_line_an_epoch_where_there_is_no_terminal():
