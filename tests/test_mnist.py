@@ -12,7 +12,7 @@ from hyperparameters import load_config, override
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = ROOT / "configuration"
-AUTOENCODERS = sorted(path.stem for path in CONFIGURATION.glob("autoencoder_*.json"))
+AUTOENCODERS = ("autoencoder_small", "autoencoder_medium", "autoencoder_large")
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,7 +47,7 @@ def test_the_two_programs(tmp_path):
 def test_no_shipped_autoencoder_collapses(name):
     """One epoch on 6,000 images; the mean image would score 0.067, an all-black one 0.116.
 
-    `benchmarks/collapse.py` does the same over ten seeds.
+    `benchmarks/collapse.py` does the same over ten seeds, and with every variation.
     """
     import model as models
     from dataset import get_scaling, load_dataset

@@ -557,7 +557,7 @@ callbacks.CHECKPOINT_SECONDS, callbacks.CHECKPOINT_SHARE = 0, 1e9
 program = __import__(sys.argv[1])
 raise SystemExit(program.main(sys.argv[2:]))
 """
-KILLS = int(os.environ.get("KILLS", "6"))
+KILLS = int(os.environ.get("KILLS", "4"))
 EPOCHS_A_KILL = 12
 
 
