@@ -5,7 +5,7 @@ TEST_FLAGS ?=
 RESEARCH_FLAGS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo research test test-slow lint check configs clean
+.PHONY: demo research test test-slow lint check configs bench reliability clean
 
 demo: .venv/installed
 	$(BIN)/python autoencoder.py -d digits -c configuration/autoencoder_small.json \
@@ -31,6 +31,9 @@ check: lint test
 
 configs: .venv/installed
 	$(BIN)/python make_configs.py
+
+reliability: .venv/installed-dev
+	$(BIN)/python tests/reliability.py
 
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)

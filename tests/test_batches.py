@@ -59,7 +59,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 @pytest.mark.parametrize("step", [0, 1, 4, 6])
 def test_an_epoch_can_be_gone_on_with_at_any_batch(monkeypatch, step):
     """Order, noise and augmentation are those of the whole epoch, gathered two batches at once."""
-    monkeypatch.setattr("batches.IMAGES_PER_EXECUTION", 16)
+    monkeypatch.setattr("batches.GATHERED_BYTES", 256)
     batches = TrainingBatches(
         numbered(50), np.arange(50), 8, seed=1, scaling=BYTES, noise=0.1,
         augmentation=Augmentation(rotation=20),
