@@ -210,11 +210,12 @@ def test_patience_is_remembered(tmp_path, images, save_always, kind):
 
 
 def test_a_training_killed_at_its_very_end(tmp_path, images, save_always):
-    """Nothing is left to train, and the best weights come back."""
-    training = Training("autoencoder", images)
+    """Nothing is left to train, and the best weights, of the first epoch, come back."""
+    training = Training("autoencoder", images, optimizer=["sgd", 1e-30])
     path = tmp_path / "checkpoint.npz"
     assert training.kill(path, 12)
     resumed = training.run(Checkpoint(path), callbacks=[KillAt(1)])
+    assert resumed[1].best_epoch == 1
     assert_same(resumed, training.run())
 
 
