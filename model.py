@@ -408,10 +408,12 @@ def train_classifier(
             if history.divergence or (history.epochs and should_stop()):
                 break
             if phase == DENSE_ONLY:
-                trained, inputs, input_scaling = _freeze_encoder(model, config, images, scaling)
+                trained, inputs, input_scaling, dropout = _freeze_encoder(
+                    model, config, images, scaling
+                )
             else:
                 trained = keras.Model(model.inputs, model.outputs, name=phase)
-                inputs, input_scaling = images, scaling
+                inputs, input_scaling, dropout = images, scaling, 0.0
             _fit(
                 trained,
                 history,
@@ -422,6 +424,7 @@ def train_classifier(
                     config.seed,
                     targets=targets,
                     scaling=input_scaling,
+                    dropout=dropout,
                     augmentation=config.augmentation,
                 ),
                 inference_batches(inputs, validation, targets=targets, scaling=input_scaling)
@@ -539,20 +542,26 @@ def _phases(config: ClassifierConfig, pretrained: bool) -> list[tuple[str, int, 
 
 def _freeze_encoder(
     model: keras.Model, config: ClassifierConfig, images: np.ndarray, scaling: Scaling
-) -> tuple[keras.Model, np.ndarray, Scaling | None]:
+) -> tuple[keras.Model, np.ndarray, Scaling | None, float]:
     """What to train, on what, while the encoder is frozen and in inference mode.
 
     Then it is a constant function: its output is computed once, unless the images change every
-    epoch (augmentation) or the output would not fit in `FEATURE_CACHE_BYTES`.
+    epoch (augmentation) or the output would not fit in `FEATURE_CACHE_BYTES`. Dropout of that
+    output is the last value returned: done with the batches, it costs a fraction.
     """
     encoder, head = model.get_layer("encoder"), model.get_layer("fully_connected")
     feature_bytes = len(images) * math.prod(encoder.output_shape[1:]) * 4
     if config.augmentation is None and feature_bytes <= FEATURE_CACHE_BYTES:
         features = predict(encoder, images, scaling)
-        return keras.Model(head.inputs, head.outputs, name=DENSE_ONLY), features, None
+        _, flatten, *hidden = head.layers  # the first is its input
+        dropout = 0.0
+        if isinstance(hidden[0], keras.layers.Dropout):
+            dropout = hidden.pop(0).rate
+        trained = _chain([flatten, *hidden], encoder.output_shape[1:], DENSE_ONLY)
+        return trained, features, None, dropout
     encoder.trainable = False
     frozen = InferenceMode(encoder)(model.inputs[0])
-    return keras.Model(model.inputs, head(frozen), name=DENSE_ONLY), images, scaling
+    return keras.Model(model.inputs, head(frozen), name=DENSE_ONLY), images, scaling, 0.0
 
 
 def _fit(

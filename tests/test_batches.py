@@ -58,11 +58,11 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 @pytest.mark.parametrize("step", [0, 1, 4, 6])
 def test_an_epoch_can_be_gone_on_with_at_any_batch(monkeypatch, step):
-    """Order, noise and augmentation are those of the whole epoch, gathered two batches at once."""
+    """Every random choice is that of the whole epoch, gathered two batches at once."""
     monkeypatch.setattr("batches.GATHERED_BYTES", 256)
     batches = TrainingBatches(
-        numbered(50), np.arange(50), 8, seed=1, scaling=BYTES, noise=0.1,
-        augmentation=Augmentation(rotation=20),
+        numbered(50), np.arange(50), 8, seed=1, targets=np.arange(50, dtype=np.int32),
+        scaling=BYTES, dropout=0.1, noise=0.1, augmentation=Augmentation(rotation=20),
     )  # fmt: skip
     whole = epoch_of(batches, 3)[step:]
     rest = batches.from_step(step)
@@ -94,6 +94,27 @@ def test_noise_is_on_the_input_only():
     np.testing.assert_array_equal(noisy, again)
     ((next_epoch, _),) = epoch_of(batches, 1)
     assert np.any(noisy != next_epoch)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.1])
+def test_dropout(rate):
+    """Each value by itself, anew for every image and epoch, with an unchanged mean."""
+    features = np.random.default_rng(0).uniform(1, 2, (300, 7, 9)).astype(np.float32)
+    targets = np.arange(300, dtype=np.int32)
+    batches = TrainingBatches(features, np.arange(300), 300, 0, targets=targets, dropout=rate)
+    ((inputs, labels),) = epoch_of(batches, 0)
+    kept = inputs != 0
+    np.testing.assert_allclose(inputs[kept], features[labels][kept] / (1 - rate), rtol=1e-6)
+    error = 5 * np.sqrt(rate * (1 - rate) / kept[0].size)  # of the share in one image
+    np.testing.assert_allclose(kept.mean(axis=(1, 2)), 1 - rate, atol=error)
+    np.testing.assert_allclose(
+        kept.mean(axis=0), 1 - rate, atol=5 * np.sqrt(rate * (1 - rate) / 300)
+    )
+    ((again, _),) = epoch_of(batches, 0)
+    np.testing.assert_array_equal(inputs, again)
+    ((other, other_labels),) = epoch_of(batches, 1)
+    changed = (other != 0)[np.argsort(other_labels)] != kept[np.argsort(labels)]
+    assert abs(changed.mean() - 2 * rate * (1 - rate)) < 0.02
 
 
 def test_augmented_image_is_its_own_target():

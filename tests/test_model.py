@@ -296,6 +296,21 @@ class TestClassifier:
         for a, b in zip(cached.get_weights(), slow.get_weights(), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-4)
 
+    def test_dropout_of_cached_features(self, images, labels):
+        """A head that starts with Dropout gets it with its batches, and only while it trains."""
+        info = {**HEAD, "full_train_epochs": 0, "optimizer": ["sgd", 1e-9]}  # weights stay
+        weights, losses = None, []
+        for layers in ([["drop", 0.9]], []):
+            model = self.build(images, {**info, "dense_layers": layers})
+            weights = weights or model.get_weights()
+            model.set_weights(weights)
+            history = models.train_classifier(model, info, images, labels)
+            losses.append((history.column("loss"), history.column("val_loss")))
+        (dropped, val_dropped), (whole, val_whole) = losses
+        np.testing.assert_allclose(val_dropped, val_whole, rtol=1e-4)
+        assert abs(dropped[0] - whole[0]) > 1e-3
+        assert dropped[0] != dropped[1]
+
     def test_mixed_precision(self, images, labels):
         """Both phases; the probabilities stay float32 and sum to 1."""
         info = {**HEAD, "mixed_precision": True}
