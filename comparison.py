@@ -18,9 +18,9 @@ from pydantic import BaseModel, ValidationError
 from errors import DataError, UsageError
 from history import History
 from hyperparameters import shown
+from intervals import estimate
 from studies import BestEncoder, hyperparameters_of, is_larger_better
 
-CONFIDENCE = 0.95
 TRIALS_FILE = "trials.json"  # what a study records of itself
 DONE = "done"
 # Columns of the table beside the metric: key -> heading.
@@ -89,11 +89,8 @@ class Group:
         """The 95 % interval of the mean; None for fewer than two seeds."""
         if len(self.values) < 2:
             return None
-        from scipy.stats import t
-
-        count = len(self.values)
-        half = t.ppf((1 + CONFIDENCE) / 2, count - 1) * self.sd / math.sqrt(count)
-        return self.mean - half, self.mean + half
+        mean, margin, _ = estimate(self.values)
+        return mean - margin, mean + margin
 
     @property
     def best(self) -> Result | None:

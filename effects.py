@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from rich.box import SIMPLE
 from rich.table import Table
 
+from intervals import Estimate, estimate
+
 FROZEN, FINE_TUNED, SCRATCH = "frozen", "fine-tuned", "scratch"
 PIXELS, PCA, NEIGHBOURS = "pixels", "pca", "neighbours"
 METHODS = {
@@ -20,7 +22,6 @@ METHODS = {
     PCA: "logistic regression on PCA",
     NEIGHBOURS: "nearest encodings",
 }
-CONFIDENCE = 0.95
 REFERENCE_LABELS = 100  # what the sentence is about, or the nearest number measured
 
 
@@ -55,25 +56,6 @@ class Result(BaseModel):
         return self.seed, self.per_class, self.method
 
 
-class Estimate(NamedTuple):
-    """A mean over seeds with its 95 % interval, of Student's t distribution.
-
-    Attributes:
-        mean: The mean.
-        margin: Half the interval's width; infinite with one seed.
-        seeds: How many seeds there are.
-    """
-
-    mean: float
-    margin: float
-    seeds: int
-
-    @property
-    def is_measurable(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return abs(self.mean) > self.margin
-
-
 class Effect(NamedTuple):
     """What pretraining changes at one number of labels, as shares in [0, 1].
 
@@ -88,18 +70,6 @@ class Effect(NamedTuple):
     scratch: float
     pretrained: float
     difference: Estimate
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of values, one a seed, with its 95 % interval."""
-    from scipy.stats import t
-
-    count = len(values)
-    if count < 2:
-        return Estimate(float(np.mean(values)), math.inf, count)
-    quantile = t.ppf((1 + CONFIDENCE) / 2, count - 1)
-    margin = quantile * np.std(values, ddof=1) / math.sqrt(count)
-    return Estimate(float(np.mean(values)), float(margin), count)
 
 
 def summarize(results: Sequence[Result]) -> dict[tuple[str, int], Estimate]:

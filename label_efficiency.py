@@ -46,7 +46,6 @@ from effects import (
     PCA,
     PIXELS,
     SCRATCH,
-    Estimate,
     Result,
     conclude,
     get_table,
@@ -55,6 +54,7 @@ from effects import (
 from errors import DataError, UsageError, UserError
 from hyperparameters import MAX_SEED, ClassifierConfig, load_config
 from idx import replace_file
+from intervals import Estimate
 from model_files import find_encoder, load_model
 from runs import FIGURE_DPI, check_runs_dir
 from shapes import format_shape

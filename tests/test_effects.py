@@ -1,17 +1,11 @@
-"""Intervals by hand, and conclusions that are honest in either direction."""
-
-import math
-
-import pytest
+"""Conclusions that are honest in either direction."""
 
 from effects import (
     FINE_TUNED,
     FROZEN,
     SCRATCH,
-    Estimate,
     Result,
     conclude,
-    estimate,
     get_table,
     summarize,
 )
@@ -37,16 +31,6 @@ def results_of(method, errors_by_labels):
 
 def compare(scratch, fine_tuned):
     return conclude(results_of(SCRATCH, scratch) + results_of(FINE_TUNED, fine_tuned))
-
-
-def test_interval_of_three_values():
-    """Student's t with 2 degrees of freedom: 4.3027 × 1 / √3 for a standard deviation of 1."""
-    assert estimate([1.0, 2.0, 3.0]) == pytest.approx(Estimate(2.0, 4.302653 / 3**0.5, 3))
-
-
-def test_one_value_has_no_interval():
-    assert estimate([0.5]) == (0.5, math.inf, 1)
-    assert not estimate([0.5]).is_measurable
 
 
 def test_a_count_that_is_all_labels_counts_once():

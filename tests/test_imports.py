@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # layer is not one of programs.
 LAYERS = [
     {"errors"},
-    {"idx", "history", "model_checks"},
+    {"features", "idx", "history", "intervals", "model_checks"},
     {"dataset", "hyperparameters", "visualization"},
     {
         "batches",
