@@ -238,6 +238,24 @@ def best_model(folder: Path, encoder: BestEncoder) -> Path:
     Raises:
         UsageError: The study has not run, or has not kept that model.
     """
+def get_finalists(folder: Path, count: int) -> set[tuple[str, str]]:
+    """The configurations that go on after a screening.
+
+    Args:
+        folder: Of the screening, a study.
+        count: How many of each base; fewer where fewer have a finite value.
+
+    Returns:
+        Names of bases and of their configurations.
+    """
+    results, metric = read_study(folder), read_trials(folder).metric
+    finalists = set()
+    for base in {result.base for result in results}:
+        groups = group_results([result for result in results if result.base == base], metric)
+        finalists |= {(base, group.name) for group in groups[:count] if group.values}
+    return finalists
+
+
     if (folder / TRIALS_FILE).exists():
         results = [result for result in read_study(folder) if result.base == encoder.base]
         for path in best_paths(results, read_trials(folder).metric):
@@ -245,8 +263,8 @@ def best_model(folder: Path, encoder: BestEncoder) -> Path:
                 raise UsageError(
                     path,
                     "must hold the model of the best trial",
-                    "none: another was the best before",
-                    "Delete that directory and run its study again.",
+                    "none",
+                    "Run its study again, which trains that one again.",
                 )
             return path / "model.keras"
     raise UsageError(

@@ -24,6 +24,7 @@ from comparison import (
     Result,
     best_of,
     best_paths,
+    get_finalists,
     group_results,
     influences,
     read_runs,
@@ -33,16 +34,17 @@ from comparison import (
     verdict,
     write_csv,
 )
-from dataset import NAMED_DATASETS, Scaling, encode_labels, load_dataset
+from dataset import NAMED_DATASETS, Scaling, check_dataset, encode_labels, load_dataset
 from errors import UsageError
 from hyperparameters import MAX_EPOCHS, MAX_SEED
 from idx import replace_file
 from model_files import read_metadata
-from runs import FIGURE_DPI, check_runs_dir
+from runs import FIGURE_DPI, check_runs_dir, locked
 from studies import METRICS, Data, Study, StudyFile, expand, load_stages
 from trials import Stage, write_text
 
 
+from workload import estimate_study, format_duration
 def build_parser() -> cli.Parser:
     """The command line of this program."""
     parser = cli.Parser(prog="experiments.py", description=__doc__)
@@ -134,20 +136,44 @@ def _run_stages(args: argparse.Namespace) -> int:
     name, files = load_stages(args.study)
     files = [StudyFile(file.path, _override(file.study, args)) for file in files]
     for file in files:
-        expand(file, None, {}, args.epochs)  # what is wrong in the last is said before the first
+        expand(file, None, {})  # what is wrong in the last is said before the first
     folder = check_runs_dir(args.runs_dir)
     if len(files) > 1 or name != files[0].study.name:
         folder = check_runs_dir(folder / name)
     exit_code = 0
     for file in files:
-        stage = Stage(file, folder / file.study.name, args)
-        exit_code = max(exit_code, stage.run())
+        exit_code = max(exit_code, _run_rounds(file, folder, args))
         if exit_code > 128:
             break
-        _conclude(stage.study, stage.folder, args)
     return exit_code
 
 
+def _say_time(name: str, files: list[StudyFile]) -> None:
+    """Says what to expect; a study that goes on needs less."""
+    seconds = 0.0
+    for file in files:
+        count, shape = check_dataset(file.study.data.dataset, file.study.data.labels)
+        seconds += estimate_study(file, shape, count, files)
+    cli.ERR.print(f"{name}: about {format_duration(seconds)} from its beginning, on 2 cores")
+
+
+def _run_rounds(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
+    """Screens the configurations of a study if it says so, and trains those that go on."""
+    exit_code, finalists = 0, None
+    for part in file.rounds:
+        stage_folder = check_runs_dir(folder / part.study.name)
+        with locked(stage_folder):
+            stage = Stage(part, stage_folder, args, finalists)
+            exit_code = max(exit_code, stage.run())
+            if exit_code > 128:
+                break
+            _conclude(stage.study, stage.folder, args)
+        if file.study.screening:
+            finalists = get_finalists(stage.folder, file.study.screening.finalists)
+    return exit_code
+
+
+    _say_time(name, files)
 def _override(study: Study, args: argparse.Namespace) -> Study:
     """The study with the flags' values in place of its own."""
     if args.labels and not args.dataset:
@@ -157,8 +183,12 @@ def _override(study: Study, args: argparse.Namespace) -> Study:
         data = Data(dataset=args.dataset, labels=args.labels, limit=data.limit)
     if args.limit:
         data = data.model_copy(update={"limit": args.limit})
-    seeds = study.seeds if args.seed is None else [args.seed]
-    return study.model_copy(update={"data": data, "seeds": seeds})
+    changes: dict[str, Any] = {"data": data}
+    if args.seed is not None:
+        changes["seeds"] = [args.seed]
+    if args.epochs:
+        changes["epochs"] = args.epochs
+    return study.model_copy(update=changes)
 
 
 def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:

@@ -14,7 +14,8 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -80,6 +81,42 @@ def check_run_dir(directory: str | Path) -> Path:
             "another directory.",
         )
     return path
+
+
+@contextmanager
+def locked(directory: Path, file: Path | None = None) -> Iterator[None]:
+    """Keeps other programs away from a directory; the system ends this with the process.
+
+    Args:
+        directory: What the error names.
+        file: What is locked; without it the directory itself.
+
+    Raises:
+        UsageError: Another program has locked it.
+        OSError: It cannot be opened.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(file or directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            _lock(descriptor, directory)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(
+            directory,
+            "must not be in use",
+            "another program that is going on with it",
+            "Wait for that one, or stop it.",
+        ) from error
 
 
 class _Strict(BaseModel):
@@ -252,7 +289,7 @@ class Run:
         self.final_path = path.with_name(path.name.removesuffix(PARTIAL))
         self.interrupted = False
         self._is_worth_keeping = False
-        self._locked: TextIO | None = None
+        self._locks = ExitStack()
 
     def begin(self, start: Start) -> None:
         """Writes `run.json`, which lets others resume the run when this program has ended."""
@@ -260,27 +297,13 @@ class Run:
         self._lock()
 
     def _lock(self) -> None:
-        """Keeps other programs away; the system ends this with the process, however it ends."""
-        if fcntl is None:
-            return
+        """Keeps other programs away until this one is done with the run."""
         try:
-            self._locked = (self.path / START_FILE).open("r", encoding="utf-8")
+            self._locks.enter_context(locked(self.path, self.path / START_FILE))
         except FileNotFoundError:
             return  # for `read_start` to say
         except OSError as error:
             raise self._cannot_write(START_FILE, error) from error
-        try:
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._locked.close()
-            raise UsageError(
-                self.path,
-                "must not be in use",
-                "another program that is going on with it",
-                "Wait for that one, or stop it.",
-            ) from error
-        except OSError:
-            pass  # a file system without locks
 
     def _remove_temporary(self) -> None:
         """Removes what a killed program was writing."""
@@ -311,8 +334,7 @@ class Run:
             self.finish()
         elif not self.can_resume:
             self.discard()
-        if self._locked:
-            self._locked.close()
+        self._locks.close()
 
     def write(self, name: str, content: str | Callable[[TextIO], None]) -> None:
         """Writes one text file.
@@ -396,15 +418,15 @@ def _make_new_directory(folder: Path, name: str) -> Path:
 
 
 def describe_environment(
-    command: str, datasets: dict[str, Dataset], device: str, seed: int
+    command: str, datasets: dict[str, Dataset], device: str | None, seed: int | None
 ) -> dict[str, Any]:
     """What is needed to repeat a run, as written to `environment.json`.
 
     Args:
         command: The command line, quoted for a shell.
         datasets: The data by their role, e.g. `{"training": …, "test": …}`.
-        device: What TensorFlow computes on.
-        seed: The seed of everything random.
+        device: What TensorFlow computes on; None where each result may have its own.
+        seed: The seed of everything random; None for several.
     """
     return {
         "command": command,

@@ -11,7 +11,8 @@ autoencoders before them::
       "bases": [{"configuration": "../autoencoder_small.json"}],
       "vary": {"search": {"learning_rate": {"low": 0.0001, "high": 0.01, "scale": "log"}}},
       "metric": "val_mse",
-      "seeds": 3
+      "seeds": 3,
+      "screening": {"epochs": 2, "finalists": 3}
     }
 
 All problems of a file are reported together, as in `hyperparameters`.
@@ -39,6 +40,7 @@ from pydantic_core import ErrorDetails
 
 from errors import ConfigurationError, UserError
 from hyperparameters import (
+    MAX_EPOCHS,
     MAX_SEED,
     Config,
     did_you_mean,
@@ -107,6 +109,29 @@ class Vary(_Strict):
         return self
 
 
+class Screening(_Strict):
+    """A first round of fewer images or epochs, after which only the best are trained in full.
+
+    One step of successive halving: Jamieson and Talwalkar 2016, "Non-stochastic best arm
+    identification and hyperparameter optimization", arXiv:1502.07943.
+
+    Attributes:
+        finalists: How many configurations of each base go on, with all seeds.
+        limit: The images of the first round; None: all.
+        epochs: The epochs of the first round, for a classifier of each phase; None: all.
+    """
+
+    finalists: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+    limit: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None = None
+
+    @model_validator(mode="after")
+    def _check_cheaper(self) -> "Screening":
+        if self.limit is None and self.epochs is None:
+            raise ValueError('must have "limit" or "epochs"')
+        return self
+
+
 class BestEncoder(_Strict):
     """The best autoencoder of a base in another study, which has run in the same folder."""
 
@@ -163,6 +188,8 @@ class Study(_Strict):
         vary: What to change in each; None: nothing.
         metric: The value on validation images that decides.
         seeds: Every configuration is trained with each of them.
+        epochs: Instead of every configuration's; of a classifier for each phase.
+        screening: What comes first; its trials have the first seed alone.
     """
 
     name: Name
@@ -174,6 +201,8 @@ class Study(_Strict):
     seeds: Annotated[
         list[Seed], Field(min_length=1, max_length=MAX_TRIALS), BeforeValidator(_count_seeds)
     ] = [0]
+    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None = None
+    screening: Screening | None = None
 
     @model_validator(mode="after")
     def _check_metric(self) -> "Study":
@@ -238,6 +267,26 @@ class StudyFile:
         """A path as it is meant in the file."""
         return self.path.parent / path
 
+    @property
+    def rounds(self) -> list["StudyFile"]:
+        """The study, and before it the screening as a study of its own, if there is one."""
+        screening = self.study.screening
+        if screening is None:
+            return [self]
+        data = self.study.data
+        changes = {
+            "name": f"{self.study.name}-screening",
+            "data": data.model_copy(update={"limit": _least(data.limit, screening.limit)}),
+            "epochs": _least(self.study.epochs, screening.epochs),
+            "seeds": self.study.seeds[:1],
+            "screening": None,
+        }
+        return [StudyFile(self.path, self.study.model_copy(update=changes)), self]
+
+
+def _least(*values: int | None) -> int | None:
+    return min((value for value in values if value is not None), default=None)
+
 
 def load_stages(path: str | Path) -> tuple[str, list[StudyFile]]:
     """Reads a study, or a chain and all of its studies.
@@ -258,12 +307,15 @@ def load_stages(path: str | Path) -> tuple[str, list[StudyFile]]:
         for n, stage in enumerate(stages)
         if isinstance(stage.study, Chain)
     ]
-    names = [stage.study.name for stage in stages]
-    problems += [
-        UserError(f"{path}: stages[{n}]", "must have a name of its own", shown(name), "Rename it.")
-        for n, name in enumerate(names)
-        if name in names[:n]
-    ]
+    if not problems:
+        names = [(n, part.study.name) for n, stage in enumerate(stages) for part in stage.rounds]
+        problems = [
+            UserError(
+                f"{path}: stages[{n}]", "must have a name of its own", shown(name), "Rename it."
+            )
+            for place, (n, name) in enumerate(names)
+            if name in [name for _, name in names[:place]]
+        ]
     if problems:
         raise ConfigurationError(problems)
     return loaded.name, stages
@@ -304,7 +356,14 @@ def _describe(path: Path, schema: type[BaseModel], error: ErrorDetails) -> UserE
 
 def _schema_at(schema: type[BaseModel], parents: Iterable[str | int]) -> type[BaseModel]:
     """The model that a location leads to."""
-    parts = {"data": Data, "vary": Vary, "bases": Base, "encoder": BestEncoder, "search": Range}
+    parts = {
+        "data": Data,
+        "vary": Vary,
+        "bases": Base,
+        "encoder": BestEncoder,
+        "search": Range,
+        "screening": Screening,
+    }
     for part in parents:
         schema = parts.get(part, schema)
     return schema
@@ -317,15 +376,13 @@ def expand(
     file: StudyFile,
     data: Any,
     models: dict[str, tuple[str | None, str | None]],
-    epochs: int | None = None,
 ) -> list[Trial]:
-    """All trials of a study, in the order in which they run.
+    """All trials of a study, in the order in which they run: those on the same encoder together.
 
     Args:
         file: The study.
         data: What tells its data from others, as JSON.
         models: Label of a base -> path of the model its encoder comes from, and its SHA-256.
-        epochs: Instead of every configuration's.
 
     Raises:
         ConfigurationError: A configuration is wrong, or a varied value is not allowed.
@@ -337,7 +394,7 @@ def expand(
         model, model_digest = models.get(base.label, (None, None))
         for label, config in _configurations(file, base, problems):
             for seed in study.seeds:
-                seeded = override(config, seed=seed, epochs=epochs)
+                seeded = override(config, seed=seed, epochs=study.epochs)
                 content = [base.label, seeded.model_dump(mode="json"), data, model_digest]
                 digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
                 trial = Trial(base.label, label, seeded, model, digest)
@@ -346,7 +403,8 @@ def expand(
         problems = [UserError(file.path, f"must have at most {MAX_TRIALS} trials", len(trials))]
     if problems:
         raise ConfigurationError(problems)
-    return list(trials.values())
+    encoders = list(dict.fromkeys(trial.model for trial in trials.values()))
+    return sorted(trials.values(), key=lambda trial: encoders.index(trial.model))
 
 
 def _configurations(

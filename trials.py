@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +24,19 @@ from rich.live import Live
 from rich.table import Table
 
 import cli
-from comparison import DONE, TRIALS_FILE, best_model, read_result
-from dataset import NAMED_DATASETS, get_record, load_dataset
+import features
+from comparison import DONE, TRIALS_FILE, best_model, best_paths, read_result, read_study
+from dataset import NAMED_DATASETS, check_dataset, get_record, load_dataset
 from errors import UsageError, UserError
 from hyperparameters import dump_config
 from idx import replace_file
 from model_files import read_metadata
 from runs import PARTIAL, START_FILE, check_runs_dir
 from studies import Base, Study, StudyFile, Trial, expand
+from workload import estimate_training, format_duration, get_encoder_layers
 
 PROGRAMS = {"autoencoder": "autoencoder", "classifier": "classification"}
-FAILED, WAITING = "failed", "waiting"
+FAILED, STOPPED, WAITING = "failed", "stopped", "waiting"
 
 
 @dataclass
@@ -43,15 +45,19 @@ class Outcome:
 
     Attributes:
         trial: What was to be trained.
-        status: `DONE`, `FAILED` or `WAITING`.
-        reason: Why it failed, in a line.
+        status: `DONE`, `FAILED`, `STOPPED` (early, because others were better) or `WAITING`.
+        reason: Why it failed or was stopped, in a line.
         value: The study's metric; NaN until it is done.
+        expected_seconds: What it should take on 2 cores.
+        seconds: What it took; 0 until it is done.
     """
 
     trial: Trial
     status: str = WAITING
     reason: str = ""
     value: float = math.nan
+    expected_seconds: float = 0.0
+    seconds: float = 0.0
 
 
 class Stage:
@@ -61,19 +67,51 @@ class Stage:
         file: The study.
         folder: Where its trials are recorded.
         args: The flags.
+        finalists: Names of the bases and configurations that have come through a screening; all
+            without one.
     """
 
-    def __init__(self, file: StudyFile, folder: Path, args: argparse.Namespace):
+    def __init__(
+        self,
+        file: StudyFile,
+        folder: Path,
+        args: argparse.Namespace,
+        finalists: set[tuple[str, str]] | None = None,
+    ):
         self.study = file.study
         self.folder = folder
         self.args = args
-        models = {base.label: self._find_model(file, base) for base in self.study.bases}
-        self.outcomes = [
-            Outcome(trial) for trial in expand(file, self._identify_data(), models, args.epochs)
-        ]
-        for outcome in self.outcomes:
-            if (folder / outcome.trial.id).exists():
+        self._file = file
+        self._data = self._identify_data()
+        self._models = {base.label: self._find_model(file, base) for base in self.study.bases}
+        self.outcomes: list[Outcome] = []
+        self._add(
+            trial
+            for trial in self._expand()
+            if finalists is None or (trial.base, trial.configuration) in finalists
+        )
+
+    def _expand(self) -> list[Trial]:
+        """What there is to train."""
+        return expand(self._file, self._data, self._models)
+
+    def _add(self, trials: Iterable[Trial]) -> list[Outcome]:
+        """Takes up trials, with the results of those that are recorded already."""
+        added = [Outcome(trial, expected_seconds=self._estimate(trial)) for trial in trials]
+        for outcome in added:
+            if (self.folder / outcome.trial.id).exists():
                 self._judge(outcome)
+        self.outcomes += added
+        return added
+
+    def _open_board(self) -> "Board":
+        return Board(cli.ERR, self.study, self.outcomes)
+
+    def _estimate(self, trial: Trial) -> float:
+        num_images, shape = check_dataset(self.study.data.dataset, self.study.data.labels)
+        used = min(num_images, self.study.data.limit or num_images)
+        layers = get_encoder_layers(trial.model) if trial.model else None
+        return estimate_training(trial.config, shape, used, layers)
 
     def _identify_data(self) -> list[Any]:
         """What tells the data from others: its files' SHA-256 and the limit."""
@@ -101,26 +139,52 @@ class Stage:
         for name in ("logs", "configuration"):
             check_runs_dir(self.folder / name)
         self._write_trials()
-        with Board(cli.ERR, self.study, self.outcomes) as board:
-            for outcome in [o for o in self.outcomes if o.status == WAITING]:
-                exit_code = self._run_trial(outcome, board)
-                self._write_trials()
-                if exit_code > 128:
-                    return exit_code
-                board.show(outcome)
+        with features.sharing(), self._open_board() as board:
+            exit_code = self._train_waiting(board)
+            while exit_code <= 128 and self._has_lost_models():
+                exit_code = self._train_waiting(board)
+        if exit_code > 128:
+            return exit_code
         failed = [outcome for outcome in self.outcomes if outcome.status == FAILED]
         for outcome in failed:
             cli.ERR.print(f"failed: {outcome.trial.id}: {outcome.reason}")
         return cli.EXIT_USER_ERROR if failed else 0
+
+    def _train_waiting(self, board: "Board") -> int:
+        """Trains one trial after another; returns the exit code of the last one."""
+        exit_code = 0
+        for outcome in [o for o in self.outcomes if o.status == WAITING]:
+            exit_code = self._run_trial(outcome, board)
+            self._write_trials()
+            if exit_code > 128:
+                break
+            board.show(outcome)
+        return exit_code
+
+    def _has_lost_models(self) -> bool:
+        """Makes trials wait again that are now the best of their base, but have lost their models.
+
+        Those of other trials are deleted, and with more seeds another trial may be the best. The
+        same seed gives the same weights again.
+        """
+        best = best_paths(read_study(self.folder), self.study.metric)
+        lost = {path for path in best if not (path / "model.keras").exists()}
+        for outcome in self.outcomes:
+            path = self.folder / outcome.trial.id
+            if path in lost:
+                shutil.rmtree(path)
+                outcome.status, outcome.seconds = WAITING, 0.0
+        return bool(lost)
 
     def _run_trial(self, outcome: Outcome, board: "Board") -> int:
         """Trains one trial or goes on with it; returns the exit code of its program."""
         log_path = self.folder / "logs" / f"{outcome.trial.id}.txt"
         with (
             log_path.open("a", encoding="utf-8", errors="backslashreplace") as file,
-            board.following(Log(file)) as log,
+            board.following(outcome, Log(file)) as log,
         ):
-            exit_code = call(PROGRAMS[self.study.kind], self._arguments(outcome.trial), log)
+            arguments = get_arguments(self.study, self.folder, outcome.trial)
+            exit_code = call(PROGRAMS[self.study.kind], arguments, log)
         if exit_code <= 128:
             self._judge(outcome, log.error)
         return exit_code
@@ -138,36 +202,14 @@ class Stage:
             outcome.reason = str(error)
             return
         outcome.value = history.metrics.get(self.study.metric, math.nan)
+        # More than was measured now, where an interrupted trial has gone on.
+        outcome.seconds = max(outcome.seconds, history.metrics["seconds"])
         if history.divergence:
             outcome.reason = str(history.divergence)
         elif not math.isfinite(outcome.value):
             outcome.reason = f"its record has no {self.study.metric}"
         else:
             outcome.status = DONE
-
-    def _arguments(self, trial: Trial) -> list[str]:
-        """The command line of a trial: that of an ordinary run, or of going on with one."""
-        path = self.folder / trial.id
-        partial = path.with_name(path.name + PARTIAL)
-        if (partial / START_FILE).exists():
-            return ["--resume", str(path), "--no-plots"]
-        shutil.rmtree(partial, ignore_errors=True)  # killed before it had begun
-        config = self.folder / "configuration" / f"{trial.id}.json"
-        write_text(config, dump_config(trial.config))
-        data = self.study.data
-        flags = {
-            "-d": data.dataset,
-            "-dl": data.labels,
-            "-t": data.test if self.study.kind == "classifier" else None,
-            "-tl": data.test_labels if self.study.kind == "classifier" else None,
-            "--limit": data.limit,
-            "-model": trial.model,
-            "-c": config,
-            "--name": trial.configuration,
-            "--run-dir": path,
-        }
-        given = [str(part) for item in flags.items() if item[1] is not None for part in item]
-        return [*given, "--no-plots"]
 
     def _write_trials(self) -> None:
         """Writes `trials.json`: what there is to train, and what became of it."""
@@ -193,11 +235,42 @@ class Stage:
         write_text(self.folder / TRIALS_FILE, json.dumps(document, indent=2) + "\n")
 
 
-def call(program: str, arguments: list[str], log: "Log") -> int:
+def get_arguments(study: Study, folder: Path, trial: Trial) -> list[str]:
+    """The command line of a trial: that of an ordinary run, or of going on with one.
+
+    Args:
+        study: The study.
+        folder: Where its trials are recorded.
+        trial: One of them.
+    """
+    path = folder / trial.id
+    partial = path.with_name(path.name + PARTIAL)
+    if (partial / START_FILE).exists():
+        return ["--resume", str(path), "--no-plots"]
+    shutil.rmtree(partial, ignore_errors=True)  # killed before it had begun
+    config = folder / "configuration" / f"{trial.id}.json"
+    write_text(config, dump_config(trial.config))
+    data = study.data
+    flags = {
+        "-d": data.dataset,
+        "-dl": data.labels,
+        "-t": data.test if study.kind == "classifier" else None,
+        "-tl": data.test_labels if study.kind == "classifier" else None,
+        "--limit": data.limit,
+        "-model": trial.model,
+        "-c": config,
+        "--name": trial.configuration,
+        "--run-dir": path,
+    }
+    given = [str(part) for item in flags.items() if item[1] is not None for part in item]
+    return [*given, "--no-plots"]
+
+
+def call(program: str, arguments: list[str], log: "Log", **hooks: Any) -> int:
     """Runs a program in this process with its output in `log`; returns its exit code."""
     try:
         with redirect_stdout(log), redirect_stderr(log):
-            return importlib.import_module(program).main(arguments)
+            return importlib.import_module(program).main(arguments, **hooks)
     except Exception as error:  # a trial that breaks must not end the study
         message = " ".join(f"{type(error).__name__}: {error}".split())
         log.write(f"error: {message[:200]}\n")
@@ -237,17 +310,29 @@ class Board:
         console: Standard error.
         study: What runs.
         outcomes: Its trials, which change as it goes on.
+        total: How many trials there will be; those there are without it.
+        parallel: How many of them are trained at the same time.
     """
 
-    def __init__(self, console: Console, study: Study, outcomes: list[Outcome]):
+    def __init__(
+        self,
+        console: Console,
+        study: Study,
+        outcomes: list[Outcome],
+        total: int | None = None,
+        parallel: int = 1,
+    ):
         # A console of its own: the other's output goes to a log while a trial runs.
         self._console = Console(
             file=console.file, highlight=False, soft_wrap=True, markup=False, emoji=False
         )
         self._study = study
         self._outcomes = outcomes
+        self._total = total or len(outcomes)
+        self._parallel = parallel
+        self._note = ""
         self._log: Log | None = None
-        self._trained_seconds: list[float] = []
+        self._start = 0.0  # of the trial that runs
         self._live = Live(
             get_renderable=self._draw,
             console=self._console,
@@ -266,14 +351,18 @@ class Board:
         self._live.stop()
 
     @contextmanager
-    def following(self, log: Log) -> Iterator[Log]:
+    def following(self, outcome: Outcome, log: Log) -> Iterator[Log]:
         """Shows the last line of a trial's output while it trains, and takes its time."""
-        self._log, start = log, time.monotonic()
+        self._log, self._start = log, time.monotonic()
         try:
             yield log
         finally:
             self._log = None
-            self._trained_seconds.append(time.monotonic() - start)
+            outcome.seconds = time.monotonic() - self._start
+
+    def note(self, text: str) -> None:
+        """Shows a line below the live table, until the next one."""
+        self._note = text
 
     def show(self, outcome: Outcome) -> None:
         """Says what became of a trial where there is no live table."""
@@ -282,7 +371,7 @@ class Board:
         place = self._outcomes.index(outcome) + 1
         said = outcome.reason or f"{self._study.metric} {outcome.value:.4g}"
         self._console.print(
-            f"[{place}/{len(self._outcomes)}] {outcome.trial.id}: {outcome.status}, {said}; "
+            f"[{place}/{self._total}] {outcome.trial.id}: {outcome.status}, {said}; "
             f"best so far {self._best(self._outcomes)}; {self._time_left()}"
         )
 
@@ -295,32 +384,52 @@ class Board:
         return f"{best.value:.4g} ({best.trial.configuration})"
 
     def _time_left(self) -> str:
-        waiting = sum(outcome.status == WAITING for outcome in self._outcomes)
-        if not waiting:
+        waiting = [outcome for outcome in self._outcomes if outcome.status == WAITING]
+        unknown = self._total - len(self._outcomes)
+        if not waiting and not unknown:
             return "finished"
-        if not self._trained_seconds:
-            return "time left unknown"
-        mean = sum(self._trained_seconds) / len(self._trained_seconds)
-        minutes, seconds = divmod(round(mean * waiting), 60)
-        return f"about {minutes} min {seconds} s left"
+        left = sum(o.expected_seconds * self._get_slowness(o.trial.base) for o in waiting)
+        left = (left + unknown * self._mean_seconds()) / self._parallel
+        if self._log:
+            left -= time.monotonic() - self._start
+        return f"about {format_duration(max(left, 0))} left"
+
+    def _mean_seconds(self) -> float:
+        """What a trial of which nothing is known should take."""
+        known = [o.expected_seconds * self._get_slowness(o.trial.base) for o in self._outcomes]
+        return sum(known) / len(known) if known else 0.0
+
+    def _get_slowness(self, base: str) -> float:
+        """How many times the expected seconds trials have taken, those of the base if any."""
+        done = [outcome for outcome in self._outcomes if outcome.status == DONE]
+        known = [outcome for outcome in done if outcome.trial.base == base] or done
+        expected = sum(outcome.expected_seconds for outcome in known)
+        return sum(outcome.seconds for outcome in known) / expected if expected else 1.0
 
     def _draw(self) -> Table:
         """A row for each base, so that the table fits below the prompt whatever it varies."""
         counts = Counter(outcome.status for outcome in self._outcomes)
         table = Table(
-            title=f"{self._study.name}: {counts[DONE]} of {len(self._outcomes)} trials done, "
+            title=f"{self._study.name}: {counts[DONE]} of {self._total} trials done, "
             f"{self._time_left()}",
             title_justify="left",
-            caption=self._log.last_line[: self._console.width] if self._log else "",
+            caption=(self._log.last_line if self._log else self._note)[: self._console.width],
             caption_justify="left",
         )
-        for heading in ("base", "done", "failed", f"best {self._study.metric} so far"):
+        stopped = [STOPPED] if counts[STOPPED] else []
+        for heading in ("base", "done", "failed", *stopped, f"best {self._study.metric} so far"):
             table.add_column(heading)
         for base in dict.fromkeys(outcome.trial.base for outcome in self._outcomes):
             members = [outcome for outcome in self._outcomes if outcome.trial.base == base]
             status = Counter(outcome.status for outcome in members)
             done = f"{status[DONE]}/{len(members)}"
-            table.add_row(base, done, str(status[FAILED]), self._best(members))
+            table.add_row(
+                base,
+                done,
+                str(status[FAILED]),
+                *(str(status[name]) for name in stopped),
+                self._best(members),
+            )
         return table
 
 

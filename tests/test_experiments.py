@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from rich.console import Console
 import experiments
 import trials
 from hyperparameters import dump_config, load_config
-from runs import PARTIAL
+from runs import PARTIAL, locked
 from studies import expand, load_stages
 
 VOLATILE = ("seconds", "images_per_second")
@@ -27,6 +30,7 @@ class Trainer:
     def __init__(self):
         self.calls = []
         self.stop_at = self.fail_at = None
+        self.values = {}  # by learning rate and seed, where they differ from that
 
     def __call__(self, program, arguments, log):
         self.calls.append(arguments)
@@ -45,7 +49,8 @@ class Trainer:
                 log.write("error: the disk must have room, got none.\n")
                 return 2
         config = json.loads((partial / "config.json").read_text())
-        value = config["optimizer"][1] + config["seed"] / 1000
+        rate, seed = config["optimizer"][1], config["seed"]
+        value = self.values.get((rate, seed), rate + seed / 1000)
         metrics = {"val_mse": value, "best_epoch": 1, "seconds": 1.0, "parameters": 9}
         (partial / "metrics.json").write_text(json.dumps(metrics))
         (partial / "history.csv").write_text(f"epoch,phase,loss,val_mse\n1,full,{value},{value}\n")
@@ -127,6 +132,65 @@ def test_only_the_best_model_of_a_base_stays(study, run, trainer):
     assert len(kept) == 1 and kept[0].startswith("base-learning_rate=0.01-seed0")
     done = run(study(), "--keep", "all", runs="all")
     assert len([*done.run.glob("*/model.keras")]) == 6
+
+
+def test_the_best_trial_is_trained_again_where_its_model_was_deleted(study, run, trainer):
+    """With more seeds another configuration may be the best."""
+    done = run(study(seeds=1))
+    (kept,) = done.run.glob("*/model.keras")
+    assert kept.parent.name.startswith("base-learning_rate=0.01-seed0")
+    trainer.calls.clear()
+    trainer.values = {(0.01, 1): 0.9}
+    assert run(study(seeds=2)).exit_code == 0
+    (kept,) = done.run.glob("*/model.keras")
+    assert kept.parent.name.startswith("base-learning_rate=0.02-seed0")
+    assert len(trainer.calls) == 3 + 1
+    trainer.calls.clear()
+    run(study(seeds=2))
+    assert trainer.calls == []
+
+
+def test_screening(study, run, trainer, tmp_path):
+    """All configurations on few images; the best of each base in full, with all seeds."""
+    screening = {"finalists": 2, "limit": 20, "epochs": 3}
+    done = run(study(screening=screening, epochs=7))
+    assert done.exit_code == 0
+    first, second = (trials_of(tmp_path / "runs" / name) for name in ("tiny-screening", "tiny"))
+    assert [(t["configuration"][-4:], t["seed"]) for t in first] == [
+        ("0.02", 0),
+        ("0.01", 0),
+        ("0.03", 0),
+    ]
+    assert [(t["configuration"][-4:], t["seed"]) for t in second] == [
+        ("0.02", 0),
+        ("0.02", 1),
+        ("0.01", 0),
+        ("0.01", 1),
+    ]
+    configs = [load_config(call[call.index("-c") + 1], "autoencoder") for call in trainer.calls]
+    assert [config.epochs for config in configs] == [3] * 3 + [7] * 4
+    assert ["--limit" in call for call in trainer.calls] == [True] * 3 + [False] * 4
+    trainer.calls.clear()
+    run(study(screening=screening, epochs=7))
+    assert trainer.calls == []
+
+
+def test_who_fails_in_the_screening_does_not_go_on(study, run, trainer, tmp_path):
+    trainer.fail_at = 2
+    done = run(study(screening={"finalists": 3, "limit": 20}, seeds=1))
+    assert done.exit_code == 2
+    rates = [t["configuration"][-4:] for t in trials_of(tmp_path / "runs" / "tiny")]
+    assert rates == ["0.02", "0.03"]
+
+
+def test_a_study_runs_once_at_a_time(study, run, trainer, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    with locked(folder):
+        done = run(study())
+    assert done.exit_code == 2 and trainer.calls == []
+    assert f"error: {folder}: must not be in use" in done.err
+    assert run(study()).exit_code == 0
 
 
 def test_what_is_done_is_not_repeated(study, run, trainer):
@@ -216,29 +280,55 @@ def test_encoders_of_a_study_that_has_not_run(tmp_path, run, files):
     assert "Run the study autoencoders first" in done.err
 
 
-def test_the_live_table(study, tmp_path):
-    """A row for each base: what is done, what failed, the best so far; below, the last line."""
+@pytest.fixture
+def outcomes(study):
+    """Of a study in which two of six trials are done and one has failed."""
     _, (file,) = load_stages(study())
-    outcomes = [trials.Outcome(trial) for trial in expand(file, "data", {})]
+    found = [trials.Outcome(trial, expected_seconds=60) for trial in expand(file, "data", {})]
     for outcome, status, value in zip(
-        outcomes, ("done", "done", "failed"), (0.2, 0.1, 0), strict=False
+        found, ("done", "done", "failed"), (0.2, 0.1, 0), strict=False
     ):
-        outcome.status, outcome.value = status, value
+        outcome.status, outcome.value, outcome.seconds = status, value, 60
+    return found
+
+
+@pytest.fixture
+def board(study, outcomes):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, color_system=None, width=100)
+    _, (file,) = load_stages(study())
+    return trials.Board(console, file.study, outcomes)
+
+
+def test_the_live_table(board, outcomes, tmp_path):
+    """A row for each base: what is done, what failed, the best so far; below, the last line."""
     with (
         (tmp_path / "log.txt").open("w") as log,
-        trials.Board(console, file.study, outcomes) as board,
-        board.following(trials.Log(log)) as followed,
+        board,
+        board.following(outcomes[3], trials.Log(log)) as followed,
     ):
         followed.write("epoch 3/10\n")
-        console.print(board._draw())
-    text = screen.getvalue()
-    assert "tiny: 2 of 6 trials done, time left unknown" in text
+        board._console.print(board._draw())
+    text = board._console.file.getvalue()
+    assert "tiny: 2 of 6 trials done, about 3 min left" in text
     (row,) = [line for line in text.splitlines() if "base-" in line]
     assert row.split()[1:8:2] == ["base", "2/6", "1", "0.1"]
     assert "epoch 3/10" in text
     assert (tmp_path / "log.txt").read_text() == "epoch 3/10\n"
+
+
+def test_time_left(board, outcomes):
+    """As expected, until trials have shown how much slower the machine is."""
+    outcomes[0].status = outcomes[1].status = "waiting"
+    assert board._time_left() == "about 5 min left"
+    outcomes[0].status, outcomes[0].seconds = "done", 180
+    assert board._time_left() == "about 12 min left"
+    other = outcomes[4].trial._replace(base="other")
+    outcomes[4].trial, outcomes[4].status, outcomes[4].seconds = other, "done", 30
+    assert board._time_left() == "about 9 min left"  # its own base alone counts
+    for outcome in outcomes:
+        outcome.status = "done"
+    assert board._time_left() == "finished"
 
 
 def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
@@ -331,3 +421,45 @@ def test_a_chain_from_images_to_the_best_classifier(tmp_path, files, run, monkey
         for row in tables[0] + tables[1]:
             row.pop("run")  # named after the encoder's file, which holds the time of its writing
         assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_a_killed_study_ends_in_the_same_table(tmp_path, files, run):
+    """Killed without a chance to say goodbye, in the middle of its second trial."""
+    write_json(tmp_path / "base.json", AUTOENCODER)
+    path = write_json(
+        tmp_path / "study.json",
+        name="rates",
+        kind="autoencoder",
+        data={"dataset": str(files.images)},
+        bases=[{"configuration": "base.json"}],
+        vary={"grid": {"learning_rate": [0.01, 0.003, 0.001]}},
+        metric="val_mse",
+        epochs=40,
+    )
+    whole = run(path, runs="whole")
+    killed = tmp_path / "killed" / "rates"
+    command = [sys.executable, "experiments.py", "run", path, "--no-plots"]
+    program = subprocess.Popen(
+        [*command, "--runs-dir", str(killed.parent)],
+        cwd=Path(trials.__file__).parent,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: any(killed.glob("*/metrics.json")), program)
+        wait_for(lambda: any(killed.glob(f"*{PARTIAL}/checkpoint.npz")), program)
+    finally:
+        program.kill()
+        program.wait()
+    done = len([*killed.glob("*/metrics.json")])
+    assert 1 <= done < 3
+    assert run(path, runs="killed").exit_code == 0
+    assert table_of(killed) == table_of(whole.run)
+
+
+def wait_for(happened, program):
+    """Until it has happened; the program must not end before."""
+    while not happened():
+        assert program.poll() is None
+        time.sleep(0.005)

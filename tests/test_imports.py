@@ -24,7 +24,7 @@ LAYERS = [
         "studies",
         "subsets",
     },
-    {"callbacks", "comparison", "effects", "layers", "memory"},
+    {"callbacks", "comparison", "effects", "layers", "memory", "workload"},
     {"model"},
     {"prompts", "runs", "cli"},
     {"sources"},

@@ -31,9 +31,9 @@ def write(tmp_path):
     return write
 
 
-def expand_file(path, data="data", models=None, epochs=None):
+def expand_file(path, data="data", models=None):
     _, (file,) = load_stages(path)
-    return expand(file, data, models or {}, epochs)
+    return expand(file, data, models or {})
 
 
 def lines_of(path):
@@ -111,7 +111,7 @@ def test_an_identity_depends_on_all_that_the_result_does(write):
     (other_data,) = expand_file(write(), data="other")
     (other_encoder,) = expand_file(write(), models={"base": ("model.keras", "sha")})
     (other_seed,) = expand_file(write(seeds=[1]))
-    (longer,) = expand_file(write(), epochs=9)
+    (longer,) = expand_file(write(epochs=9))
     (other_config,) = expand_file(write(bases=[{"configuration": "other.json"}]))
     others = [other_data, other_encoder, other_seed, longer, other_config]
     assert len({trial.digest for trial in [first, *others]}) == 6
@@ -132,6 +132,30 @@ def test_one_configuration_in_two_bases(write):
     trials = expand_file(write(bases=bases), models=models)
     assert [trial.configuration for trial in trials] == ["a", "b", "b-other"]
     assert [trial.model for trial in trials] == ["a.keras", "b.keras", "b.keras"]
+
+
+def test_trials_on_the_same_encoder_follow_each_other(write):
+    """So that its encodings are computed once; otherwise the order is that of the file."""
+    bases = [{"name": name, "configuration": "base.json"} for name in "abc"]
+    models = {"a": ("1.keras", "1"), "b": ("2.keras", "2"), "c": ("1.keras", "1")}
+    trials = expand_file(write(bases=bases, seeds=2), models=models)
+    assert [trial.base for trial in trials] == ["a", "a", "c", "c", "b", "b"]
+
+
+def test_a_screening_is_a_smaller_study_before(write):
+    """Fewer images, fewer epochs and one seed, never more than the study itself has."""
+    screening = {"finalists": 2, "limit": 100, "epochs": 3}
+    path = write(seeds=[4, 5], epochs=9, screening=screening)
+    _, (file,) = load_stages(path)
+    first, second = (part.study for part in file.rounds)
+    assert second == file.study
+    assert (first.name, first.seeds, first.epochs) == ("tiny-screening", [4], 3)
+    assert first.data.limit == 100 and first.screening is None
+    path = write(epochs=2, data={"dataset": "digits", "limit": 50}, screening=screening)
+    _, (file,) = load_stages(path)
+    assert (file.rounds[0].study.epochs, file.rounds[0].study.data.limit) == (2, 50)
+    _, (file,) = load_stages(write())
+    assert file.rounds == [file]
 
 
 def test_names_of_trials_are_names_of_folders(write):
@@ -173,6 +197,9 @@ def test_names_of_trials_are_names_of_folders(write):
         ({"seeds": 0}, "seeds: must be a valid list, got 0"),
         ({"seeds": [-1]}, "seeds[0]: must be greater than or equal to 0, got -1"),
         ({"vary": {}}, 'vary: must have either "grid" or "search"'),
+        ({"epochs": 0}, "epochs: must be greater than or equal to 1, got 0"),
+        ({"screening": {"finalists": 1}}, 'screening: must have "limit" or "epochs"'),
+        ({"screening": {"finalists": 1, "epochs": 1, "limits": 9}}, 'Did you mean "limit"?'),
         ({"vary": {"grid": {"l2": []}}}, "vary.grid.l2: must have at least 1 item"),
         (
             {"vary": {"grid": {"l2": [2]}}},
@@ -220,6 +247,10 @@ def test_a_chain_has_studies_of_different_names(write, tmp_path):
     path = write_json(tmp_path / "chain.json", chain)
     assert load_stages(path)[0] == "all"
     path = write_json(tmp_path / "twice.json", chain, stages=["first.json", "first.json"])
+    assert "stages[1]: must have a name of its own" in lines_of(path)[0]
+    write(file="first.json", screening={"finalists": 1, "epochs": 1})
+    write(file="second.json", name="tiny-screening")
+    path = write_json(tmp_path / "twice.json", chain, stages=["first.json", "second.json"])
     assert "stages[1]: must have a name of its own" in lines_of(path)[0]
     path = write_json(tmp_path / "nested.json", chain, stages=["chain.json"])
     assert "stages[0]: must be a study, got a chain" in lines_of(path)[0]
