@@ -232,12 +232,6 @@ def best_paths(results: list[Result], metric: str) -> list[Path]:
     return [result.path for result in best if result]
 
 
-def best_model(folder: Path, encoder: BestEncoder) -> Path:
-    """The model of the best trial of a base in a finished study.
-
-    Raises:
-        UsageError: The study has not run, or has not kept that model.
-    """
 def get_finalists(folder: Path, count: int) -> set[tuple[str, str]]:
     """The configurations that go on after a screening.
 
@@ -256,6 +250,12 @@ def get_finalists(folder: Path, count: int) -> set[tuple[str, str]]:
     return finalists
 
 
+def best_model(folder: Path, encoder: BestEncoder) -> Path:
+    """The model of the best trial of a base in a finished study.
+
+    Raises:
+        UsageError: The study has not run, or has not kept that model.
+    """
     if (folder / TRIALS_FILE).exists():
         results = [result for result in read_study(folder) if result.base == encoder.base]
         for path in best_paths(results, read_trials(folder).metric):

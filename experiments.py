@@ -42,9 +42,9 @@ from model_files import read_metadata
 from runs import FIGURE_DPI, check_runs_dir, locked
 from studies import METRICS, Data, Study, StudyFile, expand, load_stages
 from trials import Stage, write_text
-
-
 from workload import estimate_study, format_duration
+
+
 def build_parser() -> cli.Parser:
     """The command line of this program."""
     parser = cli.Parser(prog="experiments.py", description=__doc__)
@@ -140,6 +140,7 @@ def _run_stages(args: argparse.Namespace) -> int:
     folder = check_runs_dir(args.runs_dir)
     if len(files) > 1 or name != files[0].study.name:
         folder = check_runs_dir(folder / name)
+    _say_time(name, files)
     exit_code = 0
     for file in files:
         exit_code = max(exit_code, _run_rounds(file, folder, args))
@@ -173,7 +174,6 @@ def _run_rounds(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
     return exit_code
 
 
-    _say_time(name, files)
 def _override(study: Study, args: argparse.Namespace) -> Study:
     """The study with the flags' values in place of its own."""
     if args.labels and not args.dataset:
