@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TextIO
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from errors import DataError, UsageError
 from history import History
-from hyperparameters import shown
+from hyperparameters import shown, validate_config
 from intervals import estimate
 from studies import BestEncoder, hyperparameters_of, is_larger_better
 
@@ -126,24 +126,33 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
     """
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+        kind = "classifier" if "dense_layers" in config else "autoencoder"
+        config = validate_config(config, str(path / "config.json"), kind).model_dump(mode="json")
+        text = (path / "metrics.json").read_text(encoding="utf-8")
+        metrics = TypeAdapter(dict[str, int | float]).validate_json(text)
         with (path / "history.csv").open(encoding="utf-8", newline="") as file:
             epochs = [_parse_row(row) for row in csv.DictReader(file)]
         start = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        kind = "classifier" if "dense_layers" in config else "autoencoder"
-        name = name or start["name"]
+        name, base = _printable(name or start["name"]), _printable(base or name or start["name"])
         title = f"{name}, seed {config['seed']}"
         history = History(title, kind, config, epochs, metrics["best_epoch"], metrics)
-        return Result(path, name, base or name, history, start["arguments"].get("model"))
+        return Result(path, name, base, history, start["arguments"].get("model"))
     except FileNotFoundError as error:
         problem, cause = f"no {Path(error.filename).name} in it", error
     except OSError as error:
         problem, cause = error.strerror, error
+    except ValidationError as error:
+        problem, cause = f"metrics.json with {error.errors()[0]['msg']}", error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem, cause = f"a record that cannot be read ({error})", error
     raise DataError(
         path, "must be a complete run", problem, "Name a folder that holds metrics.json."
     ) from cause
+
+
+def _printable(name: str) -> str:
+    """A name without what a terminal obeys: a record can come from a stranger."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def _parse_row(row: dict[str, str]) -> dict[str, Any]:
@@ -276,10 +285,19 @@ def best_model(folder: Path, encoder: BestEncoder) -> Path:
 
 
 def sort_groups(groups: list[Group], key: str) -> list[Group]:
-    """Sorts by a column, what has no value last; by the metric's columns the best comes first."""
-    if key in ("mean", "best"):
+    """Sorts by a column, what has no value last; by the metric and accuracies the best first.
+
+    Args:
+        groups: From `group_results`.
+        key: One of `COLUMNS`.
+    """
+    if key == "mean":
         return groups
-    return sorted(groups, key=lambda group: (group.cell(key) is None, group.cell(key) or 0))
+    known = [group for group in groups if group.cell(key) is not None]
+    others = [group for group in groups if group.cell(key) is None]
+    kind, metric = groups[0].results[0].history.kind, groups[0].metric if key == "best" else key
+    descending = is_larger_better(kind, metric)
+    return sorted(known, key=lambda group: group.cell(key), reverse=descending) + others
 
 
 def verdict(groups: list[Group]) -> str:
@@ -369,9 +387,9 @@ def write_csv(groups: Sequence[Group]) -> Callable[[TextIO], None]:
 
     def write(file: TextIO) -> None:
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(map(_harmless, columns))
+        writer.writerows([_harmless(row.get(key, "")) for key in columns] for row in rows)
 
     return write
 
@@ -382,7 +400,7 @@ def _text(value: Any) -> Any:
 
 def _harmless(value: Any) -> Any:
     """A text that no spreadsheet takes for a formula: a name can come from a stranger."""
-    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     return f"'{value}" if is_formula else value
 
 

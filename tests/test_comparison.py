@@ -2,12 +2,22 @@
 
 import csv
 import io
+import json
 import math
 
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER
 
-from comparison import Result, group_results, influences, sort_groups, verdict, write_csv
+from comparison import (
+    Result,
+    group_results,
+    influences,
+    read_result,
+    sort_groups,
+    verdict,
+    write_csv,
+)
+from errors import UserError
 from history import History
 from hyperparameters import validate_config
 from visualization import compare_visualization
@@ -85,6 +95,11 @@ def test_of_accuracies_the_largest_is_best(tmp_path):
 def test_sorting(groups):
     assert [group.name for group in sort_groups(groups, "name")] == ["far", "near"]
     assert sort_groups(groups, "mean") == groups
+    assert [group.name for group in sort_groups(groups[::-1], "best")] == ["near", "far"]
+    for group, accuracy in zip(groups, (0.5, 0.6), strict=True):
+        for run in group.results:
+            run.history.metrics["test_accuracy"] = accuracy
+    assert [group.name for group in sort_groups(groups, "test_accuracy")] == ["far", "near"]
     assert sort_groups(groups, "parameters") == groups  # nobody has any
 
 
@@ -120,6 +135,49 @@ def test_names_are_no_formulas(tmp_path):
     (row,) = csv.DictReader(file)
     assert (row["configuration"], row["run"]) == ("'=1+1", "'=1+1-0")
     assert row["val_mse"] == "-0.5"
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A run's directory, whose files may be spoilt."""
+    files = {
+        "config.json": json.dumps(AUTOENCODER),
+        "metrics.json": '{"val_mse": 0.5, "best_epoch": 1}',
+        "run.json": '{"name": "tiny", "arguments": {}}',
+        "history.csv": "epoch,phase,loss\n1,full,0.5\n",
+    }
+
+    def write(**changes):
+        for name, text in {**files, **changes}.items():
+            (tmp_path / name).write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_names_that_terminals_obey(record):
+    """Nothing of them reaches the terminal."""
+    path = record(**{"run.json": json.dumps({"name": "a\x1b[2Jb", "arguments": {}})})
+    assert read_result(path).name == "a?[2Jb"
+    assert read_result(path, "\x07", "\x9b").base == "?"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config.json": "{}"}, "config.json: encoder_layers: is required"),
+        ({"config.json": "[]"}, "config.json: must be an object"),
+        ({"metrics.json": '{"val_mse": "x", "best_epoch": 1}'}, "metrics.json with Input should"),
+        ({"metrics.json": "{}"}, "cannot be read ('best_epoch')"),
+        ({"run.json": '{"name": 3, "arguments": {}}'}, "a record that cannot be read"),
+        ({"history.csv": "epoch,loss\n1,x\n"}, "a record that cannot be read"),
+        ({"history.csv": "epoch,loss\n1,1,1\n"}, "a record that cannot be read"),
+    ],
+)
+def test_damaged_records(record, changes, said):
+    with pytest.raises(UserError) as caught:
+        read_result(record(**changes))
+    assert said in str(caught.value)
 
 
 def test_figures(tmp_path):
