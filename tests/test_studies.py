@@ -53,9 +53,14 @@ def test_shipped_studies_are_valid(path):
 
 
 def test_the_original_research_is_shipped():
-    """Three autoencoders with seven variations each, and five heads on the small and the large."""
+    """Three autoencoders with seven variations each, and five heads on the small and the large.
+
+    All of them are screened, and some of each go on.
+    """
     _, (autoencoders, classifiers) = load_stages(STUDIES / "research.json")
-    assert len(expand(autoencoders, "", {})) == 24
+    screening, _ = autoencoders.rounds
+    assert len(expand(screening, "", {})) == 24
+    assert len(expand(classifiers.rounds[0], "", {})) == 15
     assert len(classifiers.study.bases) == 5
     bases = {base.label for base in autoencoders.study.bases}
     assert {base.encoder.base for base in classifiers.study.bases} < bases
