@@ -33,6 +33,7 @@ from hyperparameters import (
 from session import (
     INSPECTED_IMAGES,
     Experiment,
+    OnEpoch,
     Session,
     ask_for_file,
     ask_optimizer,
@@ -74,12 +75,12 @@ def build_parser() -> cli.Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the program and returns its exit code."""
-    return cli.run(train_autoencoders, build_parser(), argv)
+def main(argv: list[str] | None = None, on_epoch: OnEpoch | None = None) -> int:
+    """Runs the program and returns its exit code; `on_epoch` as for `Session`."""
+    return cli.run(lambda args: train_autoencoders(args, on_epoch), build_parser(), argv)
 
 
-def train_autoencoders(args: argparse.Namespace) -> int:
+def train_autoencoders(args: argparse.Namespace, on_epoch: OnEpoch | None = None) -> int:
     """Trains what the flags say, or what the answers say."""
     configs = read_configs(args, "autoencoder")
     if args.print_config:
@@ -91,7 +92,7 @@ def train_autoencoders(args: argparse.Namespace) -> int:
     for path, (_, config) in zip(args.config, configs, strict=True):
         check_shapes(config, input_shape, path)
     data = load_dataset(args.dataset, args.labels, limit=args.limit)
-    return AutoencoderSession(args, data).run(configs)
+    return AutoencoderSession(args, data, on_epoch).run(configs)
 
 
 class AutoencoderSession(Session):
@@ -100,8 +101,8 @@ class AutoencoderSession(Session):
     program = "autoencoder.py"
     progress = (("loss", "mse"), False)
 
-    def __init__(self, args: argparse.Namespace, data: Dataset):
-        super().__init__(args, data)
+    def __init__(self, args: argparse.Namespace, data: Dataset, on_epoch: OnEpoch | None = None):
+        super().__init__(args, data, on_epoch)
         self._scaling = choose_scaling(args.init_from, data)
 
     @property

@@ -296,6 +296,7 @@ class AcrossFits(keras.callbacks.CallbackList):
         epochs: Epochs of the whole training.
         epoch: The one to begin with, counted from 0.
         step: How many of its batches are not going to be fitted.
+        rows: Those of the history, for callbacks that look at `params`.
     """
 
     def __init__(
@@ -307,10 +308,16 @@ class AcrossFits(keras.callbacks.CallbackList):
         epochs: int,
         epoch: int,
         step: int,
+        rows: list[dict[str, Any]],
     ):
-        done = epoch * steps + step
         super().__init__(
-            list(callbacks), add_history=True, model=model, steps=steps, epochs=epochs, done=done
+            list(callbacks),
+            add_history=True,
+            model=model,
+            steps=steps,
+            epochs=epochs,
+            done=epoch * steps + step,
+            rows=rows,
         )
         self.first_step = step
 
@@ -365,6 +372,22 @@ class WatchCollapse(keras.callbacks.Callback):
                 f"activation_function Sigmoid, a learning rate ten times smaller, or another seed; "
                 f"if the loss was still falling, more epochs."
             )
+
+
+class TellEpochs(keras.callbacks.Callback):
+    """Tells a function of every epoch, for which `AcrossFits` knows the rows.
+
+    Args:
+        on_epoch: Receives the history's row.
+    """
+
+    def __init__(self, on_epoch: Callable[[dict[str, Any]], None]):
+        super().__init__()
+        self._on_epoch = on_epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Tells it."""
+        self._on_epoch(self.params["rows"][-1])
 
 
 class ShowProgress(keras.callbacks.Callback):

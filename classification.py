@@ -42,6 +42,7 @@ from runs import Run
 from session import (
     INSPECTED_IMAGES,
     Experiment,
+    OnEpoch,
     Session,
     ask_for_file,
     ask_optimizer,
@@ -94,12 +95,12 @@ def build_parser() -> cli.Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the program and returns its exit code."""
-    return cli.run(train_classifiers, build_parser(), argv)
+def main(argv: list[str] | None = None, on_epoch: OnEpoch | None = None) -> int:
+    """Runs the program and returns its exit code; `on_epoch` as for `Session`."""
+    return cli.run(lambda args: train_classifiers(args, on_epoch), build_parser(), argv)
 
 
-def train_classifiers(args: argparse.Namespace) -> int:
+def train_classifiers(args: argparse.Namespace, on_epoch: OnEpoch | None = None) -> int:
     """Trains what the flags say, or what the answers say."""
     configs = read_configs(args, "classifier")
     if args.print_config:
@@ -111,7 +112,7 @@ def train_classifiers(args: argparse.Namespace) -> int:
         check_model_shape(model, input_shape)
     for path, (_, config) in zip(args.config, configs, strict=True):
         check_encoder(config, model, input_shape, path)
-    return ClassifierSession(args, *_load_data(args)).run(configs)
+    return ClassifierSession(args, *_load_data(args), on_epoch).run(configs)
 
 
 def _get_given_model(args: argparse.Namespace) -> str | None:
@@ -207,13 +208,20 @@ class ClassifierSession(Session):
         args: The flags.
         data: Training images and labels.
         test: Test images and labels, if there are any.
+        on_epoch: See `Session`.
     """
 
     program = "classification.py"
     progress = (("loss", "accuracy", "f1"), True)
 
-    def __init__(self, args: argparse.Namespace, data: Dataset, test: Dataset | None):
-        super().__init__(args, data)
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        data: Dataset,
+        test: Dataset | None,
+        on_epoch: OnEpoch | None = None,
+    ):
+        super().__init__(args, data, on_epoch)
         self.test = test
 
     @property

@@ -15,6 +15,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -244,7 +245,8 @@ class SecondSignal(KeyboardInterrupt):
 class StopSignal:
     """Turns the first Ctrl-C or SIGTERM into a request, the second into a stop.
 
-    Use as a context manager around training and saving.
+    Use as a context manager around training and saving. In a thread it does nothing: signals are
+    for the main thread of a process.
 
     Attributes:
         exit_code: 0, or 130 or 143 once a signal came.
@@ -258,9 +260,10 @@ class StopSignal:
         return self.exit_code != 0
 
     def __enter__(self) -> "StopSignal":
+        is_main = threading.current_thread() is threading.main_thread()
         self._previous = {
             number: signal.signal(number, self._handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in ((signal.SIGINT, signal.SIGTERM) if is_main else ())
         }
         return self
 

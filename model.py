@@ -596,7 +596,13 @@ def _fit(
     with (
         batches_in_memory(trained, batches.batch_size, value_bytes),
         AcrossFits(
-            callbacks, trained, steps=batches.steps, epochs=epochs, epoch=epoch, step=step
+            callbacks,
+            trained,
+            steps=batches.steps,
+            epochs=epochs,
+            epoch=epoch,
+            step=step,
+            rows=history.epochs,
         ) as across_fits,
     ):
 

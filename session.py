@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import keras
     from matplotlib.figure import Figure
 
+# Called with the history's row of every epoch, as soon as a checkpoint has seen it.
+OnEpoch = Callable[[dict[str, Any]], None]
 # Figures of single images and of clusters look at this many images, not at all of them.
 INSPECTED_IMAGES = 1000
 
@@ -72,6 +74,12 @@ class Experiment:
 class Session(ABC):
     """Trains one experiment after another on the same data.
 
+    Args:
+        args: The flags.
+        data: The training images, with labels where there are any.
+        on_epoch: Called with the row of every epoch; what it raises ends the training, which can
+            then be resumed.
+
     Attributes:
         program: The file of the program.
         progress: What an epoch's line shows, as arguments of `ShowProgress`.
@@ -87,9 +95,10 @@ class Session(ABC):
     program: str
     progress: tuple[tuple[str, ...], bool]
 
-    def __init__(self, args: argparse.Namespace, data: Dataset):
+    def __init__(self, args: argparse.Namespace, data: Dataset, on_epoch: OnEpoch | None = None):
         self.args = args
         self.data = data
+        self._on_epoch = on_epoch
         self.classes = None if data.labels is None else get_classes(data.labels)
         self.class_names = [
             data.class_names.get(label, str(label))
@@ -253,7 +262,7 @@ class Session(ABC):
     ) -> Experiment:
         """Trains the model and writes its record: the final one, or the one so far."""
         import batches
-        from callbacks import ShowProgress
+        from callbacks import ShowProgress, TellEpochs
 
         images = self.data.images
         stratify = self.data.labels if config.kind == "classifier" else None
@@ -275,12 +284,13 @@ class Session(ABC):
         )
         environment = describe_environment(start.command, self.datasets(), device, config.seed)
         environment["started"] = start.started
+        told = [TellEpochs(self._on_epoch)] if self._on_epoch else []
         with closing(ShowProgress(cli.ERR, start.name, *self.progress)) as progress:
             history = self.fit(
                 model,
                 config,
                 start.name,
-                callbacks=[progress],
+                callbacks=[progress, *told],
                 should_stop=stop.requested,
                 checkpoint=checkpoint,
             )

@@ -180,7 +180,7 @@ def test_callbacks_see_one_training_across_fits(model):
     model.compile(loss="mse")
     images = np.zeros((3, 1))
     fit = {"batch_size": 1, "shuffle": False, "verbose": 0}
-    with AcrossFits([note], model, steps=3, epochs=2, epoch=0, step=2) as across:
+    with AcrossFits([note], model, steps=3, epochs=2, epoch=0, step=2, rows=[]) as across:
         model.fit(images[2:], images[2:], epochs=1, callbacks=across, **fit)
         model.fit(images, images, initial_epoch=1, epochs=2, callbacks=across, **fit)
     assert note.told == ["begin", 2, "epoch 0 of 2", 0, 1, 2, "epoch 1 of 2", "end"]
