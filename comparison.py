@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -20,6 +20,9 @@ from history import History
 from hyperparameters import shown, validate_config
 from intervals import estimate
 from studies import BestEncoder, hyperparameters_of, is_larger_better
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TRIALS_FILE = "trials.json"  # what a study records of itself
 DONE = "done"
@@ -170,12 +173,15 @@ class TrialRecord(BaseModel):
     base: str
     configuration: str
     status: str
+    reason: str
 
 
 class StudyRecord(BaseModel):
     """What a study has recorded of itself, as far as it is needed here."""
 
+    name: str
     metric: str
+    command: str
     trials: list[TrialRecord]
 
 
@@ -366,6 +372,20 @@ def influences(groups: Sequence[Group]) -> list[Influence]:
 
 def _summary(means: list[float]) -> tuple[int, float, float]:
     return len(means), fmean(means), stdev(means) if len(means) > 1 else math.nan
+
+
+def draw_comparison(groups: Sequence[Group]) -> "dict[str, Figure]":
+    """The figures of `compare_visualization`, of the runs that have the metric."""
+    from visualization import compare_visualization
+
+    known = [group for group in groups if group.values]
+    return compare_visualization(
+        [result.history for group in known for result in group.results],
+        [group.name for group in known],
+        [group.values for group in known],
+        [group.interval for group in known],
+        known[0].metric,
+    )
 
 
 def write_csv(groups: Sequence[Group]) -> Callable[[TextIO], None]:

@@ -1,15 +1,18 @@
 """What results with and without pretraining say: means, intervals, a table, sentences. No Keras."""
 
+import csv
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from rich.box import SIMPLE
 from rich.table import Table
 
+from errors import DataError
 from intervals import Estimate, estimate
 
 FROZEN, FINE_TUNED, SCRATCH = "frozen", "fine-tuned", "scratch"
@@ -56,6 +59,22 @@ class Result(BaseModel):
         return self.seed, self.per_class, self.method
 
 
+def read_results(path: Path) -> list[Result]:
+    """Reads `results.csv`.
+
+    Raises:
+        DataError: It cannot be read, or a row is no result.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return TypeAdapter(list[Result]).validate_python(list(csv.DictReader(file)))
+    except (OSError, ValueError, csv.Error) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise DataError(
+            path, "must hold one result a row", reason, "Take the row out; it is measured again."
+        ) from error
+
+
 class Effect(NamedTuple):
     """What pretraining changes at one number of labels, as shares in [0, 1].
 
@@ -78,6 +97,17 @@ def summarize(results: Sequence[Result]) -> dict[tuple[str, int], Estimate]:
     for (method, labels, _), error in _get_errors(results).items():
         values[method, labels].append(error)
     return {key: estimate(errors) for key, errors in values.items()}
+
+
+def get_curves(
+    errors: Mapping[tuple[str, int], Estimate],
+) -> dict[str, list[tuple[int, float, float]]]:
+    """What `plot_label_efficiency` draws: by name of a method (labels, mean error, margin)."""
+    return {
+        name: sorted((n, e.mean, e.margin) for (key, n), e in errors.items() if key == method)
+        for method, name in METHODS.items()
+        if any(key == method for key, _ in errors)
+    }
 
 
 def _get_errors(results: Sequence[Result]) -> dict[tuple[str, int, int], float]:

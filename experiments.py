@@ -24,6 +24,7 @@ from comparison import (
     Result,
     best_of,
     best_paths,
+    draw_comparison,
     get_finalists,
     group_results,
     influences,
@@ -52,6 +53,7 @@ def build_parser() -> cli.Parser:
     _add_run(commands)
     _add_compare(commands)
     _add_label_efficiency(commands)
+    _add_report(commands)
     return parser
 
 
@@ -110,6 +112,13 @@ def _add_label_efficiency(commands: Any) -> None:
 
     label_efficiency.add_parser(commands)
     commands.choices["label-efficiency"].set_defaults(action=label_efficiency.run)
+
+
+def _add_report(commands: Any) -> None:
+    import report
+
+    report.add_parser(commands)
+    commands.choices["report"].set_defaults(action=report.run)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -203,7 +212,7 @@ def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:
     if args.keep == "best":
         _forget_models(results, set(best_paths(results, study.metric)))
     if best and not args.no_plots:
-        _save_figures(folder / "plots", _draw_comparison(groups))
+        _save_figures(folder / "plots", draw_comparison(groups))
         if study.kind == "classifier":
             _save_figures(folder / "plots", _draw_best(best, study.data))
     if best:
@@ -232,7 +241,7 @@ def compare(args: argparse.Namespace) -> int:
     if args.csv:
         _write_table(Path(args.csv), groups)
     if args.figures and best_of(groups):
-        for path in _save_figures(Path(args.figures), _draw_comparison(groups)):
+        for path in _save_figures(Path(args.figures), draw_comparison(groups)):
             cli.say(f"Figure: {cli.relative(path)}")
     return 0
 
@@ -290,19 +299,6 @@ def _cell(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-
-
-def _draw_comparison(groups: list[Group]) -> dict[str, Any]:
-    from visualization import compare_visualization
-
-    known = [group for group in groups if group.values]
-    return compare_visualization(
-        [result.history for group in known for result in group.results],
-        [group.name for group in known],
-        [group.values for group in known],
-        [group.interval for group in known],
-        known[0].metric,
-    )
 
 
 def _draw_best(best: Result, data: Data) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 from rich.text import Text
 
 import cli
@@ -48,7 +47,9 @@ from effects import (
     SCRATCH,
     Result,
     conclude,
+    get_curves,
     get_table,
+    read_results,
     summarize,
 )
 from errors import DataError, UsageError, UserError
@@ -56,7 +57,7 @@ from hyperparameters import MAX_SEED, ClassifierConfig, load_config
 from idx import replace_file
 from intervals import Estimate
 from model_files import find_encoder, load_model
-from runs import FIGURE_DPI, check_runs_dir
+from runs import FIGURE_DPI, check_runs_dir, describe_environment
 from shapes import format_shape
 from sources import check_model_shape, choose_scaling
 
@@ -256,13 +257,21 @@ class Study:
         with _writing(self.folder):
             self.folder.mkdir(exist_ok=True)
             _keep_settings(self.folder / "settings.json", settings)
-            self.results = _read_results(self.folder / "results.csv")
+            _write_json(self.folder / "environment.json", self._describe_environment())
+            results = self.folder / "results.csv"
+            self.results = read_results(results) if results.exists() else []
             self.orders = [
                 subsets.keep_order(
                     self.folder / f"order_{seed}.json", self.data.labels, seed, settings["data"]
                 )
                 for seed in range(self.args.seeds)
             ]
+
+    def _describe_environment(self) -> dict[str, Any]:
+        """Of the latest start."""
+        return describe_environment(
+            self.args.command, {"training": self.data, "test": self.test}, device=None, seed=None
+        )
 
     def measure(self) -> int:
         """Trains and tests every model that has no result yet; returns the exit code."""
@@ -326,12 +335,7 @@ class Study:
         from visualization import plot_label_efficiency
 
         figure, ax = plt.subplots(figsize=(9, 5.5), layout="constrained")
-        curves = {
-            name: sorted((n, e.mean, e.margin) for (key, n), e in errors.items() if key == method)
-            for method, name in METHODS.items()
-            if any(key == method for key, _ in errors)
-        }
-        plot_label_efficiency(curves, ax)
+        plot_label_efficiency(get_curves(errors), ax)
         content = io.BytesIO()
         figure.savefig(content, dpi=FIGURE_DPI, format="png")
         plt.close(figure)
@@ -566,7 +570,7 @@ def _digest(hashes: np.ndarray, labels: np.ndarray | None = None) -> str:
 def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """Writes what the results depend on, or compares it with what is there."""
     if not path.exists():
-        return _write(path, (json.dumps(settings, indent=2) + "\n").encode())
+        return _write_json(path, settings)
     try:
         before = dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
@@ -582,25 +586,16 @@ def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
     return None
 
 
-def _read_results(path: Path) -> list[Result]:
-    if not path.exists():
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return TypeAdapter(list[Result]).validate_python(list(csv.DictReader(file)))
-    except (OSError, ValueError, csv.Error) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise DataError(
-            path, "must hold one result a row", reason, "Take the row out; it is measured again."
-        ) from error
-
-
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     _write(path, text.getvalue().encode())
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    _write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _write(path: Path, content: bytes) -> None:

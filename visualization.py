@@ -993,7 +993,8 @@ def _frequent_mistakes(counts: np.ndarray, names: Sequence[str]) -> str:
     return "Most frequent mistakes: " + ",  ".join(words) if pairs else "No mistakes"
 
 
-def _plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+@rc_context(STYLE)
+def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Rows are true classes, columns predicted ones; mistakes have a colour scale of their own.
 
     Args:
@@ -1152,7 +1153,7 @@ def classifier_prediction_visualization(
     wrong_title = f"Classified wrongly: the {len(wrong)} most confident of {len(mistakes):,}"
     return {
         "report": _plot_report(report, title),
-        "confusion_matrix": _plot_confusion_matrix(counts[:, : len(names)], names, title),
+        "confusion_matrix": plot_confusion_matrix(counts[:, : len(names)], names, title),
         "correct": plot(
             correct, GREEN, correct_title if len(correct) else "No image was classified correctly"
         ),

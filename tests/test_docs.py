@@ -56,7 +56,7 @@ def test_table_of_flags(program):
         assert re.search(line, README), action.option_strings
 
 
-@pytest.mark.parametrize("command", ["run", "compare"])
+@pytest.mark.parametrize("command", ["run", "compare", "report"])
 def test_table_of_flags_of_experiments(command):
     """The same for the subcommands, whose arguments have names without a hyphen as well."""
     commands = experiments.build_parser()._subparsers._group_actions[0].choices

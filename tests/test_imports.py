@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"errors"},
     {"features", "idx", "history", "intervals", "model_checks"},
-    {"dataset", "hyperparameters", "visualization"},
+    {"dataset", "hyperparameters", "pages", "visualization"},
     {
         "batches",
         "checkpoints",
@@ -28,7 +28,7 @@ LAYERS = [
     {"model"},
     {"prompts", "runs", "cli"},
     {"sources"},
-    {"label_efficiency", "session", "trials"},
+    {"label_efficiency", "report", "session", "trials"},
     {"autoencoder", "classification", "make_configs"},
     {"experiments"},
 ]

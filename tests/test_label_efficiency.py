@@ -138,6 +138,7 @@ def test_classical_methods_leave_a_complete_folder(measure, model, folder):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "settings.json",
+        "environment.json",
         "order_0.json",
         "order_1.json",
         "results.csv",
