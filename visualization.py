@@ -1189,11 +1189,11 @@ def plot_label_efficiency(
         errors = 100 * errors
         margins = np.where(np.isfinite(margins), 100 * margins, 0)
         # A bar that reached 0 would have no end on this axis.
-        below = np.minimum(margins, 0.9 * errors)
+        bounds = np.stack([np.minimum(margins, 0.9 * errors), margins])
         # Moved apart by 2 % each, so that bars do not cover each other.
         apart = 1.02 ** (index - (len(curves) - 1) / 2)
         style = {"color": PALETTE[index], "marker": MARKERS[index], "markersize": 5}
-        ax.errorbar(labels * apart, errors, [below, margins], **style, **bars, label=name)
+        ax.errorbar(labels * apart, errors, bounds, **style, **bars, label=name)
     ax.set_xscale("log")
     ticks = sorted({labels for points in curves.values() for labels, _, _ in points})
     ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])
