@@ -16,16 +16,19 @@ import json
 import math
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from rich.text import Text
 
 import cli
+import features
 import leakage
 import subsets
 from dataset import (
@@ -57,9 +60,10 @@ from hyperparameters import MAX_SEED, ClassifierConfig, load_config
 from idx import replace_file
 from intervals import Estimate
 from model_files import find_encoder, load_model
-from runs import FIGURE_DPI, check_runs_dir, describe_environment
+from runs import FIGURE_DPI, check_runs_dir, describe_environment, locked
 from shapes import format_shape
 from sources import check_model_shape, choose_scaling
+from workload import format_duration
 
 NETWORKS = (FROZEN, FINE_TUNED, SCRATCH)
 ALL = "all"
@@ -72,6 +76,7 @@ VALIDATION_SHARE = 0.2
 # Inverse strengths of L2, of which validation labels choose; without them the second.
 LOGISTIC_C = (0.1, 1.0, 10.0)
 LOGISTIC_ITERATIONS = 200
+MANY_VALUES = 10**7  # of a matrix whose products are worth several threads
 PCA_COMPONENTS = 50
 PCA_IMAGES = 10_000  # from which the components are computed
 NUM_NEIGHBOURS = 5
@@ -180,10 +185,11 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, "classifier")
     _check_files(args)
     study = Study(args, config)
-    study.open()
-    exit_code = study.measure()
-    if study.results and exit_code < 128:
-        study.report()
+    with ExitStack() as lock:
+        study.open(lock)
+        exit_code = study.measure()
+        if study.results and exit_code < 128:
+            study.report()
     return exit_code
 
 
@@ -234,10 +240,14 @@ class Study:
         self.folder = Path(args.runs_dir) / (args.name or f"label-efficiency-{self.data.name}")
         self.results: list[Result] = []
 
-    def open(self) -> None:
+    def open(self, lock: ExitStack) -> None:
         """Looks for shared images, and reads or begins the folder.
 
+        Args:
+            lock: Keeps other programs away from the folder until it is left.
+
         Raises:
+            UsageError: Another program is measuring in it.
             DataError: Images are shared and that is not allowed, or the folder belongs to another
                 study, or a file of it is damaged.
         """
@@ -256,6 +266,7 @@ class Study:
         }
         with _writing(self.folder):
             self.folder.mkdir(exist_ok=True)
+            lock.enter_context(locked(self.folder))
             _keep_settings(self.folder / "settings.json", settings)
             _write_json(self.folder / "environment.json", self._describe_environment())
             results = self.folder / "results.csv"
@@ -286,8 +297,8 @@ class Study:
         if any(method not in (PIXELS, PCA) for *_, method in missing):
             with cli.starting_keras():
                 self.autoencoder, _ = load_model(self.args.model)
-        exit_code, start = 0, time.perf_counter()
-        with cli.StopSignal() as self.stop:
+        exit_code = 0
+        with cli.StopSignal() as self.stop, features.sharing():
             for number, key in enumerate(missing, 1):
                 try:
                     result = self._measure(*key)
@@ -299,13 +310,21 @@ class Study:
                     return self.stop.exit_code
                 self.results.append(result)
                 _write_csv(self.folder / "results.csv", [row.model_dump() for row in self.results])
-                left = (time.perf_counter() - start) / number * (len(missing) - number) / 60
+                left = format_duration(self._estimate(missing[number:]))
                 cli.ERR.print(
                     f"[{len(keys) - len(missing) + number}/{len(keys)}] {METHODS[result.method]}, "
                     f"{result.labels:,} labels, seed {result.seed}: test error "
-                    f"{result.test_error:.2%} ({result.seconds:.1f} s, about {left:.0f} min left)"
+                    f"{result.test_error:.2%} ({result.seconds:.1f} s, about {left} left)"
                 )
         return exit_code
+
+    def _estimate(self, keys: list[tuple[int, str, str]]) -> float:
+        """Seconds for what is missing: the mean of the same method and labels with other seeds."""
+        seconds = defaultdict(list)
+        for result in self.results:
+            seconds[result.per_class, result.method].append(result.seconds)
+        known = [result.seconds for result in self.results]
+        return sum(fmean(seconds.get((count, method), known)) for _, count, method in keys)
 
     def report(self) -> None:
         """Prints the table and the conclusion, and saves both, and the figure."""
@@ -398,7 +417,7 @@ class Study:
             predictions, epochs = self._train(plan, chosen, method)
             steps = epochs * math.ceil(len(training) / plan.batch_size)
         elif method == NEIGHBOURS:
-            predictions = self._vote(chosen)
+            predictions = self._votes_of_all if count == ALL else self._vote(chosen)
         else:
             predictions = self._regress(chosen, validation, method)
         return Result(
@@ -450,6 +469,11 @@ class Study:
         voters = KNeighborsClassifier(neighbours, weights="distance", algorithm="brute")
         voters.fit(encodings[np.searchsorted(self._used, chosen)], self.data.labels[chosen])
         return voters.predict(test_encodings)
+
+    @cached_property
+    def _votes_of_all(self) -> np.ndarray:
+        """All labels vote the same whatever the seed; on 60,000 it takes a minute."""
+        return self._vote(np.arange(len(self.data.labels)))
 
     def _regress(self, chosen: np.ndarray, validation: np.ndarray, method: str) -> np.ndarray:
         """Labels by logistic regression on pixels, or on their principal components."""
@@ -553,8 +577,9 @@ def fit_logistic(inputs: np.ndarray, labels: np.ndarray, validation: np.ndarray)
         fold = np.full(len(labels), -1)  # always trained on
         fold[validation] = 0
         model = GridSearchCV(model, {"C": LOGISTIC_C}, cv=PredefinedSplit(fold))
-    # On products this small several threads wait for each other: 1 s became 26 on a busy machine.
-    with threadpool_limits(1), warnings.catch_warnings():
+    # On small products several threads wait for each other: 1 s became 26 on a busy machine.
+    threads = None if inputs.size >= MANY_VALUES else 1
+    with threadpool_limits(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the iterations are a budget
         return model.fit(inputs, labels)
 

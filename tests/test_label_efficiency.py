@@ -23,6 +23,7 @@ from label_efficiency import (
     plan_training,
     validation_share,
 )
+from runs import locked
 
 CONFIG = {
     "dense_layers": [["dense", 8]],
@@ -195,6 +196,29 @@ def test_an_interrupted_start_keeps_its_results(measure, model, folder, monkeypa
     assert len(read_results(folder)) == 2
     assert measure("--methods", "pixels", "--seeds", 2, model=model).exit_code == 0
     assert len(keys) == 5 and keys[3] == keys[2]
+
+
+def test_time_left_follows_the_same_method_and_labels(measure, model, folder):
+    """Of other seeds; the mean of all where there are none."""
+    measure("--methods", "pixels", "--seeds", 1, model=model)
+    rows = (folder / "results.csv").read_text().splitlines()
+    header, *rows = [row.split(",") for row in rows]
+    for row, seconds in zip(rows, ("100", "400"), strict=True):
+        row[header.index("seconds")] = seconds
+    (folder / "results.csv").write_text("".join(",".join(row) + "\n" for row in [header, *rows]))
+    done = measure("--methods", "pixels", "--seeds", 2, model=model)
+    assert "[3/4] logistic regression on pixels, 3 labels, seed 1" in done.err
+    assert "about 7 min left" in done.err  # 400 s
+
+
+def test_one_program_measures_at_a_time(measure, model, folder):
+    measure("--methods", "pixels", "--seeds", 1, model=model)
+    before = (folder / "results.csv").read_bytes()
+    with locked(folder):
+        done = measure("--methods", "pixels", "--seeds", 2, model=model)
+    assert done.exit_code == 2
+    assert f"error: {folder}: must not be in use" in done.err
+    assert (folder / "results.csv").read_bytes() == before
 
 
 def test_other_settings_are_not_mixed_in(measure, model, folder):
