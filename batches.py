@@ -1,4 +1,4 @@
-"""Arrays in memory -> shuffled, scaled batches for training. The only module that uses `tf.`.
+"""Arrays in memory -> shuffled, scaled batches for training, by `tf.data`.
 
 Images stay in the dtype of their file and become float32 in [0, 1] one batch at a time. Every
 random choice (order, augmentation, noise) is a function of the seed, the epoch and the batch,
@@ -8,13 +8,15 @@ so any epoch can be produced again without running those before it.
 import functools
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from dataset import Scaling
-from hyperparameters import Augmentation
+from hyperparameters import MAX_SEED, Augmentation
+from workers import Share
 
 # Images handed to the device in one execution: enough to hide the overhead of a step, few
 # enough that progress and Ctrl-C answer within about half a second.
@@ -23,6 +25,8 @@ IMAGES_PER_EXECUTION = 1024
 GATHERED_BYTES = 2**22
 # Batch for everything that needs no gradients; larger ones gained nothing on 2 cores.
 INFERENCE_BATCH_SIZE = 256
+# All images of every batch: the share of a worker that is alone.
+WHOLE = Share()
 # What is raised when memory runs out.
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 
@@ -50,6 +54,8 @@ class TrainingBatches:
             clean), clipped back to [0, 1]. Vincent et al. 2008, "Extracting and composing robust
             features with denoising autoencoders".
         augmentation: Random rotation, shift and zoom, or None.
+        share: Which images of every batch to produce; several shares draw different dropout, noise
+            and augmentation, and each batch then ends with its `Share.get_counts`.
 
     Attributes:
         dataset: The `tf.data.Dataset`; an iteration over it is the epoch numbered `epoch`.
@@ -69,15 +75,18 @@ class TrainingBatches:
         dropout: float = 0.0,
         noise: float = 0.0,
         augmentation: Augmentation | None = None,
+        share: Share = WHOLE,
     ):
         self.steps = math.ceil(len(indices) / batch_size)
-        self.batch_size = min(batch_size, len(indices))
+        self.batch_size = share.get_size(min(batch_size, len(indices)))
         self._epoch = tf.Variable(0, dtype=tf.int64)
-        at_once = batch_size * _batches_at_once(images, batch_size, self.steps)
+        batches_at_once = _batches_at_once(images, self.batch_size, self.steps)
+        at_once = self.batch_size * batches_at_once
+        add_counts = _get_counter(share, len(indices), batch_size)
 
         @functools.lru_cache(maxsize=1)
         def get_order(epoch: int) -> np.ndarray:
-            return np.random.default_rng([seed, epoch]).permutation(indices)
+            return share.take(np.random.default_rng([seed, epoch]).permutation(indices), batch_size)
 
         def choose(epoch: np.int64, execution: np.int64) -> np.ndarray:
             return get_order(int(epoch))[execution * at_once : (execution + 1) * at_once]
@@ -92,12 +101,17 @@ class TrainingBatches:
 
         def drop(inputs: np.ndarray, epoch: np.int64, execution: np.int64) -> np.ndarray:
             # 0 would be the order's own random numbers: a seed's trailing zeros do not count.
-            return _drop(inputs, dropout, np.random.PCG64([seed, epoch, execution + 1]))
+            return _drop(
+                inputs, dropout, np.random.PCG64([seed, epoch, execution + 1, share.index])
+            )
 
         def prepare(batch_number: tf.Tensor, batch: tuple) -> tuple:
             inputs, *labels = batch
             random_key = tf.stack(
-                [tf.cast(seed, tf.int64), self._epoch * self.steps + batch_number]
+                [
+                    tf.constant(seed + share.index * (MAX_SEED + 1), tf.int64),
+                    self._epoch * self.steps + batch_number,
+                ]
             )
             if augmentation is not None:
                 inputs = augment(inputs, augmentation, random_key)
@@ -105,17 +119,17 @@ class TrainingBatches:
             if noise:
                 grain = tf.random.stateless_normal(tf.shape(inputs), random_key, stddev=noise)
                 inputs = tf.clip_by_value(inputs + grain, 0.0, 1.0)
-            return inputs, outputs
+            return add_counts(batch_number, (inputs, outputs))
 
         def make_dataset(first_step: int) -> tf.data.Dataset:
             # Gathered where they would be without it: the same memory layout, the same rounding.
-            first_load, skipped = divmod(first_step * batch_size, at_once)
+            first_load, skipped = divmod(first_step, batches_at_once)
             return (
-                tf.data.Dataset.range(first_load, math.ceil(len(indices) / at_once))
+                tf.data.Dataset.range(first_load, math.ceil(self.steps / batches_at_once))
                 .map(load)
                 .prefetch(1)
-                .rebatch(batch_size)
-                .skip(skipped // batch_size)
+                .rebatch(self.batch_size)
+                .skip(skipped)
                 .enumerate(first_step)
                 .map(prepare)
                 .apply(tf.data.experimental.assert_cardinality(self.steps - first_step))
@@ -165,11 +179,13 @@ def inference_batches(
     *,
     targets: np.ndarray | None = None,
     scaling: Scaling | None = None,
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """The chosen images in order, unchanged but for the scaling, as (inputs, targets) batches.
 
     Arguments as for `TrainingBatches`; without `targets` the inputs are their own targets.
     """
+    batch_size = INFERENCE_BATCH_SIZE * share.count  # of all shares together
 
     def load(execution: tf.Tensor) -> tuple:
         inputs, *labels = _gather(
@@ -177,17 +193,31 @@ def inference_batches(
         )
         return inputs, *(labels or [inputs])
 
-    chosen = tf.constant(indices, tf.int64)
-    steps = math.ceil(len(indices) / INFERENCE_BATCH_SIZE)
+    chosen = tf.constant(share.take(indices, batch_size), tf.int64)
+    steps = math.ceil(len(indices) / batch_size)
     at_once = INFERENCE_BATCH_SIZE * _batches_at_once(images, INFERENCE_BATCH_SIZE, steps)
     return (
-        tf.data.Dataset.range(math.ceil(len(indices) / at_once))
+        tf.data.Dataset.range(math.ceil(len(chosen) / at_once))
         .map(load)
         .prefetch(1)
         .rebatch(INFERENCE_BATCH_SIZE)
+        .enumerate()
+        .map(_get_counter(share, len(indices), batch_size))
         .apply(tf.data.experimental.assert_cardinality(steps))
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _get_counter(
+    share: Share, num_images: int, batch_size: int
+) -> Callable[[tf.Tensor, tuple], tuple]:
+    """What adds the counts of its share to a numbered batch; nothing to the only share."""
+    counts = tf.constant(share.get_counts(num_images, batch_size))
+
+    def add_counts(batch_number: tf.Tensor, batch: tuple) -> tuple:
+        return (*batch, counts[batch_number]) if share.count > 1 else batch
+
+    return add_counts
 
 
 def _batches_at_once(images: np.ndarray, batch_size: int, steps: int) -> int:

@@ -56,6 +56,7 @@ class Checkpoint:
     Args:
         path: Where it is, or will be.
         identity: What must stay the same for the training to go on, as JSON; kept in the file.
+        read_only: Whether another process writes it.
 
     Attributes:
         state: What the file holds at first; None when there is no file, or once the state has
@@ -65,17 +66,22 @@ class Checkpoint:
         DataError: The file is damaged, or belongs to a training with another identity.
     """
 
-    def __init__(self, path: str | Path, identity: dict[str, Any] | None = None):
+    def __init__(
+        self, path: str | Path, identity: dict[str, Any] | None = None, *, read_only: bool = False
+    ):
         self.path = Path(path)
+        self._read_only = read_only
         self._identity = identity or {}
         self.state = self._load() if self.path.exists() else None
 
     def save(self, state: TrainingState) -> None:
-        """Writes the state in place of the last one.
+        """Writes the state in place of the last one, unless the file is another's.
 
         Raises:
             DataError: The disk is full, or the folder cannot be written; the last one stays.
         """
+        if self._read_only:
+            return
         values = {"identity": self._identity, "state": state.model_dump(exclude=set(ARRAYS))}
         text = np.frombuffer(json.dumps(values).encode(), np.uint8)
         arrays = {

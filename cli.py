@@ -29,6 +29,7 @@ from errors import UsageError, UserError
 from history import History
 from hyperparameters import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED, Config, dump_config
 from shapes import format_shape
+from workers import CLUSTER
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +41,7 @@ ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=
 
 EXIT_USER_ERROR = 2
 MAX_IMAGES = 2**32 - 1  # what the header of an idx file can say
+MAX_DEVICES = 64  # of one machine
 # Characters that word processors and PDFs put where a flag's hyphen belongs.
 DASHES = "‐‑‒–—―−"  # noqa: RUF001 - that is the point
 
@@ -114,6 +116,16 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def which_devices(text: str) -> str | int:
+    """The type of --devices."""
+    if text in ("all", CLUSTER):
+        return text
+    try:
+        return whole_number(1, MAX_DEVICES)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or be all or {CLUSTER}") from error
+
+
 def add_shared_flags(parser: Parser) -> None:
     """Adds the flags that both training programs have."""
     parser.add_argument(
@@ -137,6 +149,13 @@ def add_shared_flags(parser: Parser) -> None:
         action="store_const",
         const=True,
         help="compute in bfloat16, whatever the configuration says",
+    )
+    parser.add_argument(
+        "--devices",
+        type=which_devices,
+        metavar="WHICH",
+        help="train one model on several devices: all GPUs of this machine, a number of them, or "
+        "cluster for the workers that TF_CONFIG or Slurm names; needs -c or --resume",
     )
     parser.add_argument(
         "--limit",
@@ -225,6 +244,7 @@ def _explain_system_error(error: OSError | MemoryError) -> UserError:
 
 def report(error: UserError) -> int:
     """Prints an error, a line for each problem; returns the exit code."""
+    ERR.quiet = False
     for line in error.lines:
         ERR.print(Text(f"error: {line}"))
     return EXIT_USER_ERROR
@@ -276,6 +296,11 @@ class StopSignal:
             raise SecondSignal(self.exit_code)
         self.exit_code = 128 + number
         warn("Stopping after this step to be resumed later; Ctrl-C again to stop at once.")
+
+
+def keep_silent() -> None:
+    """Prints nothing from here on but errors: another worker says the rest."""
+    OUT.quiet = ERR.quiet = True
 
 
 def warn(sentence: str) -> None:

@@ -237,6 +237,21 @@ def bfloat16_inside(model: keras.Model) -> Iterator[None]:
         forget_predictor(model)
 
 
+@contextmanager
+def synchronized_batch_norm(model: keras.Model) -> Iterator[None]:
+    """Lets BatchNorm use the statistics of all workers' images for the time being."""
+    found = [
+        layer for layer in _flatten(model) if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    try:
+        for layer in found:
+            layer.synchronized = True
+        yield
+    finally:
+        for layer in found:
+            layer.synchronized = False
+
+
 def get_predictor(model: keras.Model, size: int) -> Callable[[np.ndarray], np.ndarray]:
     """The model as a compiled function of parts, `InParts`; made once and kept with the model.
 

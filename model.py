@@ -32,6 +32,7 @@ from callbacks import (
 )
 from checkpoints import Checkpoint
 from dataset import Scaling, encode_labels, get_classes, get_scaling, split_validation
+from distributed import DataParallel, Workers
 from errors import ModelFileError, UserError
 from history import DENSE_ONLY, FULL, History
 from hyperparameters import (
@@ -45,6 +46,7 @@ from layers import InferenceMode, bfloat16_inside, fuse, get_predictor
 from memory import batches_in_memory
 from model_files import find_encoder, load_model
 from shapes import check_shapes, format_shape
+from workers import Share
 
 # Keras' 0.99 needs some 500 batches until inference agrees with training; a short training on
 # few images has fewer.
@@ -287,6 +289,7 @@ def train_autoencoder(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint: Checkpoint | None = None,
+    workers: Workers | None = None,
     warn: Callable[[str], None] = print,
 ) -> History:
     """Trains an autoencoder to draw its own input; the best epoch's weights are kept.
@@ -302,6 +305,8 @@ def train_autoencoder(
         should_stop: Asked after every execution; True ends training as if it were complete.
         checkpoint: Where the training is saved now and then, and when it is stopped; one that
             holds a training already is gone on from, to the same result as without interruption.
+        workers: Those that train the model together, each with these arguments; the batch size is
+            that of all of them. Without them it is trained here alone.
         warn: Receives a sentence when the reconstruction is no better than the mean image.
 
     Returns:
@@ -321,6 +326,9 @@ def train_autoencoder(
     _start_output_at(model, mean_image)
     keras.utils.set_random_seed(config.seed)
     interruptible = Interruptible(model, history, keep_best, checkpoint, should_stop)
+    share = workers.share if workers else Share()
+    if workers:
+        workers.vary_random_states(model)
     with bfloat16_inside(model) if config.mixed_precision else nullcontext():
         _fit(
             fuse(model),
@@ -333,8 +341,11 @@ def train_autoencoder(
                 scaling=scaling,
                 noise=config.noise,
                 augmentation=config.augmentation,
+                share=share,
             ),
-            inference_batches(images, validation, scaling=scaling) if len(validation) else None,
+            inference_batches(images, validation, scaling=scaling, share=share)
+            if len(validation)
+            else None,
             phase=FULL,
             epochs=config.epochs,
             rate=config.optimizer.learning_rate,
@@ -342,6 +353,7 @@ def train_autoencoder(
             loss=config.loss,
             metric=keras.metrics.MeanSquaredError(name="mse"),
             interruptible=interruptible,
+            workers=workers,
             callbacks=[
                 keep_best,
                 interruptible,
@@ -366,6 +378,7 @@ def train_classifier(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint: Checkpoint | None = None,
+    workers: Workers | None = None,
 ) -> History:
     """Trains the dense head on the frozen encoder, then everything; keeps the best weights.
 
@@ -381,6 +394,7 @@ def train_classifier(
         callbacks: Further Keras callbacks.
         should_stop: Asked after every execution; True ends training as if it were complete.
         checkpoint: As for `train_autoencoder`.
+        workers: As for `train_autoencoder`.
 
     Returns:
         Rows of both phases in one, with `loss`, `accuracy`, macro `precision`, `recall` and `f1`
@@ -401,6 +415,9 @@ def train_classifier(
     keep_best = KeepBest(model, history, ("val_accuracy", "val_loss"), config.early_stopping)
     keras.utils.set_random_seed(config.seed)
     interruptible = Interruptible(model, history, keep_best, checkpoint, should_stop)
+    share = workers.share if workers else Share()
+    if workers:
+        workers.vary_random_states(model)
     with bfloat16_inside(model) if config.mixed_precision else nullcontext():
         for phase, epochs, rate in _phases(config, pretrained):
             if interruptible.phase not in (None, phase):
@@ -426,8 +443,11 @@ def train_classifier(
                     scaling=input_scaling,
                     dropout=dropout,
                     augmentation=config.augmentation,
+                    share=share,
                 ),
-                inference_batches(inputs, validation, targets=targets, scaling=input_scaling)
+                inference_batches(
+                    inputs, validation, targets=targets, scaling=input_scaling, share=share
+                )
                 if len(validation)
                 else None,
                 phase=phase,
@@ -437,6 +457,7 @@ def train_classifier(
                 loss="sparse_categorical_crossentropy",
                 metric=MacroScores(len(classes)),
                 interruptible=interruptible,
+                workers=workers,
                 callbacks=[keep_best, interruptible, *callbacks],
             )
             keep_best.restore()
@@ -577,8 +598,11 @@ def _fit(
     loss: str,
     metric: keras.metrics.Metric,
     interruptible: Interruptible,
+    workers: Workers | None,
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
+    if workers:
+        trained = DataParallel(trained, workers)
     trained.compile(
         optimizer=_get_optimizer(config.optimizer.name)(rate),
         loss=loss,

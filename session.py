@@ -19,7 +19,7 @@ import cli
 import prompts
 from checkpoints import Checkpoint, check_same
 from dataset import Dataset, Scaling, encode_labels, get_classes, get_record, split_validation
-from errors import UserError
+from errors import UsageError, UserError
 from evaluation import Evaluation
 from history import History
 from hyperparameters import (
@@ -31,11 +31,23 @@ from hyperparameters import (
 )
 from idx import replace_file
 from model_files import check_destination, save_model
-from runs import Arguments, FileRecord, Run, Start, describe_environment, read_start
+from runs import (
+    CHECKPOINT_FILE,
+    Arguments,
+    FileRecord,
+    Run,
+    Start,
+    describe_environment,
+    find_interrupted,
+    read_start,
+)
+from workers import CLUSTER
 
 if TYPE_CHECKING:
     import keras
     from matplotlib.figure import Figure
+
+    from distributed import Workers
 
 # Called with the history's row of every epoch, as soon as a checkpoint has seen it.
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -107,6 +119,7 @@ class Session(ABC):
         self.experiments: list[Experiment] = []
         self.exit_code = 0
         self._interrupted = False
+        self._workers: Workers | None = None
 
     @abstractmethod
     def ask_config(self) -> tuple[str, Config]:
@@ -123,7 +136,7 @@ class Session(ABC):
 
     @abstractmethod
     def fit(self, model: "keras.Model", config: Config, name: str, **hooks: Any) -> History:
-        """Trains the model; `hooks` are `callbacks`, `should_stop` and `checkpoint`."""
+        """Trains the model; `hooks` are arguments of `train_autoencoder` by the same names."""
 
     @abstractmethod
     def describe(self, config: Config) -> dict[str, Any]:
@@ -162,6 +175,23 @@ class Session(ABC):
 
     def run(self, configs: list[tuple[str, Config]]) -> int:
         """Trains the configurations, or asks for one and shows the menu; returns the exit code."""
+        if self.args.devices is None:
+            return self._run(configs)
+        if not configs:
+            raise UsageError("--devices", "needs a configuration", "none", "Give one with -c FILE.")
+        with cli.starting_keras():
+            import distributed
+        if self.args.devices == CLUSTER:
+            cli.ERR.print("Waiting for the other workers …")
+        with distributed.joined(self.args.devices, shlex.split(self.args.command)) as workers:
+            if workers is None:
+                cli.warn(
+                    f"--devices {self.args.devices} finds a single device: training is as usual."
+                )
+            self._workers = workers
+            return self._run(configs)
+
+    def _run(self, configs: list[tuple[str, Config]]) -> int:
         if configs:
             self._train_all(configs)
         else:
@@ -180,6 +210,8 @@ class Session(ABC):
             try:
                 self.train(name, config)
             except UserError as error:
+                if self._workers:
+                    raise  # the others may not have failed
                 self.exit_code = cli.report(error)  # and on with the others
             if self._stopped:
                 return
@@ -196,6 +228,9 @@ class Session(ABC):
     def train(self, name: str, config: Config) -> None:
         """Trains one model and records it as a run, or goes on with an interrupted one."""
         start = self._get_start(self._full_name(name), config)
+        if self._workers and self._workers.share.index:
+            self._follow(start, config)
+            return
         with self._get_run(start.name) as run:
             if self.args.resume:
                 start = _check_unchanged(run, start, config)
@@ -204,9 +239,13 @@ class Session(ABC):
             checkpoint = Checkpoint(run.checkpoint_path, start.to_json())
             with cli.starting_keras():
                 import callbacks  # noqa: F401 - so that the rest is quick
+            self._check_workers(start)
             model = self._build(config)
             # A signal while the run is written must not cost the training that it records.
-            with _telling_how_to_resume(run, self.program), cli.StopSignal() as stop:
+            with (
+                _telling_how_to_resume(run, self.program, self.args.devices),
+                cli.StopSignal() as stop,
+            ):
                 experiment = self._train(run, start, config, model, checkpoint, stop)
                 if not run.interrupted:
                     run.finish()  # a figure that fails must not cost the training
@@ -215,6 +254,44 @@ class Session(ABC):
         self.exit_code = stop.exit_code or self.exit_code
         if experiment.history.divergence and not self._stopped:
             self.exit_code = cli.report(experiment.history.divergence)
+
+    def _follow(self, start: Start, config: Config) -> None:
+        """Trains along with the first worker, which keeps the record."""
+        checkpoint = None
+        if self.args.resume:
+            path = find_interrupted(self.args.resume)
+            identity = read_start(path).to_json()
+            checkpoint = Checkpoint(path / CHECKPOINT_FILE, identity, read_only=True)
+        self._check_workers(start)
+        model = self._build(config)
+        with cli.StopSignal() as stop:
+            self.fit(
+                model,
+                config,
+                start.name,
+                should_stop=self._get_should_stop(stop),
+                checkpoint=checkpoint,
+                workers=self._workers,
+            )
+        self.exit_code = stop.exit_code
+
+    def _check_workers(self, start: Start) -> None:
+        """Checks that all workers are about to train the same; after it the record may change."""
+        if self._workers:
+            files = [file for files in [*start.data.values(), start.models] for file in files]
+            self._workers.check_same(
+                [start.config, len(self.data.images), [file.sha256 for file in files]]
+            )
+
+    def _get_should_stop(self, stop: cli.StopSignal) -> Callable[[], bool]:
+        """Whether this worker, or any other, is to stop; all get the same answer."""
+
+        def should_stop() -> bool:
+            exit_code = max(self._workers.gather(stop.exit_code))
+            stop.exit_code = exit_code or stop.exit_code
+            return exit_code != 0
+
+        return should_stop if self._workers else stop.requested
 
     def _get_run(self, name: str) -> Run:
         if self.args.resume:
@@ -268,6 +345,8 @@ class Session(ABC):
         stratify = self.data.labels if config.kind == "classifier" else None
         split = split_validation(len(images), config.validation_split, config.seed, stratify)
         device = batches.device_name()
+        if self._workers:
+            device += f", {self._workers.share.count} workers"
         if config.mixed_precision and not batches.computes_bfloat16():
             cli.warn("This CPU has no bfloat16 instructions: mixed precision gains nothing.")
         cli.show_facts(
@@ -291,8 +370,9 @@ class Session(ABC):
                 config,
                 start.name,
                 callbacks=[progress, *told],
-                should_stop=stop.requested,
+                should_stop=self._get_should_stop(stop),
                 checkpoint=checkpoint,
+                workers=self._workers,
             )
         run.interrupted = stop.requested()
         history.metrics["parameters"] = model.count_params()
@@ -434,13 +514,15 @@ class Session(ABC):
 
 
 @contextmanager
-def _telling_how_to_resume(run: Run, program: str) -> Iterator[None]:
+def _telling_how_to_resume(run: Run, program: str, devices: str | int | None) -> Iterator[None]:
     try:
         yield
     finally:
         if run.can_resume:
-            command = shlex.join(["python", program, "--resume", cli.relative(run.path)])
-            cli.ERR.print(f"Resume with: {command}")
+            command = ["python", program, "--resume", cli.relative(run.path)]
+            if devices:
+                command += ["--devices", str(devices)]
+            cli.ERR.print(f"Resume with: {shlex.join(command)}")
 
 
 def _check_unchanged(run: Run, now: Start, config: Config) -> Start:

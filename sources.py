@@ -6,16 +6,18 @@ All of it is found and checked before Keras loads.
 import argparse
 from pathlib import Path
 
+import cli
 from dataset import NAMED_DATASETS, Dataset, Scaling, check_same_kind, get_scaling
 from errors import ModelFileError, UsageError
 from hyperparameters import Config, Kind, load_config, override, validate_config
 from model_files import check_destination, read_metadata
 from runs import START_FILE, check_run_dir, check_runs_dir, find_interrupted, read_start
 from shapes import format_shape
+from workers import get_index
 
 PROGRAMS = {"autoencoder": "autoencoder.py", "classifier": "classification.py"}
 # What may be asked for anew when a run is resumed; everything else the run knows itself.
-RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show"}
+RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show", "--devices"}
 PATH_ARGUMENTS = ("dataset", "labels", "test", "test_labels", "model", "init_from", "save")
 
 
@@ -23,7 +25,7 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
     """The configurations to train, with their names; none when they are to be asked for.
 
     For a run to resume, or a model to begin with, the flags are completed: `config` names where
-    each configuration comes from.
+    each configuration comes from. Of several workers all but the first keep silent from here on.
 
     Raises:
         UsageError: The flags do not go together, or there is no such run.
@@ -31,6 +33,8 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
         ModelFileError: The model cannot be begun with.
         ConfigurationError: A configuration is wrong.
     """
+    if get_index(args.devices):
+        cli.keep_silent()
     if args.resume:
         return [_take_over_run(args, kind)]
     if args.dataset is None:
@@ -61,9 +65,13 @@ def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
 def check_destinations(args: argparse.Namespace) -> None:
     """Checks that the run, and the model where asked, can be written, before hours are spent.
 
+    Only the first of several workers writes.
+
     Raises:
         UsageError: One cannot.
     """
+    if get_index(args.devices):
+        return
     if args.save:
         check_destination(args.save, args.overwrite)
     if args.run_dir is None:
