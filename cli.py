@@ -35,9 +35,13 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-# Names and paths are printed as they are: no markup in [brackets], no :emoji:.
-OUT = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+# Names and paths are printed as they are: no markup in [brackets], no :emoji:. In notebooks as well
+# everything goes to the streams, where the logs of trials take it from.
+PLAIN = {
+    "highlight": False, "soft_wrap": True, "markup": False, "emoji": False, "force_jupyter": False
+}  # fmt: skip
+OUT = Console(**PLAIN)
+ERR = Console(**PLAIN, stderr=True)
 
 EXIT_USER_ERROR = 2
 MAX_IMAGES = 2**32 - 1  # what the header of an idx file can say
@@ -188,6 +192,7 @@ def add_shared_flags(parser: Parser) -> None:
         help="start a new run from the weights of this saved model of the same layers; "
         "without -c its own configuration is used",
     )
+    add_tracking_flags(parser)
     parser.add_argument("--overwrite", action="store_true", help="let --save replace a file")
     parser.add_argument(
         "--print-config",
@@ -199,6 +204,25 @@ def add_shared_flags(parser: Parser) -> None:
         "--show",
         action="store_true",
         help="open the figures in windows at the end, where there is a display",
+    )
+
+
+def add_tracking_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that show runs in other programs as well."""
+    parser.add_argument(
+        "--tensorboard",
+        nargs="?",
+        const="tensorboard",
+        metavar="DIR",
+        help="also write curves, figures and hyperparameters for TensorBoard into this folder "
+        "(default: tensorboard)",
+    )
+    parser.add_argument(
+        "--mlflow",
+        nargs="?",
+        const="",
+        metavar="URI",
+        help="also record in this MLflow store (default: MLFLOW_TRACKING_URI, or mlflow.db here)",
     )
 
 
@@ -327,8 +351,6 @@ def starting_keras() -> Iterator[None]:
 
     They are written straight to file descriptor 2, and shown after all if the import fails.
     """
-    # One process trains several models, each with functions of its own, and is warned for it.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # every machine without CUDA logs errors
     if "keras" not in sys.modules:
         ERR.print("Starting TensorFlow …")
@@ -338,6 +360,8 @@ def starting_keras() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
+            # One process trains several models, each with functions of its own; it warns of that.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
         except BaseException:
             held.seek(0)
             os.write(kept, held.read())

@@ -17,6 +17,7 @@ from typing import Any
 from rich.table import Table
 
 import cli
+import tracking
 from comparison import (
     COLUMNS,
     TRIALS_FILE,
@@ -88,6 +89,7 @@ def _add_run(commands: Any) -> None:
         help="which models to keep: best (of each base the best trial's, the default) or all",
     )
     parser.add_argument("--no-plots", action="store_true", help="draw no figures")
+    cli.add_tracking_flags(parser)
 
 
 def _add_compare(commands: Any) -> None:
@@ -142,6 +144,7 @@ def run_study(args: argparse.Namespace) -> int:
 
 
 def _run_stages(args: argparse.Namespace) -> int:
+    tracking.check_flags(args)
     name, files = load_stages(args.study)
     files = [StudyFile(file.path, _override(file.study, args)) for file in files]
     for file in files:
@@ -174,10 +177,13 @@ def _run_rounds(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
         stage_folder = check_runs_dir(folder / part.study.name)
         with locked(stage_folder):
             stage = Stage(part, stage_folder, args, finalists)
-            exit_code = max(exit_code, stage.run())
-            if exit_code > 128:
-                break
-            _conclude(stage.study, stage.folder, args)
+            with tracking.opened_for_study(args, part.study, stage_folder, cli.warn) as trackers:
+                stage.on_change = trackers.update
+                exit_code = max(exit_code, stage.run())
+                if exit_code > 128:
+                    break
+                _conclude(stage.study, stage.folder, args)
+                trackers.finish()
         if file.study.screening:
             finalists = get_finalists(stage.folder, file.study.screening.finalists)
     return exit_code

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Annotated, Any, Literal, TextIO
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from dataset import Dataset
 from errors import DataError, UsageError
@@ -131,6 +131,10 @@ class FileRecord(_Strict):
     bytes: int
 
 
+# Not in the files of runs that have none.
+_IfGiven = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
+
+
 class Arguments(_Strict):
     """The flags that a resumed run takes over; those of one program alone have defaults."""
 
@@ -145,6 +149,8 @@ class Arguments(_Strict):
     test_labels: str | None = None
     model: str | None = None
     no_pretrained: bool = False
+    tensorboard: _IfGiven = None
+    mlflow: _IfGiven = None
 
 
 class Start(_Strict):

@@ -8,7 +8,7 @@ import datetime
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import numpy as np
 
 import cli
 import prompts
+import tracking
 from checkpoints import Checkpoint, check_same
 from dataset import Dataset, Scaling, encode_labels, get_classes, get_record, split_validation
 from errors import UsageError, UserError
@@ -244,12 +245,14 @@ class Session(ABC):
             # A signal while the run is written must not cost the training that it records.
             with (
                 _telling_how_to_resume(run, self.program, self.args.devices),
+                self._open_trackers(run, start, config, checkpoint) as trackers,
                 cli.StopSignal() as stop,
             ):
-                experiment = self._train(run, start, config, model, checkpoint, stop)
+                experiment = self._train(run, start, config, model, checkpoint, stop, trackers)
                 if not run.interrupted:
                     run.finish()  # a figure that fails must not cost the training
                     self._show(experiment)
+                    trackers.finish(experiment.history, run.path)
         self._interrupted = run.interrupted
         self.exit_code = stop.exit_code or self.exit_code
         if experiment.history.divergence and not self._stopped:
@@ -320,6 +323,19 @@ class Session(ABC):
             models=[FileRecord(**get_record(path)) for path in self.model_files(config)],
         )
 
+    def _open_trackers(
+        self, run: Run, start: Start, config: Config, checkpoint: Checkpoint
+    ) -> AbstractContextManager[tracking.RunTrackers]:
+        subject = tracking.Subject(
+            run.final_path.name,
+            config.kind,
+            run.path,
+            tracking.describe(start.config),
+            {"command": start.command, "data": self.data.name, "run": str(run.final_path)},
+        )
+        rows = checkpoint.state.rows if checkpoint.state else []
+        return tracking.opened_for_run(self.args, subject, rows, cli.warn)
+
     def _build(self, config: Config) -> "keras.Model":
         model = self.build(config)
         if self.args.init_from:
@@ -336,6 +352,7 @@ class Session(ABC):
         model: "keras.Model",
         checkpoint: Checkpoint,
         stop: cli.StopSignal,
+        trackers: tracking.RunTrackers,
     ) -> Experiment:
         """Trains the model and writes its record: the final one, or the one so far."""
         import batches
@@ -363,7 +380,7 @@ class Session(ABC):
         )
         environment = describe_environment(start.command, self.datasets(), device, config.seed)
         environment["started"] = start.started
-        told = [TellEpochs(self._on_epoch)] if self._on_epoch else []
+        told = [TellEpochs(told) for told in (trackers.write_epoch, self._on_epoch) if told]
         with closing(ShowProgress(cli.ERR, start.name, *self.progress)) as progress:
             history = self.fit(
                 model,

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 import cli
+import tracking
 from dataset import NAMED_DATASETS, Dataset, Scaling, check_same_kind, get_scaling
 from errors import ModelFileError, UsageError
 from hyperparameters import Config, Kind, load_config, override, validate_config
@@ -70,6 +71,7 @@ def check_destinations(args: argparse.Namespace) -> None:
     Raises:
         UsageError: One cannot.
     """
+    tracking.check_flags(args)
     if get_index(args.devices):
         return
     if args.save:

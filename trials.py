@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,7 @@ class Stage:
         self.study = file.study
         self.folder = folder
         self.args = args
+        self.on_change: Callable[[], None] = lambda: None  # after trials.json has been written
         self._file = file
         self._data = self._identify_data()
         self._models = {base.label: self._find_model(file, base) for base in self.study.bases}
@@ -233,6 +234,7 @@ class Stage:
             ],
         }
         write_text(self.folder / TRIALS_FILE, json.dumps(document, indent=2) + "\n")
+        self.on_change()
 
 
 def get_arguments(study: Study, folder: Path, trial: Trial) -> list[str]:
@@ -323,9 +325,7 @@ class Board:
         parallel: int = 1,
     ):
         # A console of its own: the other's output goes to a log while a trial runs.
-        self._console = Console(
-            file=console.file, highlight=False, soft_wrap=True, markup=False, emoji=False
-        )
+        self._console = Console(**cli.PLAIN, file=console.file)
         self._study = study
         self._outcomes = outcomes
         self._total = total or len(outcomes)

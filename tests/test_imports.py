@@ -26,7 +26,7 @@ LAYERS = [
     },
     {"callbacks", "comparison", "effects", "layers", "memory", "workload"},
     {"model"},
-    {"prompts", "runs", "cli"},
+    {"prompts", "runs", "cli", "tracking"},
     {"sources"},
     {"label_efficiency", "report", "session", "trials"},
     {"autoencoder", "classification", "make_configs"},
