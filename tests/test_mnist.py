@@ -1,6 +1,8 @@
 """The main job on real input: MNIST through both programs, and no collapse."""
 
 import json
+import statistics
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +63,36 @@ def test_no_shipped_autoencoder_collapses(name):
     held_out, scaling = np.arange(6000, 7000), get_scaling(images)
     drawn = models.predict(model, images, scaling, held_out)
     assert np.square(drawn - scaling.apply(images[held_out])).mean() < 0.02
+
+
+def test_what_checkpoints_cost(tmp_path, monkeypatch, record_property):
+    """Of epochs of seconds: the small autoencoder on 6,000 images, saved after each of four."""
+    import callbacks
+    import model as models
+    from checkpoints import Checkpoint
+    from dataset import load_dataset
+
+    seconds, save = [], callbacks.Interruptible._save
+
+    def timed(*args):
+        start = time.perf_counter()
+        save(*args)
+        seconds.append(time.perf_counter() - start)
+
+    monkeypatch.setattr(callbacks.Interruptible, "_save", timed)
+    images = load_dataset("mnist", limit=6000).images
+    config = load_config(CONFIGURATION / "autoencoder_small.json", "autoencoder")
+    model = models.get_autoencoder(config, images.shape[1:])
+    path = tmp_path / "checkpoint.npz"
+    history = models.train_autoencoder(
+        model, override(config, epochs=4), images, checkpoint=Checkpoint(path)
+    )
+    assert len(seconds) == 4
+    typical = statistics.median(seconds)  # whatever else the machine does now and then
+    share = len(seconds) * typical / history.metrics["seconds"]
+    assert share < callbacks.CHECKPOINT_SHARE
+    record_property(
+        "figure",
+        f"{100 * share:.2f} % of the time: {1000 * typical:.0f} ms for each "
+        f"{path.stat().st_size / 1e6:.1f} MB",
+    )

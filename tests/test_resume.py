@@ -219,6 +219,44 @@ def test_a_training_killed_at_its_very_end(tmp_path, images, save_always):
     assert_same(resumed, training.run())
 
 
+class PassTime(keras.callbacks.Callback):
+    """Stands in for the module `time`: every execution takes so many seconds, nothing else any."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self._seconds = seconds
+        self._now = 0.0
+
+    def perf_counter(self):
+        return self._now
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._now += self._seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "saved_in_epoch"), [(1, []), (39, []), (70, [4]), (121, [2, 4])]
+)
+def test_a_checkpoint_every_epoch_and_every_two_minutes(
+    tmp_path, images, monkeypatch, seconds, saved_in_epoch
+):
+    """Three executions an epoch: inside it as often as two minutes pass, and always at its end."""
+    saved = []
+    time_passes = PassTime(seconds)
+    monkeypatch.setattr(callbacks, "time", time_passes)
+    monkeypatch.setattr(
+        Checkpoint, "save", lambda self, state: saved.append((state.epoch, state.step))
+    )
+    Training("autoencoder", images).run(
+        Checkpoint(tmp_path / "checkpoint.npz"), callbacks=[time_passes]
+    )
+    assert saved == [
+        place
+        for epoch in range(AUTOENCODER["epochs"])
+        for place in [*((epoch, step) for step in saved_in_epoch), (epoch + 1, 0)]
+    ]
+
+
 def test_checkpoints_cost_little(tmp_path, images, monkeypatch):
     """Epochs of milliseconds are not each saved: one waits until the last one has paid off."""
     saved = []
