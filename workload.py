@@ -17,7 +17,7 @@ MULTIPLICATIONS_PER_SECOND = 72e9  # of the forward pass, of images that are tra
 # What an image costs beside its convolutions, and in a dense head on encodings that are cached.
 BESIDE_CONVOLUTIONS = 13e6
 IN_HEAD_ALONE = 3e6
-START_SECONDS = 8  # to build, compile, evaluate and save
+START_SECONDS = 3  # to build, compile, evaluate and save
 
 
 def count_multiplications(config: Config, input_shape: Shape) -> int:
