@@ -11,6 +11,7 @@ import math
 import re
 import signal
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ from runs import FIGURE_DPI, check_runs_dir, locked
 from studies import METRICS, Data, Study, StudyFile, expand, load_stages
 from trials import Stage, write_text
 from workload import estimate_study, format_duration
+
+MAX_CPUS = 4096
+RAY_PACKAGES = ("ray", "optuna")
 
 
 def build_parser() -> cli.Parser:
@@ -89,7 +93,39 @@ def _add_run(commands: Any) -> None:
         help="which models to keep: best (of each base the best trial's, the default) or all",
     )
     parser.add_argument("--no-plots", action="store_true", help="draw no figures")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="train trials side by side with Ray: on this machine, or in the cluster at ADDRESS",
+    )
+    parser.add_argument(
+        "--cpus-per-trial",
+        type=cli.whole_number(1, MAX_CPUS),
+        metavar="N",
+        help="with --ray: cores of each trial (default: 2, or 1 where there is one)",
+    )
+    parser.add_argument(
+        "--gpus-per-trial",
+        type=_share_of_gpus,
+        metavar="X",
+        help="with --ray: GPUs of each trial, 0.5 for two on one (default: 1, or 0 without any)",
+    )
     cli.add_tracking_flags(parser)
+
+
+def _share_of_gpus(text: str) -> float:
+    """The type of a flag: a part of a GPU, or a number of whole ones."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1
+    if not (0 <= share <= 1 or share in range(MAX_CPUS)):
+        raise argparse.ArgumentTypeError(
+            f"must be a number from 0 to 1, or a whole number, got {text!r}"
+        )
+    return share
 
 
 def _add_compare(commands: Any) -> None:
@@ -145,6 +181,7 @@ def run_study(args: argparse.Namespace) -> int:
 
 def _run_stages(args: argparse.Namespace) -> int:
     tracking.check_flags(args)
+    _check_ray(args)
     name, files = load_stages(args.study)
     files = [StudyFile(file.path, _override(file.study, args)) for file in files]
     for file in files:
@@ -161,6 +198,30 @@ def _run_stages(args: argparse.Namespace) -> int:
     return exit_code
 
 
+def _check_ray(args: argparse.Namespace) -> None:
+    """Checks the flags about Ray before anything begins."""
+    shares = (args.cpus_per_trial, args.gpus_per_trial)
+    if args.ray is None and shares != (None, None):
+        raise UsageError("--cpus-per-trial and --gpus-per-trial", "need --ray", None, "Add --ray.")
+    missing = [name for name in RAY_PACKAGES if args.ray and find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            "--ray",
+            "needs packages that are installed apart",
+            f"no {missing[0]}",
+            "Type: pip install -r requirements-cluster.txt",
+        )
+
+
+def _choose_stage(study: Study, args: argparse.Namespace) -> type[Stage]:
+    """How the trials of a study are trained: one after another, or with Ray."""
+    if args.ray is None:
+        return Stage
+    import cluster
+
+    return cluster.choose_stage(study)
+
+
 def _say_time(name: str, files: list[StudyFile]) -> None:
     """Says what to expect; a study that goes on needs less."""
     seconds = 0.0
@@ -173,10 +234,11 @@ def _say_time(name: str, files: list[StudyFile]) -> None:
 def _run_rounds(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
     """Screens the configurations of a study if it says so, and trains those that go on."""
     exit_code, finalists = 0, None
+    stage_class = _choose_stage(file.study, args)
     for part in file.rounds:
         stage_folder = check_runs_dir(folder / part.study.name)
         with locked(stage_folder):
-            stage = Stage(part, stage_folder, args, finalists)
+            stage = stage_class(part, stage_folder, args, finalists)
             with tracking.opened_for_study(args, part.study, stage_folder, cli.warn) as trackers:
                 stage.on_change = trackers.update
                 exit_code = max(exit_code, stage.run())

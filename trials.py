@@ -313,6 +313,8 @@ class Board:
         study: What runs.
         outcomes: Its trials, which change as it goes on.
         total: How many trials there will be; those there are without it.
+
+    Attributes:
         parallel: How many of them are trained at the same time.
     """
 
@@ -322,14 +324,13 @@ class Board:
         study: Study,
         outcomes: list[Outcome],
         total: int | None = None,
-        parallel: int = 1,
     ):
         # A console of its own: the other's output goes to a log while a trial runs.
         self._console = Console(**cli.PLAIN, file=console.file)
         self._study = study
         self._outcomes = outcomes
         self._total = total or len(outcomes)
-        self._parallel = parallel
+        self.parallel = 1
         self._note = ""
         self._log: Log | None = None
         self._start = 0.0  # of the trial that runs
@@ -360,9 +361,11 @@ class Board:
             self._log = None
             outcome.seconds = time.monotonic() - self._start
 
-    def note(self, text: str) -> None:
-        """Shows a line below the live table, until the next one."""
+    def note(self, text: str, is_news: bool = False) -> None:
+        """Shows a line below the live table, until the next one; elsewhere only what is news."""
         self._note = text
+        if is_news and not self._console.is_terminal:
+            self._console.print(text)
 
     def show(self, outcome: Outcome) -> None:
         """Says what became of a trial where there is no live table."""
@@ -389,7 +392,7 @@ class Board:
         if not waiting and not unknown:
             return "finished"
         left = sum(o.expected_seconds * self._get_slowness(o.trial.base) for o in waiting)
-        left = (left + unknown * self._mean_seconds()) / self._parallel
+        left = (left + unknown * self._mean_seconds()) / self.parallel
         if self._log:
             left -= time.monotonic() - self._start
         return f"about {format_duration(max(left, 0))} left"

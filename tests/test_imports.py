@@ -29,6 +29,7 @@ LAYERS = [
     {"prompts", "runs", "cli", "tracking"},
     {"sources"},
     {"label_efficiency", "report", "session", "trials"},
+    {"cluster"},
     {"autoencoder", "classification", "make_configs"},
     {"experiments"},
 ]
