@@ -229,6 +229,8 @@ def plot_speeds(measurements: Sequence[Measurement], title: str) -> "Figure":
             ax = axes[batches.index(batch), sizes.index(size)]
             _draw_bars(measurement, ax)
             ax.set_title(f"{size}, batch {batch.removeprefix('b')}")
+        for ax in axes[0]:
+            ax.set_xlim(left=0)  # of the whole column, once all of it is drawn
         axes[0, 0].invert_yaxis()  # shared by all: the first competitor on top
         figure.supxlabel("images/s: median, slowest and fastest round", fontsize=9)
         figure.suptitle(title, x=0.01, ha="left")
@@ -260,5 +262,4 @@ def _draw_bars(measurement: Measurement, ax: Any) -> None:
         )
     ax.set_yticks(range(len(measurement.values)), [NAMES[name] for name in measurement.values])
     ax.margins(x=0.25)
-    ax.set_xlim(left=0)
     ax.spines[["top", "right"]].set_visible(False)

@@ -519,6 +519,20 @@ def test_figure_has_a_panel_for_each_size_and_batch():
     plt.close(figure)
 
 
+def test_bars_of_a_column_share_an_axis_that_holds_the_longest():
+    """Whichever row has it."""
+    import matplotlib.pyplot as plt
+
+    measurements = [
+        Measurement("autoencoder.small.b32", "images/s", {"keras": [10.0]}),
+        Measurement("autoencoder.small.b128", "images/s", {"keras": [90.0, 100.0]}),
+    ]
+    figure = report.plot_speeds(measurements, "Training")
+    for ax in figure.axes:
+        assert ax.get_xlim()[0] == 0 and ax.get_xlim()[1] > 100
+    plt.close(figure)
+
+
 def test_work_by_hand():
     """Two passes of the first convolution, three of the transposed one with kernels of 4 x 4."""
     config = validate_config(
