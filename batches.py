@@ -8,8 +8,10 @@ so any epoch can be produced again without running those before it.
 import functools
 import math
 import os
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -61,6 +63,8 @@ class TrainingBatches:
         dataset: The `tf.data.Dataset`; an iteration over it is the epoch numbered `epoch`.
         steps: Batches an epoch.
         batch_size: Images in the largest of them.
+        get_arrays: Iterates over the same batches as NumPy arrays, which starts in less time; None
+            where TensorFlow computes what is random.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class TrainingBatches:
         batches_at_once = _batches_at_once(images, self.batch_size, self.steps)
         at_once = self.batch_size * batches_at_once
         add_counts = _get_counter(share, len(indices), batch_size)
+        take, shape = _get_source(images, scaling)
 
         @functools.lru_cache(maxsize=1)
         def get_order(epoch: int) -> np.ndarray:
@@ -92,10 +97,10 @@ class TrainingBatches:
             return get_order(int(epoch))[execution * at_once : (execution + 1) * at_once]
 
         def load(execution: tf.Tensor) -> tuple:
-            chosen = tf.numpy_function(choose, [self._epoch, execution], tf.int64)
-            inputs, *labels = _gather(images, tf.ensure_shape(chosen, (None,)), scaling, targets)
+            chosen = _call(choose, [self._epoch, execution], tf.int64)
+            inputs, *labels = _gather(take, tf.ensure_shape(chosen, (None,)), shape, targets)
             if dropout:
-                dropped = tf.numpy_function(drop, [inputs, self._epoch, execution], tf.float32)
+                dropped = _call(drop, [inputs, self._epoch, execution], tf.float32)
                 inputs = tf.ensure_shape(dropped, inputs.shape)
             return inputs, *labels
 
@@ -136,8 +141,21 @@ class TrainingBatches:
                 .prefetch(tf.data.AUTOTUNE)
             )
 
+        def make_arrays() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for execution in range(math.ceil(self.steps / batches_at_once)):
+                chosen = choose(self.epoch, execution)
+                inputs = take(chosen)
+                if dropout:
+                    inputs = drop(inputs, self.epoch, execution)
+                outputs = inputs if targets is None else targets[chosen]
+                for start in range(0, len(chosen), batch_size):
+                    part = slice(start, start + batch_size)
+                    yield inputs[part], outputs[part]
+
         self._make_dataset = make_dataset
         self.dataset = make_dataset(0)
+        needs_tensorflow = noise or augmentation is not None or share.count > 1
+        self.get_arrays = None if needs_tensorflow else make_arrays
 
     def from_step(self, step: int) -> tf.data.Dataset:
         """The epoch without its first `step` batches."""
@@ -188,11 +206,11 @@ def inference_batches(
     batch_size = INFERENCE_BATCH_SIZE * share.count  # of all shares together
 
     def load(execution: tf.Tensor) -> tuple:
-        inputs, *labels = _gather(
-            images, chosen[execution * at_once : (execution + 1) * at_once], scaling, targets
-        )
+        part = chosen[execution * at_once : (execution + 1) * at_once]
+        inputs, *labels = _gather(take, part, shape, targets)
         return inputs, *(labels or [inputs])
 
+    take, shape = _get_source(images, scaling)
     chosen = tf.constant(share.take(indices, batch_size), tf.int64)
     steps = math.ceil(len(indices) / batch_size)
     at_once = INFERENCE_BATCH_SIZE * _batches_at_once(images, INFERENCE_BATCH_SIZE, steps)
@@ -226,21 +244,38 @@ def _batches_at_once(images: np.ndarray, batch_size: int, steps: int) -> int:
     return max(1, min(steps, fitting))
 
 
-def _gather(
-    images: np.ndarray, chosen: tf.Tensor, scaling: Scaling | None, targets: np.ndarray | None
-) -> tuple[tf.Tensor, ...]:
-    """The chosen images as float32 of known shape, and their targets if there are any.
+def _get_source(
+    images: np.ndarray, scaling: Scaling | None
+) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int | None, ...]]:
+    """What takes chosen images, as float32 in [0, 1] if they are scaled, and their shape.
 
     numpy gathers, so that nothing is copied whole.
     """
 
-    def take(indices: np.ndarray) -> np.ndarray:
-        batch = images[indices]
-        return batch if scaling is None else scaling.apply(batch)
+    def take(chosen: np.ndarray) -> np.ndarray:
+        return images[chosen] if scaling is None else scaling.apply(images[chosen])
 
-    batch = tf.numpy_function(take, [chosen], tf.float32, stateful=False)
-    batch = tf.ensure_shape(batch, (None, *images.shape[1:]))
+    return take, (None, *images.shape[1:])
+
+
+def _gather(
+    take: Callable[[np.ndarray], np.ndarray],
+    chosen: tf.Tensor,
+    shape: tuple[int | None, ...],
+    targets: np.ndarray | None,
+) -> tuple[tf.Tensor, ...]:
+    """The chosen images as float32 of known shape, and their targets if there are any."""
+    batch = tf.ensure_shape(_call(take, [chosen], tf.float32, stateful=False), shape)
     return (batch,) if targets is None else (batch, tf.gather(tf.constant(targets), chosen))
+
+
+def _call(function: Callable[..., np.ndarray], *arguments: Any, **options: Any) -> tf.Tensor:
+    """Calls a function of arrays from a graph, as long as somebody else keeps that function.
+
+    TensorFlow keeps what it is given until the program ends, with all arrays that it refers to.
+    """
+    reference = weakref.ref(function)
+    return tf.numpy_function(lambda *arrays: reference()(*arrays), *arguments, **options)
 
 
 def _drop(inputs: np.ndarray, rate: float, random: np.random.BitGenerator) -> np.ndarray:

@@ -34,6 +34,7 @@ from checkpoints import Checkpoint
 from dataset import Scaling, encode_labels, get_classes, get_scaling, split_validation
 from distributed import DataParallel, Workers
 from errors import ModelFileError, UserError
+from features import get_features
 from history import DENSE_ONLY, FULL, History
 from hyperparameters import (
     OPTIMIZERS,
@@ -46,6 +47,7 @@ from layers import InferenceMode, bfloat16_inside, fuse, get_predictor
 from memory import batches_in_memory
 from model_files import find_encoder, load_model
 from shapes import check_shapes, format_shape
+from short_epochs import fit_short_epochs, is_worthwhile
 from workers import Share
 
 # Keras' 0.99 needs some 500 batches until inference agrees with training; a short training on
@@ -573,7 +575,8 @@ def _freeze_encoder(
     encoder, head = model.get_layer("encoder"), model.get_layer("fully_connected")
     feature_bytes = len(images) * math.prod(encoder.output_shape[1:]) * 4
     if config.augmentation is None and feature_bytes <= FEATURE_CACHE_BYTES:
-        features = predict(encoder, images, scaling)
+        depends_on = (encoder.to_json(), *encoder.get_weights(), images, repr(scaling))
+        features = get_features(lambda: predict(encoder, images, scaling), depends_on)
         _, flatten, *hidden = head.layers  # the first is its input
         dropout = 0.0
         if isinstance(hidden[0], keras.layers.Dropout):
@@ -645,7 +648,10 @@ def _fit(
             fit(batches.from_step(step), epoch + 1)
             epoch += 1
         if not trained.stop_training:
-            fit(batches.dataset, epochs)
+            if is_worthwhile(batches, epochs):
+                fit_short_epochs(trained, batches, validation, across_fits, epoch, epochs)
+            else:
+                fit(batches.dataset, epochs)
 
 
 def _get_optimizer(name: str) -> type[keras.optimizers.Optimizer]:

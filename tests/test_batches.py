@@ -1,5 +1,8 @@
 """Batches: every image once an epoch, and every random choice a function of seed and epoch."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -190,3 +193,16 @@ class TestAugment:
         same = tf.repeat(self.images[:1], 5, axis=0)
         out = augment(same, Augmentation(rotation=40.0), self.key).numpy()
         assert all(np.any(out[0] != other) for other in out[1:])
+
+
+def test_arrays_are_freed_with_their_batches():
+    """TensorFlow keeps what it calls from a graph; a study would run out of memory."""
+    images = np.zeros((20, 2, 2, 1), np.float32)
+    targets = np.zeros(20, np.int32)
+    freed = weakref.ref(images)
+    batches = TrainingBatches(images, np.arange(20), 8, 0, targets=targets, dropout=0.5)
+    validation = inference_batches(images, np.arange(20), targets=targets)
+    assert len(list(batches.dataset)) == 3 and len(list(validation)) == 1
+    del images, batches, validation
+    gc.collect()
+    assert freed() is None
