@@ -12,6 +12,7 @@ import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from errors import DataError, UsageError
@@ -26,7 +27,7 @@ GENERATOR = "experiments.py report"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
 PIXELS_PER_INCH = 96  # of CSS, whatever the screen
-DIGITS = 4  # significant ones, of the smallest number of a column
+DIGITS = 4  # significant ones, of the median of a column
 MAX_DECIMALS = 6
 NOTHING = "–"
 
@@ -147,8 +148,8 @@ class Page:
 def format_column(values: list[Any]) -> list[str]:
     """Texts of one column: its numbers with equal decimals, so that they compare at a glance."""
     sizes = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value)]
-    smallest = min(filter(None, sizes), default=1.0)
-    decimals = max(0, min(MAX_DECIMALS, DIGITS - 1 - math.floor(math.log10(smallest))))
+    typical = median(filter(None, sizes)) if any(sizes) else 1.0
+    decimals = max(0, min(MAX_DECIMALS, DIGITS - 1 - math.floor(math.log10(typical))))
     return [_format(value, decimals) for value in values]
 
 

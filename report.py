@@ -154,6 +154,13 @@ class DataRecord(BaseModel):
     files: list[FileRecord]
 
 
+class DataRecords(BaseModel):
+    """The data sets of a run by their role."""
+
+    training: DataRecord
+    test: DataRecord | None = None
+
+
 class Environment(BaseModel):
     """What a run has recorded of its surroundings, as far as it is needed here."""
 
@@ -166,7 +173,7 @@ class Environment(BaseModel):
     python: str
     versions: dict[str, str]
     git_commit: str | None
-    data: dict[str, DataRecord]
+    data: DataRecords
 
 
 class LabelSettings(BaseModel):
@@ -227,7 +234,7 @@ def describe_run(folder: Path) -> Page:
     interrupted = ", interrupted" if folder.name.endswith(PARTIAL) else ""
     return Page(
         f"{history.kind.capitalize()} {result.name}{interrupted}",
-        f"{_describe_architecture(history)}. Trained on {environment.data['training'].name}, "
+        f"{_describe_architecture(history)}. Trained on {environment.data.training.name}, "
         f"seed {history.model_info['seed']}, {_date(environment.started)}.",
         [
             Section("Result", [_key_facts(history)]),
@@ -299,7 +306,7 @@ def describe_label_efficiency(folder: Path) -> Page:
     seeds = len({result.seed for result in results})
     return Page(
         "What pretraining is worth",
-        f"{len(results)} models on {environment.data['training'].name}, {seeds} seeds.",
+        f"{len(results)} models on {environment.data.training.name}, {seeds} seeds.",
         [
             Section(
                 "Result",
@@ -531,7 +538,7 @@ def _test_blocks(result: Result) -> list[Any]:
 
 def _class_names(result: Result, classes: list[int], labels: list[int]) -> dict[int, str]:
     """A name for each label: first those that training saw, then those that it did not."""
-    data = _read_environment(result.path).data["training"].name
+    data = _read_environment(result.path).data.training.name
     known = NAMED_DATASETS[data].class_names if data in NAMED_DATASETS else ()
     texts = {label: str(label) for label in labels + classes} | dict(enumerate(known))
     unseen = sorted(set(labels) - set(classes))
@@ -680,17 +687,15 @@ def _distinct(values: Iterable[str | None]) -> str:
 
 
 def _data_tables(environments: Sequence[Environment], models: Sequence[FileRecord]) -> list[Table]:
+    used = [(role, data) for e in environments for role, data in e.data if data]
     sets = dict.fromkeys(
         (role, data.name, data.shape[0], format_shape(data.shape[1:]), data.dtype)
-        for e in environments
-        for role, data in e.data.items()
+        for role, data in used
     )
+    read = [(role, file) for role, data in used for file in data.files]
     files = dict.fromkeys(
         (role, cli.relative(file.path), file.bytes, file.sha256)
-        for role, file in [
-            *((role, file) for e in environments for role, d in e.data.items() for file in d.files),
-            *(("model", file) for file in models),
-        ]
+        for role, file in [*read, *(("model", model) for model in models)]
     )
     return [
         _table("Images", ("role", "data set", "images", "size", "pixels"), sets),
@@ -699,7 +704,8 @@ def _data_tables(environments: Sequence[Environment], models: Sequence[FileRecor
 
 
 def _table(caption: str, headings: Sequence[str], rows: Iterable[tuple]) -> Table:
-    return Table(caption, dict(zip(headings, map(list, zip(*rows, strict=True)), strict=True)))
+    rows = list(rows)
+    return Table(caption, {name: [row[n] for row in rows] for n, name in enumerate(headings)})
 
 
 def _repeat_blocks(environments: Sequence[Environment], commands: Sequence[str]) -> list[Any]:

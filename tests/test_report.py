@@ -251,13 +251,13 @@ def test_a_study(autoencoders, report):
         "parameters",
         "seconds",
     ]
-    assert first[:5] == ["near best mean", "2", "0.01150", "0.000707", "0.01100"]
-    assert second[:3] == ["far", "2", "0.91500"]
+    assert first[:5] == ["near best mean", "2", "0.0115", "0.000707", "0.0110"]
+    assert second[:3] == ["far", "2", "0.9150"]
     assert page.table("They count nowhere") == [
         ["trial", "what became of it", "reason"],
         ["broken", "failed", "the disk must have room"],
     ]
-    assert ["l2", "0.5", "1", "0.91500", "–"] in page.table("val_mse by the value")
+    assert ["l2", "0.5", "1", "0.9150", "–"] in page.table("val_mse by the value")
     assert len(page.table("Every trial")) == 5
     assert sum('"l2": 0.5' in code for code in page.code) == 1
     repeat = page.code[-1].splitlines()
@@ -409,9 +409,16 @@ def test_label_efficiency(tmp_path, report):
 
 
 def test_equal_decimals():
-    """Four digits of the smallest number, at most six decimals; whole numbers stay whole."""
-    assert format_column([0.5, 0.0123, None, math.nan]) == ["0.50000", "0.01230", "–", "–"]
-    assert format_column([1234.5, 20.25]) == ["1,234.50", "20.25"]
+    """Four digits of the median, at most six decimals; whole numbers stay whole."""
+    assert format_column([0.0123, 0.5, 0.0456, None, math.nan]) == [
+        "0.01230",
+        "0.50000",
+        "0.04560",
+        "–",
+        "–",
+    ]
+    assert format_column([20.5, 1234.5, 0.0]) == ["20.5", "1,234.5", "0.0"]
+    assert format_column([20.25, 20.5, math.inf]) == ["20.25", "20.50", "inf"]
     assert format_column([1e-9, 0.0]) == ["0.000000", "0.000000"]
     assert format_column([1234567, 5]) == ["1,234,567", "5"]
     assert format_column(["a", None]) == ["a", "–"]
@@ -606,7 +613,7 @@ def test_the_policy_stops_what_the_template_would_let_through(browser, classifie
 
 
 def test_a_page_prints(browser, autoencoders, report):
-    """On white paper, also where the screen is dark; folded blocks stay folded."""
+    """On white paper, also where the screen is dark."""
     report(autoencoders)
     browser.open(autoencoders / OUTPUT, 1280, dark=True)
     look = "getComputedStyle(document.body).backgroundColor"
@@ -615,7 +622,8 @@ def test_a_page_prints(browser, autoencoders, report):
     assert printed.startswith(b"%PDF")
     pages = len(re.findall(rb"/Type\s*/Page\b", printed))
     assert 2 <= pages <= 8
-    browser.send("Emulation.setEmulatedMedia", media="print")
+    dark = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.send("Emulation.setEmulatedMedia", media="print", features=[dark])
     assert browser.evaluate(look) == "rgb(255, 255, 255)"
 
 
