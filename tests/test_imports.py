@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # layer is not one of programs.
 LAYERS = [
     {"errors"},
-    {"features", "idx", "history", "intervals", "model_checks"},
+    {"features", "idx", "history", "intervals", "model_checks", "workers"},
     {"dataset", "hyperparameters", "pages", "visualization"},
     {
         "batches",
@@ -24,7 +24,8 @@ LAYERS = [
         "studies",
         "subsets",
     },
-    {"callbacks", "comparison", "effects", "layers", "memory", "workload"},
+    {"callbacks", "comparison", "effects", "layers", "memory", "short_epochs", "workload"},
+    {"distributed"},
     {"model"},
     {"prompts", "runs", "cli", "tracking"},
     {"sources"},
@@ -33,7 +34,15 @@ LAYERS = [
     {"autoencoder", "classification", "make_configs"},
     {"experiments"},
 ]
-KERAS_MODULES = {"batches", "callbacks", "layers", "memory", "model"}
+KERAS_MODULES = {
+    "batches",
+    "callbacks",
+    "distributed",
+    "layers",
+    "memory",
+    "model",
+    "short_epochs",
+}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
@@ -71,10 +80,13 @@ def test_keras_loads_late(name):
 
 
 @pytest.mark.parametrize("name", ["keras", "tensorflow"])
-def test_tensorflow_behind_one_module(name):
-    """`tf.` stays in the input pipeline, so that training is written on Keras alone."""
+def test_tensorflow_behind_two_modules(name):
+    """`tf.` stays in the input pipeline and in what connects workers; the rest is Keras."""
     users = {path.stem for path in ROOT.glob("*.py") if name in set(imported_modules(path))}
-    allowed = {"keras": {*KERAS_MODULES - {"batches"}, "model_files"}, "tensorflow": {"batches"}}
+    allowed = {
+        "keras": {*KERAS_MODULES - {"batches"}, "model_files"},
+        "tensorflow": {"batches", "distributed"},
+    }
     # The programs name keras only for type checkers.
     users -= {"cli", "session", "autoencoder", "classification"}
     assert users == allowed[name]
