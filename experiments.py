@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 import cli
@@ -48,6 +49,7 @@ from trials import Stage, write_text
 from workload import estimate_study, format_duration
 
 MAX_CPUS = 4096
+WIDEST_TABLE = 200  # characters
 RAY_PACKAGES = ("ray", "optuna")
 
 
@@ -334,8 +336,10 @@ def _print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> Non
     metric = ranked[0].metric
     table = Table(title=f"{title}: {metric}", title_justify="left")
     for key in keys:
-        is_text = key == "name"
-        table.add_column(COLUMNS[key], justify="left" if is_text else "right", no_wrap=not is_text)
+        if key == "name":
+            table.add_column(COLUMNS[key], overflow="fold", min_width=12)
+        else:
+            table.add_column(COLUMNS[key], justify="right", no_wrap=True)
     for group in rows:
         table.add_row(*(_cell(group.cell(key)) for key in keys))
     _print_table(table)
@@ -351,9 +355,11 @@ def _print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> Non
 
 
 def _print_table(table: Table) -> None:
-    # Tables wrap to the terminal; in a file they may be as wide as they are.
-    wide = {} if cli.OUT.is_terminal else {"width": 200}
-    cli.OUT.print(table, soft_wrap=False, **wide)
+    """Fits a table to the terminal; in a file it may be as wide as it is."""
+    console = cli.OUT
+    if not console.is_terminal:
+        console = Console(**cli.PLAIN, file=console.file, width=WIDEST_TABLE)
+    console.print(table, soft_wrap=False)
 
 
 def _describe_values(values: dict[str, tuple[int, float, float]]) -> Iterator[str]:

@@ -347,6 +347,17 @@ def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
     assert "--csv: must be new" in capsys.readouterr().err
 
 
+def test_names_are_shown_in_full(study, run, trainer, monkeypatch, capsys):
+    """In a file on one line, on a narrow terminal folded."""
+    done = run(study())
+    assert "│ base-learning_rate=0.02 │" in done.out
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(experiments.cli.OUT, "_force_terminal", True)
+    experiments.main(["compare", str(done.run)])
+    table = capsys.readouterr().out.partition("Which")[0]
+    assert "…" not in table and max(map(len, table.splitlines())) <= 80
+
+
 def test_compare_refuses_what_is_no_run(tmp_path, capsys):
     assert experiments.main(["compare", str(tmp_path)]) == 2
     assert "must be a complete run, got no config.json in it" in capsys.readouterr().err
@@ -368,6 +379,8 @@ def test_flags_have_subcommands(capsys):
 @pytest.mark.slow
 def test_a_chain_from_images_to_the_best_classifier(tmp_path, files, run, monkeypatch):
     """Really trained, and stopped by Ctrl-C in the second trial: the same table in the end."""
+    import model
+
     write_json(tmp_path / "base.json", AUTOENCODER)
     write_json(tmp_path / "head.json", CLASSIFIER)
     data = {"dataset": str(files.images), "labels": str(files.labels)}
@@ -392,8 +405,17 @@ def test_a_chain_from_images_to_the_best_classifier(tmp_path, files, run, monkey
     )
     chain = {"name": "both", "kind": "chain", "stages": ["encoders.json", "heads.json"]}
     path = write_json(tmp_path / "chain.json", chain)
+    encoded = []
+    predict = model.predict
+
+    def count(network, *args):
+        encoded.append(network.name)
+        return predict(network, *args)
+
+    monkeypatch.setattr(model, "predict", count)
     whole = run(path, "--epochs", 2, runs="whole", plots=True)
     assert whole.exit_code == 0, whole.err
+    assert encoded.count("encoder") == 1  # for both seeds
     heads = whole.run / "heads"
     drawn = {path.stem for path in (heads / "plots").iterdir()}
     assert {"comparison", "final_values", "costs", "history", "confusion_matrix"} < drawn
