@@ -219,6 +219,15 @@ class TestLossThatIsNotFinite:
         assert done.metrics["epochs"] == 3
         assert done.metrics["best_epoch"] < 3
 
+    def test_infinite_after_good_epochs(self, tmp_path, autoencode, at_epoch):
+        """A linear output and squared errors can leave all bounds; one step an epoch."""
+        linear = {"activation_function": "Linear", "batch_size": 48}
+        config = write_json(tmp_path / "tiny.json", AUTOENCODER, linear)
+        at_epoch(3, lambda model: model.set_weights([x * 0 + 1e30 for x in model.get_weights()]))
+        done = autoencode("--epochs", 9, config=config)
+        assert_one_error(done, "tiny: the loss must stay finite, got inf in epoch 3. The weights")
+        assert done.metrics["epochs"] == 3
+
     @pytest.mark.parametrize("phase", ["dense_only", "full"])
     def test_in_either_phase_of_a_classifier(self, classify, at_epoch, phase):
         """Nothing is trained after it, and the test images are classified with what was kept."""

@@ -75,7 +75,7 @@ class TestSameSeedSameRun:
     def test_weights(self, runs, record_property):
         first, again = (load_model(run / "model.keras")[0].get_weights() for run in runs)
         assert all(map(np.array_equal, first, again))
-        record_property("figure", f"{sum(weights.size for weights in first)} weights identical")
+        record_property("identical weights", sum(weights.size for weights in first))
 
     def test_history(self, runs):
         first, again = (np.genfromtxt(run / "history.csv", str, delimiter=",") for run in runs)
@@ -105,7 +105,7 @@ class TestSameSeedSameRun:
         for path in figures:
             other = matplotlib.image.imread(again / "plots" / path.name)
             assert np.array_equal(matplotlib.image.imread(path), other), path.name
-        record_property("figure", f"{len(figures)} figures identical")
+        record_property("identical figures", len(figures))
 
 
 def test_the_default_seed_is_fixed_and_recorded(trained_autoencoder, trained_classifier):
