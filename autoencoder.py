@@ -47,6 +47,7 @@ from sources import (
     override_by_flags,
     read_configs,
 )
+from threads import choose_cores
 
 if TYPE_CHECKING:
     import keras
@@ -77,10 +78,15 @@ def build_parser() -> cli.Parser:
 
 def main(argv: list[str] | None = None, on_epoch: OnEpoch | None = None) -> int:
     """Runs the program and returns its exit code; `on_epoch` as for `Session`."""
-    return cli.run(lambda args: train_autoencoders(args, on_epoch), build_parser(), argv)
+    is_program = argv is None  # and nothing else is going to run in this process
+    return cli.run(
+        lambda args: train_autoencoders(args, on_epoch, is_program), build_parser(), argv
+    )
 
 
-def train_autoencoders(args: argparse.Namespace, on_epoch: OnEpoch | None = None) -> int:
+def train_autoencoders(
+    args: argparse.Namespace, on_epoch: OnEpoch | None = None, is_program: bool = False
+) -> int:
     """Trains what the flags say, or what the answers say."""
     configs = read_configs(args, "autoencoder")
     if args.print_config:
@@ -92,7 +98,10 @@ def train_autoencoders(args: argparse.Namespace, on_epoch: OnEpoch | None = None
     for path, (_, config) in zip(args.config, configs, strict=True):
         check_shapes(config, input_shape, path)
     data = load_dataset(args.dataset, args.labels, limit=args.limit)
-    return AutoencoderSession(args, data, on_epoch).run(configs)
+    session = AutoencoderSession(args, data, on_epoch)
+    if is_program:
+        session.cores = choose_cores([config for _, config in configs])
+    return session.run(configs)
 
 
 class AutoencoderSession(Session):
@@ -137,6 +146,7 @@ class AutoencoderSession(Session):
             self.data.images,
             scaling=self._scaling,
             name=name,
+            cores=self.cores,
             warn=cli.warn,
             **hooks,
         )

@@ -10,12 +10,12 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+import threads
 from dataset import Scaling
 from hyperparameters import MAX_SEED, Augmentation
 from workers import Share
@@ -182,13 +182,7 @@ def device_name() -> str:
 
 def computes_bfloat16() -> bool:
     """Whether the device has instructions for bfloat16; without them it is slower than float32."""
-    if tf.config.list_physical_devices("GPU"):
-        return True
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False  # not Linux: unknown
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return bool(tf.config.list_physical_devices("GPU")) or threads.computes_bfloat16()
 
 
 def inference_batches(

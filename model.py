@@ -43,7 +43,7 @@ from hyperparameters import (
     Kind,
     validate_config,
 )
-from layers import InferenceMode, bfloat16_inside, fuse, get_predictor
+from layers import InferenceMode, SplitOverCores, bfloat16_inside, fuse, get_predictor
 from memory import batches_in_memory
 from model_files import find_encoder, load_model
 from shapes import check_shapes, format_shape
@@ -292,6 +292,7 @@ def train_autoencoder(
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint: Checkpoint | None = None,
     workers: Workers | None = None,
+    cores: int = 1,
     warn: Callable[[str], None] = print,
 ) -> History:
     """Trains an autoencoder to draw its own input; the best epoch's weights are kept.
@@ -309,6 +310,7 @@ def train_autoencoder(
             holds a training already is gone on from, to the same result as without interruption.
         workers: Those that train the model together, each with these arguments; the batch size is
             that of all of them. Without them it is trained here alone.
+        cores: How many of them compute a part of every batch by themselves; see `threads`.
         warn: Receives a sentence when the reconstruction is no better than the mean image.
 
     Returns:
@@ -332,8 +334,9 @@ def train_autoencoder(
     if workers:
         workers.vary_random_states(model)
     with bfloat16_inside(model) if config.mixed_precision else nullcontext():
+        fused = fuse(model)
         _fit(
-            fuse(model),
+            SplitOverCores(fused, cores) if cores > 1 else fused,
             history,
             TrainingBatches(
                 images,

@@ -17,6 +17,7 @@ import numpy as np
 
 import cli
 import prompts
+import threads
 import tracking
 from checkpoints import Checkpoint, check_same
 from dataset import Dataset, Scaling, encode_labels, get_classes, get_record, split_validation
@@ -101,6 +102,7 @@ class Session(ABC):
         classes: int64, the distinct labels, sorted; None without labels.
         class_names: Their names.
         experiments: In the order of their training.
+        cores: How many of them compute a part of every batch by themselves; see `threads`.
         exit_code: 0, 2 when a configuration could not be trained, or 128 plus the signal that
             ended training.
     """
@@ -121,6 +123,7 @@ class Session(ABC):
         self.exit_code = 0
         self._interrupted = False
         self._workers: Workers | None = None
+        self.cores = 1
 
     @abstractmethod
     def ask_config(self) -> tuple[str, Config]:
@@ -184,7 +187,9 @@ class Session(ABC):
             import distributed
         if self.args.devices == CLUSTER:
             cli.ERR.print("Waiting for the other workers …")
-        with distributed.joined(self.args.devices, shlex.split(self.args.command)) as workers:
+        _, *flags = shlex.split(self.args.command)
+        command = [str(Path(__file__).with_name(self.program)), *flags]
+        with distributed.joined(self.args.devices, command) as workers:
             if workers is None:
                 cli.warn(
                     f"--devices {self.args.devices} finds a single device: training is as usual."
@@ -237,6 +242,8 @@ class Session(ABC):
                 start = _check_unchanged(run, start, config)
             else:
                 run.begin(start)
+            self.cores = start.cores
+            threads.use_cores(start.cores)
             checkpoint = Checkpoint(run.checkpoint_path, start.to_json())
             with cli.starting_keras():
                 import callbacks  # noqa: F401 - so that the rest is quick
@@ -276,7 +283,7 @@ class Session(ABC):
                 checkpoint=checkpoint,
                 workers=self._workers,
             )
-        self.exit_code = stop.exit_code
+        self.exit_code = stop.exit_code or self.exit_code
 
     def _check_workers(self, start: Start) -> None:
         """Checks that all workers are about to train the same; after it the record may change."""
@@ -321,6 +328,7 @@ class Session(ABC):
                 for role, data in self.datasets().items()
             },
             models=[FileRecord(**get_record(path)) for path in self.model_files(config)],
+            cores=self.cores,
         )
 
     def _open_trackers(
@@ -364,6 +372,8 @@ class Session(ABC):
         device = batches.device_name()
         if self._workers:
             device += f", {self._workers.share.count} workers"
+        if self.cores > 1:
+            device += ", each of which takes a part of every batch"
         if config.mixed_precision and not batches.computes_bfloat16():
             cli.warn("This CPU has no bfloat16 instructions: mixed precision gains nothing.")
         cli.show_facts(

@@ -22,13 +22,11 @@ from typing import TypedDict
 
 from errors import UserError
 
-# The same number of threads for everybody: these are what TensorFlow and OpenMP (PyTorch) obey.
+# The same number of threads for everybody: TensorFlow takes as many without being told.
 THREADS = os.cpu_count() or 1
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "OMP_NUM_THREADS": str(THREADS),
-    "TF_NUM_INTRAOP_THREADS": str(THREADS),
-    "TF_NUM_INTEROP_THREADS": str(THREADS),
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 

@@ -21,6 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import threads  # noqa: E402
 from benchmarks.rounds import THREADS, Driver  # noqa: E402
 from dataset import get_scaling, load_dataset  # noqa: E402
 from hyperparameters import (  # noqa: E402
@@ -308,14 +309,21 @@ def train_torch_autoencoder(job: Job, driver: Driver) -> None:
 
 
 def train_our_autoencoder(job: Job, driver: Driver) -> None:
+    config = job.autoencoder
+    cores = threads.choose_cores([config])
+    threads.use_cores(cores)
     import model as models
 
-    config = job.autoencoder
     images, _ = job.load_data()
     autoencoder = models.get_autoencoder(config, images.shape[1:])
     _check_parameters(autoencoder.count_params(), config, images.shape[-1])
     models.train_autoencoder(
-        autoencoder, config, images, callbacks=[_round_per_epoch(driver)], warn=_ignore
+        autoencoder,
+        config,
+        images,
+        callbacks=[_round_per_epoch(driver)],
+        cores=cores,
+        warn=_ignore,
     )
 
 

@@ -14,6 +14,7 @@ LAYERS = [
     {"errors"},
     {"features", "idx", "history", "intervals", "model_checks", "workers"},
     {"dataset", "hyperparameters", "pages", "visualization"},
+    {"threads"},
     {
         "batches",
         "checkpoints",

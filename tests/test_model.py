@@ -208,6 +208,20 @@ class TestTrainAutoencoder:
         assert "bfloat16" not in keras.saving.load_model(tmp_path / "m.keras").to_json()
         assert models.predict(model, images, BYTES).dtype == np.float32
 
+    @pytest.mark.parametrize("mixed_precision", [False, True])
+    def test_cores_that_split_batches_compute_the_same(self, images, mixed_precision):
+        """To rounding, with a penalty that counts once and a last batch too small to be split."""
+        info = {**SMALL, "l2": 0.01, "batch_size": 5, "epochs": 3, "validation_split": 0.1}
+        info["mixed_precision"] = mixed_precision
+        histories = []
+        for cores in (1, 2, 3):
+            model = models.get_autoencoder(info, (8, 8, 1))
+            history = models.train_autoencoder(model, info, images, cores=cores, warn=str)
+            histories.append([history.column(name) for name in ("loss", "mse", "val_loss")])
+        whole, *split = histories
+        for other in split:
+            np.testing.assert_allclose(other, whole, rtol=0.02 if mixed_precision else 1e-4)
+
     @pytest.mark.slow
     @pytest.mark.parametrize("name", OPTIMIZERS)
     def test_every_optimizer_trains(self, images, name):
