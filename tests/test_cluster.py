@@ -19,11 +19,12 @@ from conftest import AUTOENCODER, run_program, write_json
 import autoencoder
 import cli
 import experiments
+from studies import load_stages
 
 ROOT = Path(__file__).parent.parent
+NO_RAY = "needs Ray and Optuna: pip install -r requirements-cluster.txt"
 NEEDS_RAY = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("ray", "optuna"))),
-    reason="needs Ray and Optuna: pip install -r requirements-cluster.txt",
+    not all(map(importlib.util.find_spec, experiments.RAY_PACKAGES)), reason=NO_RAY
 )
 VOLATILE = ("seconds", "images_per_second")
 
@@ -128,6 +129,72 @@ def test_signals_are_left_to_the_main_thread():
         assert threads.submit(enter).result() is False
 
 
+# --- Suggestions ----------------------------------------------------------------------------
+
+
+SEARCH = {"learning_rate": {"low": 1e-5, "high": 0.1, "scale": "log"}}
+
+
+@pytest.fixture
+def search(study, tmp_path):
+    """The suggestions of a study in a folder of `tmp_path`."""
+    pytest.importorskip("ray", reason=NO_RAY)
+    pytest.importorskip("optuna", reason=NO_RAY)
+    from cluster import Resources, SearchStage
+
+    def search(folder, seed=0, samples=6, seeds=2):
+        vary = {"search": SEARCH, "samples": samples, "seed": seed}
+        _, (file,) = load_stages(study(vary=vary, seeds=seeds))
+        args = experiments.build_parser().parse_args(["run", str(file.path), "--ray"])
+        path = tmp_path / folder
+        path.mkdir(exist_ok=True)
+        stage = SearchStage(file, path, args)
+        stage._resources = Resources(cpus=1, gpus=0, parallel=1)
+        (search,) = stage._searches
+        search.begin()
+        return search
+
+    return search
+
+
+def suggestions_of(search):
+    """The trials of every job that is left."""
+    jobs = []
+    while (job := search.suggest("")) != search.FINISHED:
+        jobs.append(tuple(trial.id for trial in job["job"].trials))
+    return jobs
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_seed_fixes_the_suggestions(search):
+    """Each with all seeds of the study, and no two alike."""
+    jobs = suggestions_of(search("a"))
+    assert len(set(jobs)) == 6
+    assert all("seed0" in first and "seed1" in second for first, second in jobs)
+    assert suggestions_of(search("b")) == jobs
+    assert suggestions_of(search("c", seed=1)) != jobs
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_restart_begins_with_what_is_not_finished(search):
+    """What is done or was stopped is not suggested again; more samples go on from there."""
+    first = search("a")
+    jobs = suggestions_of(first)
+    stage = first._stage
+    for number, status in ((0, "done"), (1, "stopped")):
+        for outcome in stage.get_outcomes(first._suggestions[number]):
+            outcome.status, outcome.value = status, 0.5
+    first.tell()
+    assert first._study.trials[0].value == 0.5
+
+    stage_again = search("a", samples=7)
+    # The record of the first is missing here, so it is trained again; Optuna keeps its value.
+    assert suggestions_of(stage_again)[:5] == [jobs[0], *jobs[2:]]
+    assert len(stage_again.trials) == 14
+    (stopped, _) = stage_again._stage.get_outcomes(stage_again._suggestions[1])
+    assert (stopped.status, stopped.reason) == ("stopped", "others were better")
+
+
 # --- On a cluster ---------------------------------------------------------------------------
 
 
@@ -204,8 +271,7 @@ def test_a_node_that_dies_costs_only_time(cluster, start, study, tmp_path):
 @pytest.mark.slow
 def test_a_search_goes_on_where_it_was_killed(start, study, tmp_path):
     """Optuna suggests and ASHA stops; what was finished before the kill is not trained again."""
-    search = {"learning_rate": {"low": 1e-5, "high": 0.1, "scale": "log"}}
-    path = study(vary={"search": search, "samples": 8, "seed": 3})
+    path = study(vary={"search": SEARCH, "samples": 6, "seed": 3})
     folder = tmp_path / "runs" / "tiny"
     process = start(path)
     wait_for(lambda: [*folder.glob("*/metrics.json")])
@@ -215,14 +281,14 @@ def test_a_search_goes_on_where_it_was_killed(start, study, tmp_path):
     process = start(path)
     assert process.wait(120) == 0, process.said()
     trials = trials_of(folder)
-    assert len(trials) == 8
+    assert len(trials) == 6
     assert {trial["status"] for trial in trials} == {"done", "stopped"}
     rates = [float(re.search(r"rate=([\d.e-]+?)-seed", trial["id"])[1]) for trial in trials]
-    assert len(set(rates)) == 8 and all(1e-5 <= rate <= 0.1 for rate in rates)
+    assert len(set(rates)) == 6 and all(1e-5 <= rate <= 0.1 for rate in rates)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     stopped = [
         folder / f"{trial['id']}.partial" for trial in trials if trial["status"] == "stopped"
     ]
     assert not any((path / "checkpoint.npz").exists() for path in stopped)
-    assert len(table_of(folder)) == 8 - len(stopped)
+    assert len(table_of(folder)) == 6 - len(stopped)
     assert experiments.main(["compare", str(folder)]) == 0
