@@ -99,7 +99,7 @@ def train_autoencoders(
         check_shapes(config, input_shape, path)
     data = load_dataset(args.dataset, args.labels, limit=args.limit)
     session = AutoencoderSession(args, data, on_epoch)
-    if is_program:
+    if is_program and not args.devices:  # workers divide the batch already
         session.cores = choose_cores([config for _, config in configs])
     return session.run(configs)
 

@@ -76,7 +76,7 @@ class Share:
     """One worker's images of every batch.
 
     No share is empty: where a batch has fewer images than there are workers, the others get an
-    image as well, which `counts` says not to count.
+    image as well, which `get_counts` says not to count.
 
     Attributes:
         index: Of the worker.
