@@ -234,7 +234,7 @@ def describe_run(folder: Path) -> Page:
     interrupted = ", interrupted" if folder.name.endswith(PARTIAL) else ""
     return Page(
         f"{history.kind.capitalize()} {result.name}{interrupted}",
-        f"{_describe_architecture(history)}. Trained on {environment.data.training.name}, "
+        f"{_describe_architecture(result)}. Trained on {environment.data.training.name}, "
         f"seed {history.model_info['seed']}, {_date(environment.started)}.",
         [
             Section("Result", [_key_facts(history)]),
@@ -404,7 +404,7 @@ def _failed_sections(record: StudyRecord) -> list[Section]:
 def _best_sections(stage: Stage, best: Result | None) -> list[Section]:
     if best is None:
         return []
-    intro = [Text(f"{best.path.name}: {_describe_architecture(best.history)}.")]
+    intro = [Text(f"{best.path.name}: {_describe_architecture(best)}.")]
     # Trials draw nothing themselves; the study has drawn the best one.
     sections = _run_sections(best, stage.folder / "plots")
     return [Section("The best trial", [*intro, _key_facts(best.history)], sections)]
@@ -473,10 +473,13 @@ def _format_metric(key: str, value: float) -> str:
     return f"{value:,.0f}" if key == "parameters" or value >= 1000 else f"{value:.4g}"
 
 
-def _describe_architecture(history: History) -> str:
+def _describe_architecture(result: Result) -> str:
     from visualization import describe_architecture
 
-    return describe_architecture(history.model_info)
+    layers = describe_architecture(result.history.model_info)
+    if result.encoder:
+        layers += f", with the encoder of {cli.relative(result.encoder)}"
+    return layers
 
 
 def _config(history: History) -> Code:

@@ -285,6 +285,7 @@ def test_a_study_without_a_finished_trial(tmp_path, report):
 def test_a_run_of_a_classifier(classifier_run, report):
     """Precision, recall and F1 by hand, an unseen class, and the command that repeats it."""
     page = report(classifier_run)
+    assert "encoder | dense 8, with the encoder of models/e.keras. Trained on digits" in page.text
     assert "2 of 4 test images classified correctly, 50.00 %." in page.text
     assert page.table("Each class") == [
         ["class", "precision", "recall", "F1", "images"],
@@ -486,20 +487,20 @@ def test_a_foreign_file_stays(classifier_run, tmp_path, capsys):
     assert page.read_text() == "<!doctype html>\n<p>mine"
 
 
-def test_a_full_disk_keeps_the_earlier_page(classifier_run, report, monkeypatch, capsys):
-    report(classifier_run)
-    page = classifier_run / OUTPUT
+def test_a_full_disk_keeps_the_earlier_page(tmp_path, report, monkeypatch, capsys):
+    folder = write_study(tmp_path / "new", [])
+    report(folder)
+    page = folder / OUTPUT
     page.write_bytes(page.read_bytes() + b"<!-- earlier -->")
-    before = sorted(path.name for path in classifier_run.iterdir())
 
     def fail(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(idx.os, "fsync", fail)
-    assert experiments.main(["report", str(classifier_run)]) == 2
+    assert experiments.main(["report", str(folder)]) == 2
     assert "report.html: must be writable, got No space left" in capsys.readouterr().err
     assert page.read_bytes().endswith(b"<!-- earlier -->")
-    assert sorted(path.name for path in classifier_run.iterdir()) == before
+    assert sorted(path.name for path in folder.iterdir()) == [OUTPUT, "trials.json"]
 
 
 @pytest.mark.parametrize(
