@@ -1,21 +1,34 @@
 """One model trained by several workers: the numbers of one, and nobody waits for ever."""
 
+import csv
+import json
+import os
+import shlex
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import AUTOENCODER, CLASSIFIER, write_json
 
+import cli
 import workers
 from errors import UsageError
+from session import Session
 from workers import Cluster, Share, get_index, meet, read_tf_config
 
 ROOT = Path(__file__).parent.parent
 PAIR = ("a:2222", "b:2222")
-# Sums of 32-bit numbers in another order, over a few steps.
+# Sums of 32-bit numbers in another order, over a few steps of a small learning rate.
 ROUNDING = 2e-4
+SLOW = ["adam", 0.001]
 
 
 # --- Shares ---------------------------------------------------------------------------------------
@@ -290,3 +303,218 @@ def test_devices_without_a_configuration(autoencode):
     finished = autoencode("--devices", "all", config=None)
     assert finished.exit_code == 2
     assert "Give one with -c FILE" in finished.err
+
+
+# --- Training together ----------------------------------------------------------------------------
+
+BATCH_NORM = {
+    "encoder_layers": [["conv", 4, [3, 3]], ["batchNorm"], ["pool", [2, 2]]],
+    "batch_size": 7,  # the last batch has one image, fewer than there are workers
+    "l2": 0.001,
+    "epochs": 2,
+    "optimizer": SLOW,
+}
+# Starts the second worker of one machine without a GPU.
+TWO_HERE = """
+import sys
+import autoencoder, distributed
+distributed.count_devices = lambda devices: devices
+raise SystemExit(autoencoder.main(sys.argv[1:]))
+"""
+DYING_IN_THE_THIRD_EPOCH = """
+import os, signal, sys
+import autoencoder, callbacks
+begin = callbacks.Record.on_epoch_begin
+def die(self, epoch, logs=None):
+    if epoch == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    begin(self, epoch, logs)
+callbacks.Record.on_epoch_begin = die
+raise SystemExit(autoencoder.main(sys.argv[1:]))
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a worker ended."""
+
+    exit_code: int
+    out: str
+    err: str
+
+
+def start(command, cluster=None):
+    """Starts a worker: a program, or Python code after -c."""
+    environment = dict(os.environ)
+    if cluster:
+        environment["TF_CONFIG"] = cluster.to_json()
+        command = [*command, "--devices", "cluster"]
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(process):
+    out, err = process.communicate(timeout=100)
+    return Ended(process.returncode, out, err)
+
+
+def run_two(first, second):
+    """Runs two workers that find each other by TF_CONFIG."""
+    addresses = find_addresses(2)
+    started = [
+        start(command, Cluster(addresses, index)) for index, command in enumerate([first, second])
+    ]
+    return [wait_for(process) for process in started]
+
+
+def assert_same_training(run, expected):
+    """The same rows, to rounding."""
+    rows, expected_rows = (read_rows(path) for path in (run, expected))
+    assert len(rows) == len(expected_rows)
+    for row, other in zip(rows, expected_rows, strict=True):
+        assert row.keys() == other.keys()
+        for name in row.keys() - {"seconds", "phase"}:
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=ROUNDING), name
+
+
+def assert_same_weights(run, expected):
+    """To rounding, which Adam makes larger where a gradient is small."""
+    import keras
+
+    weights, expected_weights = (
+        keras.models.load_model(path / "model.keras").get_weights() for path in (run, expected)
+    )
+    for array, other in zip(weights, expected_weights, strict=True):
+        np.testing.assert_allclose(array, other, rtol=0, atol=5 * ROUNDING)
+
+
+def read_rows(run):
+    with (run / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def should_stop(stop, *others):
+    """Whether a session stops when other workers have got these signals."""
+    together = SimpleNamespace(gather=lambda own: [own, *others])
+    return Session._get_should_stop(SimpleNamespace(_workers=together), stop)()
+
+
+def test_a_signal_to_one_stops_all():
+    """With the exit code that it asks for; without any nobody stops."""
+    stop = cli.StopSignal()
+    assert not should_stop(stop, 0)
+    assert stop.exit_code == 0
+    assert should_stop(stop, 143)
+    assert stop.exit_code == 143
+    assert Session._get_should_stop(SimpleNamespace(_workers=None), stop)()
+
+
+def test_dropout_differs_between_workers():
+    """Worker 0 draws what one alone does, and resuming adds the same to a checkpoint's state."""
+    import keras
+
+    from distributed import Workers
+
+    def draw(index):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((100,)), keras.layers.Dropout(0.5)])
+        Workers.vary_random_states(SimpleNamespace(share=Share(index, 2)), model)
+        return keras.ops.convert_to_numpy(model(np.ones((1, 100), np.float32), training=True))
+
+    keras.utils.set_random_seed(1)
+    alone = keras.Sequential([keras.Input((100,)), keras.layers.Dropout(0.5)])
+    expected = keras.ops.convert_to_numpy(alone(np.ones((1, 100), np.float32), training=True))
+    assert (draw(0) == expected).all()
+    assert (draw(1) != expected).any()
+    assert (draw(1) == draw(1)).all()
+
+
+def test_batch_norm_is_as_before():
+    """A saved model must not ask for other workers."""
+    import keras
+
+    from layers import synchronized_batch_norm
+
+    layer = keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((2,)), layer])
+    with pytest.raises(KeyError), synchronized_batch_norm(model):
+        assert layer.synchronized
+        raise KeyError
+    assert not layer.synchronized
+
+
+@pytest.mark.slow
+def test_two_devices_are_as_good_as_one(autoencode, tmp_path):
+    """--devices 2 gives the numbers of one device, with BatchNorm and a last batch of one."""
+    config = write_json(tmp_path / "norm.json", AUTOENCODER, BATCH_NORM)
+    alone = autoencode(config=config)
+    assert alone.exit_code == 0, alone.err
+    run = tmp_path / "two"
+    command = json.loads((alone.run / "environment.json").read_text())["command"]
+    flags = shlex.split(command)[1:]
+    ended = wait_for(start(["-c", TWO_HERE, *flags, "--run-dir", run, "--devices", 2]))
+    assert ended.exit_code == 0, ended.err
+    assert "Starting TensorFlow" not in ended.err  # loaded before; the second worker is silent
+    assert ended.out.count("2 workers") == 1
+    assert_same_training(run, alone.run)
+
+
+@pytest.mark.slow
+def test_two_workers_train_a_classifier(classify, tmp_path, files, trained_autoencoder):
+    """Both phases, on two machines: the first keeps the record, the second writes nothing."""
+    config = write_json(tmp_path / "head.json", CLASSIFIER, batch_size=7, optimizer=SLOW)
+    alone = classify(config=config)
+    command = [
+        ROOT / "classification.py", *files.classifier, "-model", trained_autoencoder.saved,
+        "-c", config, "--no-plots",
+    ]  # fmt: skip
+    run, other = tmp_path / "run", tmp_path / "other"
+    first, second = run_two(
+        [*command, "--run-dir", run], [*command, "--run-dir", other, "--save", other / "m.keras"]
+    )
+    assert (first.exit_code, second.exit_code) == (0, 0), first.err + second.err
+    assert (second.out, second.err) == ("", "")
+    assert not other.exists()
+    assert_same_training(run, alone.run)
+    assert_same_weights(run, alone.run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test_accuracy"] == alone.metrics["test_accuracy"]
+
+
+@pytest.mark.slow
+def test_a_lost_worker_ends_the_others_and_both_go_on(autoencode, tmp_path, files):
+    """A line within seconds, exit code 2, and --resume to the numbers of one worker."""
+    config = write_json(tmp_path / "long.json", AUTOENCODER, epochs=4, optimizer=SLOW)
+    alone = autoencode(config=config)
+    flags = [*files.autoencoder, "-c", config, "--no-plots"]
+    run = tmp_path / "run"
+    addresses = find_addresses(2)
+    survivor = start([ROOT / "autoencoder.py", *flags, "--run-dir", run], Cluster(addresses, 0))
+    victim = wait_for(start(["-c", DYING_IN_THE_THIRD_EPOCH, *flags], Cluster(addresses, 1)))
+    died = time.monotonic()
+    first = wait_for(survivor)
+    assert time.monotonic() - died < 20
+    assert (victim.exit_code, first.exit_code) == (-signal.SIGKILL, 2)
+    *_, resume, error = first.err.splitlines()
+    assert error.startswith("error: workers: all of them must go on until the end, got no answer")
+    assert resume.endswith("run.partial --devices cluster")
+    command = [ROOT / "autoencoder.py", "--resume", run, "--no-plots"]
+    resumed = run_two(command, command)
+    assert [ended.exit_code for ended in resumed] == [0, 0], resumed
+    assert_same_training(run, alone.run)
+    assert_same_weights(run, alone.run)
+
+
+@pytest.mark.slow
+def test_workers_with_different_data(tmp_path, files, autoencoder_config):
+    """Refused by both before anything is trained."""
+    flags = ["-c", autoencoder_config, "--no-plots", "--runs-dir", tmp_path / "runs"]
+    for ended in run_two(
+        [ROOT / "autoencoder.py", "-d", files.images, *flags],
+        [ROOT / "autoencoder.py", "-d", files.test, *flags],
+    ):
+        assert ended.exit_code == 2
+        assert "error: worker 1: must have the configuration and the data of worker 0" in ended.err
+    assert not list((tmp_path / "runs").iterdir())
