@@ -403,7 +403,8 @@ class SearchStage(ClusterStage):
             for base in self.study.bases
             for path in [base.configuration, *base.variations]
         ]
-        return [trial for search in self._searches for trial in search.trials]
+        # Two suggestions of few whole numbers may be the same.
+        return list({t.id: t for search in self._searches for t in search.trials}.values())
 
     def _open_board(self) -> Board:
         total = len(self._searches) * self.study.vary.samples * len(self.study.seeds)
@@ -426,11 +427,10 @@ class SearchStage(ClusterStage):
         """The trials of one configuration with other values: one for each seed."""
         # As if it were all there is.
         alone = {"name": base.label_of(path), "configuration": path, "variations": []}
+        grid = {key: [value] for key, value in changes.items()}
         study = {
             "bases": [base.model_copy(update=alone)],
-            "vary": Vary(grid={key: [value] for key, value in changes.items()})
-            if changes
-            else None,
+            "vary": Vary(grid=grid) if grid else None,
         }
         file = StudyFile(self._file.path, self.study.model_copy(update=study))
         trials = expand(file, self._data, {alone["name"]: self._models[base.label]})
