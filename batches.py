@@ -25,6 +25,8 @@ from workers import Share
 IMAGES_PER_EXECUTION = 1024
 # What is gathered in one go stays in the processor's cache until it is used.
 GATHERED_BYTES = 2**22
+# Batches that wait for the step before them to end.
+PREPARED_BATCHES = 2
 # Batch for everything that needs no gradients; larger ones gained nothing on 2 cores.
 INFERENCE_BATCH_SIZE = 256
 # All images of every batch: the share of a worker that is alone.
@@ -33,9 +35,9 @@ WHOLE = Share()
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 
 
-def steps_per_execution(batch_size: int, steps: int) -> int:
-    """How many batches one call of the compiled function processes."""
-    return max(1, min(steps, IMAGES_PER_EXECUTION // batch_size))
+def steps_per_execution(batch_size: int, steps: int, images: int = IMAGES_PER_EXECUTION) -> int:
+    """How many batches one call of the compiled function processes, about so many images."""
+    return max(1, min(steps, images // batch_size))
 
 
 class TrainingBatches:
@@ -87,7 +89,7 @@ class TrainingBatches:
         batches_at_once = _batches_at_once(images, self.batch_size, self.steps)
         at_once = self.batch_size * batches_at_once
         add_counts = _get_counter(share, len(indices), batch_size)
-        take, shape = _get_source(images, scaling)
+        take, shape, dtype = _get_source(images, scaling)
 
         @functools.lru_cache(maxsize=1)
         def get_order(epoch: int) -> np.ndarray:
@@ -98,7 +100,8 @@ class TrainingBatches:
 
         def load(execution: tf.Tensor) -> tuple:
             chosen = _call(choose, [self._epoch, execution], tf.int64)
-            inputs, *labels = _gather(take, tf.ensure_shape(chosen, (None,)), shape, targets)
+            chosen = tf.ensure_shape(chosen, (None,))
+            inputs, *labels = _gather(take, chosen, shape, dtype, targets)
             if dropout:
                 dropped = _call(drop, [inputs, self._epoch, execution], tf.float32)
                 inputs = tf.ensure_shape(dropped, inputs.shape)
@@ -138,7 +141,8 @@ class TrainingBatches:
                 .enumerate(first_step)
                 .map(prepare)
                 .apply(tf.data.experimental.assert_cardinality(self.steps - first_step))
-                .prefetch(tf.data.AUTOTUNE)
+                .prefetch(PREPARED_BATCHES)
+                .with_options(_get_options())
             )
 
         def make_arrays() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -201,10 +205,10 @@ def inference_batches(
 
     def load(execution: tf.Tensor) -> tuple:
         part = chosen[execution * at_once : (execution + 1) * at_once]
-        inputs, *labels = _gather(take, part, shape, targets)
+        inputs, *labels = _gather(take, part, shape, dtype, targets)
         return inputs, *(labels or [inputs])
 
-    take, shape = _get_source(images, scaling)
+    take, shape, dtype = _get_source(images, scaling)
     chosen = tf.constant(share.take(indices, batch_size), tf.int64)
     steps = math.ceil(len(indices) / batch_size)
     at_once = INFERENCE_BATCH_SIZE * _batches_at_once(images, INFERENCE_BATCH_SIZE, steps)
@@ -216,8 +220,19 @@ def inference_batches(
         .enumerate()
         .map(_get_counter(share, len(indices), batch_size))
         .apply(tf.data.experimental.assert_cardinality(steps))
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(PREPARED_BATCHES)
+        .with_options(_get_options())
     )
+
+
+def _get_options() -> tf.data.Options:
+    """Without the thread that tunes: now and then the end of an epoch waited for its next round.
+
+    Rounds are up to a minute apart. Measured with TensorFlow 2.21, see docs/performance.md.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _get_counter(
@@ -240,8 +255,8 @@ def _batches_at_once(images: np.ndarray, batch_size: int, steps: int) -> int:
 
 def _get_source(
     images: np.ndarray, scaling: Scaling | None
-) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int | None, ...]]:
-    """What takes chosen images, as float32 in [0, 1] if they are scaled, and their shape.
+) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int | None, ...], Any]:
+    """What takes chosen images, as float32 in [0, 1] if they are scaled, their shape and dtype.
 
     numpy gathers, so that nothing is copied whole.
     """
@@ -249,17 +264,18 @@ def _get_source(
     def take(chosen: np.ndarray) -> np.ndarray:
         return images[chosen] if scaling is None else scaling.apply(images[chosen])
 
-    return take, (None, *images.shape[1:])
+    return take, (None, *images.shape[1:]), images.dtype if scaling is None else np.float32
 
 
 def _gather(
     take: Callable[[np.ndarray], np.ndarray],
     chosen: tf.Tensor,
     shape: tuple[int | None, ...],
+    dtype: Any,
     targets: np.ndarray | None,
 ) -> tuple[tf.Tensor, ...]:
-    """The chosen images as float32 of known shape, and their targets if there are any."""
-    batch = tf.ensure_shape(_call(take, [chosen], tf.float32, stateful=False), shape)
+    """The chosen images with a known shape, and their targets if there are any."""
+    batch = tf.ensure_shape(_call(take, [chosen], dtype, stateful=False), shape)
     return (batch,) if targets is None else (batch, tf.gather(tf.constant(targets), chosen))
 
 

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
+import on_device
 from batches import (
     IMAGES_PER_EXECUTION,
     TrainingBatches,
@@ -334,21 +335,26 @@ def train_autoencoder(
     if workers:
         workers.vary_random_states(model)
     with bfloat16_inside(model) if config.mixed_precision else nullcontext():
-        fused = fuse(model)
+        trained, inputs, input_scaling = fuse(model), images, scaling
+        if not workers and not config.noise and _stay_on_device(config, images):
+            trained, inputs = on_device.look_up(trained, images, scaling, to_itself=True)
+            input_scaling = None
+        elif cores > 1:
+            trained = SplitOverCores(trained, cores)
         _fit(
-            SplitOverCores(fused, cores) if cores > 1 else fused,
+            trained,
             history,
             TrainingBatches(
-                images,
+                inputs,
                 training,
                 config.batch_size,
                 config.seed,
-                scaling=scaling,
+                scaling=input_scaling,
                 noise=config.noise,
                 augmentation=config.augmentation,
                 share=share,
             ),
-            inference_batches(images, validation, scaling=scaling, share=share)
+            inference_batches(inputs, validation, scaling=input_scaling, share=share)
             if len(validation)
             else None,
             phase=FULL,
@@ -436,6 +442,9 @@ def train_classifier(
             else:
                 trained = keras.Model(model.inputs, model.outputs, name=phase)
                 inputs, input_scaling, dropout = images, scaling, 0.0
+            if not workers and _stay_on_device(config, inputs):
+                trained, inputs = on_device.look_up(trained, inputs, input_scaling)
+                input_scaling = None
             _fit(
                 trained,
                 history,
@@ -573,7 +582,7 @@ def _freeze_encoder(
 
     Then it is a constant function: its output is computed once, unless the images change every
     epoch (augmentation) or the output would not fit in `FEATURE_CACHE_BYTES`. Dropout of that
-    output is the last value returned: done with the batches, it costs a fraction.
+    output is the last value returned: done with the batches, it costs a CPU a fraction.
     """
     encoder, head = model.get_layer("encoder"), model.get_layer("fully_connected")
     feature_bytes = len(images) * math.prod(encoder.output_shape[1:]) * 4
@@ -582,13 +591,18 @@ def _freeze_encoder(
         features = get_features(lambda: predict(encoder, images, scaling), depends_on)
         _, flatten, *hidden = head.layers  # the first is its input
         dropout = 0.0
-        if isinstance(hidden[0], keras.layers.Dropout):
+        if isinstance(hidden[0], keras.layers.Dropout) and not on_device.has_gpu():
             dropout = hidden.pop(0).rate
         trained = _chain([flatten, *hidden], encoder.output_shape[1:], DENSE_ONLY)
         return trained, features, None, dropout
     encoder.trainable = False
     frozen = InferenceMode(encoder)(model.inputs[0])
     return keras.Model(model.inputs, head(frozen), name=DENSE_ONLY), images, scaling, 0.0
+
+
+def _stay_on_device(config: Config, inputs: np.ndarray) -> bool:
+    """Whether a GPU keeps what is trained on; TensorFlow's CPU part augments."""
+    return config.augmentation is None and on_device.is_possible(inputs)
 
 
 def _fit(
@@ -609,11 +623,12 @@ def _fit(
 ) -> None:
     if workers:
         trained = DataParallel(trained, workers)
+    at_once = on_device.IMAGES_PER_EXECUTION if on_device.has_gpu() else IMAGES_PER_EXECUTION
     trained.compile(
         optimizer=_get_optimizer(config.optimizer.name)(rate),
         loss=loss,
         metrics=[metric],
-        steps_per_execution=steps_per_execution(config.batch_size, batches.steps),
+        steps_per_execution=steps_per_execution(config.batch_size, batches.steps, at_once),
     )
     trained.optimizer.build(trained.trainable_variables)
     epoch, step = interruptible.begin_phase(trained, phase, metric)

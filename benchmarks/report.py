@@ -160,6 +160,25 @@ def add_to_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     return {**document, **{part: {**earlier.get(part, {}), **document[part]} for part in parts}}
 
 
+def get_measurements(document: Mapping[str, Any]) -> list[Measurement]:
+    """What a document was made from, the autoencoders from small to large."""
+    known = [
+        Measurement(
+            key,
+            found["unit"],
+            {name: values["rounds"] for name, values in found["competitors"].items()},
+        )
+        for key, found in document["measurements"].items()
+    ]
+    return sorted(known, key=lambda measurement: _place(measurement.key))
+
+
+def _place(key: str) -> tuple[int, int]:
+    _, size, batch = (*key.split("."), "", "")[:3]
+    sizes = ("small", "medium", "large")
+    return (sizes.index(size), int(batch[1:])) if size in sizes else (len(sizes), 0)
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Writes the results, complete or not at all."""
     with idx.replace_file(path) as file:

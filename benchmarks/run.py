@@ -3,6 +3,7 @@
     python benchmarks/run.py                      everything
     python benchmarks/run.py --quick              the small autoencoder, about 3 minutes
     python benchmarks/run.py --only evaluation    one task; repeat --only for more
+    python benchmarks/run.py --only autoencoder.large.b32
 
 Competitors are in workers.py, how they take turns in rounds.py. A complete run writes
 benchmarks/results.json, whose `results` have stable keys (median, min and max over the rounds),
@@ -58,6 +59,7 @@ class Plan:
 
     Attributes:
         tasks: Keys of `MEASURES`.
+        only: Of the autoencoders, those with these keys; all without them.
         sizes: Autoencoders.
         batch_sizes: Of their training.
         rounds: For each competitor, after one to warm up.
@@ -69,6 +71,7 @@ class Plan:
     """
 
     tasks: tuple[str, ...]
+    only: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ("small", "medium", "large")
     batch_sizes: tuple[int, ...] = (32, 128)
     rounds: int = 8
@@ -82,12 +85,12 @@ class Plan:
 def measure_autoencoders(plan: Plan, dataset: str) -> Iterator[Measurement]:
     for size in plan.sizes:
         for batch_size in plan.batch_sizes:
+            key = f"autoencoder.{size}.b{batch_size}"
+            if plan.only and key not in plan.only:
+                continue
             images = ROUND_IMAGES[size]
             job = Job("autoencoder", "", dataset, images, plan.rounds + 1, size, batch_size)
-            seconds = _take_turns(job)
-            yield Measurement(
-                f"autoencoder.{size}.b{batch_size}", "images/s", _get_speeds(seconds, images)
-            )
+            yield Measurement(key, "images/s", _get_speeds(_take_turns(job), images))
 
 
 def measure_frozen_phase(plan: Plan, dataset: str) -> Iterator[Measurement]:
@@ -148,6 +151,11 @@ QUICK = Plan(
     growth_images=(3_750, 7_500),
 )
 MORE_GROWTH = (120_000, 240_000)
+AUTOENCODERS = tuple(
+    f"autoencoder.{size}.b{batch_size}"
+    for size in DEFAULT.sizes
+    for batch_size in DEFAULT.batch_sizes
+)
 
 
 def _get_command(job: Job) -> list[str]:
@@ -221,7 +229,11 @@ def get_plan(args: argparse.Namespace) -> Plan:
         plan = replace(plan, growth_images=(*plan.growth_images, *MORE_GROWTH))
     if args.rounds:
         plan = replace(plan, rounds=args.rounds, long_rounds=args.rounds)
-    return replace(plan, tasks=tuple(args.only) or plan.tasks)
+    if args.only:
+        tasks = tuple(dict.fromkeys(key.partition(".")[0] for key in args.only))
+        only = () if "autoencoder" in args.only else tuple(set(args.only) & set(AUTOENCODERS))
+        plan = replace(plan, tasks=tasks, only=only)
+    return plan
 
 
 def get_destinations(args: argparse.Namespace) -> tuple[Path, Path] | None:
@@ -252,15 +264,14 @@ def measure(args: argparse.Namespace) -> int:
         )
         if args.only:
             document = report.add_to_document(destinations[0], document)
-        _write(measurements, document, *destinations)
+        _write(document, *destinations)
     return 0
 
 
-def _write(
-    measurements: list[Measurement], document: dict, results_path: Path, figure_path: Path
-) -> None:
+def _write(document: dict, results_path: Path, figure_path: Path) -> None:
     report.write_json(results_path, document)
     cli.say(f"Results: {cli.relative(results_path)}")
+    measurements = report.get_measurements(document)
     if any(measurement.key.startswith("autoencoder.") for measurement in measurements):
         machine = document["machine"]
         title = f"Training autoencoders: {machine['processor']}, {machine['threads']} threads"
@@ -283,10 +294,11 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "--only",
         action="append",
-        choices=MEASURES,
+        choices=(*MEASURES, *AUTOENCODERS),
         default=[],
         metavar="TASK",
-        help=f"measure this alone: {', '.join(MEASURES)}; repeat it for more",
+        help=f"measure this alone: {', '.join(MEASURES)}, or one of the autoencoders, such as "
+        f"{AUTOENCODERS[0]}; repeat it for more",
     )
     parser.add_argument(
         "--rounds",
@@ -298,7 +310,7 @@ def build_parser() -> cli.Parser:
         "--output",
         metavar="FILE",
         help="write the results here and the figure beside it; with --only they replace those of "
-        "the same task in the file (default: benchmarks/results.json of a complete run, nowhere "
+        "the same key in the file (default: benchmarks/results.json of a complete run, nowhere "
         "with --quick or --only)",
     )
     return parser

@@ -206,3 +206,12 @@ def test_arrays_are_freed_with_their_batches():
     del images, batches, validation
     gc.collect()
     assert freed() is None
+
+
+def test_nothing_is_tuned_meanwhile():
+    """TensorFlow's tuner can hold up the end of an epoch, for up to a minute."""
+    images = numbered(8)
+    training = TrainingBatches(images, np.arange(8), 2, 0, scaling=BYTES)
+    inference = inference_batches(images, np.arange(8), scaling=BYTES)
+    for dataset in (training.dataset, training.from_step(1), inference):
+        assert dataset.options().autotune.enabled is False

@@ -394,6 +394,21 @@ def test_one_task_can_be_measured_again(measured):
     assert set(measurements) == {"evaluation", "frozen_phase", "startup"}
 
 
+def test_one_autoencoder_can_be_measured_again(measured):
+    """The others stay in the file, and in the figure, from small to large."""
+    path = measured.folder / "all.json"
+    for key in ("autoencoder.large.b32", "autoencoder.small.b128"):
+        assert run.main(["--only", key, "--rounds", "2", "--output", str(path)]) == 0
+    document = json.loads(path.read_text())
+    jsonschema.validate(document, SCHEMA)
+    drawn = [measurement.key for measurement in report.get_measurements(document)]
+    assert drawn == ["autoencoder.small.b128", "autoencoder.large.b32"]
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    both = ["--only", "autoencoder.large.b32", "--only", "autoencoder"]
+    assert run.main([*both, "--rounds", "2", "--output", str(path)]) == 0
+    assert len(json.loads(path.read_text())["measurements"]) == 6
+
+
 def test_stopped_run_writes_nothing(measured, monkeypatch):
     """Not even what was measured before."""
 

@@ -25,7 +25,16 @@ LAYERS = [
         "studies",
         "subsets",
     },
-    {"callbacks", "comparison", "effects", "layers", "memory", "short_epochs", "workload"},
+    {
+        "callbacks",
+        "comparison",
+        "effects",
+        "layers",
+        "memory",
+        "on_device",
+        "short_epochs",
+        "workload",
+    },
     {"distributed"},
     {"model"},
     {"prompts", "runs", "cli", "tracking"},
@@ -42,6 +51,7 @@ KERAS_MODULES = {
     "layers",
     "memory",
     "model",
+    "on_device",
     "short_epochs",
 }
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
