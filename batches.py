@@ -35,9 +35,9 @@ WHOLE = Share()
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 
 
-def steps_per_execution(batch_size: int, steps: int, images: int = IMAGES_PER_EXECUTION) -> int:
-    """How many batches one call of the compiled function processes, about so many images."""
-    return max(1, min(steps, images // batch_size))
+def steps_per_execution(batch_size: int, steps: int, speed: int = 1) -> int:
+    """How many batches one call of the compiled function processes; `speed` is in CPUs."""
+    return max(1, min(steps, speed * IMAGES_PER_EXECUTION // batch_size))
 
 
 class TrainingBatches:

@@ -623,12 +623,12 @@ def _fit(
 ) -> None:
     if workers:
         trained = DataParallel(trained, workers)
-    at_once = on_device.IMAGES_PER_EXECUTION if on_device.has_gpu() else IMAGES_PER_EXECUTION
+    speed = on_device.SPEED if on_device.has_gpu() else 1
     trained.compile(
         optimizer=_get_optimizer(config.optimizer.name)(rate),
         loss=loss,
         metrics=[metric],
-        steps_per_execution=steps_per_execution(config.batch_size, batches.steps, at_once),
+        steps_per_execution=steps_per_execution(config.batch_size, batches.steps, speed),
     )
     trained.optimizer.build(trained.trainable_variables)
     epoch, step = interruptible.begin_phase(trained, phase, metric)

@@ -232,8 +232,19 @@ def _rehearse(where: Path, load: Callable[[], "keras.Model"]) -> None:
     """
     import keras
 
+    largest = model_checks.MAX_EXPANSION * where.stat().st_size
+
+    class WithoutMemory(keras.StatelessScope):
+        """Variables are initialized only when somebody asks for a value that is not there."""
+
+        def get_current_value(self, variable: keras.Variable) -> Any:
+            value = super().get_current_value(variable)
+            if value is None and math.prod(variable.shape) > largest:
+                raise ValueError(f"no weights for {variable.path}")
+            return value
+
     def check() -> None:
-        with keras.StatelessScope(initialize_variables=False) as scope:
+        with WithoutMemory(initialize_variables=False) as scope:
             model = load()
             missing = [v.path for v in model.weights if scope.get_current_value(v) is None]
         if missing:

@@ -214,14 +214,16 @@ def train_keras_autoencoder(job: Job, driver: Driver) -> None:
     images, _ = job.load_pixels()
     model = get_plain_autoencoder(config, images.shape[1:])
     model.compile(optimizer=keras.optimizers.Adam(config.optimizer.learning_rate), loss=config.loss)
-    model.fit(
-        images,
-        images,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        verbose=0,
-        callbacks=[_round_per_epoch(driver)],
-    )
+    for _ in range(config.epochs):
+        # A training a round: what an epoch leaves behind must not outlast the other's turns
+        # (tf.data's tuner, docs/performance.md).
+        model.fit(
+            images,
+            images,
+            batch_size=config.batch_size,
+            verbose=0,
+            callbacks=[_round_per_epoch(driver)],
+        )
 
 
 def train_keras_head(job: Job, driver: Driver) -> None:

@@ -1,11 +1,16 @@
 """Runs the tests behind every promise of docs/reliability.md and writes what they counted there.
 
-python tests/reliability.py
+    python tests/reliability.py                      everything, about 20 minutes on 2 cores
+    python tests/reliability.py --only kill_9        what these tests show; repeat --only for more
 
-Takes some minutes. Tests are counted by their cases; one that counts more than that tells it with
-pytest's `record_property(what, number)`, and what has the same name is added up.
+Each section of the page is one run of pytest, and its rows are written when that has ended: those
+of other sections, and of promises with a test that failed, stay as they were. Tests are counted by
+their cases. One that counts more than that says so with pytest's `record_property(what, number)`,
+and what has the same name is added up; the property `figure` is a text, taken as it is.
 """
 
+import argparse
+import datetime
 import os
 import subprocess
 import sys
@@ -17,120 +22,288 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
-BEGIN, END = "<!-- table: python tests/reliability.py -->\n", "<!-- end of table -->\n"
-HEADER = "| promise | shown by | figure |\n|---|---|---|\n"
+BEGIN, END = "<!-- tables: python tests/reliability.py -->\n", "<!-- end of tables -->\n"
+HEADER = "| promise | shown by | figure | on |\n|---|---|---|---|\n"
+NEVER = "never run | |"
+# How often what is random is tried; CI does with less.
+TRIES = {"KILLS": "20", "FUZZ_INPUTS": "1000000"}
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What is promised, and the test (`file::Class::test`, without `tests/`) that shows it."""
+    """What is promised, and the tests (`file::Class::test`, without `tests/`) that show it."""
 
     text: str
-    test: str
+    tests: tuple[str, ...]
 
     @property
     def row(self) -> str:
         """The table's line, up to its figure."""
-        return f"| {self.text} | `{self.test}` |"
+        return f"| {self.text} | {', '.join(f'`{test}`' for test in self.tests)} |"
 
 
-PROMISES = [
-    Promise(
-        "A loss that is not finite ends training; the best weights before it are kept",
-        "test_faults.py::TestLossThatIsNotFinite",
+SECTIONS = {
+    "Resuming": (
+        Promise(
+            "`--resume RUN`, and no other flag, goes on with an interrupted run of either program "
+            "in its own directory",
+            ("test_resume.py::test_a_run_is_resumed_in_its_directory",),
+        ),
+        Promise(
+            "What goes on is all of it: weights, optimizer (each of them), epoch and batch, phase, "
+            "random state, learning-rate schedule, best weights, history",
+            (
+                "test_resume.py::test_a_killed_training",
+                "test_resume.py::test_a_training_killed_at_its_very_end",
+                "test_checkpoints.py::test_a_state_comes_back_to_the_bit",
+            ),
+        ),
+        Promise(
+            "The best value and the patience of early stopping are remembered",
+            ("test_resume.py::test_patience_is_remembered",),
+        ),
+        Promise(
+            "A run killed with SIGKILL at random moments ends with the bits of one that never was, "
+            "in both programs and phases, every second kill inside a checkpoint's write",
+            ("test_resume.py::test_kill_9",),
+        ),
+        Promise(
+            "A checkpoint after every epoch, and every two minutes inside longer ones",
+            ("test_resume.py::test_a_checkpoint_every_epoch_and_every_two_minutes",),
+        ),
+        Promise(
+            "Checkpoints cost less than 2 % of the training time; very short epochs are not each "
+            "saved",
+            (
+                "test_mnist.py::test_what_checkpoints_cost",
+                "test_resume.py::test_checkpoints_cost_little",
+            ),
+        ),
+        Promise(
+            "`--init-from MODEL` starts a new run from saved weights",
+            ("test_resume.py::TestInitFrom",),
+        ),
+        Promise(
+            "A directory that is not empty is refused, and both ways out are named",
+            ("test_resume.py::TestRunDir",),
+        ),
+        Promise(
+            "What cannot be resumed to the same result (an edited configuration, other data, "
+            "another encoder, a damaged checkpoint) is refused in a line that names the difference",
+            (
+                "test_resume.py::test_a_changed_run_is_refused",
+                "test_resume.py::test_other_data_are_refused",
+                "test_resume.py::test_an_encoder_that_changed_is_refused",
+                "test_resume.py::TestWhatCannotBeResumed",
+                "test_checkpoints.py::test_another_identity_is_refused",
+            ),
+        ),
+        Promise(
+            "The first Ctrl-C or SIGTERM finishes the step, saves, prints the command that resumes "
+            "and exits with 130 or 143; the second stops at once",
+            (
+                "test_programs.py::TestSignals",
+                "test_resume.py::test_a_training_that_was_asked_to_stop",
+            ),
+        ),
     ),
-    Promise(
-        "A full disk leaves nothing half written under a final name, and earlier results as "
-        "they were",
-        "test_faults.py::TestFullDisk",
+    "Repeating": (
+        Promise(
+            "Same seed, same machine: identical weights, history, metrics, predictions and figures",
+            ("test_reproducibility.py::TestSameSeedSameRun",),
+        ),
+        Promise(
+            "Validation splits and subsets of labelled images are functions of the seed",
+            (
+                "test_dataset.py::TestSplitValidation::test_seed_decides",
+                "test_subsets.py::test_the_seed_decides",
+            ),
+        ),
+        Promise(
+            "The default seed is fixed, and recorded",
+            ("test_reproducibility.py::test_the_default_seed_is_fixed_and_recorded",),
+        ),
     ),
-    Promise(
-        "So does a folder that vanishes, becomes read-only, or belongs to somebody else",
-        "test_faults.py::TestFolders",
+    "Faults": (
+        Promise(
+            "A loss that is NaN or infinite ends training; the best weights before it are kept, "
+            "and the line says which epoch and what to try",
+            ("test_faults.py::TestLossThatIsNotFinite",),
+        ),
+        Promise(
+            "A full disk leaves nothing half written under a final name, and earlier results and "
+            "the last checkpoint as they were",
+            (
+                "test_faults.py::TestFullDisk",
+                "test_checkpoints.py::test_the_last_one_stays_when_the_disk_is_full",
+            ),
+        ),
+        Promise(
+            "So does a folder that vanishes, becomes read-only, or belongs to somebody else",
+            ("test_faults.py::TestFolders",),
+        ),
+        Promise(
+            "A file that is deleted while it is read is named in one line",
+            ("test_faults.py::TestFilesThatVanish",),
+        ),
+        Promise(
+            "Where memory runs out, one line says the batch size", ("test_faults.py::TestMemory",)
+        ),
+        Promise(
+            "Programs started at once with one name each have a run of their own",
+            ("test_faults.py::TestSameNameAtOnce",),
+        ),
+        Promise("A clock that is moved back costs nothing", ("test_faults.py::TestClock",)),
     ),
-    Promise(
-        "A file that is deleted while it is read is named in one line",
-        "test_faults.py::TestFilesThatVanish",
+    "Files from strangers": (
+        Promise(
+            "A model file never runs code, reads or writes elsewhere, or takes memory without "
+            "bound: it is refused in a line that says why",
+            ("test_hostile_models.py",),
+        ),
+        Promise(
+            "Keras is pinned past the versions that ended its published advisories",
+            ("test_reliability.py::test_keras_is_pinned_past_the_advisories",),
+        ),
+        Promise(
+            "Any bytes are an idx file or an error, any JSON a configuration or an error",
+            (
+                "test_idx.py::test_any_bytes_give_an_array_or_a_data_error",
+                "test_idx.py::test_absurd_sizes_allocate_nothing",
+                "test_hyperparameters.py::test_any_json_is_a_configuration_or_a_clear_error",
+            ),
+        ),
+        Promise(
+            "Damaged idx, gzip, JSON and `.keras` files, and gzip bombs, give no traceback, take "
+            "no 2 seconds and no 100 MB, and leave no file",
+            ("fuzz/test_fuzz.py::test_fuzz",),
+        ),
+        Promise(
+            "Damaged `.h5` files end in one line too, whatever the HDF5 library makes of them",
+            ("fuzz/test_fuzz.py::test_damaged_hdf5",),
+        ),
+        Promise(
+            "What is written as CSV and to the terminal is no formula and no code of a terminal",
+            (
+                "test_strangers.py::test_names_of_classes_stay_out_of_csv",
+                "test_strangers.py::test_names_of_experiments_stay_out_of_csv",
+                "test_strangers.py::test_everything_a_run_writes",
+                "test_strangers.py::test_terminal_codes_are_shown_not_sent",
+                "test_comparison.py::test_names_are_no_formulas",
+            ),
+        ),
+        Promise(
+            "What is written as HTML obeys no tag in a name, runs no script and asks for nothing",
+            (
+                "test_report.py::test_names_are_text",
+                "test_report.py::test_the_policy_forbids_scripts_and_network",
+                "test_report.py::test_names_that_are_markup_do_nothing_in_a_browser",
+            ),
+        ),
+        Promise(
+            "Nothing is sent or fetched but a named data set",
+            ("test_strangers.py::test_nobody_calls_home",),
+        ),
     ),
-    Promise("Where memory runs out, one line says the batch size", "test_faults.py::TestMemory"),
-    Promise(
-        "Programs started at once with one name each have a run of their own",
-        "test_faults.py::TestSameNameAtOnce",
-    ),
-    Promise("A clock that is moved back costs nothing", "test_faults.py::TestClock"),
-    Promise(
-        "Same seed, same machine: identical weights, history, metrics, predictions and figures",
-        "test_reproducibility.py::TestSameSeedSameRun",
-    ),
-    Promise(
-        "A run that was killed and resumed ends with the bits of one that never was, in both "
-        "programs and phases, and when it dies while a checkpoint is written",
-        "test_resume.py::test_kill_9",
-    ),
-    Promise(
-        "What cannot be resumed to the same result (other data, an edited configuration, a "
-        "damaged checkpoint) is refused in one line",
-        "test_resume.py::test_a_changed_run_is_refused",
-    ),
-    Promise(
-        "A model file never runs code, writes outside, or takes memory without bound",
-        "test_hostile_models.py",
-    ),
-    Promise(
-        "Damaged idx, gzip and JSON files end in one line, soon and in little memory",
-        "fuzz/test_fuzz.py::test_fuzz",
-    ),
-    Promise(
-        "So do damaged model files, whatever the HDF5 library makes of them",
-        "fuzz/test_fuzz.py::test_damaged_hdf5",
-    ),
-    Promise("What is written is no formula and no code of a terminal", "test_strangers.py"),
-    Promise(
-        "Nothing is sent or fetched but a named data set",
-        "test_strangers.py::test_nobody_calls_home",
-    ),
-]
+}
 
 
 def run_tests(promises: list[Promise], report: Path) -> int:
     """Runs the tests, slow ones included, and writes pytest's report as JUnit XML."""
-    tests = [str(ROOT / "tests" / promise.test) for promise in promises]
-    command = [sys.executable, "-m", "pytest", *tests, "-m", "slow or not slow"]
+    tests = [str(ROOT / "tests" / test) for promise in promises for test in promise.tests]
+    command = [sys.executable, "-m", "pytest", "-v", *tests, "-m", "slow or not slow"]
     # The newer family of the format has no place for properties.
     command += [f"--junitxml={report}", "-o", "junit_family=xunit1"]
-    return subprocess.run(command, cwd=ROOT, env={"KILLS": "20", **os.environ}).returncode
+    return subprocess.run(command, cwd=ROOT, env={**TRIES, **os.environ}).returncode
 
 
-def get_figure(promise: Promise, report: ElementTree.Element) -> str:
-    """What the promise's tests counted, e.g. `12 passed, 20 kills`."""
-    test = "tests." + promise.test.replace(".py", "").replace("::", ".").replace("/", ".")
-    figures = Counter()
+def get_figure(promise: Promise, report: ElementTree.Element) -> str | None:
+    """What the promise's tests counted, e.g. `12 passed, 20 kills`; None if one failed."""
+    tests = tuple(_get_junit_name(test) for test in promise.tests)
+    counts, texts = Counter(passed=0, skipped=0), []
     for case in report.iter("testcase"):
-        name = f"{case.get('classname')}.{case.get('name')}".partition("[")[0]
-        if f"{name}.".startswith(f"{test}."):
-            figures["skipped" if case.find("skipped") is not None else "passed"] += 1
-            for item in case.iter("property"):
-                figures[item.get("name")] += int(item.get("value"))
-    return ", ".join(f"{number:,} {what}" for what, number in figures.items())
+        name = f"{case.get('classname')}.{case.get('name')}".partition("[")[0] + "."
+        if not name.startswith(tests):
+            continue
+        if case.find("failure") is not None or case.find("error") is not None:
+            return None
+        counts["skipped" if case.find("skipped") is not None else "passed"] += 1
+        for item in case.iter("property"):
+            if item.get("name") == "figure":
+                texts.append(item.get("value"))
+            else:
+                counts[item.get("name")] += int(item.get("value"))
+    numbers = [f"{number:,} {what}" for what, number in counts.items() if number]
+    return ", ".join(numbers + texts)
 
 
-def get_table(promises: list[Promise], report: ElementTree.Element) -> str:
-    """The Markdown table, between its two markers."""
-    rows = [f"{promise.row} {get_figure(promise, report)} |\n" for promise in promises]
-    return BEGIN + HEADER + "".join(rows) + END
+def _get_junit_name(test: str) -> str:
+    """As in the report, with a dot at its end."""
+    return "tests." + test.replace(".py", "").replace("::", ".").replace("/", ".") + "."
 
 
-def main() -> int:
-    """Replaces the table if all tests pass; returns pytest's exit code."""
+def add_figures(page: str, figures: dict[Promise, str]) -> str:
+    """The page with new rows for these promises, and the rows that it has for all others."""
+    before, _, rest = page.partition(BEGIN)
+    old, _, after = rest.partition(END)
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    tables = []
+    for section, promises in SECTIONS.items():
+        tables.append(f"\n### {section}\n\n{HEADER}")
+        for promise in promises:
+            last = next((row for row in old.splitlines() if row.startswith(promise.row)), None)
+            if promise in figures:
+                last = f"{promise.row} {figures[promise]} | {today} |"
+            tables.append(f"{last or f'{promise.row} {NEVER}'}\n")
+    return f"{before}{BEGIN}{''.join(tables)}\n{END}{after}"
+
+
+def run_section(promises: list[Promise]) -> int:
+    """Runs the tests of promises and writes the rows of those that passed."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        exit_code = run_tests(PROMISES, report)
-        if exit_code == 0:
+        exit_code = run_tests(promises, report)
+        if exit_code in (0, 1):  # otherwise pytest did not come to its end
+            cases = ElementTree.parse(report).getroot()
+            figures = {promise: get_figure(promise, cases) for promise in promises}
             page = PAGE.read_text(encoding="utf-8")
-            before, _, rest = page.partition(BEGIN)
-            after = rest.partition(END)[2]
-            table = get_table(PROMISES, ElementTree.parse(report).getroot())
-            PAGE.write_text(before + table + after, encoding="utf-8")
+            passed = {promise: figure for promise, figure in figures.items() if figure}
+            PAGE.write_text(add_figures(page, passed), encoding="utf-8")
+    return exit_code
+
+
+def choose(only: list[str]) -> dict[str, list[Promise]]:
+    """The promises by section one of whose tests has one of these texts in its name."""
+    chosen = {
+        section: [
+            promise
+            for promise in promises
+            if any(text in test for text in only for test in promise.tests)
+        ]
+        for section, promises in SECTIONS.items()
+    }
+    return {section: promises for section, promises in chosen.items() if promises}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs what was asked for; returns the first exit code of pytest that is not 0."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="only promises one of whose tests has this in its name",
+    )
+    chosen = choose(parser.parse_args(argv).only or [""])
+    if not chosen:
+        parser.error("--only must be part of the name of a test in the page's tables")
+    exit_code = 0
+    for section, promises in chosen.items():
+        print(f"{section}: {len(promises)} promises", flush=True)
+        exit_code = run_section(promises) or exit_code
     return exit_code
 
 

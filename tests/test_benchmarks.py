@@ -513,7 +513,7 @@ def test_table_fits_a_terminal():
 
 
 def test_figure_has_a_panel_for_each_size_and_batch():
-    """Bars are medians; the lines on them reach from the slowest to the fastest round."""
+    """Bars are fastest rounds; the lines on them reach to the median."""
     import matplotlib.pyplot as plt
 
     measurements = [
@@ -525,9 +525,9 @@ def test_figure_has_a_panel_for_each_size_and_batch():
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == ["small, batch 32", "large, batch 32", "small, batch 128", "large, batch 128"]
     ax = figure.axes[0]
-    assert [bar.get_width() for bar in ax.patches] == [15.0, 22.5, 35.0, 20.0, 50.0]
+    assert [bar.get_width() for bar in ax.patches] == [20.0, 40.0, 40.0, 20.0, 60.0]
     spread = ax.collections[1].get_segments()[0]
-    assert spread[:, 0].tolist() == [5.0, 40.0]
+    assert spread[:, 0].tolist() == [22.5, 40.0]
     assert all(ax.yaxis_inverted() for ax in figure.axes)
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == ["plain Keras", "PyTorch", "ours", "PyTorch, bfloat16", "ours, bfloat16"]

@@ -233,6 +233,16 @@ CONFIGS = {
     "megabytes": (set_value(padding=" " * 1_000_000), "bytes"),
     # Numbers that Keras would act on.
     "weights_for_terabytes": (set_value(filters=10**12), "cannot be read"),
+    # What Keras 3.12 initializes to say its shape, and Normalization when it is built.
+    "weights_for_gigabytes": (set_value(filters=10**8), "cannot be read"),
+    "mean_of_gigabytes": (
+        replace_layer(
+            class_name="Normalization",
+            config={"name": "first"},
+            build_config={"input_shape": [None, 10**9]},
+        ),
+        "cannot be read",
+    ),
     "images_of_terabytes": (
         add_layers(1, class_name="UpSampling2D", config={"size": [10**6, 10**6]}),
         "at most 268,435,456 numbers of an image",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cli import Parser, add_tracking_flags
 from errors import UsageError
 from history import History
 
+ROOT = Path(__file__).parent.parent
 NEEDS_TENSORBOARD = pytest.mark.skipif(
     tracking.find_spec("tensorboard") is None,
     reason="TensorBoard is an extra: pip install -r requirements-tracking.txt",
@@ -126,7 +128,7 @@ def test_tensorboard_loads_without_tensorflow(tmp_path):
         "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "board")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 
@@ -148,6 +150,44 @@ def test_mlflow_has_no_point_twice(subject, store):
     assert read_points(client, run, "loss") == [(1, 2.0), (2, 1.0), (3, 0.5)]
     assert read_points(client, run, "val_loss") == [(1, 3.0), (2, 2.5), (3, 2.25)]
     assert read_points(client, run, "learning_rate") == [(1, 0.1), (2, 0.01), (3, 0.01)]
+
+
+# Opens a local store and writes to it, with a look at what is asked of the network.
+OFFLINE = """
+import pathlib, sys, time
+
+asked = []
+sys.addaudithook(
+    lambda event, args: event in ("socket.connect", "socket.getaddrinfo") and asked.append(event)
+)
+import tracking
+
+folder, store = sys.argv[1:]
+subject = tracking.Subject("run", "autoencoder", pathlib.Path(folder), {"seed": 0})
+run = tracking.MLflow(store, subject)
+run.write_epoch({"epoch": 1, "loss": 0.5})
+run.close(tracking.FINISHED)
+time.sleep(1)  # for threads of MLflow
+assert not asked, asked
+"""
+
+
+@NEEDS_MLFLOW
+@pytest.mark.slow
+def test_a_local_store_needs_no_network(tmp_path, store):
+    """And MLflow tells nobody that it is used, not even where it cannot see that this is a test."""
+    hidden = ("CI", "PYTEST", "MLFLOW", "DO_NOT_TRACK")
+    environment = {key: text for key, text in os.environ.items() if not key.startswith(hidden)}
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, str(tmp_path), store],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_runs(store)[0][0].data.metrics == {"loss": 0.5}
 
 
 def test_hyperparameters_are_numbers_texts_or_json():
@@ -384,6 +424,7 @@ def test_a_study_has_its_trials_nested_in_it(tmp_path, files, store, monkeypatch
     for name, child in children.items():
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert read_points(client, child, "val_mse") == read_history(folder / name, "val_mse")
+        assert len(read_points(client, child, "final/val_mse")) == 1
         kept = (folder / name / "model.keras").exists()
         assert ("model.keras" in names_of(client, child)) == kept
         curves = read_curves(tmp_path / "board/tiny" / name / "train")

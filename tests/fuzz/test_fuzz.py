@@ -1,18 +1,21 @@
 """The fuzzer finds what it looks for, and finds nothing in the readers."""
 
 import itertools
+import math
+import os
 import random
-import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import fuzz_inputs
 import pytest
 from fuzz_inputs import fuzz, make_input, read_one
 
 from model_files import read_metadata
+
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "50000"))
+INPUTS_A_SEED = 100_000  # half a minute
 
 
 def explode(path):
@@ -79,17 +82,15 @@ def test_some_inputs_are_accepted(tmp_path):
 
 
 @pytest.mark.slow
-def test_fuzz(record_property):
-    """A quarter of a minute of inputs; by hand, with other seeds, for as long as one likes."""
-    command = [sys.executable, fuzz_inputs.__file__, "--seconds", "15", "--seed", "0"]
-    done = subprocess.run(
-        command, cwd=Path(fuzz_inputs.__file__).parent, capture_output=True, text=True
-    )
+@pytest.mark.parametrize("seed", range(math.ceil(INPUTS / INPUTS_A_SEED)))
+def test_fuzz(record_property, seed):
+    """A quarter of a minute of inputs; FUZZ_INPUTS sets their number."""
+    inputs = min(INPUTS, INPUTS_A_SEED)
+    command = [sys.executable, fuzz_inputs.__file__, "--inputs", str(inputs), "--seed", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True)
     print(done.stdout, done.stderr)
     assert done.returncode == 0
-    summary = re.search(r"([\d,]+) inputs in \d+ s, 0 failures", done.stdout)
-    inputs = int(summary[1].replace(",", ""))
-    assert inputs > 10_000
+    assert f"{inputs:,} inputs in " in done.stdout and " 0 failures" in done.stdout
     record_property("inputs", inputs)
 
 
