@@ -12,6 +12,7 @@ from pathlib import Path
 
 import keras
 
+import on_device
 from batches import OUT_OF_MEMORY
 from errors import UserError
 
@@ -34,7 +35,7 @@ def batches_in_memory(model: keras.Model, batch_size: int, value_bytes: int = 4)
     """
     needed = get_step_bytes(model, batch_size, value_bytes)
     free = get_free_bytes()
-    if needed > free and not keras.distribution.list_devices("gpu"):
+    if needed > free and not on_device.has_gpu():
         got = f"{free / GIB:.1f} GiB free for the {needed / GIB:.1f} GiB or more of a step"
         raise _does_not_fit(batch_size, got)
     try:
