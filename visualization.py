@@ -976,7 +976,7 @@ def _plot_costs(histories: Sequence[History], metric: str) -> Figure:
         if finite.size and 0 < finite.min() < finite.max() / 3:
             ax.set_xscale("log")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.xaxis.set_major_formatter("{x:,g}")
+            ax.xaxis.set_major_formatter("{x:,.10g}")  # a million in digits
             ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(label)
     axes[0].set_ylabel(_key_words(metric))

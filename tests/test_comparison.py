@@ -190,6 +190,7 @@ def test_figures(tmp_path):
         row = {"epoch": 1, "loss": 0.5, "val_loss": 0.5, "mse": 0.5, "val_mse": 0.5}
         run.history.epochs.append(row)
         run.history.metrics["parameters"] = 7
+    runs[-1].history.metrics["parameters"] = 1_000_000
     groups = group_results(runs, "val_mse")
     figures = compare_visualization(
         [run.history for run in runs],
@@ -204,7 +205,8 @@ def test_figures(tmp_path):
     intervals = [line for line in final.lines if len(line.get_xdata()) == 2 and line not in dots]
     assert [tuple(line.get_xdata()) for line in intervals] == [groups[0].interval]
     parameters, seconds = figures["costs"].axes
-    assert parameters.lines[0].get_xdata().tolist() == [7, 7, 7]
+    assert parameters.lines[0].get_xdata().tolist() == [7, 7, 1_000_000]
+    assert parameters.xaxis.get_major_formatter()(1_000_000) == "1,000,000"
     assert seconds.lines[0].get_ydata().tolist() == [0.1, 0.3, 0.9]
     assert set(figures) == {"final_values", "costs", "comparison"}
     for figure in figures.values():
