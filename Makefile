@@ -13,7 +13,7 @@ demo: .venv/installed
 	$(BIN)/python classification.py -d digits -model models/demo.keras \
 		-c configuration/classifier_small_small.json --name demo-classifier
 
-# About an hour and a half on 2 cores; stop it at any time, and the same command goes on.
+# About an hour on 2 cores; stop it at any time, and the same command goes on.
 research: .venv/installed
 	$(BIN)/python experiments.py run configuration/studies/research.json $(RESEARCH_FLAGS)
 
