@@ -262,11 +262,13 @@ class ClusterStage(Stage):
 
     def _train_waiting(self, board: Board) -> int:
         """See `Stage`; the exit code is that of a signal, if there was one."""
-        with cli.StopSignal() as stop, _quiet():
-            if any(self._has_more()):
-                with connected(self.args) as self._resources:
-                    board.parallel = self._resources.parallel
-                    self._train_jobs(board, stop)
+        with _quiet():
+            if not any(self._has_more()):
+                return 0
+            # In this order: when Ray starts it takes the signals for itself.
+            with connected(self.args) as self._resources, cli.StopSignal() as stop:
+                board.parallel = self._resources.parallel
+                self._train_jobs(board, stop)
         return stop.exit_code
 
     def _train_jobs(self, board: Board, stop: cli.StopSignal) -> None:

@@ -269,6 +269,23 @@ def test_a_node_that_dies_costs_only_time(cluster, start, study, tmp_path):
 
 @NEEDS_RAY
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_study_in_order(start, study, tmp_path, number):
+    """And says how to go on; Ray prints nothing of its own."""
+    process = start(study())
+    folder = tmp_path / "runs" / "tiny"
+    wait_for(lambda: [*folder.glob("*.partial/checkpoint.npz")])
+    process.send_signal(number)
+    assert process.wait(120) == 128 + number, process.said()
+    assert "Stopped. Go on with: python experiments.py run" in process.said()
+    assert "***" not in process.said()
+    process = start(study())
+    assert process.wait(120) == 0, process.said()
+    assert all(trial["status"] == "done" for trial in trials_of(folder))
+
+
+@NEEDS_RAY
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_killed(start, study, tmp_path):
     """Optuna suggests and ASHA stops; what was finished before the kill is not trained again."""
     path = study(vary={"search": SEARCH, "samples": 6, "seed": 3})
