@@ -77,6 +77,18 @@ class Finished:
         return json.loads((self.run / "metrics.json").read_text())
 
 
+def check_same_training(one, other):
+    """Two pairs of a history and the best weights are the same to rounding, epoch by epoch."""
+    (history, weights), (other_history, other_weights) = one, other
+    assert history.best_epoch == other_history.best_epoch
+    for row, other_row in zip(history.epochs, other_history.epochs, strict=True):
+        assert row.keys() == other_row.keys()
+        for key in row.keys() - {"phase", "seconds"}:
+            assert row[key] == pytest.approx(other_row[key], rel=1e-3, abs=1e-5)
+    for array, other_array in zip(weights, other_weights, strict=True):
+        np.testing.assert_allclose(array, other_array, rtol=1e-2, atol=1e-4)
+
+
 def draw_images(count, shape, classes, seed):
     """Noisy images of a pattern for each class, uint8 (count, *shape), and their labels."""
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, draw_images
+from conftest import AUTOENCODER, CLASSIFIER, check_same_training, draw_images
 
 from dataset import Scaling
 
@@ -53,17 +53,6 @@ def train_classifier(images, labels, **changes):
     return model.train_classifier(network, config, images, labels), network.get_weights()
 
 
-def check_same(one, other):
-    """To rounding, epoch by epoch."""
-    (history, weights), (other_history, other_weights) = one, other
-    for row, other_row in zip(history.epochs, other_history.epochs, strict=True):
-        assert row.keys() == other_row.keys()
-        for key in row.keys() - {"phase", "seconds"}:
-            assert row[key] == pytest.approx(other_row[key], rel=1e-3, abs=1e-5)
-    for array, other_array in zip(weights, other_weights, strict=True):
-        np.testing.assert_allclose(array, other_array, rtol=1e-2, atol=1e-4)
-
-
 @pytest.mark.parametrize("loss", ["binary_crossentropy", "mean_squared_error"])
 @pytest.mark.parametrize("validation_split", [0.0, 0.2])
 def test_the_same_autoencoder(images, gpu, loss, validation_split):
@@ -71,7 +60,9 @@ def test_the_same_autoencoder(images, gpu, loss, validation_split):
     expected = train_autoencoder(images[0], loss=loss, validation_split=validation_split)
     assert not gpu.made
     gpu.plug_in()
-    check_same(train_autoencoder(images[0], loss=loss, validation_split=validation_split), expected)
+    check_same_training(
+        train_autoencoder(images[0], loss=loss, validation_split=validation_split), expected
+    )
     assert len(gpu.made) == 1
 
 
@@ -79,7 +70,7 @@ def test_the_same_classifier(images, gpu):
     """The first phase looks up encodings, the second one images."""
     expected = train_classifier(*images)
     gpu.plug_in()
-    check_same(train_classifier(*images), expected)
+    check_same_training(train_classifier(*images), expected)
     encodings, pixels = (model.get_layer("lookup").output.shape[1:] for model, _ in gpu.made)
     assert pixels == (8, 8, 1) != encodings
 

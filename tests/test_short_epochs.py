@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, draw_images
+from conftest import AUTOENCODER, CLASSIFIER, check_same_training, draw_images
 
 from dataset import Scaling
 
@@ -59,18 +59,12 @@ def train_classifier(images, labels, **changes):
 @pytest.mark.parametrize("validation_split", [0.0, 0.2])
 def test_the_same_training(images, starts, validation_split):
     """Order, dropout and learning rates of both phases are those of `fit`; rounding differs."""
-    history, weights = train_classifier(*images, validation_split=validation_split)
+    training = train_classifier(*images, validation_split=validation_split)
     assert starts.count == 0
     starts.turn_off()
-    other, other_weights = train_classifier(*images, validation_split=validation_split)
+    other = train_classifier(*images, validation_split=validation_split)
     assert starts.count == 2
-    assert history.best_epoch == other.best_epoch
-    for row, other_row in zip(history.epochs, other.epochs, strict=True):
-        assert row.keys() == other_row.keys()
-        for key in row.keys() - {"phase", "seconds"}:
-            assert row[key] == pytest.approx(other_row[key], rel=1e-3, abs=1e-5)
-    for array, other_array in zip(weights, other_weights, strict=True):
-        np.testing.assert_allclose(array, other_array, rtol=1e-2, atol=1e-4)
+    check_same_training(training, other)
 
 
 def train_autoencoder(images, **changes):
