@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from errors import UsageError, UserError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 PLAIN = {
     "highlight": False, "soft_wrap": True, "markup": False, "emoji": False, "force_jupyter": False
 }  # fmt: skip
+WIDEST_TABLE = 200  # characters, where no terminal is
 OUT = Console(**PLAIN)
 ERR = Console(**PLAIN, stderr=True)
 
@@ -335,6 +337,14 @@ def warn(sentence: str) -> None:
 def say(sentence: str) -> None:
     """Prints a plain line of the result."""
     OUT.print(Text(sentence))
+
+
+def print_table(table: Table) -> None:
+    """Fits a table to the terminal; in a file it may be as wide as it is."""
+    console = OUT
+    if not console.is_terminal:
+        console = Console(**PLAIN, file=console.file, width=WIDEST_TABLE)
+    console.print(table, soft_wrap=False)
 
 
 def show_facts(title: str, facts: dict[str, Any]) -> None:

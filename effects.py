@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from rich.box import SIMPLE
 from rich.table import Table
 
 from errors import DataError
@@ -176,8 +175,10 @@ def _describe_effect(effect: Effect) -> str:
 
 def get_table(errors: dict[tuple[str, int], Estimate]) -> Table:
     """Test errors in percent, a row for each number of labels, a column for each of `METHODS`."""
-    table = Table(box=SIMPLE, title="Test error in %, mean and half of the 95 % interval")
-    table.add_column("labels", justify="right")
+    # Seven columns of eleven characters in a terminal of 80.
+    title = "Test error in %, mean and half of the 95 % interval"
+    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    table.add_column("labels", justify="right", no_wrap=True)
     methods = [method for method in METHODS if any(key == method for key, _ in errors)]
     for method in methods:
         table.add_column(method, justify="right", no_wrap=True)

@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 import cli
@@ -49,7 +48,6 @@ from trials import Stage, write_text
 from workload import estimate_study, format_duration
 
 MAX_CPUS = 4096
-WIDEST_TABLE = 200  # characters
 RAY_PACKAGES = ("ray", "optuna")
 
 
@@ -342,7 +340,7 @@ def _print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> Non
             table.add_column(COLUMNS[key], justify="right", no_wrap=True)
     for group in rows:
         table.add_row(*(_cell(group.cell(key)) for key in keys))
-    _print_table(table)
+    cli.print_table(table)
     found = influences(ranked)
     if found:
         mattered = Table(title=f"Which hyperparameters mattered for {metric}", title_justify="left")
@@ -350,16 +348,8 @@ def _print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> Non
         mattered.add_column("mean (sd; configurations) of each value")
         for influence in found:
             mattered.add_row(influence.key, "\n".join(_describe_values(influence.values)))
-        _print_table(mattered)
+        cli.print_table(mattered)
     cli.say(verdict(ranked))
-
-
-def _print_table(table: Table) -> None:
-    """Fits a table to the terminal; in a file it may be as wide as it is."""
-    console = cli.OUT
-    if not console.is_terminal:
-        console = Console(**cli.PLAIN, file=console.file, width=WIDEST_TABLE)
-    console.print(table, soft_wrap=False)
 
 
 def _describe_values(values: dict[str, tuple[int, float, float]]) -> Iterator[str]:

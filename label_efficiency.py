@@ -343,7 +343,7 @@ class Study:
         sentences = conclude(self.results)
         _write(self.folder / "conclusion.txt", "\n".join([*sentences, ""]).encode())
         self._draw(errors)
-        cli.OUT.print(get_table(errors), soft_wrap=False)
+        cli.print_table(get_table(errors))
         for sentence in sentences:
             cli.say(sentence)
         cli.say(f"Results: {cli.relative(self.folder)}")

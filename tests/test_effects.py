@@ -3,6 +3,7 @@
 from effects import (
     FINE_TUNED,
     FROZEN,
+    METHODS,
     SCRATCH,
     Result,
     conclude,
@@ -89,3 +90,21 @@ def test_the_table_has_a_row_for_each_number_of_labels():
     table = get_table(summarize(results))
     cells = [list(column.cells) for column in table.columns]
     assert cells == [["10", "1,000"], ["50.0", ""], ["60.0 ± 127.1", "5.00"]]
+
+
+def test_the_table_fits_a_terminal():
+    """80 columns, all methods, nothing cut."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    results = [
+        result
+        for method in METHODS
+        for result in results_of(method, {10: [0.5, 0.51], 60_000: [0.5, 0.49]})
+    ]
+    console = Console(file=StringIO(), width=80)
+    console.print(get_table(summarize(results)))
+    assert "…" not in console.file.getvalue()
+    assert console.file.getvalue().count("50.5 ± 6.4") == len(METHODS)
+    assert "60,000" in console.file.getvalue()
