@@ -144,7 +144,8 @@ def conclude(results: Sequence[Result]) -> list[str]:
     for direction, sign in (("lowers", -1), ("raises", 1)):
         at = [f"{e.labels:,}" for e in effects if sign * e.difference.mean > e.difference.margin]
         if at:
-            sentences.append(f"It measurably {direction} the error with {', '.join(at)} labels.")
+            numbers = " and ".join(filter(None, [", ".join(at[:-1]), at[-1]]))
+            sentences.append(f"It measurably {direction} the error with {numbers} labels.")
     if not any(effect.difference.is_measurable for effect in effects):
         sentences.append("It makes no measurable difference at any number of labels tried.")
     elif not effects[-1].difference.is_measurable:

@@ -54,7 +54,7 @@ def test_where_it_helps_and_from_where_on_it_does_not():
     scratch = {10: [0.5, 0.6], 100: [0.2, 0.3], 1000: [0.1, 0.11], 5000: [0.05, 0.06]}
     tuned = {10: [0.4, 0.5], 100: [0.1, 0.2], 1000: [0.11, 0.10], 5000: [0.06, 0.05]}
     assert compare(scratch, tuned)[1:] == [
-        "It measurably lowers the error with 10, 100 labels.",
+        "It measurably lowers the error with 10 and 100 labels.",
         "From 1,000 labels on it makes no measurable difference.",
     ]
 
