@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import cli
-import prompts
-from cli import OUT
-from dataset import NAMED_DATASETS, Dataset, check_dataset, load_dataset
-from errors import ConfigurationError
-from history import History
-from hyperparameters import (
+from cae import prompts, terminal
+from cae.config.fields import (
     ACTIVATIONS,
     MAX_BATCH_SIZE,
     MAX_EPOCHS,
     MAX_FILTERS,
     MAX_KERNEL,
     MAX_POOL,
-    AutoencoderConfig,
-    load_config,
-    validate_config,
 )
-from session import (
+from cae.config.load import load_config, validate_config
+from cae.config.schema import AutoencoderConfig
+from cae.config.shapes import check_shapes
+from cae.data.datasets import Dataset, check_dataset, load_dataset
+from cae.data.named import NAMED_DATASETS
+from cae.errors import ConfigurationError
+from cae.programs import describe as describe_module
+from cae.programs import flags, start
+from cae.programs.session import (
     INSPECTED_IMAGES,
     Experiment,
     OnEpoch,
@@ -39,15 +39,16 @@ from session import (
     ask_optimizer,
     offer_to_save,
 )
-from shapes import check_shapes
-from sources import (
+from cae.programs.starting_points import (
     check_destinations,
     check_model_shape,
     choose_scaling,
     override_by_flags,
     read_configs,
 )
-from threads import choose_cores
+from cae.records.history import History
+from cae.terminal import OUT
+from cae.training.threads import choose_cores
 
 if TYPE_CHECKING:
     import keras
@@ -57,9 +58,9 @@ if TYPE_CHECKING:
 EXAMPLES = 10
 
 
-def build_parser() -> cli.Parser:
+def build_parser() -> flags.Parser:
     """The command line of this program."""
-    parser = cli.Parser(prog="autoencoder.py", description=__doc__)
+    parser = flags.Parser(prog="autoencoder.py", description=__doc__)
     parser.add_argument(
         "-d",
         "--dataset",
@@ -72,14 +73,14 @@ def build_parser() -> cli.Parser:
         metavar="FILE",
         help="labels of the images; they only colour the figure of the encodings",
     )
-    cli.add_shared_flags(parser)
+    flags.add_shared_flags(parser)
     return parser
 
 
 def main(argv: list[str] | None = None, on_epoch: OnEpoch | None = None) -> int:
     """Runs the program and returns its exit code; `on_epoch` as for `Session`."""
     is_program = argv is None  # and nothing else is going to run in this process
-    return cli.run(
+    return start.run(
         lambda args: train_autoencoders(args, on_epoch, is_program), build_parser(), argv
     )
 
@@ -90,7 +91,7 @@ def train_autoencoders(
     """Trains what the flags say, or what the answers say."""
     configs = read_configs(args, "autoencoder")
     if args.print_config:
-        return cli.print_configs(configs)
+        return describe_module.print_configs(configs)
     check_destinations(args)
     _, input_shape = check_dataset(args.dataset, args.labels)
     if args.init_from:
@@ -130,7 +131,7 @@ class AutoencoderSession(Session):
 
     def build(self, config: AutoencoderConfig) -> "keras.Model":
         """See `Session`."""
-        from model import get_autoencoder
+        from cae.training.build import get_autoencoder
 
         return get_autoencoder(config, self.data.images.shape[1:])
 
@@ -138,7 +139,7 @@ class AutoencoderSession(Session):
         self, model: "keras.Model", config: AutoencoderConfig, name: str, **hooks: Any
     ) -> History:
         """See `Session`."""
-        from model import train_autoencoder
+        from cae.training.train import train_autoencoder
 
         return train_autoencoder(
             model,
@@ -147,13 +148,13 @@ class AutoencoderSession(Session):
             scaling=self._scaling,
             name=name,
             cores=self.cores,
-            warn=cli.warn,
+            warn=terminal.warn,
             **hooks,
         )
 
     def describe(self, config: AutoencoderConfig) -> dict[str, Any]:
         """See `Session`."""
-        from visualization import describe_architecture
+        from cae.figures.style import describe_architecture
 
         return {"architecture": describe_architecture(config.model_dump(mode="json"))}
 
@@ -168,16 +169,16 @@ class AutoencoderSession(Session):
 
     def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
         """See `Session`."""
-        import visualization
-        from model import first_filters
+        from cae.figures import images as images_module
+        from cae.training.predict import first_filters
 
         chosen = _inspected(experiment)
         images = self._scaling.apply(self.data.images[chosen])
         drawn = self._reconstruct(experiment, chosen)
-        figures = visualization.autoencoder_visualization(
+        figures = images_module.autoencoder_visualization(
             [experiment.history], images[:EXAMPLES], [drawn[:EXAMPLES]]
         )
-        figures["worst_reconstructions"] = visualization.plot_worst_reconstructions(
+        figures["worst_reconstructions"] = images_module.plot_worst_reconstructions(
             images, drawn, indices=chosen
         )
         figures["encodings"] = self.draw_encodings(
@@ -185,12 +186,12 @@ class AutoencoderSession(Session):
         )
         filters = first_filters(experiment.model)
         if filters is not None:
-            figures["filters"] = visualization.plot_filters(filters)
+            figures["filters"] = images_module.plot_filters(filters)
         return figures
 
     def draw_all(self) -> dict[str, "Figure"]:
         """See `Session`."""
-        from visualization import autoencoder_visualization
+        from cae.figures.images import autoencoder_visualization
 
         chosen = _inspected(self.experiments[0])[:EXAMPLES]
         return autoencoder_visualization(
@@ -206,11 +207,11 @@ class AutoencoderSession(Session):
             command += ["-dl", self.args.labels]
         elif self.args.dataset not in NAMED_DATASETS:
             command += ["-dl", "LABELS", "-t", "TEST", "-tl", "TEST_LABELS"]
-        command += ["-model", cli.relative(saved)]
+        command += ["-model", terminal.relative(saved)]
         return shlex.join([*command, "-c", "configuration/classifier_small_small.json"])
 
     def _reconstruct(self, experiment: Experiment, chosen: np.ndarray) -> np.ndarray:
-        from model import predict
+        from cae.training.predict import predict
 
         return predict(experiment.model, self.data.images, self._scaling, chosen)
 
@@ -263,7 +264,7 @@ def _ask_hyperparameters(
             check_shapes(config, input_shape, "answers")
             break
         except ConfigurationError as error:
-            cli.report(error)
+            terminal.report(error)
             OUT.print("Give the layers again.")
     if args.epochs is None:
         values["epochs"] = prompts.ask(OUT, "Epochs", prompts.whole_number(1, MAX_EPOCHS), 10)

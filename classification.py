@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import cli
-import prompts
-from cli import OUT
-from dataset import (
-    NAMED_DATASETS,
+from cae import prompts, terminal
+from cae.config.fields import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_UNITS
+from cae.config.load import load_config, validate_config
+from cae.config.schema import ClassifierConfig
+from cae.config.shapes import check_shapes, format_shape
+from cae.data.datasets import (
     Dataset,
     Scaling,
     check_dataset,
@@ -25,21 +26,12 @@ from dataset import (
     get_scaling,
     load_dataset,
 )
-from errors import DataError, ModelFileError, UsageError
-from evaluation import Evaluation, evaluate
-from history import History
-from hyperparameters import (
-    MAX_BATCH_SIZE,
-    MAX_EPOCHS,
-    MAX_UNITS,
-    ClassifierConfig,
-    load_config,
-    validate_config,
-)
-from leakage import find_overlaps, hash_images
-from model_files import load_model, read_metadata
-from runs import Run
-from session import (
+from cae.data.duplicates import find_overlaps, hash_images
+from cae.data.named import NAMED_DATASETS
+from cae.errors import DataError, ModelFileError, UsageError
+from cae.programs import describe as describe_module
+from cae.programs import flags, start
+from cae.programs.session import (
     INSPECTED_IMAGES,
     Experiment,
     OnEpoch,
@@ -48,14 +40,18 @@ from session import (
     ask_optimizer,
     offer_to_save,
 )
-from shapes import check_shapes, format_shape
-from sources import (
+from cae.programs.starting_points import (
     check_destinations,
     check_model_shape,
     choose_scaling,
     override_by_flags,
     read_configs,
 )
+from cae.records.evaluation import Evaluation, evaluate
+from cae.records.history import History
+from cae.records.run import Run
+from cae.records.saved_models import load_model, read_metadata
+from cae.terminal import OUT
 
 if TYPE_CHECKING:
     import keras
@@ -64,9 +60,9 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]
 
 
-def build_parser() -> cli.Parser:
+def build_parser() -> flags.Parser:
     """The command line of this program."""
-    parser = cli.Parser(prog="classification.py", description=__doc__)
+    parser = flags.Parser(prog="classification.py", description=__doc__)
     names = ", ".join(NAMED_DATASETS)
     parser.add_argument(
         "-d",
@@ -91,20 +87,20 @@ def build_parser() -> cli.Parser:
         action="store_true",
         help="start from the encoder's architecture with fresh weights, to compare",
     )
-    cli.add_shared_flags(parser)
+    flags.add_shared_flags(parser)
     return parser
 
 
 def main(argv: list[str] | None = None, on_epoch: OnEpoch | None = None) -> int:
     """Runs the program and returns its exit code; `on_epoch` as for `Session`."""
-    return cli.run(lambda args: train_classifiers(args, on_epoch), build_parser(), argv)
+    return start.run(lambda args: train_classifiers(args, on_epoch), build_parser(), argv)
 
 
 def train_classifiers(args: argparse.Namespace, on_epoch: OnEpoch | None = None) -> int:
     """Trains what the flags say, or what the answers say."""
     configs = read_configs(args, "classifier")
     if args.print_config:
-        return cli.print_configs(configs)
+        return describe_module.print_configs(configs)
     check_destinations(args)
     input_shape = _check_data(args)
     model = _get_given_model(args)
@@ -168,7 +164,7 @@ def _warn_of_shared_images(data: Dataset, test: Dataset) -> None:
     hashes = {"training": hash_images(data.images), "test": hash_images(test.images)}
     (overlap,) = find_overlaps(hashes)
     if len(overlap.indices):
-        cli.warn(f"{overlap}: the test will look better than it is.")
+        terminal.warn(f"{overlap}: the test will look better than it is.")
 
 
 def _test_source(args: argparse.Namespace) -> str | None:
@@ -250,7 +246,7 @@ class ClassifierSession(Session):
 
     def build(self, config: ClassifierConfig) -> "keras.Model":
         """See `Session`."""
-        from model import get_classifier
+        from cae.training.build import get_classifier
 
         is_listed = isinstance(config.encoder_layers, tuple | list)
         return get_classifier(
@@ -265,7 +261,7 @@ class ClassifierSession(Session):
         self, model: "keras.Model", config: ClassifierConfig, name: str, **hooks: Any
     ) -> History:
         """See `Session`."""
-        from model import train_classifier
+        from cae.training.train import train_classifier
 
         return train_classifier(
             model,
@@ -323,10 +319,10 @@ class ClassifierSession(Session):
 
     def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
         """See `Session`."""
-        import visualization
+        from cae.figures import curves
 
         evaluation = experiment.evaluation
-        figures = visualization.classifier_loss_visualization(
+        figures = curves.classifier_loss_visualization(
             [experiment.history], [evaluation and evaluation.report]
         )
         if evaluation is None:
@@ -342,7 +338,7 @@ class ClassifierSession(Session):
 
     def draw_all(self) -> dict[str, "Figure"]:
         """See `Session`."""
-        from visualization import classifier_loss_visualization
+        from cae.figures.curves import classifier_loss_visualization
 
         return classifier_loss_visualization(
             [experiment.history for experiment in self.experiments],
@@ -357,7 +353,7 @@ class ClassifierSession(Session):
             ("-dl", self.args.labels),
             ("-t", self.args.test),
             ("-tl", self.args.test_labels),
-            ("-model", cli.relative(saved)),
+            ("-model", terminal.relative(saved)),
         ):
             command += [flag, value] if value else []
         return f"{shlex.join(command)} (its menu tests any saved classifier)"
@@ -387,11 +383,11 @@ class ClassifierSession(Session):
             )
             run.save_figures(figures)
         OUT.print(evaluation.report_text)
-        cli.say(f"Report, predictions and figures: {cli.relative(run.path)}")
-        cli.show_windows(figures.values())
+        terminal.say(f"Report, predictions and figures: {terminal.relative(run.path)}")
+        terminal.show_windows(figures.values())
 
     def _classify_with_file(self, path: Path) -> tuple[Evaluation, Scaling]:
-        from model import check_input_shape
+        from cae.training.build import check_input_shape
 
         model, metadata = load_model(path)
         check_input_shape(model, self.test.images.shape[1:], path)
@@ -426,7 +422,7 @@ class ClassifierSession(Session):
         classes: np.ndarray | None = None,
         names: list[str] | None = None,
     ) -> Evaluation | None:
-        from model import predict
+        from cae.training.predict import predict
 
         if indices is not None and not len(indices):
             return None
@@ -440,7 +436,7 @@ class ClassifierSession(Session):
             indices,
         )
         if evaluation.num_unseen:
-            cli.warn(
+            terminal.warn(
                 f"{evaluation.num_unseen} test images have a label that training never saw; "
                 "each counts as an error."
             )
@@ -481,7 +477,7 @@ def _write_evaluation(run: Run, evaluation: Evaluation) -> None:
 def _draw_predictions(
     evaluation: Evaluation, data: Dataset, scaling: Scaling, chosen: np.ndarray
 ) -> dict[str, "Figure"]:
-    from visualization import classifier_prediction_visualization
+    from cae.figures.classes import classifier_prediction_visualization
 
     return classifier_prediction_visualization(
         scaling.apply(data.images[chosen]),

@@ -17,9 +17,19 @@ from typing import Any
 
 from rich.table import Table
 
-import cli
-import tracking
-from comparison import (
+from cae import terminal
+from cae.config.fields import MAX_EPOCHS, MAX_SEED
+from cae.config.study import METRICS, Data, Study, StudyFile, expand, load_stages
+from cae.data.datasets import Scaling, check_dataset, load_dataset
+from cae.data.named import NAMED_DATASETS
+from cae.data.splits import encode_labels
+from cae.errors import UsageError
+from cae.files import FIGURE_DPI, locked, replace_file
+from cae.programs import flags, start
+from cae.records import tracking
+from cae.records.run import check_runs_dir
+from cae.records.saved_models import read_metadata
+from cae.studies.compare import (
     COLUMNS,
     TRIALS_FILE,
     Group,
@@ -37,23 +47,16 @@ from comparison import (
     verdict,
     write_csv,
 )
-from dataset import NAMED_DATASETS, Scaling, check_dataset, encode_labels, load_dataset
-from errors import UsageError
-from hyperparameters import MAX_EPOCHS, MAX_SEED
-from idx import replace_file
-from model_files import read_metadata
-from runs import FIGURE_DPI, check_runs_dir, locked
-from studies import METRICS, Data, Study, StudyFile, expand, load_stages
-from trials import Stage, write_text
-from workload import estimate_study, format_duration
+from cae.studies.trials import Stage, write_text
+from cae.studies.workload import estimate_study, format_duration
 
 MAX_CPUS = 4096
 RAY_PACKAGES = ("ray", "optuna")
 
 
-def build_parser() -> cli.Parser:
+def build_parser() -> flags.Parser:
     """The command line of this program."""
-    parser = cli.Parser(prog="experiments.py", description=__doc__)
+    parser = flags.Parser(prog="experiments.py", description=__doc__)
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_compare(commands)
@@ -75,10 +78,10 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("-dl", "--labels", metavar="FILE", help="labels of the images of -d")
     for flag, low, high, text in (
         ("--epochs", 1, MAX_EPOCHS, "instead of every configuration's"),
-        ("--limit", 1, cli.MAX_IMAGES, "use only the first N training images"),
+        ("--limit", 1, flags.MAX_IMAGES, "use only the first N training images"),
         ("--seed", 0, MAX_SEED, "this one seed instead of the study's"),
     ):
-        parser.add_argument(flag, type=cli.whole_number(low, high), metavar="N", help=text)
+        parser.add_argument(flag, type=flags.whole_number(low, high), metavar="N", help=text)
     parser.add_argument(
         "--runs-dir",
         default="runs",
@@ -102,7 +105,7 @@ def _add_run(commands: Any) -> None:
     )
     parser.add_argument(
         "--cpus-per-trial",
-        type=cli.whole_number(1, MAX_CPUS),
+        type=flags.whole_number(1, MAX_CPUS),
         metavar="N",
         help="with --ray: cores of each trial (default: 2, or 1 where there is one)",
     )
@@ -112,7 +115,7 @@ def _add_run(commands: Any) -> None:
         metavar="X",
         help="with --ray: GPUs of each trial, 0.5 for two on one (default: 1, or 0 without any)",
     )
-    cli.add_tracking_flags(parser)
+    flags.add_tracking_flags(parser)
 
 
 def _share_of_gpus(text: str) -> float:
@@ -146,14 +149,14 @@ def _add_compare(commands: Any) -> None:
 
 
 def _add_label_efficiency(commands: Any) -> None:
-    import label_efficiency
+    from cae.studies import label_efficiency
 
     label_efficiency.add_parser(commands)
     commands.choices["label-efficiency"].set_defaults(action=label_efficiency.run)
 
 
 def _add_report(commands: Any) -> None:
-    import report
+    from cae.report import report
 
     report.add_parser(commands)
     commands.choices["report"].set_defaults(action=report.run)
@@ -161,7 +164,7 @@ def _add_report(commands: Any) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
-    return cli.run(lambda args: args.action(args), build_parser(), argv)
+    return start.run(lambda args: args.action(args), build_parser(), argv)
 
 
 # --- run ------------------------------------------------------------------------------------
@@ -175,7 +178,7 @@ def run_study(args: argparse.Namespace) -> int:
         exit_code = 128 + signal.SIGINT
     if exit_code > 128:
         again = re.sub(r"^experiments\.py", "python experiments.py", args.command)
-        cli.ERR.print(f"Stopped. Go on with: {again}")
+        terminal.ERR.print(f"Stopped. Go on with: {again}")
     return exit_code
 
 
@@ -217,9 +220,9 @@ def _choose_stage(study: Study, args: argparse.Namespace) -> type[Stage]:
     """How the trials of a study are trained: one after another, or with Ray."""
     if args.ray is None:
         return Stage
-    import cluster
+    from cae.studies import parallel
 
-    return cluster.choose_stage(study)
+    return parallel.choose_stage(study)
 
 
 def _say_time(name: str, files: list[StudyFile]) -> None:
@@ -228,7 +231,7 @@ def _say_time(name: str, files: list[StudyFile]) -> None:
     for file in files:
         count, shape = check_dataset(file.study.data.dataset, file.study.data.labels)
         seconds += estimate_study(file, shape, count, files)
-    cli.ERR.print(f"{name}: about {format_duration(seconds)} from its beginning, on 2 cores")
+    terminal.ERR.print(f"{name}: about {format_duration(seconds)} from its beginning, on 2 cores")
 
 
 def _run_rounds(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
@@ -239,7 +242,9 @@ def _run_rounds(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
         stage_folder = check_runs_dir(folder / part.study.name)
         with locked(stage_folder):
             stage = stage_class(part, stage_folder, args, finalists)
-            with tracking.opened_for_study(args, part.study, stage_folder, cli.warn) as trackers:
+            with tracking.opened_for_study(
+                args, part.study, stage_folder, terminal.warn
+            ) as trackers:
                 stage.on_change = trackers.update
                 exit_code = max(exit_code, stage.run())
                 if exit_code > 128:
@@ -284,11 +289,11 @@ def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:
         if study.kind == "classifier":
             _save_figures(folder / "plots", _draw_best(best, study.data))
     if best:
-        cli.say(f"Best trial: {cli.relative(best.path)}")
+        terminal.say(f"Best trial: {terminal.relative(best.path)}")
         report = best.path / "classification_report.txt"
         if report.exists():
-            cli.say(report.read_text(encoding="utf-8"))
-    cli.say(f"Table, figures and trials: {cli.relative(folder)}")
+            terminal.say(report.read_text(encoding="utf-8"))
+    terminal.say(f"Table, figures and trials: {terminal.relative(folder)}")
 
 
 # --- compare --------------------------------------------------------------------------------
@@ -310,7 +315,7 @@ def compare(args: argparse.Namespace) -> int:
         _write_table(Path(args.csv), groups)
     if args.figures and best_of(groups):
         for path in _save_figures(Path(args.figures), draw_comparison(groups)):
-            cli.say(f"Figure: {cli.relative(path)}")
+            terminal.say(f"Figure: {terminal.relative(path)}")
     return 0
 
 
@@ -340,7 +345,7 @@ def _print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> Non
             table.add_column(COLUMNS[key], justify="right", no_wrap=True)
     for group in rows:
         table.add_row(*(_cell(group.cell(key)) for key in keys))
-    cli.print_table(table)
+    terminal.print_table(table)
     found = influences(ranked)
     if found:
         mattered = Table(title=f"Which hyperparameters mattered for {metric}", title_justify="left")
@@ -348,8 +353,8 @@ def _print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> Non
         mattered.add_column("mean (sd; configurations) of each value")
         for influence in found:
             mattered.add_row(influence.key, "\n".join(_describe_values(influence.values)))
-        cli.print_table(mattered)
-    cli.say(verdict(ranked))
+        terminal.print_table(mattered)
+    terminal.say(verdict(ranked))
 
 
 def _describe_values(values: dict[str, tuple[int, float, float]]) -> Iterator[str]:
@@ -369,7 +374,8 @@ def _draw_best(best: Result, data: Data) -> dict[str, Any]:
     """The best classifier's curves, confusion matrix and labelled images, from its record."""
     import numpy as np
 
-    from visualization import classifier_loss_visualization, classifier_prediction_visualization
+    from cae.figures.classes import classifier_prediction_visualization
+    from cae.figures.curves import classifier_loss_visualization
 
     figures = classifier_loss_visualization([best.history], [None])
     predictions, model = best.path / "predictions.csv", best.path / "model.keras"
@@ -404,7 +410,7 @@ def _save_figures(folder: Path, figures: dict[str, Any]) -> list[Path]:
     except OSError as error:
         raise UsageError(folder, "must be writable", error.strerror, "Free space.") from error
     finally:
-        cli.close(figures.values())
+        terminal.close(figures.values())
     return paths
 
 

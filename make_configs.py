@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cli
-from errors import UsageError
-from hyperparameters import format_config, json_schema
-from idx import replace_file
+from cae.config.load import format_config
+from cae.config.schema import json_schema
+from cae.errors import UsageError
+from cae.files import replace_file
+from cae.programs import flags, start
 
 SCHEMA = "schema.json"
 
@@ -170,9 +171,9 @@ def write_or_check(args: argparse.Namespace) -> int:
     return 0
 
 
-def build_parser() -> cli.Parser:
+def build_parser() -> flags.Parser:
     """The command line of this program."""
-    parser = cli.Parser(prog="make_configs.py", description=__doc__)
+    parser = flags.Parser(prog="make_configs.py", description=__doc__)
     parser.add_argument(
         "--check",
         action="store_true",
@@ -189,7 +190,7 @@ def build_parser() -> cli.Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program; 0 when all is well, 1 when --check finds a difference, 2 for an error."""
-    return cli.run(write_or_check, build_parser(), argv)
+    return start.run(write_or_check, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cli  # noqa: E402
 from benchmarks.workers import get_plain_autoencoder  # noqa: E402
-from dataset import get_scaling, load_dataset  # noqa: E402
-from hyperparameters import AutoencoderConfig, load_config, override  # noqa: E402
+from cae import terminal  # noqa: E402
+from cae.config.load import load_config, override
+from cae.config.schema import AutoencoderConfig  # noqa: E402
+from cae.data.datasets import get_scaling, load_dataset  # noqa: E402
+from cae.programs import flags, start
 
 if TYPE_CHECKING:
     import keras
@@ -38,11 +40,11 @@ def measure(args: argparse.Namespace) -> int:
     results = {}
     pixels = get_scaling(images).apply(images)
     seen, held_out = pixels[:TRAINING_IMAGES], pixels[TRAINING_IMAGES:]
-    cli.say(
+    terminal.say(
         f"for comparison: the mean image {np.square(held_out - seen.mean(axis=0)).mean():.4f}, "
         f"a black one {np.square(held_out).mean():.4f}"
     )
-    with cli.starting_keras():
+    with terminal.starting_keras():
         import keras
 
     for path in map(Path, paths):
@@ -56,7 +58,7 @@ def measure(args: argparse.Namespace) -> int:
             keras.backend.clear_session()
         results[path.stem] = errors
         verdict = "ok" if max(errors) < LIMIT_MSE else "COLLAPSED OR TOO SLOW"
-        cli.say(
+        terminal.say(
             f"{path.stem:<42} mse {np.mean(errors):.4f} "
             f"({min(errors):.4f} to {max(errors):.4f}, {len(errors)} seeds)  {verdict}"
         )
@@ -66,10 +68,11 @@ def measure(args: argparse.Namespace) -> int:
 
 
 def train_ours(config: AutoencoderConfig, images: np.ndarray) -> "keras.Model":
-    import model as models
+    from cae.training import build
+    from cae.training import train as train_module
 
-    autoencoder = models.get_autoencoder(config, images.shape[1:])
-    models.train_autoencoder(autoencoder, config, images, warn=lambda _: None)
+    autoencoder = build.get_autoencoder(config, images.shape[1:])
+    train_module.train_autoencoder(autoencoder, config, images, warn=lambda _: None)
     return autoencoder
 
 
@@ -87,7 +90,7 @@ def train_textbook(config: AutoencoderConfig, images: np.ndarray) -> "keras.Mode
 
 def get_error(autoencoder: "keras.Model", images: np.ndarray) -> float:
     """Mean squared error on the held-out images."""
-    from model import predict
+    from cae.training.predict import predict
 
     scaling, held_out = get_scaling(images), np.arange(TRAINING_IMAGES, len(images))
     drawn = predict(autoencoder, images, scaling, held_out)
@@ -95,14 +98,14 @@ def get_error(autoencoder: "keras.Model", images: np.ndarray) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = cli.Parser(prog="collapse.py", description=__doc__)
+    parser = flags.Parser(prog="collapse.py", description=__doc__)
     parser.add_argument("-c", "--config", action="append", metavar="FILE")
     parser.add_argument(
         "--textbook", action="store_true", help="train the same layers as textbooks do instead"
     )
-    parser.add_argument("--seeds", type=cli.whole_number(1, 1000), default=10, metavar="N")
+    parser.add_argument("--seeds", type=flags.whole_number(1, 1000), default=10, metavar="N")
     parser.add_argument("--output", metavar="FILE", help="also write all errors as JSON")
-    return cli.run(measure, parser, argv)
+    return start.run(measure, parser, argv)
 
 
 if __name__ == "__main__":

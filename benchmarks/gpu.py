@@ -26,7 +26,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cli  # noqa: E402
 from benchmarks import report  # noqa: E402
 from benchmarks.report import Measurement  # noqa: E402
 from benchmarks.rounds import ENVIRONMENT, THREADS, Driver, Worker, interleave  # noqa: E402
@@ -35,6 +34,8 @@ from benchmarks.workers import (  # noqa: E402
     get_plain_autoencoder,
     get_torch_autoencoder,
 )
+from cae import terminal  # noqa: E402
+from cae.programs import flags, start
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +94,7 @@ def train_ours(job: Job, driver: Driver) -> None:
     import keras
     from keras import ops
 
-    from layers import fuse
+    from cae.training.layers import fuse
 
     if job.low_precision:
         keras.config.set_dtype_policy("mixed_bfloat16")
@@ -213,9 +214,9 @@ def measure(args: argparse.Namespace) -> int:
     plan = replace(plan, rounds=args.rounds or plan.rounds)
     measurements = []
     for measurement in measure_all(plan, args.device):
-        cli.ERR.print(measurement.key)
+        terminal.ERR.print(measurement.key)
         measurements.append(measurement)
-    report.print_table(measurements, cli.OUT)
+    report.print_table(measurements, terminal.OUT)
     if destination:
         document = report.get_document(
             measurements,
@@ -225,7 +226,7 @@ def measure(args: argparse.Namespace) -> int:
             plan=asdict(plan),
         )
         report.write_json(destination, document)
-        cli.say(f"Results: {cli.relative(destination)}")
+        terminal.say(f"Results: {terminal.relative(destination)}")
     return 0
 
 
@@ -239,14 +240,14 @@ def get_gpu_name() -> str:
     return found.stdout.strip()
 
 
-def build_parser() -> cli.Parser:
+def build_parser() -> flags.Parser:
     """The flags."""
-    parser = cli.Parser(prog="gpu.py", description=__doc__)
+    parser = flags.Parser(prog="gpu.py", description=__doc__)
     parser.add_argument("--device", choices=JAX_PLATFORMS, default="gpu", help="default: gpu")
     parser.add_argument("--quick", action="store_true", help="a few steps of the small autoencoder")
     parser.add_argument(
         "--rounds",
-        type=cli.whole_number(1, 1000),
+        type=flags.whole_number(1, 1000),
         metavar="N",
         help="rounds of every competitor, after one to warm up",
     )
@@ -257,7 +258,7 @@ def build_parser() -> cli.Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
-    return cli.run(measure, build_parser(), argv)
+    return start.run(measure, build_parser(), argv)
 
 
 if __name__ == "__main__":

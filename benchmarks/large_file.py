@@ -20,7 +20,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cli  # noqa: E402
+from cae import terminal  # noqa: E402
+from cae.programs import flags as flags_module
+from cae.programs import start
 
 SIDE = 64
 CONFIG = {
@@ -87,19 +89,19 @@ def measure(args) -> int:
         footprint = train(folder, 0, "--limit", "256")
         peak = train(folder, footprint + round(args.budget * 2**30))
     size = 2**20
-    cli.say(f"file       {count:,} images of {SIDE}x{SIDE}, {count * SIDE**2 / size:,.0f} MiB")
-    cli.say(f"footprint  {footprint / size:,.0f} MiB private memory for 256 images")
-    cli.say(f"all        {peak / size:,.0f} MiB, {(peak - footprint) / size:,.0f} MiB more")
-    cli.say(f"allowed    {args.budget * 1024:,.0f} MiB more")
+    terminal.say(f"file       {count:,} images of {SIDE}x{SIDE}, {count * SIDE**2 / size:,.0f} MiB")
+    terminal.say(f"footprint  {footprint / size:,.0f} MiB private memory for 256 images")
+    terminal.say(f"all        {peak / size:,.0f} MiB, {(peak - footprint) / size:,.0f} MiB more")
+    terminal.say(f"allowed    {args.budget * 1024:,.0f} MiB more")
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = cli.Parser(prog="large_file.py", description=__doc__)
+    parser = flags_module.Parser(prog="large_file.py", description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the file")
     parser.add_argument("--budget", type=float, default=1.5, help="GiB beyond the framework's own")
     parser.add_argument("--directory", help="where the file is written for the time being")
-    return cli.run(measure, parser, argv)
+    return start.run(measure, parser, argv)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cli  # noqa: E402
-from dataset import load_dataset  # noqa: E402
-from hyperparameters import load_config, override  # noqa: E402
+from cae import terminal  # noqa: E402
+from cae.config.load import load_config, override  # noqa: E402
+from cae.data.datasets import load_dataset  # noqa: E402
+from cae.programs import flags, start
 
 IMAGES = 12_000
 EPOCHS = 5
@@ -27,24 +28,26 @@ def measure(args: argparse.Namespace) -> int:
     """Prints a line a seed; exits with 1 if the mean errors differ by more than the limit."""
     images = load_dataset("mnist", limit=IMAGES).images
     shipped = load_config(args.config, "autoencoder")
-    with cli.starting_keras():
+    with terminal.starting_keras():
         import keras
 
-        import model as models
+        from cae.training import build, train
     errors = {False: [], True: []}
     for seed in range(args.seeds):
         for reduced, found in errors.items():
             config = override(shipped, epochs=args.epochs, seed=seed, mixed_precision=reduced)
-            autoencoder = models.get_autoencoder(config, images.shape[1:])
-            history = models.train_autoencoder(autoencoder, config, images, warn=cli.warn)
+            autoencoder = build.get_autoencoder(config, images.shape[1:])
+            history = train.train_autoencoder(autoencoder, config, images, warn=terminal.warn)
             found.append(history.metrics["val_mse"])
             keras.backend.clear_session()
         exact, ours = errors[False][-1], errors[True][-1]
-        cli.say(f"seed {seed}: float32 {exact:.6f}, bfloat16 {ours:.6f} ({ours / exact - 1:+.1%})")
+        terminal.say(
+            f"seed {seed}: float32 {exact:.6f}, bfloat16 {ours:.6f} ({ours / exact - 1:+.1%})"
+        )
     means = {reduced: statistics.fmean(found) for reduced, found in errors.items()}
     difference = means[True] / means[False] - 1
     spread = statistics.stdev(errors[False]) / means[False] if args.seeds > 1 else 0
-    cli.say(
+    terminal.say(
         f"validation mse over {args.seeds} seeds: float32 {means[False]:.6f}, bfloat16 "
         f"{means[True]:.6f} ({difference:+.1%}); seeds alone differ by {spread:.1%} (sd)"
     )
@@ -53,7 +56,7 @@ def measure(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
-    parser = cli.Parser(prog="precision.py", description=__doc__)
+    parser = flags.Parser(prog="precision.py", description=__doc__)
     parser.add_argument(
         "-c",
         "--config",
@@ -61,9 +64,9 @@ def main(argv: list[str] | None = None) -> int:
         metavar="FILE",
         help="the autoencoder (default: the small one)",
     )
-    parser.add_argument("--seeds", type=cli.whole_number(1, 1000), default=5, metavar="N")
-    parser.add_argument("--epochs", type=cli.whole_number(1, 1000), default=EPOCHS, metavar="N")
-    return cli.run(measure, parser, argv)
+    parser.add_argument("--seeds", type=flags.whole_number(1, 1000), default=5, metavar="N")
+    parser.add_argument("--epochs", type=flags.whole_number(1, 1000), default=EPOCHS, metavar="N")
+    return start.run(measure, parser, argv)
 
 
 if __name__ == "__main__":

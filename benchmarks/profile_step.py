@@ -26,10 +26,13 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cli  # noqa: E402
 from benchmarks.workers import get_config  # noqa: E402
-from dataset import load_dataset  # noqa: E402
-from hyperparameters import AutoencoderConfig, override  # noqa: E402
+from cae import terminal  # noqa: E402
+from cae.config.load import override
+from cae.config.schema import AutoencoderConfig  # noqa: E402
+from cae.data.datasets import load_dataset  # noqa: E402
+from cae.programs import flags
+from cae.programs import start as start_module
 
 IMAGES = 3072
 EPOCHS = 4  # one to compile, two to warm up, one to look at
@@ -116,7 +119,7 @@ def profile(config: AutoencoderConfig, images: np.ndarray) -> tuple[float, Count
     import keras
     import tensorflow as tf
 
-    import model as models
+    from cae.training import build, train
 
     steps = math.ceil(len(images) / config.batch_size)
     times = []
@@ -132,8 +135,8 @@ def profile(config: AutoencoderConfig, images: np.ndarray) -> tuple[float, Count
             if epoch == EPOCHS - 1:
                 tf.profiler.experimental.stop()
 
-        models.train_autoencoder(
-            models.get_autoencoder(config, images.shape[1:]),
+        train.train_autoencoder(
+            build.get_autoencoder(config, images.shape[1:]),
             config,
             images,
             callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)],
@@ -184,15 +187,15 @@ def report(args: argparse.Namespace) -> int:
     table.add_column("", justify="right")
     for kind, value in milliseconds.most_common():
         table.add_row(kind, f"{value:.2f}")
-    cli.OUT.print(table)
+    terminal.OUT.print(table)
     rate = config.batch_size / seconds
     value_bytes = work.bytes / (2 if args.bf16 else 1)
-    cli.say(f"{seconds * 1e3:.1f} ms a step, {rate:,.0f} images/s in the profiled epoch")
+    terminal.say(f"{seconds * 1e3:.1f} ms a step, {rate:,.0f} images/s in the profiled epoch")
     for what, amount, speed, unit in (
         ("operations", work.operations, speeds[0], "G/s"),
         ("bytes of activations", value_bytes, speeds[1], "GB/s"),
     ):
-        cli.say(
+        terminal.say(
             f"{amount / 1e6:,.1f} million {what} an image; this machine does {speed / 1e9:,.0f} "
             f"{unit}: at most {speed / amount:,.0f} images/s, {rate * amount / speed:.0%} reached"
         )
@@ -201,12 +204,12 @@ def report(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
-    parser = cli.Parser(prog="profile_step.py", description=__doc__)
+    parser = flags.Parser(prog="profile_step.py", description=__doc__)
     parser.add_argument("-d", "--dataset", default="mnist", help="named data set (default: mnist)")
     parser.add_argument("--size", default="small", choices=("small", "medium", "large"))
-    parser.add_argument("--batch-size", type=cli.whole_number(1, 4096), default=32, metavar="N")
+    parser.add_argument("--batch-size", type=flags.whole_number(1, 4096), default=32, metavar="N")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
-    return cli.run(report, parser, argv)
+    return start_module.run(report, parser, argv)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-import idx
 from benchmarks.rounds import THREADS, Spread, get_ratios, get_spread
-from errors import UsageError
+from cae import files
+from cae.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -181,7 +181,7 @@ def _place(key: str) -> tuple[int, int]:
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Writes the results, complete or not at all."""
-    with idx.replace_file(path) as file:
+    with files.replace_file(path) as file:
         file.write((json.dumps(document, indent=2) + "\n").encode())
 
 
@@ -227,7 +227,7 @@ def plot_speeds(measurements: Sequence[Measurement], title: str) -> "Figure":
     import matplotlib.pyplot as plt
     from matplotlib import rc_context
 
-    from visualization import STYLE
+    from cae.figures.style import STYLE
 
     panels = {
         tuple(measurement.key.split(".")[1:]): measurement
@@ -259,7 +259,7 @@ def plot_speeds(measurements: Sequence[Measurement], title: str) -> "Figure":
 
 
 def _draw_bars(measurement: Measurement, ax: Any) -> None:
-    from visualization import BLUE, GRAY, INK
+    from cae.figures.style import BLUE, GRAY, INK
 
     for place, (competitor, values) in enumerate(measurement.values.items()):
         spread = get_spread(values)

@@ -20,7 +20,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TypedDict
 
-from errors import UserError
+from cae.errors import UserError
 
 # The same number of threads for everybody: TensorFlow takes as many without being told.
 THREADS = os.cpu_count() or 1

@@ -34,14 +34,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cli  # noqa: E402
-import idx  # noqa: E402
 from benchmarks import report  # noqa: E402
 from benchmarks.report import Measurement  # noqa: E402
 from benchmarks.rounds import Round, Worker, interleave  # noqa: E402
 from benchmarks.workers import TASKS, Job  # noqa: E402
-from dataset import check_dataset  # noqa: E402
-from errors import DataError  # noqa: E402
+from cae import (
+    files,  # noqa: E402
+    terminal,  # noqa: E402
+)
+from cae.data.datasets import check_dataset  # noqa: E402
+from cae.errors import DataError  # noqa: E402
+from cae.programs import flags
+from cae.programs import start as start_module
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 FIGURE = ROOT / "docs" / "images" / "benchmark.png"
@@ -110,7 +114,10 @@ def measure_startup(plan: Plan, dataset: str) -> Iterator[Measurement]:
         wrong.write_text('{"epochs": 0}', encoding="utf-8")
         commands = {
             "help": ([*PROGRAM, "--help"], 0),
-            "bad_configuration": ([*PROGRAM, "-d", dataset, "-c", str(wrong)], cli.EXIT_USER_ERROR),
+            "bad_configuration": (
+                [*PROGRAM, "-d", dataset, "-c", str(wrong)],
+                terminal.EXIT_USER_ERROR,
+            ),
             "import_keras": ([sys.executable, "-c", "import keras"], 0),
         }
         rounds = [
@@ -216,7 +223,7 @@ def choose_dataset() -> str:
     try:
         check_dataset("mnist")
     except DataError as error:
-        cli.warn(f"Measuring on digits, repeated, because there is no MNIST ({error})")
+        terminal.warn(f"Measuring on digits, repeated, because there is no MNIST ({error})")
         check_dataset("digits")
         return "digits"
     return "mnist"
@@ -250,14 +257,14 @@ def measure(args: argparse.Namespace) -> int:
     destinations = get_destinations(args)
     dataset = choose_dataset()
     if not _has_torch():
-        cli.warn("No PyTorch to compare with; pip install -r benchmarks/requirements.txt")
+        terminal.warn("No PyTorch to compare with; pip install -r benchmarks/requirements.txt")
     measurements = []
     for task in plan.tasks:
         for measurement in MEASURES[task](plan, dataset):
-            cli.ERR.print(measurement.key)
+            terminal.ERR.print(measurement.key)
             measurements.append(measurement)
-    cli.say(f"Images: {dataset}. Processor: {report.describe_machine()['processor']}.")
-    report.print_table(measurements, cli.OUT)
+    terminal.say(f"Images: {dataset}. Processor: {report.describe_machine()['processor']}.")
+    report.print_table(measurements, terminal.OUT)
     if destinations:
         document = report.get_document(
             measurements, command=args.command, dataset=dataset, plan=asdict(plan)
@@ -270,21 +277,21 @@ def measure(args: argparse.Namespace) -> int:
 
 def _write(document: dict, results_path: Path, figure_path: Path) -> None:
     report.write_json(results_path, document)
-    cli.say(f"Results: {cli.relative(results_path)}")
+    terminal.say(f"Results: {terminal.relative(results_path)}")
     measurements = report.get_measurements(document)
     if any(measurement.key.startswith("autoencoder.") for measurement in measurements):
         machine = document["machine"]
         title = f"Training autoencoders: {machine['processor']}, {machine['threads']} threads"
         figure = report.plot_speeds(measurements, title)
-        with idx.replace_file(figure_path) as file:
+        with files.replace_file(figure_path) as file:
             figure.savefig(file, format="png")
-        cli.close([figure])
-        cli.say(f"Figure: {cli.relative(figure_path)}")
+        terminal.close([figure])
+        terminal.say(f"Figure: {terminal.relative(figure_path)}")
 
 
-def build_parser() -> cli.Parser:
+def build_parser() -> flags.Parser:
     """The flags."""
-    parser = cli.Parser(prog="run.py", description=__doc__)
+    parser = flags.Parser(prog="run.py", description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="the small autoencoder with fewer images and rounds"
     )
@@ -302,7 +309,7 @@ def build_parser() -> cli.Parser:
     )
     parser.add_argument(
         "--rounds",
-        type=cli.whole_number(1, 1000),
+        type=flags.whole_number(1, 1000),
         metavar="N",
         help="rounds of every competitor, after one to warm up",
     )
@@ -318,7 +325,7 @@ def build_parser() -> cli.Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
-    return cli.run(measure, build_parser(), argv)
+    return start_module.run(measure, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -21,16 +21,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import threads  # noqa: E402
 from benchmarks.rounds import THREADS, Driver  # noqa: E402
-from dataset import get_scaling, load_dataset  # noqa: E402
-from hyperparameters import (  # noqa: E402
-    AutoencoderConfig,
-    ClassifierConfig,
-    Conv,
-    load_config,
-    override,
-)
+from cae.config.fields import Conv
+from cae.config.load import load_config, override
+from cae.config.schema import AutoencoderConfig, ClassifierConfig
+from cae.data.datasets import get_scaling, load_dataset  # noqa: E402
+from cae.training import threads  # noqa: E402
 
 if TYPE_CHECKING:
     import keras
@@ -314,12 +310,13 @@ def train_our_autoencoder(job: Job, driver: Driver) -> None:
     config = job.autoencoder
     cores = threads.choose_cores([config])
     threads.use_cores(cores)
-    import model as models
+    from cae.training import build
+    from cae.training import train as train_module
 
     images, _ = job.load_data()
-    autoencoder = models.get_autoencoder(config, images.shape[1:])
+    autoencoder = build.get_autoencoder(config, images.shape[1:])
     _check_parameters(autoencoder.count_params(), config, images.shape[-1])
-    models.train_autoencoder(
+    train_module.train_autoencoder(
         autoencoder,
         config,
         images,
@@ -332,31 +329,32 @@ def train_our_autoencoder(job: Job, driver: Driver) -> None:
 def train_our_head(job: Job, driver: Driver) -> None:
     import keras
 
-    import model as models
+    from cae.training import build
+    from cae.training import train as train_module
 
     images, labels = job.load_data()
 
     def train(count: int) -> None:
         keras.utils.clear_session()
-        autoencoder = models.get_autoencoder(job.autoencoder, images.shape[1:])
-        classifier = models.get_classifier(
+        autoencoder = build.get_autoencoder(job.autoencoder, images.shape[1:])
+        classifier = build.get_classifier(
             job.classifier, images.shape[1:], NUM_CLASSES, encoder=autoencoder
         )
-        models.train_classifier(classifier, job.classifier, images[:count], labels[:count])
+        train_module.train_classifier(classifier, job.classifier, images[:count], labels[:count])
 
     _repeat_training(job, driver, train)
 
 
 def predict_ours(job: Job, driver: Driver) -> None:
-    import model as models
+    from cae.training import build, predict
 
     images, _ = job.load_data()
-    autoencoder = models.get_autoencoder(job.autoencoder, images.shape[1:])
-    classifier = models.get_classifier(
+    autoencoder = build.get_autoencoder(job.autoencoder, images.shape[1:])
+    classifier = build.get_classifier(
         job.classifier, images.shape[1:], NUM_CLASSES, encoder=autoencoder
     )
     scaling = get_scaling(images)
-    _repeat(job, driver, lambda: models.predict(classifier, images, scaling))
+    _repeat(job, driver, lambda: predict.predict(classifier, images, scaling))
 
 
 def _ignore(sentence: str) -> None:

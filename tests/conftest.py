@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import idx
-from errors import UserError
+from cae.data import idx
+from cae.errors import UserError
 
 # t-SNE of a few images is faster without OpenMP's threads waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -210,14 +210,14 @@ def trained_classifier(shared, files, classifier_config, trained_autoencoder):
 @pytest.fixture
 def first_training_diverges(monkeypatch):
     """The first autoencoder fails as one does whose loss is not finite; later ones train."""
-    import model
+    from cae.training import train as train_module
 
     outcomes = [UserError("tiny", "the loss must stay finite", "nan", "Use a smaller rate.")]
-    train = model.train_autoencoder
+    train = train_module.train_autoencoder
 
     def train_or_diverge(*args, **kwargs):
         if outcomes:
             raise outcomes.pop()
         return train(*args, **kwargs)
 
-    monkeypatch.setattr(model, "train_autoencoder", train_or_diverge)
+    monkeypatch.setattr(train_module, "train_autoencoder", train_or_diverge)

@@ -47,119 +47,122 @@ SECTIONS = {
         Promise(
             "`--resume RUN`, and no other flag, goes on with an interrupted run of either program "
             "in its own directory",
-            ("test_resume.py::test_a_run_is_resumed_in_its_directory",),
+            ("programs/test_resume.py::test_a_run_is_resumed_in_its_directory",),
         ),
         Promise(
             "What goes on is all of it: weights, optimizer (each of them), epoch and batch, phase, "
             "random state, learning-rate schedule, best weights, history",
             (
-                "test_resume.py::test_a_killed_training",
-                "test_resume.py::test_a_training_killed_at_its_very_end",
-                "test_checkpoints.py::test_a_state_comes_back_to_the_bit",
+                "programs/test_resume.py::test_a_killed_training",
+                "programs/test_resume.py::test_a_training_killed_at_its_very_end",
+                "records/test_checkpoint.py::test_a_state_comes_back_to_the_bit",
             ),
         ),
         Promise(
             "The best value and the patience of early stopping are remembered",
-            ("test_resume.py::test_patience_is_remembered",),
+            ("programs/test_resume.py::test_patience_is_remembered",),
         ),
         Promise(
             "A run killed with SIGKILL at random moments ends with the bits of one that never was, "
             "in both programs and phases, every second kill inside a checkpoint's write",
-            ("test_resume.py::test_kill_9",),
+            ("programs/test_resume.py::test_kill_9",),
         ),
         Promise(
             "A checkpoint after every epoch, and every two minutes inside longer ones",
-            ("test_resume.py::test_a_checkpoint_every_epoch_and_every_two_minutes",),
+            ("programs/test_resume.py::test_a_checkpoint_every_epoch_and_every_two_minutes",),
         ),
         Promise(
             "Checkpoints cost less than 2 % of the training time; very short epochs are not each "
             "saved",
             (
-                "test_mnist.py::test_what_checkpoints_cost",
-                "test_resume.py::test_checkpoints_cost_little",
+                "programs/test_mnist.py::test_what_checkpoints_cost",
+                "programs/test_resume.py::test_checkpoints_cost_little",
             ),
         ),
         Promise(
             "`--init-from MODEL` starts a new run from saved weights",
-            ("test_resume.py::TestInitFrom",),
+            ("programs/test_resume.py::TestInitFrom",),
         ),
         Promise(
             "A directory that is not empty is refused, and both ways out are named",
-            ("test_resume.py::TestRunDir",),
+            ("programs/test_resume.py::TestRunDir",),
         ),
         Promise(
             "What cannot be resumed to the same result (an edited configuration, other data, "
             "another encoder, a damaged checkpoint) is refused in a line that names the difference",
             (
-                "test_resume.py::test_a_changed_run_is_refused",
-                "test_resume.py::test_other_data_are_refused",
-                "test_resume.py::test_an_encoder_that_changed_is_refused",
-                "test_resume.py::TestWhatCannotBeResumed",
-                "test_checkpoints.py::test_another_identity_is_refused",
+                "programs/test_resume.py::test_a_changed_run_is_refused",
+                "programs/test_resume.py::test_other_data_are_refused",
+                "programs/test_resume.py::test_an_encoder_that_changed_is_refused",
+                "programs/test_resume.py::TestWhatCannotBeResumed",
+                "records/test_checkpoint.py::test_another_identity_is_refused",
             ),
         ),
         Promise(
             "The first Ctrl-C or SIGTERM finishes the step, saves, prints the command that resumes "
             "and exits with 130 or 143; the second stops at once",
             (
-                "test_programs.py::TestSignals",
-                "test_resume.py::test_a_training_that_was_asked_to_stop",
+                "programs/test_programs.py::TestSignals",
+                "programs/test_resume.py::test_a_training_that_was_asked_to_stop",
             ),
         ),
     ),
     "Repeating": (
         Promise(
             "Same seed, same machine: identical weights, history, metrics, predictions and figures",
-            ("test_reproducibility.py::TestSameSeedSameRun",),
+            ("programs/test_reproducibility.py::TestSameSeedSameRun",),
         ),
         Promise(
             "Validation splits and subsets of labelled images are functions of the seed",
             (
-                "test_dataset.py::TestSplitValidation::test_seed_decides",
-                "test_subsets.py::test_the_seed_decides",
+                "data/test_datasets.py::TestSplitValidation::test_seed_decides",
+                "data/test_splits.py::test_the_seed_decides",
             ),
         ),
         Promise(
             "The default seed is fixed, and recorded",
-            ("test_reproducibility.py::test_the_default_seed_is_fixed_and_recorded",),
+            ("programs/test_reproducibility.py::test_the_default_seed_is_fixed_and_recorded",),
         ),
     ),
     "Faults": (
         Promise(
             "A loss that is NaN or infinite ends training; the best weights before it are kept, "
             "and the line says which epoch and what to try",
-            ("test_faults.py::TestLossThatIsNotFinite",),
+            ("programs/test_faults.py::TestLossThatIsNotFinite",),
         ),
         Promise(
             "A full disk leaves nothing half written under a final name, and earlier results and "
             "the last checkpoint as they were",
             (
-                "test_faults.py::TestFullDisk",
-                "test_checkpoints.py::test_the_last_one_stays_when_the_disk_is_full",
+                "programs/test_faults.py::TestFullDisk",
+                "records/test_checkpoint.py::test_the_last_one_stays_when_the_disk_is_full",
             ),
         ),
         Promise(
             "So does a folder that vanishes, becomes read-only, or belongs to somebody else",
-            ("test_faults.py::TestFolders",),
+            ("programs/test_faults.py::TestFolders",),
         ),
         Promise(
             "A file that is deleted while it is read is named in one line",
-            ("test_faults.py::TestFilesThatVanish",),
+            ("programs/test_faults.py::TestFilesThatVanish",),
         ),
         Promise(
-            "Where memory runs out, one line says the batch size", ("test_faults.py::TestMemory",)
+            "Where memory runs out, one line says the batch size",
+            ("programs/test_faults.py::TestMemory",),
         ),
         Promise(
             "Programs started at once with one name each have a run of their own",
-            ("test_faults.py::TestSameNameAtOnce",),
+            ("programs/test_faults.py::TestSameNameAtOnce",),
         ),
-        Promise("A clock that is moved back costs nothing", ("test_faults.py::TestClock",)),
+        Promise(
+            "A clock that is moved back costs nothing", ("programs/test_faults.py::TestClock",)
+        ),
     ),
     "Files from strangers": (
         Promise(
             "A model file never runs code, reads or writes elsewhere, or takes memory without "
             "bound: it is refused in a line that says why",
-            ("test_hostile_models.py",),
+            ("records/test_untrusted.py",),
         ),
         Promise(
             "Keras is pinned past the versions that ended its published advisories",
@@ -168,9 +171,9 @@ SECTIONS = {
         Promise(
             "Any bytes are an idx file or an error, any JSON a configuration or an error",
             (
-                "test_idx.py::test_any_bytes_give_an_array_or_a_data_error",
-                "test_idx.py::test_absurd_sizes_allocate_nothing",
-                "test_hyperparameters.py::test_any_json_is_a_configuration_or_a_clear_error",
+                "data/test_idx.py::test_any_bytes_give_an_array_or_a_data_error",
+                "data/test_idx.py::test_absurd_sizes_allocate_nothing",
+                "config/test_schema.py::test_any_json_is_a_configuration_or_a_clear_error",
             ),
         ),
         Promise(
@@ -185,24 +188,24 @@ SECTIONS = {
         Promise(
             "What is written as CSV and to the terminal is no formula and no code of a terminal",
             (
-                "test_strangers.py::test_names_of_classes_stay_out_of_csv",
-                "test_strangers.py::test_names_of_experiments_stay_out_of_csv",
-                "test_strangers.py::test_everything_a_run_writes",
-                "test_strangers.py::test_terminal_codes_are_shown_not_sent",
-                "test_comparison.py::test_names_are_no_formulas",
+                "programs/test_strangers.py::test_names_of_classes_stay_out_of_csv",
+                "programs/test_strangers.py::test_names_of_experiments_stay_out_of_csv",
+                "programs/test_strangers.py::test_everything_a_run_writes",
+                "programs/test_strangers.py::test_terminal_codes_are_shown_not_sent",
+                "studies/test_compare.py::test_names_are_no_formulas",
             ),
         ),
         Promise(
             "What is written as HTML obeys no tag in a name, runs no script and asks for nothing",
             (
-                "test_report.py::test_names_are_text",
-                "test_report.py::test_the_policy_forbids_scripts_and_network",
-                "test_report.py::test_names_that_are_markup_do_nothing_in_a_browser",
+                "report/test_report.py::test_names_are_text",
+                "report/test_report.py::test_the_policy_forbids_scripts_and_network",
+                "report/test_report.py::test_names_that_are_markup_do_nothing_in_a_browser",
             ),
         ),
         Promise(
             "Nothing is sent or fetched but a named data set",
-            ("test_strangers.py::test_nobody_calls_home",),
+            ("programs/test_strangers.py::test_nobody_calls_home",),
         ),
     ),
 }

@@ -16,9 +16,9 @@ from rich.console import Console
 from benchmarks import gpu, profile_step, report, run, workers
 from benchmarks.report import Measurement
 from benchmarks.rounds import Round, Worker, get_ratios, get_spread, interleave
-from dataset import split_validation
-from errors import UserError
-from hyperparameters import validate_config
+from cae.config.load import validate_config
+from cae.data.splits import split_validation
+from cae.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 SIZES = ("small", "medium", "large")
@@ -205,11 +205,11 @@ def test_parameters(size, parameters):
 @pytest.mark.parametrize("size", SIZES)
 def test_plain_autoencoder_is_ours(size):
     """With the same weights, the textbook model draws what ours draws."""
-    import model as models
+    from cae.training import build
 
     config = workers.get_config(size)
     images = np.random.default_rng(0).random((2, 12, 12, 1), dtype=np.float32)
-    ours = models.get_autoencoder(config, images.shape[1:])
+    ours = build.get_autoencoder(config, images.shape[1:])
     plain = workers.get_plain_autoencoder(config, images.shape[1:])
     plain.set_weights(ours.get_weights())
     np.testing.assert_allclose(plain(images), ours(images), atol=1e-6)
@@ -217,13 +217,13 @@ def test_plain_autoencoder_is_ours(size):
 
 def test_plain_classifier_is_ours():
     """The same, of the classifier; only its head is trained."""
-    import model as models
+    from cae.training import build
 
     job = workers.Job("frozen_phase", "keras", "mnist", 64, 2)
     images = np.random.default_rng(0).random((2, 12, 12, 1), dtype=np.float32)
     shape = images.shape[1:]
-    autoencoder = models.get_autoencoder(job.autoencoder, shape)
-    ours = models.get_classifier(job.classifier, shape, workers.NUM_CLASSES, encoder=autoencoder)
+    autoencoder = build.get_autoencoder(job.autoencoder, shape)
+    ours = build.get_classifier(job.classifier, shape, workers.NUM_CLASSES, encoder=autoencoder)
     plain = workers.get_plain_classifier(job.autoencoder, job.classifier, shape)
     assert len(plain.trainable_weights) == len(ours.get_layer("fully_connected").weights) == 6
     # Keras lists the weights that are trained first, ours those of the encoder.

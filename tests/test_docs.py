@@ -12,9 +12,10 @@ import autoencoder
 import classification
 import experiments
 import make_configs
-from errors import ConfigurationError
-from hyperparameters import AutoencoderConfig, ClassifierConfig, parse_config
-from shapes import check_shapes
+from cae.config.load import parse_config
+from cae.config.schema import AutoencoderConfig, ClassifierConfig
+from cae.config.shapes import check_shapes
+from cae.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -135,7 +136,7 @@ def test_the_example_errors_are_real():
 
 def test_readme_writes_idx_files(tmp_path, monkeypatch):
     """The snippet for numpy arrays runs, and what it writes can be read."""
-    from dataset import check_dataset
+    from cae.data.datasets import check_dataset
 
     (snippet,) = (block for language, block in CODE if language == "python")
     monkeypatch.chdir(tmp_path)

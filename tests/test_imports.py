@@ -1,4 +1,4 @@
-"""The layout's two rules: imports go down only, and Keras loads late."""
+"""The layout: a room imports only what stands before it, and heavy libraries load late."""
 
 import ast
 import subprocess
@@ -7,97 +7,100 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-# From the bottom up; a module may import what stands before its own layer, or in it where the
-# layer is not one of programs.
-LAYERS = [
-    {"errors"},
-    {"features", "idx", "history", "intervals", "model_checks", "workers"},
-    {"dataset", "hyperparameters", "pages", "visualization"},
-    {"on_device", "threads"},
-    {
-        "batches",
-        "checkpoints",
-        "evaluation",
-        "leakage",
-        "model_files",
-        "shapes",
-        "studies",
-        "subsets",
-    },
-    {"callbacks", "comparison", "effects", "layers", "memory", "short_epochs", "workload"},
-    {"distributed"},
-    {"model"},
-    {"prompts", "runs", "cli", "tracking"},
-    {"sources"},
-    {"label_efficiency", "report", "session", "trials"},
-    {"cluster"},
-    {"autoencoder", "classification", "make_configs"},
-    {"experiments"},
-]
-KERAS_MODULES = {
-    "batches",
-    "callbacks",
-    "distributed",
-    "layers",
-    "memory",
-    "model",
-    "on_device",
-    "short_epochs",
+ROOT = Path(__file__).parents[1]
+# The picture of docs/architecture.md, from the ground up. `training` and `figures` stand side by
+# side: neither imports the other.
+ROOMS = ["config", "data", "records", "training", "figures", "programs", "studies", "report"]
+GROUND = {"errors", "files", "terminal", "prompts"}
+SIDE_BY_SIDE = {"training", "figures"}
+MODULES = sorted((ROOT / "cae").rglob("*.py"))
+PROGRAMS = ["autoencoder", "classification", "experiments", "make_configs"]
+# Library -> where it may be imported at the top of a module, and where inside functions as well.
+HEAVY = {
+    "keras": (["cae/training/"], ["cae/records/saved_models.py"]),
+    "tensorflow": (["cae/training/"], []),
+    "matplotlib": (["cae/figures/"], []),
+    "ray": (["cae/studies/parallel.py"], []),
+    "optuna": (["cae/studies/parallel.py"], []),
 }
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
-def imported_modules(path, top_level_only=False):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    if top_level_only:
-        # `if TYPE_CHECKING:` imports nothing when the program runs.
-        nodes = [node for node in tree.body if not isinstance(node, ast.If)]
-    else:
-        nodes = ast.walk(tree)
-    for node in nodes:
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path, *, at_top_only=False):
+    """The modules that a file imports, by their full names; not those for type checkers alone."""
+
+    def visit(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module.split(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not (at_top_only and isinstance(node, ast.FunctionDef)):
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child)
+
+    return set(visit(ast.parse(path.read_text(encoding="utf-8"))))
 
 
-def test_every_module_has_a_layer():
-    """A new file needs a place in the picture."""
-    assert {path.stem for path in ROOT.glob("*.py")} == set(LEVEL)
+def room_of(module):
+    """`cae.data.idx` -> `data`; `cae.files` -> None."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 and parts[1] in ROOMS else None
 
 
-@pytest.mark.parametrize("name", sorted(LEVEL))
-def test_imports_go_down(name):
-    """Nothing imports what stands above it, and programs do not import each other."""
-    for other in set(imported_modules(ROOT / f"{name}.py")) & set(LEVEL):
-        assert LEVEL[other] < LEVEL[name], f"{name} imports {other}"
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_room_imports_only_what_stands_before_it(path):
+    parts = path.relative_to(ROOT / "cae").parts
+    room = parts[0] if len(parts) > 1 else None
+    for module in imports(path):
+        if not module.startswith("cae."):
+            assert not (ROOT / f"{module.split('.')[0]}.py").exists(), f"{module} is a program"
+            continue
+        other = room_of(module)
+        if other is None:
+            assert module.split(".")[1] in GROUND
+        else:
+            assert room is not None, f"the ground imports {module}"
+            assert ROOMS.index(other) <= ROOMS.index(room), f"{module} stands above"
+            assert not {room, other} == SIDE_BY_SIDE, f"{module} stands beside"
 
 
-@pytest.mark.parametrize("name", sorted(set(LEVEL) - KERAS_MODULES))
-def test_keras_loads_late(name):
-    """Only the modules that train import Keras, or a module that does, at their top."""
-    top = set(imported_modules(ROOT / f"{name}.py", top_level_only=True))
-    assert not top & ({"keras", "tensorflow"} | KERAS_MODULES)
-
-
-@pytest.mark.parametrize("name", ["keras", "tensorflow"])
-def test_tensorflow_behind_two_modules(name):
-    """`tf.` stays in the input pipeline and in what connects workers; the rest is Keras."""
-    users = {path.stem for path in ROOT.glob("*.py") if name in set(imported_modules(path))}
-    allowed = {
-        "keras": {*KERAS_MODULES - {"batches"}, "model_files"},
-        "tensorflow": {"batches", "distributed"},
+def test_no_circles():
+    """Within a room, too, modules can be put in an order in which each imports earlier ones."""
+    graph = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): imports(path) for path in MODULES
     }
-    # The programs name keras only for type checkers.
-    users -= {"cli", "session", "autoencoder", "classification"}
-    assert users == allowed[name]
+    graph = {
+        name: {
+            other for other in graph if any(m == other or m.startswith(other + ".") for m in found)
+        }
+        - {name}
+        for name, found in graph.items()
+        if not name.endswith("__init__")
+    }
+    while free := {name for name, found in graph.items() if not found & graph.keys()}:
+        for name in free:
+            del graph[name]
+    assert not graph
 
 
-@pytest.mark.parametrize(
-    "program", ["autoencoder", "classification", "experiments", "make_configs"]
-)
-def test_help_answers_without_tensorflow(program):
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_libraries_load_in_one_place(library):
+    at_top, inside = HEAVY[library]
+    for path in [*MODULES, *ROOT.glob("*.py")]:
+        name = name_of(path)
+        if any(name.startswith(place) for place in at_top):
+            continue
+        found = imports(path, at_top_only=name in inside)
+        assert library not in {module.split(".")[0] for module in found}, name
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_answers_without_heavy_libraries(program):
     """--help is printed before the seconds that TensorFlow needs to load."""
     code = (
         f"import sys, {program}\n"
@@ -113,3 +116,23 @@ def test_help_answers_without_tensorflow(program):
     )
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
+
+
+class TestSize:
+    """Limits past which an idea is missing."""
+
+    def test_files_at_the_top(self):
+        assert len(list(ROOT.glob("*.py"))) <= 8
+
+    def test_files_per_room(self):
+        for room in ROOMS:
+            files = [p for p in (ROOT / "cae" / room).glob("*.py") if p.name != "__init__.py"]
+            assert len(files) <= 12, room
+
+    @pytest.mark.parametrize("path", [*MODULES, *ROOT.glob("*.py")], ids=name_of)
+    def test_lines(self, path):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 500
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, node.name

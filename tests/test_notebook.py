@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import cli
+from cae import terminal
 
 ROOT = Path(__file__).parent.parent
-PATH = ROOT / "experiments.ipynb"
+PATH = ROOT / "docs" / "walkthrough.ipynb"
 MAX_BYTES = 400_000
 SETTINGS_CELL = 3
 # What a quick execution sets otherwise, apart from where it records.
@@ -80,7 +80,7 @@ def test_programs_and_settings_are_named_as_they_are(committed):
 def test_what_programs_print_can_be_redirected_in_a_notebook(monkeypatch):
     """Rich would show it below the cell, and leave the logs of trials empty."""
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    assert not Console(**cli.PLAIN).is_jupyter
+    assert not Console(**terminal.PLAIN).is_jupyter
 
 
 @pytest.mark.slow

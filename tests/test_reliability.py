@@ -141,7 +141,7 @@ def test_a_part_that_does_not_exist(page, tests_run, capsys):
 
 def test_pytest_s_report_is_understood(tmp_path):
     """The names in its XML are those that figures are looked up by."""
-    promise = Promise("", ("test_history.py",))
+    promise = Promise("", ("records/test_history.py",))
     report = tmp_path / "report.xml"
     assert reliability.run_tests([promise], report) == 0
     figure = reliability.get_figure(promise, ElementTree.parse(report).getroot())

@@ -31,16 +31,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # run as a script, Python looks only beside it
 
 import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 
-import idx  # noqa: E402
-from errors import UserError  # noqa: E402
-from hyperparameters import load_config  # noqa: E402
-from model_files import read_metadata  # noqa: E402
+from cae.config.load import load_config  # noqa: E402
+from cae.data import idx  # noqa: E402
+from cae.errors import UserError  # noqa: E402
+from cae.records.saved_models import read_metadata  # noqa: E402
 
 MAX_SECONDS = 2.0
 MAX_BYTES = 100e6

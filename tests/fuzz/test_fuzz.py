@@ -12,7 +12,7 @@ import fuzz_inputs
 import pytest
 from fuzz_inputs import fuzz, make_input, read_one
 
-from model_files import read_metadata
+from cae.records.saved_models import read_metadata
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "50000"))
 INPUTS_A_SEED = 100_000  # half a minute

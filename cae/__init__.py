@@ -1,0 +1,1 @@
+"""Classifies small images with convolutional autoencoders."""

@@ -1,0 +1,155 @@
+"""JSON text: reading it, and saying what is wrong with it."""
+
+import difflib
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cae.errors import ConfigurationError, UserError, listed, shown
+
+
+def key_path(location: Iterable[str | int]) -> str:
+    """``encoder_layers[2].filters`` for ("encoder_layers", 2, "filters")."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += f".{part if part.isidentifier() else shown(part)}"
+    return path.removeprefix(".")
+
+
+def fail(where: object, required: str, got: object = None, remedy: str = "") -> NoReturn:
+    raise ConfigurationError([UserError(where, required, got, remedy)])
+
+
+MAX_FILE_BYTES = 1_000_000
+MAX_NESTING = 20  # brackets within brackets; a configuration needs 5
+
+
+# --- Files ----------------------------------------------------------------------------------
+
+
+class _Object(dict):
+    """A JSON object that remembers which of its keys were written more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        self.repeated = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
+
+
+def _repeated_keys(value: Any, location: tuple[str | int, ...] = ()) -> Iterator[str]:
+    """The paths of all keys that are written more than once in one object."""
+    if len(location) > MAX_NESTING:
+        raise RecursionError
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, _Object):
+        yield from (key_path([*location, key]) for key in value.repeated)
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, item in items:
+        yield from _repeated_keys(item, (*location, key))
+
+
+def _parse_int(digits: str) -> int | float:
+    # int() raises on thousands of digits; as infinity they are refused like any number too large.
+    return int(digits) if len(digits) <= sys.float_info.max_10_exp else float(digits)
+
+
+def _syntax_remedy(error: json.JSONDecodeError) -> str:
+    """What most likely has to be done about a JSON syntax error."""
+    before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
+    # Python 3.13 points at the superfluous comma, earlier versions at the bracket after it.
+    if re.match(r",\s*[]}]", after) or (before.endswith(",") and after[:1] in ("]", "}")):
+        return "Remove the comma before the closing bracket."
+    if not after:
+        return "The file ends too early: close all its brackets."
+    if after.startswith("'"):
+        return "Use double quotes."
+    if after.startswith(("//", "/*", "#")):
+        return "Remove the comment: JSON has none."
+    if re.match("True|False|None", after):
+        return "Write true, false or null."
+    if error.msg.startswith("Invalid \\"):
+        return 'Write backslashes twice, or "/" in paths.'
+    if error.msg == "Extra data":
+        return "Remove what follows the object."
+    return "Look for a missing comma, quote or bracket here."
+
+
+def parse_json(text: str, where: str) -> tuple[Any, list[UserError]]:
+    """Reads JSON text.
+
+    Args:
+        text: Any JSON.
+        where: What to call the text in errors, such as the name of its file.
+
+    Returns:
+        The document, and an error for every key that is written more than once in an object.
+
+    Raises:
+        ConfigurationError: It is no JSON.
+    """
+    if not text.strip():
+        fail(where, "must be a JSON object", "an empty file", "Copy one from configuration/.")
+    try:
+        document = json.loads(text, object_pairs_hook=_Object, parse_int=_parse_int)
+        repeated = [
+            UserError(f"{where}: {path}", "must be written once", "the key again", "Remove one.")
+            for path in _repeated_keys(document)
+        ]
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        escape = f"\\u{ord(error.object[error.start]):x}, which is half a character"
+        fail(where, "must be valid Unicode", escape, "Write the character itself.")
+    except json.JSONDecodeError as error:
+        place = f"{where}: line {error.lineno}, column {error.colno}"
+        found = text[error.pos :].partition("\n")[0]
+        got = shown(found) if found else "the end of the line"
+        fail(place, "must be JSON", got, _syntax_remedy(error))
+    except RecursionError:
+        fail(where, f"must be nested at most {MAX_NESTING} deep", "more", "Remove brackets.")
+    return document, repeated
+
+
+def read_text(path: str | Path) -> str:
+    """Reads a file that people write JSON in.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is no text in UTF-8.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)  # not all of it: it may be /dev/zero
+    except FileNotFoundError:
+        fail(path, "must be a configuration file", "no file of that name", _similar_files(path))
+    except IsADirectoryError:
+        fail(path, "must be a configuration file", "a directory", "Name a file in it.")
+    except OSError as error:
+        fail(path, "must be a file that can be read", error.strerror)
+    except ValueError as error:  # a null character in the name
+        fail(shown(str(path)), "must be the name of a file", error)
+    if len(data) > MAX_FILE_BYTES:
+        fail(path, f"must be at most {MAX_FILE_BYTES} bytes", "more", "Name another file.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+        fail(path, "must be text in UTF-8", byte, "Save it as UTF-8.")
+
+
+def _similar_files(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"Check the path: there is no directory {path.parent}."
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:  # a directory that may be entered but not listed
+        names = []
+    near = [str(path.parent / name) for name in difflib.get_close_matches(path.name, names)]
+    return f"Did you mean {listed(near)}?" if near else "Check the path."

@@ -1,0 +1,269 @@
+"""The schema of the JSON files of hyperparameters: what they may say, and what is wrong in one.
+
+The keys and layers are those of the original Python dicts, as JSON::
+
+    {
+      "encoder_layers": [["conv", 32, [3, 3]], ["pool", [2, 2]]],
+      "decoder_layers": [["upSample", [2, 2]], ["conv", 32, [3, 3]]],
+      "optimizer": ["adam", 0.001],
+      "batch_size": 32,
+      "epochs": 10,
+      "activation_function": "Sigmoid"
+    }
+
+bare or wrapped in ``{"model_info": {...}}``. All problems of a file are reported together, each
+with the path of the value at fault. Nothing here needs Keras, so a bad file is refused at once.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from cae.config.fields import (
+    ACTIVATIONS,
+    LAYER_HOMES,
+    LOSSES,
+    MAX_EPOCHS,
+    AugmentationKey,
+    BatchNorm,
+    BatchSizeKey,
+    ClassifierEncoder,
+    Conv,
+    Dense,
+    Drop,
+    EarlyStoppingKey,
+    EncoderLayers,
+    Epochs,
+    L2Key,
+    MixedPrecisionKey,
+    OptimizerKey,
+    Pool,
+    ScheduleKey,
+    SeedKey,
+    UpSample,
+    ValidationSplitKey,
+    check_encoder_layers,
+    list_of,
+    name_of,
+    number_in,
+    one_of_forms,
+    refusal,
+    whole_in,
+)
+
+# Keys people look for that are called something else here, beyond a difference in spelling.
+OTHER_NAMES = {"learning_rate": "optimizer", "lr": "optimizer", "patience": "early_stopping"}
+PHASE_KEYS = ("dense_only_train_epochs", "full_train_epochs")
+PROGRAMS = {"autoencoder": "autoencoder.py", "classifier": "classification.py"}
+
+Kind = Literal["autoencoder", "classifier"]
+
+
+class BaseConfig(BaseModel):
+    """What both kinds of configuration share."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    kind: ClassVar[Kind]
+
+
+class AutoencoderConfig(BaseConfig):
+    """The hyperparameters of an autoencoder, every default filled in."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {
+                "properties": {"loss": {"const": "binary_crossentropy"}},
+                "required": ["loss"],
+            },
+            "then": {"properties": {"activation_function": {"pattern": "^[sS]"}}},
+        }
+    )
+    kind = "autoencoder"
+
+    encoder_layers: Annotated[
+        EncoderLayers,
+        Field(
+            description="Layers from the image to the encoding: "
+            '`["conv", filters, [h, w]]`, `["pool", [h, w]]`, `["batchNorm"]`, `["drop", rate]`.',
+            examples=[[["conv", 32, [3, 3]], ["pool", [2, 2]]]],
+        ),
+    ]
+    decoder_layers: Annotated[
+        list_of(one_of_forms(Conv, UpSample, Pool, BatchNorm, Drop, homes=LAYER_HOMES), at_least=0),
+        Field(
+            description="Layers from the encoding back to the image: as in the encoder, with "
+            '`["upSample", [h, w]]` instead of `pool` (which means `upSample` here). '
+            "The convolution that makes the image is added to them.",
+            examples=[[["upSample", [2, 2]], ["conv", 32, [3, 3]]]],
+        ),
+    ]
+    optimizer: OptimizerKey
+    batch_size: BatchSizeKey
+    epochs: Annotated[
+        Epochs, Field(description="Times the training images are gone through.", examples=[10])
+    ]
+    activation_function: Annotated[
+        name_of(ACTIVATIONS),
+        Field(description="Activation of the output: Sigmoid, Linear or Relu, in any case."),
+    ] = "Sigmoid"
+    loss: Annotated[
+        name_of(LOSSES) | None,
+        Field(
+            description="What training minimises: binary_crossentropy (needs Sigmoid), "
+            "mean_squared_error or mean_absolute_error; null: binary_crossentropy for Sigmoid, "
+            "mean_squared_error otherwise.",
+            validate_default=True,
+        ),
+    ] = None
+    validation_split: ValidationSplitKey = 0.1
+    seed: SeedKey = 0
+    early_stopping: EarlyStoppingKey = None
+    noise: Annotated[
+        number_in("from 0 to 1", ge=0, le=1),
+        Field(
+            description="Standard deviation of Gaussian noise on the inputs, whose pixels lie in "
+            "[0, 1]; above 0 trains a denoising autoencoder."
+        ),
+    ] = 0.0
+    augmentation: AugmentationKey = None
+    learning_rate_schedule: ScheduleKey = None
+    l2: L2Key = 0.0
+    mixed_precision: MixedPrecisionKey = False
+
+    @field_validator("decoder_layers")
+    @classmethod
+    def _pool_means_upsample(cls, layers: tuple) -> tuple:
+        return tuple(UpSample("upSample", x.size) if isinstance(x, Pool) else x for x in layers)
+
+    @field_validator("loss")
+    @classmethod
+    def _resolve_loss(cls, loss: str | None, info: ValidationInfo) -> str | None:
+        activation = info.data.get("activation_function")  # None if that was refused
+        if loss is None:
+            return "binary_crossentropy" if activation == "Sigmoid" else "mean_squared_error"
+        if loss == "binary_crossentropy" and activation in ("Linear", "Relu"):
+            raise refusal(
+                f"must not be binary_crossentropy with the activation_function {activation}, "
+                "whose output can leave [0, 1]",
+                "Use Sigmoid, or mean_squared_error.",
+            )
+        return loss
+
+
+class ClassifierConfig(BaseConfig):
+    """The hyperparameters of a classifier, every default filled in."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": {
+                "properties": {
+                    "dense_only_train_epochs": {"const": 0},
+                    "full_train_epochs": {"const": 0},
+                },
+                "required": ["dense_only_train_epochs", "full_train_epochs"],
+            }
+        }
+    )
+    kind = "classifier"
+
+    dense_layers: Annotated[
+        list_of(one_of_forms(Dense, Drop, BatchNorm, homes=LAYER_HOMES), at_least=0),
+        Field(
+            description="Layers between the encoder and the output, which is added to them: "
+            '`["dense", units]`, `["drop", rate]`, `["batchNorm"]`.',
+            examples=[[["dense", 64], ["dense", 32]]],
+        ),
+    ]
+    encoder_layers: Annotated[
+        ClassifierEncoder | None,
+        BeforeValidator(check_encoder_layers),
+        Field(
+            description="Path of a saved model whose encoder is used, or a list of layers for an "
+            "untrained encoder, or null when the command line gives the model."
+        ),
+    ] = None
+    optimizer: OptimizerKey
+    dense_only_train_epochs: Annotated[
+        whole_in(0, MAX_EPOCHS),
+        Field(
+            description="Epochs of the first phase, which trains the dense layers only.",
+            examples=[5],
+        ),
+    ]
+    full_train_epochs: Annotated[
+        whole_in(0, MAX_EPOCHS),
+        Field(
+            description="Epochs of the second phase, which trains everything.",
+            examples=[10],
+        ),
+    ]
+    batch_size: BatchSizeKey
+    validation_split: ValidationSplitKey = 0.1
+    seed: SeedKey = 0
+    early_stopping: EarlyStoppingKey = None
+    augmentation: AugmentationKey = None
+    learning_rate_schedule: ScheduleKey = None
+    l2: L2Key = 0.0
+    mixed_precision: MixedPrecisionKey = False
+
+    @field_validator("full_train_epochs")
+    @classmethod
+    def _some_phase_trains(cls, epochs: int, info: ValidationInfo) -> int:
+        if epochs == 0 and info.data.get("dense_only_train_epochs") == 0:
+            raise refusal(
+                "must not be 0 when dense_only_train_epochs is 0 as well",
+                "Train for at least one epoch.",
+            )
+        return epochs
+
+
+Config = AutoencoderConfig | ClassifierConfig
+CONFIGS: dict[str, type[BaseConfig]] = {
+    config.kind: config for config in (AutoencoderConfig, ClassifierConfig)
+}
+
+
+# --- JSON Schema ----------------------------------------------------------------------------
+
+
+class _SchemaWithoutTitles(GenerateJsonSchema):
+    """Leaves out the titles, which only repeat the keys."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of both kinds of file, bare or wrapped, for editors.
+
+    It says what JSON Schema can say: whether a decoder undoes its encoder is for `check_shapes`.
+    Source: https://json-schema.org/draft/2020-12
+    """
+    _, schema = models_json_schema(
+        [(config, "validation") for config in CONFIGS.values()],
+        schema_generator=_SchemaWithoutTitles,
+    )
+    definitions = schema["$defs"]
+    schema_key = {"description": "The JSON Schema, for editors; ignored.", "type": "string"}
+    for config in CONFIGS.values():
+        properties = definitions[config.__name__]["properties"]
+        definitions[config.__name__]["properties"] = {"$schema": schema_key} | properties
+    definitions["Config"] = {
+        "if": {"required": ["dense_layers"]},
+        "then": {"$ref": "#/$defs/ClassifierConfig"},
+        "else": {"$ref": "#/$defs/AutoencoderConfig"},
+    }
+    return {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        "title": "Hyperparameters of an autoencoder or a classifier",
+        "type": "object",
+        "if": {"required": ["model_info"]},
+        "then": {
+            "properties": {"$schema": schema_key, "model_info": {"$ref": "#/$defs/Config"}},
+            "additionalProperties": False,
+        },
+        "else": {"$ref": "#/$defs/Config"},
+        "$defs": definitions,
+    }

@@ -1,0 +1,447 @@
+"""idx files, the format MNIST was published in, to and from NumPy arrays.
+
+A file is a header and the values after it, all big-endian: two zero bytes, one byte for the data
+type, one for the rank, an unsigned 32-bit size for each dimension, then the values with the last
+dimension changing fastest. Files are read raw or gzip-compressed; their content tells which, not
+their name. A file is somebody else's until its header has been compared with its size, so nothing
+is allocated from a header that has not been.
+
+Source: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits",
+http://yann.lecun.com/exdb/mnist/, section "File formats for the MNIST database".
+"""
+
+import gzip
+import itertools
+import math
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from cae.errors import DataError, UsageError
+from cae.files import CHUNK_BYTES, replace_file
+
+DTYPES = {
+    0x08: np.dtype(">u1"),
+    0x09: np.dtype(">i1"),
+    0x0B: np.dtype(">i2"),
+    0x0C: np.dtype(">i4"),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+DTYPE_NAMES = ", ".join(dtype.name for dtype in CODES)
+LABELS_RANK = 1
+IMAGES_RANKS = (3, 4)
+
+GZIP_MAGIC = b"\x1f\x8b"
+# Deflate writes at best 258 bytes for 2 bits (RFC 1951: one length code, one distance code).
+DEFLATE_MAX_RATIO = 1032
+# Raw data above this stays on the disk. Below, a copy is safer: reading a mapped file that somebody
+# cuts short ends the process.
+MAPPED_BYTES = 1 << 28
+# Enough of a file to tell what it is: a tar archive names itself at byte 257.
+START_BYTES = 512
+
+SIGNATURES = (
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"PK\x03\x04", "a zip archive (.zip, .npz or .keras)"),
+    (b"\x93NUMPY", "a NumPy .npy array"),
+    (b"\x89HDF", "an HDF5 file (.h5)"),
+    (GZIP_MAGIC, "a gzip file inside a gzip file"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"(\xb5/\xfd", "a zstandard archive"),
+    (b"version https://git-lfs", "the pointer that Git LFS leaves in place of a file"),
+)
+
+MAKE_IDX = "Give an idx file; write_idx in idx.py makes one from a NumPy array."
+GET_AGAIN = "Download or copy the file again."
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an idx file says of itself before its values begin.
+
+    Attributes:
+        dtype: Big-endian type of the values.
+        shape: Size of each dimension, the number of items first.
+        data_offset: Where the values begin, in bytes of the uncompressed content.
+        compressed: Whether the file is gzip-compressed.
+    """
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    data_offset: int
+    compressed: bool
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one image or one label."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all the values that the header promises."""
+        return self.shape[0] * self.item_bytes
+
+    def __str__(self) -> str:
+        return f"{' x '.join(map(str, self.shape))} {self.dtype.name}"
+
+
+def read_header(path: str | os.PathLike) -> Header:
+    """Reads the header of an idx file and checks all it can tell without reading the data.
+
+    Args:
+        path: A raw or gzip-compressed idx file of labels (rank 1) or images (rank 3 or 4).
+
+    Raises:
+        DataError: The file cannot be read, is no idx file, or its sizes do not fit its bytes.
+    """
+    path = Path(path)
+    stored_bytes = _get_stored_bytes(path)
+    with open_content(path) as file:
+        compressed = isinstance(file, gzip.GzipFile)
+        start = file.read(START_BYTES)
+    header = _parse_header(path, start, compressed)
+    _check_sizes(path, header, stored_bytes)
+    return header
+
+
+def read_images_header(path: str | os.PathLike) -> Header:
+    """Like `read_header`, of a file that must hold images: (N, H, W) or (N, H, W, C)."""
+    header = read_header(path)
+    if len(header.shape) not in IMAGES_RANKS:
+        raise DataError(
+            path,
+            "must hold images (rank 3 or 4)",
+            f"labels (rank 1: {header})",
+            "Give the file of images here and the labels with their own flag.",
+        )
+    return header
+
+
+def read_labels_header(path: str | os.PathLike) -> Header:
+    """Like `read_header`, of a file that must hold labels: integers, one an image."""
+    header = read_header(path)
+    if len(header.shape) != LABELS_RANK:
+        raise DataError(
+            path,
+            "must hold labels (rank 1)",
+            f"images (rank {len(header.shape)}: {header})",
+            "Give the file of labels here and the images with their own flag.",
+        )
+    if header.dtype.kind == "f":
+        raise DataError(
+            path,
+            "must hold integer labels",
+            header.dtype.name,
+            "Number the classes and write the labels as integers.",
+        )
+    return header
+
+
+def read_images(path: str | os.PathLike, limit: int | None = None) -> np.ndarray:
+    """Reads images from an idx file.
+
+    Args:
+        path: A raw or gzip-compressed idx file of rank 3 (N, H, W) or 4 (N, H, W, C).
+        limit: Read only the first `limit` images; all of them if the file has fewer.
+
+    Returns:
+        Images (N, H, W, C) in the file's type; C is 1 for a file of rank 3. Raw files above
+        `MAPPED_BYTES` stay on the disk: the array is a read-only view of the file, in the file's
+        byte order. Others are in memory and in native byte order.
+
+    Raises:
+        DataError: The file cannot be used, or has pixels that are not finite.
+        UsageError: `limit` is less than 1.
+    """
+    images = _read_items(Path(path), read_images_header(path), limit)
+    images = images if images.ndim == 4 else images[..., np.newaxis]
+    if images.dtype.kind == "f":
+        _check_finite(path, images)
+    return images
+
+
+def read_labels(path: str | os.PathLike, limit: int | None = None) -> np.ndarray:
+    """Reads labels from an idx file.
+
+    Args:
+        path: A raw or gzip-compressed idx file of rank 1 with integers.
+        limit: Read only the first `limit` labels; all of them if the file has fewer.
+
+    Returns:
+        Labels int64 (N,), any integers.
+
+    Raises:
+        DataError: The file cannot be used, or its labels are not integers.
+        UsageError: `limit` is less than 1.
+    """
+    return _read_items(Path(path), read_labels_header(path), limit).astype(np.int64)
+
+
+def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Writes labels or images as an idx file, replacing `path` only once it is complete.
+
+    Args:
+        path: Where to write; a name that ends in `.gz` is gzip-compressed, without a time in it,
+            so that equal arrays make equal files.
+        array: Labels (N,) or images (N, H, W) or (N, H, W, C) of one of the format's types:
+            uint8, int8, int16, int32, float32 or float64.
+
+    Raises:
+        DataError: The format cannot hold the array, or the file cannot be written.
+    """
+    path, array = Path(path), np.asarray(array)
+    dtype = array.dtype.newbyteorder(">")
+    if dtype not in CODES:
+        raise DataError(
+            path,
+            f"an idx file holds {DTYPE_NAMES}",
+            array.dtype.name,
+            "Convert the array with astype first.",
+        )
+    if array.ndim not in (LABELS_RANK, *IMAGES_RANKS) or array.size == 0:
+        raise DataError(
+            path,
+            "must be given labels (N,) or images (N, H, W) or (N, H, W, C), none of them 0",
+            f"shape {array.shape}",
+            "Reshape the array first.",
+        )
+    header = struct.pack(f">HBB{array.ndim}I", 0, CODES[dtype], array.ndim, *array.shape)
+    content = header + array.astype(dtype).tobytes()
+    try:
+        with replace_file(path) as file:
+            file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    except OSError as error:
+        raise DataError(
+            path, "must be a file that can be written", error.strerror, "Choose another place."
+        ) from error
+
+
+@contextmanager
+def open_content(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file for reading, uncompressed on the way if it is gzip-compressed.
+
+    Raises:
+        DataError: The file cannot be opened or read, or the gzip file is damaged.
+    """
+    try:
+        with path.open("rb") as stored:
+            compressed = stored.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            stored.seek(0)
+            with gzip.GzipFile(fileobj=stored) if compressed else nullcontext(stored) as file:
+                yield file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(path, "must be a whole gzip file", error, GET_AGAIN) from error
+    except OSError as error:
+        raise DataError(
+            path, "must be a file that can be read", error.strerror, "Check its permissions."
+        ) from error
+
+
+def _get_stored_bytes(path: Path) -> int:
+    """Size of the file on disk; opens nothing, because opening a pipe would wait for ever."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(path, "must be an existing file", reason, "Check the path.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise DataError(path, "must be a file", "a directory", _name_idx_files(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(path, "must be a file on disk", "a pipe or device", "Save it first.")
+    if status.st_size == 0:
+        raise DataError(path, "must be an idx file", "an empty file", GET_AGAIN)
+    return status.st_size
+
+
+def _name_idx_files(folder: Path) -> str:
+    """Says which files of a folder could have been meant; looks at the first 100 only."""
+
+    def is_idx(path: Path) -> bool:
+        try:
+            return path.is_file() and bool(read_header(path))
+        except DataError:
+            return False
+
+    try:
+        names = [path.name for path in itertools.islice(folder.iterdir(), 100) if is_idx(path)]
+    except OSError:
+        names = []
+    if not names:
+        return "No idx file was found in it; give the path of one."
+    return f"Give one of the idx files in it: {', '.join(sorted(names))}."
+
+
+def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
+    """Reads a header from the first bytes of the uncompressed content."""
+    if not start:
+        raise DataError(path, "must be an idx file", "nothing once decompressed", GET_AGAIN)
+    if any(start[:2]):
+        raise DataError(path, "must be an idx file", _describe_content(start), MAKE_IDX)
+    if len(start) < 4:
+        raise DataError(
+            path, "must begin with a header of 4 bytes or more", f"{len(start)} in all", GET_AGAIN
+        )
+    code, rank = start[2], start[3]
+    if code not in DTYPES:
+        codes = ", ".join(f"0x{code:02x} ({dtype.name})" for code, dtype in DTYPES.items())
+        raise DataError(
+            path, f"must have one of the data type codes {codes}", f"0x{code:02x}", MAKE_IDX
+        )
+    _check_rank(path, rank)
+    data_offset = 4 + 4 * rank
+    if len(start) < data_offset:
+        raise DataError(
+            path, f"must begin with a header of {data_offset} bytes", len(start), GET_AGAIN
+        )
+    shape = struct.unpack_from(f">{rank}I", start, 4)
+    return Header(DTYPES[code], shape, data_offset, compressed)
+
+
+def _check_rank(path: Path, rank: int) -> None:
+    if rank == 2:
+        raise DataError(
+            path,
+            "must hold images of rank 3 (N, H, W) or 4 (N, H, W, C)",
+            "rank 2, flattened images that do not say their height and width",
+            "Reshape them to (N, H, W) and write them again with write_idx.",
+        )
+    if rank not in (LABELS_RANK, *IMAGES_RANKS):
+        raise DataError(
+            path, "must have rank 1 (labels), 3 or 4 (images)", f"rank {rank}", MAKE_IDX
+        )
+
+
+def _check_sizes(path: Path, header: Header, stored_bytes: int) -> None:
+    """Compares the sizes in the header with the bytes of the file."""
+    if header.data_bytes == 0:
+        raise DataError(path, "must have sizes of 1 or more", header, GET_AGAIN)
+    most = stored_bytes * DEFLATE_MAX_RATIO if header.compressed else stored_bytes
+
+    def fits(shape: tuple[int, ...]) -> bool:
+        promised = header.data_offset + math.prod(shape) * header.dtype.itemsize
+        return promised <= most if header.compressed else promised == stored_bytes
+
+    if fits(header.shape):
+        return
+    swapped = tuple(np.array(header.shape, np.uint32).byteswap().tolist())
+    if fits(swapped):
+        raise DataError(
+            path,
+            "must have big-endian sizes",
+            f"{header}, which is {' x '.join(map(str, swapped))} with the bytes swapped",
+            "Write the file again with write_idx.",
+        )
+    if header.compressed:
+        raise DataError(
+            path,
+            f"must hold the {header.data_bytes} bytes that its header promises ({header})",
+            f"{stored_bytes} compressed bytes, which cannot hold more than {most}",
+            GET_AGAIN,
+        )
+    _check_data_bytes(path, header, stored_bytes - header.data_offset)
+
+
+def _check_data_bytes(path: Path, header: Header, found: int) -> None:
+    """Compares the bytes after the header with what it promises."""
+    if found == header.data_bytes:
+        return
+    too_short = f"{found}: the data are cut off"
+    raise DataError(
+        path,
+        f"must hold {header.data_bytes} bytes of data ({header})",
+        too_short if found < header.data_bytes else "trailing bytes after them",
+        GET_AGAIN,
+    )
+
+
+def _describe_content(start: bytes) -> str:
+    """Says what a file that is no idx file looks like."""
+    for signature, description in SIGNATURES:
+        if start.startswith(signature):
+            return description
+    if start[257:262] == b"ustar":
+        return "a tar archive"
+    if start[2:4] == b"\0\0" and start[1] in DTYPES:
+        return "a byte-swapped (little-endian) idx header"
+    text = start.decode("utf-8-sig", errors="replace")
+    if text.lstrip().lower().startswith(("<!doctype", "<html", "<?xml")):
+        return "a web page (HTML or XML)"
+    # The last character may be one that START_BYTES cut in two.
+    if "\N{REPLACEMENT CHARACTER}" not in text[:-1] and "".join(text.split()).isprintable():
+        return "text"
+    return f"a file that begins with 0x{start[:4].hex()}"
+
+
+def _read_items(path: Path, header: Header, limit: int | None) -> np.ndarray:
+    """Reads the first `limit` items in native byte order, or all and checks that no more follow."""
+    if limit is not None and limit < 1:
+        raise UsageError("--limit", "must be 1 or more", limit, "Leave it out to read everything.")
+    num_items = min(limit or header.shape[0], header.shape[0])
+    num_bytes = num_items * header.item_bytes
+    _check_memory(path, header, num_bytes)
+    everything = num_items == header.shape[0]
+    if num_bytes > MAPPED_BYTES and not header.compressed:
+        shape = (num_items, *header.shape[1:])
+        mapped = np.memmap(path, header.dtype, "r", header.data_offset, shape)
+        return np.asarray(mapped)
+    try:
+        with open_content(path) as file:
+            file.read(header.data_offset)
+            # Reading past the end is also what makes gzip compare its checksum.
+            content = _read_bytes(file, num_bytes + everything)
+        if len(content) != num_bytes:
+            _check_data_bytes(path, header, len(content))
+        items = np.frombuffer(content, header.dtype).reshape(num_items, *header.shape[1:])
+        return items.astype(header.dtype.newbyteorder("="), copy=False)
+    except MemoryError as error:
+        raise DataError(
+            path, "must fit in memory", str(header), "Read fewer items with --limit."
+        ) from error
+
+
+def _check_memory(path: Path, header: Header, num_bytes: int) -> None:
+    """Refuses what can never be held; a raw file can be larger, because it stays on the disk."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if header.compressed and num_bytes > memory:
+        raise DataError(
+            path,
+            f"must fit in the {memory} bytes of memory once decompressed",
+            f"{num_bytes} bytes ({header})",
+            "Read fewer items with --limit, or decompress the file: it then stays on the disk.",
+        )
+
+
+def _read_bytes(file: BinaryIO, num_bytes: int) -> bytearray:
+    """Reads up to `num_bytes`, in chunks: memory grows with what is there, not with the promise."""
+    content = bytearray()
+    while chunk := file.read(min(CHUNK_BYTES, num_bytes - len(content))):
+        content += chunk
+    return content
+
+
+def _check_finite(path: str | os.PathLike, images: np.ndarray) -> None:
+    # In parts: the answer for all pixels at once takes a quarter of the images' memory.
+    starts = range(0, len(images), 4096)
+    parts = [np.isfinite(images[start : start + 4096]).all(axis=(1, 2, 3)) for start in starts]
+    finite = np.concatenate(parts)
+    if not finite.all():
+        raise DataError(
+            path,
+            "must hold finite pixels",
+            f"NaN or infinity in {np.sum(~finite)} of {len(images)} images, "
+            f"first in image {np.argmin(finite)} (counted from 0)",
+            "Replace those pixels or leave the images out.",
+        )

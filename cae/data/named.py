@@ -1,0 +1,247 @@
+"""Named data sets: where their files are, and how they are fetched and verified."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+from cae import files
+from cae.data import idx
+from cae.errors import DataError
+from cae.files import get_digest
+
+Split = Literal["train", "test"]
+Role = Literal["images", "labels"]
+
+DATA_DIR = Path(__file__).resolve().parents[2] / "data"
+FILE_NAMES: dict[tuple[Split, Role], str] = {
+    ("train", "images"): "train-images-idx3-ubyte",
+    ("train", "labels"): "train-labels-idx1-ubyte",
+    ("test", "images"): "t10k-images-idx3-ubyte",
+    ("test", "labels"): "t10k-labels-idx1-ubyte",
+}
+DOWNLOAD_TIMEOUT = 30  # seconds of silence before a mirror is given up
+
+
+@dataclass(frozen=True)
+class NamedDataset:
+    """What is known of a named data set before any of its files is there.
+
+    Attributes:
+        mirrors: Addresses that the names of the gzip-compressed files are appended to, tried in
+            order; empty for a data set that is made here.
+        content_sha256: SHA-256 of the uncompressed content by file name, whatever compressed it.
+        gzip_md5: MD5 of the published gzip files by name, where only that is known.
+        class_names: What the labels 0, 1, ... stand for, if they are no digits.
+    """
+
+    mirrors: tuple[str, ...] = ()
+    content_sha256: dict[str, str] = field(default_factory=dict)
+    gzip_md5: dict[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+
+
+NAMED_DATASETS = {
+    "digits": NamedDataset(),
+    "mnist": NamedDataset(
+        mirrors=(
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        content_sha256={
+            "train-images-idx3-ubyte": (
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+            ),
+            "train-labels-idx1-ubyte": (
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+            ),
+            "t10k-images-idx3-ubyte": (
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+            ),
+            "t10k-labels-idx1-ubyte": (
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+            ),
+        },
+    ),
+    "fashion_mnist": NamedDataset(
+        mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+        gzip_md5={
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+        class_names=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+    ),
+    "kmnist": NamedDataset(
+        mirrors=("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
+        gzip_md5={
+            "train-images-idx3-ubyte.gz": "bdb82020997e1d708af4cf47b453dcf7",
+            "train-labels-idx1-ubyte.gz": "e144d726b3acfaa3e44228e80efcd344",
+            "t10k-images-idx3-ubyte.gz": "5c965bf0a639b31b8f53240b1b52f4d7",
+            "t10k-labels-idx1-ubyte.gz": "7320c461ea6c1c855c0b718fb2a4b134",
+        },
+        class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    ),
+}
+
+
+def find_named_file(name: str, split: Split, role: Role) -> Path:
+    """The file of a named data set, made or downloaded if it is not there."""
+    raw = DATA_DIR / name / FILE_NAMES[split, role]
+    compressed = raw.with_name(f"{raw.name}.gz")
+    try:
+        for path in (raw, compressed):
+            if path.exists():
+                _check_named_header(name, path)
+                return path
+        with _new_folder(raw.parent):
+            if NAMED_DATASETS[name].mirrors:
+                _download(name, compressed)
+                return compressed
+            _make_digits(raw, split, role)
+            return raw
+    except OSError as error:
+        raise DataError(
+            raw.parent,
+            "must be a folder that can be read and written",
+            error.strerror,
+            "Change that, or give the paths of your own files.",
+        ) from error
+
+
+def _check_named_header(name: str, path: Path) -> None:
+    try:
+        idx.read_header(path)
+    except DataError as error:
+        raise _get_wrong_file_error(name, path) from error
+
+
+def verify_named_file(name: str, path: Path) -> None:
+    """Compares a file of a named data set with its checksum; any other file is as good as it is."""
+    if name in NAMED_DATASETS and not _has_known_content(name, path.name, path):
+        raise _get_wrong_file_error(name, path)
+
+
+def _get_wrong_file_error(name: str, path: Path) -> DataError:
+    return DataError(
+        path,
+        f"must be the file that belongs to {name}",
+        "a damaged or different one",
+        "Delete it to have it made or downloaded again, or give its path instead of the name.",
+    )
+
+
+def _has_known_content(name: str, file_name: str, path: Path) -> bool:
+    """Whether the content of `path` is that of a published file; True where none is known."""
+    named = NAMED_DATASETS[name]
+    content_name = file_name.removesuffix(".gz")
+    try:
+        if content_name in named.content_sha256:
+            with idx.open_content(path) as file:
+                return get_digest(file, "sha256") == named.content_sha256[content_name]
+        if file_name in named.gzip_md5:
+            with path.open("rb") as file:
+                return get_digest(file, "md5") == named.gzip_md5[file_name]
+    except DataError:  # not even a whole gzip file
+        return False
+    return True
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, and removes it again if it is new and nothing got into it."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _download(name: str, path: Path) -> None:
+    """Downloads one published file from the first mirror that has it whole."""
+    from http.client import HTTPException
+
+    mirrors, failures = NAMED_DATASETS[name].mirrors, []
+    for mirror in mirrors:
+        try:
+            with files.replace_file(path) as file:
+                _fetch(mirror + path.name, file)
+                file.flush()
+                if not _has_known_content(name, path.name, Path(file.name)):
+                    raise ValueError("not the published file")
+            return
+        except (OSError, HTTPException, ValueError) as error:
+            failures.append(f"{error} ({mirror})")
+    names = ", ".join(f"{file_name}.gz" for file_name in FILE_NAMES.values())
+    raise DataError(
+        path,
+        "must be downloaded first",
+        "; ".join(failures),
+        f"Put the gzip-compressed idx files {names} from {mirrors[0]} into {path.parent} by "
+        "hand, or use digits, which needs no network.",
+    )
+
+
+def _fetch(url: str, file: BinaryIO) -> None:
+    """Copies what an address sends into `file`, with a progress bar on standard error."""
+    from urllib.request import urlopen
+
+    from rich.console import Console
+    from rich.progress import wrap_file
+
+    with (
+        urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response,
+        wrap_file(
+            response,
+            total=response.length or 0,  # a server need not say how much it will send
+            description=url.rpartition("/")[2],
+            console=Console(stderr=True),
+        ) as body,
+    ):
+        shutil.copyfileobj(body, file)
+
+
+def _make_digits(path: Path, split: Split, role: Role) -> None:
+    """Writes one file of `digits`: scikit-learn's 8 x 8 digits, laid out like MNIST's.
+
+    The digits fill 20 x 20 pixels in the middle of 28 x 28. The last fifth of each class is for
+    testing; the original order goes by writer, so that hardly any wrote in both parts.
+    """
+    from scipy.ndimage import zoom
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    is_test = np.zeros(len(digits.target), bool)
+    for digit in range(10):
+        members = np.flatnonzero(digits.target == digit)
+        is_test[members[-(len(members) // 5) :]] = True
+    chosen = is_test if split == "test" else ~is_test
+    if role == "labels":
+        idx.write_idx(path, digits.target[chosen].astype(np.uint8))
+        return
+    # grid_mode: pixels are areas, so that the digit stays in the middle.
+    images = zoom(
+        digits.images[chosen], (1, 2.5, 2.5), order=3, mode="grid-constant", grid_mode=True
+    )
+    images = np.rint(images.clip(0, 16) * (255 / 16)).astype(np.uint8)
+    idx.write_idx(path, np.pad(images, ((0, 0), (4, 4), (4, 4))))

@@ -1,0 +1,134 @@
+"""Splits: validation images, class-balanced subsets, and labels as class indices."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cae.errors import DataError
+from cae.files import replace_file
+
+
+def split_validation(
+    num_images: int, share: float, seed: int, labels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides the training images into those to train on and those to validate on.
+
+    With labels every class gives its share, rounded down or up so that the total comes as near to
+    `share * num_images` as that allows; every class keeps an image to train on.
+
+    Args:
+        num_images: How many training images there are.
+        share: Part of them to validate on, in [0, 1).
+        seed: Seed of the draw.
+        labels: int64 (num_images,), to draw from each class alike.
+
+    Returns:
+        Indices to train on and to validate on: int64, sorted, disjoint, together all images.
+
+    Raises:
+        DataError: `share` is above 0 and there are too few images for both.
+    """
+    classes = np.zeros(num_images, np.int64) if labels is None else labels
+    _, class_of, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    taken = _share_out(counts, share) if share > 0 else np.zeros_like(counts)
+    if share > 0 and not taken.any():
+        raise DataError(
+            "validation_split",
+            "needs two images or more, and two of some class when there are labels",
+            f"{num_images} in {len(counts)} classes" if labels is not None else num_images,
+            "Give more images, or set validation_split to 0.",
+        )
+    rng = np.random.default_rng(seed)
+    validation = np.zeros(num_images, bool)
+    for index, count in enumerate(taken):
+        validation[rng.permutation(np.flatnonzero(class_of == index))[:count]] = True
+    return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def get_classes(labels: np.ndarray) -> np.ndarray:
+    """The classes among training labels: int64, sorted, each once."""
+    return np.unique(labels).astype(np.int64)
+
+
+def encode_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Turns labels into indices of classes.
+
+    Args:
+        labels: Integers (num_images,).
+        classes: The classes seen in training, from `get_classes`.
+
+    Returns:
+        int32 (num_images,): positions in `classes`, -1 for a label that training never saw.
+    """
+    indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    return np.where(classes[indices] == labels, indices, -1).astype(np.int32)
+
+
+def _share_out(counts: np.ndarray, share: float) -> np.ndarray:
+    """How many images of each class to validate on: the method of largest remainders."""
+    quotas = share * counts
+    taken = np.minimum(np.floor(quotas).astype(int), counts - 1)
+    spare = np.maximum(round(quotas.sum()), 1) - taken.sum()
+    can_round_up = (quotas > taken) & (taken < counts - 1)
+    by_remainder = np.argsort(taken - quotas, kind="stable")
+    taken[by_remainder[can_round_up[by_remainder]][:spare]] += 1
+    return taken
+
+
+def draw_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Puts labelled images in a random order, one of every class in turn.
+
+    Args:
+        labels: int64 (num_images,), any integers.
+        seed: Seed of the draw.
+
+    Returns:
+        int64 (num_images,): each position once; classes that run out are left out of later turns.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    _, class_of = np.unique(labels[shuffled], return_inverse=True)
+    turn = np.empty(len(labels), np.int64)
+    for index in range(class_of.max() + 1):
+        members = np.flatnonzero(class_of == index)
+        turn[members] = np.arange(len(members))
+    return shuffled[np.lexsort((class_of, turn))]
+
+
+def keep_order(path: Path, labels: np.ndarray, seed: int, data_sha256: str) -> np.ndarray:
+    """Reads the order that a file holds, or draws one and writes the file.
+
+    Args:
+        path: Where it lies, as JSON.
+        labels: As for `draw_order`, like `seed`.
+        seed: See there.
+        data_sha256: Hash of the images and labels that the order belongs to.
+
+    Raises:
+        DataError: The file is damaged, or belongs to other data.
+    """
+    if not path.exists():
+        order = draw_order(labels, seed)
+        document = _describe(order, seed, data_sha256) | {"order": order.tolist()}
+        with replace_file(path) as file:
+            file.write(json.dumps(document).encode())
+        return order
+    try:
+        document = json.loads(path.read_bytes())
+        order = np.array(document.pop("order"), np.int64)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        document, order = None, np.empty(0, np.int64)
+    if document != _describe(order, seed, data_sha256) or len(order) != len(labels):
+        raise DataError(
+            path,
+            "must hold the order that was drawn from these images and labels",
+            "another, or a damaged one",
+            "Put it back, or measure anew with another --name.",
+        )
+    return order
+
+
+def _describe(order: np.ndarray, seed: int, data_sha256: str) -> dict[str, int | str]:
+    digest = hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
+    return {"seed": seed, "data_sha256": data_sha256, "order_sha256": digest}

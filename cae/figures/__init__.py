@@ -1,0 +1,1 @@
+"""Figures. Matplotlib loads here alone."""

@@ -1,0 +1,182 @@
+"""Everything that is written, locked or hashed: whole files or none, in one place.
+
+A file that is being written lies beside its place under a temporary name and is renamed when all of
+it is on the disk. So a reader, or a restart after a power cut, finds the old file or the new one.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from cae.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+CHUNK_BYTES = 1 << 20
+FIGURE_DPI = 120
+FREE_SPACE = "Free space on the disk, or choose another folder."
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file that replaces `path` once all of it is on the disk.
+
+    The temporary file beside it carries the number of this process, and is removed if anything
+    fails, Ctrl-C included.
+
+    Raises:
+        OSError: The file cannot be written; `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def explaining(path: Path, remedy: str = FREE_SPACE) -> Iterator[None]:
+    """Turns an error of the system while writing `path` into a line for a person.
+
+    Raises:
+        UsageError: The disk is full, the folder has vanished or may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(path, "must be writable", error.strerror or error, remedy) from error
+
+
+def write_bytes(path: Path, content: bytes, remedy: str = FREE_SPACE) -> None:
+    """Writes a file.
+
+    Raises:
+        UsageError: It cannot be written; whatever was there is as it was.
+    """
+    with explaining(path, remedy), replace_file(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str, remedy: str = FREE_SPACE) -> None:
+    """Writes a text file in UTF-8; raises as `write_bytes`."""
+    write_bytes(path, text.encode(), remedy)
+
+
+def write_json(path: Path, content: Any, remedy: str = FREE_SPACE) -> None:
+    """Writes a JSON file, indented by 2; raises as `write_bytes`."""
+    write_text(path, json.dumps(content, indent=2) + "\n", remedy)
+
+
+def write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]], remedy: str = FREE_SPACE
+) -> None:
+    """Writes a CSV file with a header; raises as `write_bytes`.
+
+    Args:
+        path: Where.
+        columns: The header.
+        rows: One sequence per row, in the order of the columns.
+        remedy: What to do if it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue(), remedy)
+
+
+def write_figure(path: Path, figure: "Figure", remedy: str = FREE_SPACE) -> None:
+    """Writes a figure as PNG; raises as `write_bytes`."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=FIGURE_DPI, format="png")
+    write_bytes(path, content.getvalue(), remedy)
+
+
+def get_digest(file: BinaryIO, algorithm: str) -> str:
+    """The hexadecimal digest of all that can still be read from a file."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    while chunk := file.read(CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def get_record(path: str | Path) -> dict[str, Any]:
+    """The path, SHA-256 and size in bytes of a file that a result depends on.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            digest = get_digest(file, "sha256")
+        return {"path": str(path), "sha256": digest, "bytes": path.stat().st_size}
+    except OSError as error:
+        raise DataError(
+            path, "must be readable", error.strerror, "Restore the file and run again."
+        ) from error
+
+
+@contextmanager
+def locked(directory: Path, file: Path | None = None) -> Iterator[None]:
+    """Keeps other processes out of a directory; the system releases the lock with the process.
+
+    Args:
+        directory: What the error names.
+        file: What is locked; by default the directory itself.
+
+    Raises:
+        UsageError: Another process holds the lock.
+        OSError: It cannot be opened.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(file or directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            _lock(descriptor, directory)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = _find_holder(descriptor)
+        raise UsageError(
+            directory,
+            "must be free",
+            f"a lock held by {holder}",
+            "Wait until that process ends, or stop it.",
+        ) from error
+
+
+def _find_holder(descriptor: int) -> str:
+    """The process that has locked a file, by /proc/locks (Linux); a general word elsewhere."""
+    status = os.fstat(descriptor)
+    wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines():
+            fields = line.split()
+            if fields[-3] == wanted and fields[1] == "FLOCK" and int(fields[-4]) > 0:
+                return f"process {fields[-4]}"
+    return "another process"

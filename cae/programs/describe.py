@@ -1,0 +1,62 @@
+"""What the programs say about data, models and results."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from cae.config.load import dump_config
+from cae.config.schema import Config
+from cae.config.shapes import format_shape
+from cae.errors import UsageError
+from cae.records.history import History
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+
+def describe_images(images: "np.ndarray", training: "np.ndarray", validation: "np.ndarray") -> str:
+    """Number, shape and dtype of the images, and how they are divided."""
+    count, *shape = images.shape
+    return (
+        f"{count:,} of {format_shape(shape)}, {images.dtype}: "
+        f"{len(training):,} for training, {len(validation):,} for validation"
+    )
+
+
+def describe_parameters(model: "keras.Model") -> str:
+    """Parameters of a model and of its parts."""
+    parts = [f"{part.name} {part.count_params():,}" for part in model.layers if part.weights]
+    return f"{model.count_params():,} ({', '.join(parts)})"
+
+
+def describe_hyperparameters(config: Config) -> str:
+    """How a model will be trained, in a line."""
+    values = config.model_dump(mode="json")
+    optimizer = " ".join(map(str, values["optimizer"]))
+    epochs = {key: value for key, value in values.items() if key.endswith("epochs")}
+    listed = {**epochs, "batch_size": values["batch_size"], "seed": values["seed"]}
+    if "loss" in values:
+        listed["loss"] = values["loss"]
+    if config.mixed_precision:
+        optimizer += " in bfloat16"
+    return f"{optimizer}, " + ", ".join(f"{key} {value}" for key, value in listed.items())
+
+
+def describe_result(history: History) -> str:
+    """The final values that matter most, in a line."""
+    shown = ["loss", "val_loss", "mse", "val_mse"]
+    if history.kind == "classifier":
+        shown = ["accuracy", "val_accuracy", "val_f1", "test_accuracy", "test_macro_f1"]
+    values = history.metrics
+    return ", ".join(f"{key} {values[key]:.4f}" for key in shown if key in values)
+
+
+def print_configs(configs: list[tuple[str, Config]]) -> int:
+    """Prints complete configurations as JSON; returns the exit code."""
+    if not configs:
+        raise UsageError(
+            "--print-config", "needs a configuration", "none", "Give one with -c FILE."
+        )
+    for _, config in configs:
+        sys.stdout.write(dump_config(config))
+    return 0

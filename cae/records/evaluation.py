@@ -1,0 +1,102 @@
+"""Probabilities and true labels -> accuracy, report and predictions. No Keras."""
+
+import csv
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+
+from cae.data.splits import encode_labels
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a classifier did on labelled images.
+
+    Attributes:
+        indices: int64 (num_images,), positions of the images in their file.
+        labels: int64 (num_images,), the true labels.
+        targets: int32 (num_images,), their positions in `classes`; -1 for a label that training
+            never saw, which no prediction can get right.
+        predictions: int64 (num_images,), predicted labels.
+        probabilities: float32 (num_images, num_classes).
+        classes: int64 (num_classes,), the labels training saw.
+        class_names: Their names.
+        report: scikit-learn's `classification_report` as a dict.
+        report_text: The same as text.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    targets: np.ndarray
+    predictions: np.ndarray
+    probabilities: np.ndarray
+    classes: np.ndarray
+    class_names: list[str]
+    report: dict[str, Any]
+    report_text: str
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images with the right class, in [0, 1]."""
+        return float(np.mean(self.predictions == self.labels))
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean over the classes of their F1, in [0, 1]."""
+        return float(self.report["macro avg"]["f1-score"])
+
+    @property
+    def num_unseen(self) -> int:
+        """Images whose label training never saw."""
+        return int(np.sum(self.targets < 0))
+
+    def write_csv(self, file: TextIO) -> None:
+        """One row an image: its index, label, prediction, and the probability of every class."""
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            ["index", "label", "prediction", "correct", "probability"]
+            + [f"p_{label}" for label in self.classes]
+        )
+        rows = zip(self.indices, self.labels, self.predictions, self.probabilities, strict=True)
+        for index, label, prediction, row in rows:
+            writer.writerow(
+                [index, label, prediction, int(label == prediction), f"{row.max():.6f}"]
+                + [f"{value:.6f}" for value in row]
+            )
+
+
+def evaluate(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    classes: np.ndarray,
+    class_names: list[str] | None = None,
+    indices: np.ndarray | None = None,
+) -> Evaluation:
+    """Compares predictions with the truth.
+
+    Args:
+        probabilities: float32 (num_images, num_classes), in the order of `classes`.
+        labels: int64 (num_images,), true labels as in the file.
+        classes: int64 (num_classes,), sorted.
+        class_names: One name a class; the labels themselves without it.
+        indices: int64 (num_images,), positions of the images in their file; all of it without.
+    """
+    from sklearn.metrics import classification_report
+
+    predictions = classes[probabilities.argmax(axis=1)]
+    names = dict(zip(classes.tolist(), class_names or map(str, classes), strict=True))
+    present = np.union1d(labels, predictions)
+    texts = [names.get(label, f"{label} (unseen)") for label in present.tolist()]
+    arguments = {"labels": present, "target_names": texts, "zero_division": 0.0}
+    return Evaluation(
+        indices=np.arange(len(labels)) if indices is None else indices,
+        labels=labels,
+        targets=encode_labels(labels, classes),
+        predictions=predictions,
+        probabilities=probabilities,
+        classes=classes,
+        class_names=list(names.values()),
+        report=classification_report(labels, predictions, output_dict=True, **arguments),
+        report_text=classification_report(labels, predictions, digits=4, **arguments),
+    )

@@ -1,0 +1,393 @@
+"""Saved models: a plain Keras file that also says what it was trained on.
+
+The metadata lies where Keras ignores it: in `.keras` files (zip archives) as one more key of
+`metadata.json`, in `.h5` files as an attribute of the root. It is read without Keras, so that a
+program can refuse a model before TensorFlow has started. Keras itself never opens a file that was
+given, only a copy of what `model_checks` has let through.
+"""
+
+import io
+import json
+import math
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
+
+from cae.errors import ModelFileError, UsageError, UserError
+from cae.files import replace_file
+from cae.records import untrusted
+from cae.records.untrusted import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    import h5py
+    import keras
+
+
+METADATA_KEY = "convolutional_autoencoder"
+CONFIG_KEY = "model_config"
+SUFFIXES = (".keras", ".h5")
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+ZIP_SIGNATURE = b"PK\x03\x04"
+# What one image may become inside a model: 1 GiB as float32. A number in a configuration is
+# quickly written, and memory only taken when the model is used.
+MAX_ACTIVATIONS = 2**28
+
+
+def _ascending(labels: list[int]) -> list[int]:
+    if any(label >= following for label, following in pairwise(labels)):
+        raise ValueError("labels must ascend")
+    return labels
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("names must be printable")
+    return name
+
+
+class _Scaling(BaseModel):
+    """As `dataset.Scaling`, from a file that may come from a stranger."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    offset: FiniteFloat
+    scale: Annotated[FiniteFloat, Field(gt=0)]
+    dtype: Literal["uint8", "int8", "int16", "int32", "float32", "float64"]
+
+
+class _Metadata(BaseModel):
+    """The part of the metadata that programs rely on; files of other programs have none of it.
+
+    Every key may be missing, none may be null.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    input_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] = None
+    scaling: _Scaling = None
+    # Labels are int64.
+    classes: Annotated[
+        list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], AfterValidator(_ascending)
+    ] = None
+    # They are drawn and printed: a terminal obeys control characters.
+    class_names: list[Annotated[str, Field(max_length=200), AfterValidator(_printable)]] = None
+
+
+def check_destination(path: str | Path, overwrite: bool) -> Path:
+    """Checks that a model can be saved at `path`, before hours are spent training it.
+
+    Raises:
+        UsageError: The ending is neither .keras nor .h5, the file exists and `overwrite` is
+            false, or the folder cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise UsageError(
+            path,
+            "a model file must end in .keras or .h5",
+            repr(path.suffix) if path.suffix else "no ending",
+            f"Use {path.with_suffix('.keras')}.",
+        )
+    if path.is_dir():
+        raise UsageError(path, "must be a file", "a directory", "Give another name.")
+    if path.exists() and not overwrite:
+        raise UsageError(
+            path,
+            "must not exist yet",
+            "an existing file",
+            "Give another name, or --overwrite to replace it.",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            path.parent, "must be a folder", error.strerror, "Give another."
+        ) from error
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(path.parent, "must be writable", "no permission", "Choose another folder.")
+    return path
+
+
+def save_model(
+    model: "keras.Model", path: str | Path, metadata: dict[str, Any], *, overwrite: bool = False
+) -> Path:
+    """Writes the model and its metadata, under a temporary name until it is complete.
+
+    Raises:
+        UsageError: As for `check_destination`, or the disk is full.
+    """
+    path = check_destination(path, overwrite)
+    write = _write_h5 if path.suffix == ".h5" else _write_keras
+    try:
+        with replace_file(path) as file:
+            write(model, file, metadata)
+    except OSError as error:
+        raise UsageError(
+            path, "must be writable", error.strerror or error, "Nothing was saved."
+        ) from error
+    return path
+
+
+def _write_keras(model: "keras.Model", file: BinaryIO, metadata: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory(dir=Path(file.name).parent, prefix=".saving-") as folder:
+        plain = Path(folder) / "plain.keras"
+        model.save(plain)
+        with zipfile.ZipFile(plain) as source, zipfile.ZipFile(file, "w") as target:
+            for member in source.infolist():
+                content = source.read(member)
+                if member.filename == METADATA_FILE:
+                    content = json.dumps({**json.loads(content), METADATA_KEY: metadata}).encode()
+                target.writestr(member, content)
+
+
+def _write_h5(model: "keras.Model", file: BinaryIO, metadata: dict[str, Any]) -> None:
+    import h5py
+    from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5
+
+    # In memory first: HDF5 does not survive a disk that is full, and takes the process with it.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as h5:
+        save_model_to_hdf5(model, h5)
+        h5.attrs[METADATA_KEY] = json.dumps(metadata)
+    file.write(content.getbuffer())
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a saved model, without loading Keras; `{}` for a file that has none.
+
+    Raises:
+        ModelFileError: The file is missing, is no model, or is one that `load_model` refuses for
+            its layers.
+    """
+    path = Path(path)
+    read = {"keras": _read_keras_metadata, "h5": _read_h5_metadata}[_file_kind(path)]
+    with _errors_of(path):
+        metadata = read(path)
+        _Metadata.model_validate(metadata)
+    return metadata
+
+
+def _read_keras_metadata(path: Path) -> dict[str, Any]:
+    with untrusted.open_archive(path, path) as archive:
+        metadata = json.loads(archive.read(METADATA_FILE)).get(METADATA_KEY, {})
+        untrusted.parse_config(path, archive.read(CONFIG_FILE))
+    return metadata
+
+
+def _read_h5_metadata(path: Path) -> dict[str, Any]:
+    import h5py
+
+    untrusted.check_hdf5(path, path)
+    with h5py.File(path, "r") as file:
+        _read_h5_config(path, file)
+        return json.loads(file.attrs.get(METADATA_KEY, "{}"))
+
+
+def _read_h5_config(where: Path, file: "h5py.File") -> dict[str, Any]:
+    if CONFIG_KEY not in file.attrs:
+        raise ValueError("an HDF5 file without a model (weights alone, or other data)")
+    return untrusted.parse_config(where, file.attrs[CONFIG_KEY])
+
+
+def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
+    """Loads a model saved by this program or by Keras 2 or 3, and its metadata.
+
+    No code of the file runs, nothing is written but a temporary copy, and memory is taken only
+    for weights that the file holds.
+
+    Raises:
+        ModelFileError: The file is missing, is no model, is damaged, or holds anything but plain
+            layers of Keras and their weights.
+    """
+    path = Path(path)
+    metadata = read_metadata(path)
+    import warnings
+
+    import keras
+
+    with _errors_of(path), warnings.catch_warnings():
+        # Keras 2 files name arguments that Keras 3 has renamed; it maps them itself.
+        warnings.simplefilter("ignore")
+        with _checked_copy(path) as copy:
+
+            def load() -> keras.Model:
+                return keras.models.load_model(copy, compile=False, safe_mode=True)
+
+            _rehearse(path, load)
+            return load(), metadata
+
+
+def _rehearse(where: Path, load: Callable[[], "keras.Model"]) -> None:
+    """Loads a model without memory for weights that the file does not hold, to compare sizes.
+
+    A configuration of a few bytes can ask for terabytes, and Keras makes the variables first.
+    """
+    import keras
+
+    largest = untrusted.MAX_EXPANSION * where.stat().st_size
+
+    class WithoutMemory(keras.StatelessScope):
+        """Variables are initialized only when somebody asks for a value that is not there."""
+
+        def get_current_value(self, variable: keras.Variable) -> Any:
+            value = super().get_current_value(variable)
+            if value is None and math.prod(variable.shape) > largest:
+                raise ValueError(f"no weights for {variable.path}")
+            return value
+
+    def check() -> None:
+        with WithoutMemory(initialize_variables=False) as scope:
+            model = load()
+            missing = [v.path for v in model.weights if scope.get_current_value(v) is None]
+        if missing:
+            raise ValueError(f"no weights for {missing[0]}")
+        outputs = keras.tree.flatten([layer.output for layer in _all_layers(model)])
+        largest = max(math.prod(size or 1 for size in output.shape[1:]) for output in outputs)
+        if largest > MAX_ACTIVATIONS:
+            raise ModelFileError(
+                where,
+                f"must make at most {MAX_ACTIVATIONS:,} numbers of an image",
+                f"a layer of {largest:,}",
+                "Give another model.",
+            )
+
+    # Keras keeps a list of the variables to initialize later; it is the thread's, and ends with it.
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(check).result()
+
+
+def _all_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _all_layers(layer)
+
+
+@contextmanager
+def _checked_copy(path: Path) -> Iterator[Path]:
+    """What Keras may read of a model: a file `.h5`, or a folder as of an unpacked `.keras`.
+
+    The copy is checked, not the file, which could change in between.
+    """
+    copy_to = {"keras": _unpack, "h5": _copy_h5}[_file_kind(path)]
+    with tempfile.TemporaryDirectory() as folder:
+        yield copy_to(path, Path(folder))
+
+
+def _unpack(path: Path, folder: Path) -> Path:
+    with untrusted.open_archive(path, path) as archive:
+        config = untrusted.parse_config(path, archive.read(CONFIG_FILE))
+        (folder / CONFIG_FILE).write_text(json.dumps(config))
+        with archive.open(WEIGHTS_FILE) as packed, (folder / WEIGHTS_FILE).open("wb") as weights:
+            shutil.copyfileobj(packed, weights)
+    untrusted.check_hdf5(path, folder / WEIGHTS_FILE)
+    return folder
+
+
+def _copy_h5(path: Path, folder: Path) -> Path:
+    """Copies an `.h5` file, as Keras 3 would have written it.
+
+    Keras 2 counts the construction of a nested model as its first call, Keras 3 does not and
+    finds no input for what follows the encoder.
+    """
+    import h5py
+
+    # Keras goes by the ending, which a downloaded file may have lost.
+    copy = folder / "model.h5"
+    shutil.copyfile(path, copy)
+    untrusted.check_hdf5(path, copy)
+    with h5py.File(copy, "r+") as file:
+        config = _read_h5_config(path, file)
+        if str(file.attrs.get("keras_version", "")).startswith("2"):
+            _renumber_calls(config["config"])
+        file.attrs[CONFIG_KEY] = json.dumps(config)
+    return copy
+
+
+def _renumber_calls(network: dict[str, Any]) -> None:
+    """Lets the calls of nested models in a Keras 2 config count from 0, in place."""
+    nested = [layer for layer in network["layers"] if "layers" in layer["config"]]
+    names = {layer["config"]["name"] for layer in nested}
+    calls = [call for layer in network["layers"] for call in layer.get("inbound_nodes", [])]
+    for reference in [*chain(*calls), *network.get("output_layers", [])]:
+        name, call, *_ = reference
+        if name in names:
+            reference[1] = call - 1
+    for layer in nested:
+        _renumber_calls(layer["config"])
+
+
+def find_encoder(model: "keras.Model", where: object) -> "keras.Model":
+    """The sub-model named `encoder` of an autoencoder or a classifier.
+
+    Raises:
+        ModelFileError: There is none.
+    """
+    for layer in model.layers:
+        if layer.name == "encoder" and hasattr(layer, "layers"):
+            return layer
+    names = ", ".join(layer.name for layer in model.layers[:6])
+    raise ModelFileError(
+        where,
+        "must contain a sub-model named 'encoder', as the models of this program do",
+        f"layers {names}",
+        "Train and save an autoencoder with autoencoder.py.",
+    )
+
+
+def _file_kind(path: Path) -> str:
+    if path.is_dir():
+        raise ModelFileError(
+            path,
+            "must be a .keras or .h5 file",
+            "a directory",
+            "Name the file in it, for a run its model.keras.",
+        )
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except FileNotFoundError as error:
+        raise ModelFileError(
+            path,
+            "must be a saved model",
+            "no such file",
+            "Train one: python autoencoder.py -d mnist --save models/small.keras.",
+        ) from error
+    except OSError as error:
+        raise ModelFileError(path, "must be readable", error.strerror, "Check it.") from error
+    if start.startswith(ZIP_SIGNATURE):
+        return "keras"
+    if start == HDF5_SIGNATURE:
+        return "h5"
+    raise ModelFileError(
+        path,
+        "must be a .keras or .h5 file",
+        "an empty file" if not start else f"one that begins with {start!r}",
+        "Give the file that --save or a run wrote.",
+    )
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Says in a line what is wrong with a model: a damaged one raises nearly every type."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ModelFileError(
+            path,
+            "must be a complete model of plain Keras layers",
+            f"one that cannot be read ({reason if len(reason) <= 200 else reason[:200] + '…'})",
+            "Save it again, or give another model.",
+        ) from error

@@ -1,0 +1,1 @@
+"""Many starts: studies, comparisons, label efficiency."""

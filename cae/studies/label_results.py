@@ -1,0 +1,197 @@
+"""What results with and without pretraining say: means, intervals, a table, sentences. No Keras."""
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from rich.table import Table
+
+from cae.errors import DataError
+from cae.studies.intervals import Estimate, estimate
+
+FROZEN, FINE_TUNED, SCRATCH = "frozen", "fine-tuned", "scratch"
+PIXELS, PCA, NEIGHBOURS = "pixels", "pca", "neighbours"
+METHODS = {
+    FROZEN: "pretrained, frozen",
+    FINE_TUNED: "pretrained, fine-tuned",
+    SCRATCH: "same network from scratch",
+    PIXELS: "logistic regression on pixels",
+    PCA: "logistic regression on PCA",
+    NEIGHBOURS: "nearest encodings",
+}
+REFERENCE_LABELS = 100  # what the sentence is about, or the nearest number measured
+
+
+class Result(BaseModel):
+    """One trained model, as a row of `results.csv`; one that is there is not measured again.
+
+    Attributes:
+        method: A key of `METHODS`.
+        per_class: Labels per class, or `all`.
+        seed: Of the subset, the split and the training.
+        labels: How many labels it had in all.
+        validation_labels: How many of them only chose the best epoch or strength.
+        steps: Optimizer steps; 0 for methods that take none.
+        test_error: Share of the test images with a wrong prediction, in [0, 1].
+        seconds: What training and testing took.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    per_class: str
+    seed: int
+    labels: int
+    validation_labels: int
+    steps: int
+    test_error: float
+    seconds: float
+
+    @property
+    def key(self) -> tuple[int, str, str]:
+        """What it is the result of."""
+        return self.seed, self.per_class, self.method
+
+
+def read_results(path: Path) -> list[Result]:
+    """Reads `results.csv`.
+
+    Raises:
+        DataError: It cannot be read, or a row is no result.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return TypeAdapter(list[Result]).validate_python(list(csv.DictReader(file)))
+    except (OSError, ValueError, csv.Error) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise DataError(
+            path, "must hold one result a row", reason, "Take the row out; it is measured again."
+        ) from error
+
+
+class Effect(NamedTuple):
+    """What pretraining changes at one number of labels, as shares in [0, 1].
+
+    Attributes:
+        labels: How many.
+        scratch: Test error from scratch.
+        pretrained: Test error with pretraining.
+        difference: Of pretrained and scratch, seed by seed.
+    """
+
+    labels: int
+    scratch: float
+    pretrained: float
+    difference: Estimate
+
+
+def summarize(results: Sequence[Result]) -> dict[tuple[str, int], Estimate]:
+    """Test errors by method and number of labels."""
+    values = defaultdict(list)
+    for (method, labels, _), error in _get_errors(results).items():
+        values[method, labels].append(error)
+    return {key: estimate(errors) for key, errors in values.items()}
+
+
+def get_curves(
+    errors: Mapping[tuple[str, int], Estimate],
+) -> dict[str, list[tuple[int, float, float]]]:
+    """What `plot_label_efficiency` draws: by name of a method (labels, mean error, margin)."""
+    return {
+        name: sorted((n, e.mean, e.margin) for (key, n), e in errors.items() if key == method)
+        for method, name in METHODS.items()
+        if any(key == method for key, _ in errors)
+    }
+
+
+def _get_errors(results: Sequence[Result]) -> dict[tuple[str, int, int], float]:
+    """By method, labels and seed; `all` may be as many labels as another count."""
+    return {(r.method, r.labels, r.seed): r.test_error for r in results}
+
+
+def get_effects(results: Sequence[Result]) -> list[Effect]:
+    """What fine-tuning a pretrained encoder changes, by number of labels.
+
+    Only seeds that have both are compared; each has the same labels, split and steps in both.
+    """
+    errors = _get_errors(results)
+    pairs = defaultdict(list)
+    for (method, labels, seed), error in errors.items():
+        if method == SCRATCH and (FINE_TUNED, labels, seed) in errors:
+            pairs[labels].append((error, errors[FINE_TUNED, labels, seed]))
+    effects = []
+    for labels, values in sorted(pairs.items()):
+        scratch, pretrained = np.transpose(values)
+        difference = estimate(pretrained - scratch)
+        effects.append(Effect(labels, float(scratch.mean()), float(pretrained.mean()), difference))
+    return effects
+
+
+def conclude(results: Sequence[Result]) -> list[str]:
+    """The comparison of fine-tuning with training from scratch in plain sentences."""
+    effects = get_effects(results)
+    if not effects:
+        return [f"Whether pretraining helps takes the methods {FINE_TUNED} and {SCRATCH}."]
+    reference = min(effects, key=lambda effect: abs(math.log(effect.labels / REFERENCE_LABELS)))
+    sentences = [_describe_effect(reference)]
+    if max(effect.difference.seeds for effect in effects) < 2:
+        return [*sentences, "One seed says nothing about chance: repeat with --seeds 5."]
+    for direction, sign in (("lowers", -1), ("raises", 1)):
+        at = [f"{e.labels:,}" for e in effects if sign * e.difference.mean > e.difference.margin]
+        if at:
+            numbers = " and ".join(filter(None, [", ".join(at[:-1]), at[-1]]))
+            sentences.append(f"It measurably {direction} the error with {numbers} labels.")
+    if not any(effect.difference.is_measurable for effect in effects):
+        sentences.append("It makes no measurable difference at any number of labels tried.")
+    elif not effects[-1].difference.is_measurable:
+        last = max(n for n, effect in enumerate(effects) if effect.difference.is_measurable)
+        sentences.append(
+            f"From {effects[last + 1].labels:,} labels on it makes no measurable difference."
+        )
+    return sentences
+
+
+def _describe_effect(effect: Effect) -> str:
+    difference, margin, seeds = effect.difference
+    before, after = f"{effect.scratch:.2%}", f"{effect.pretrained:.2%}"
+    if seeds < 2:
+        return f"With {effect.labels:,} labels the test error is {before} from scratch and " + (
+            f"{after} with pretraining."
+        )
+    verb = "lowers" if difference < 0 else "raises"
+    if not effect.difference.is_measurable:
+        verb = "makes no measurable difference to"
+    points = f"{difference * 100:+.2f} percentage points"
+    interval = f"{(difference - margin) * 100:+.2f} to {(difference + margin) * 100:+.2f}"
+    return (
+        f"With {effect.labels:,} labels pretraining {verb} the test error: from {before} to "
+        f"{after}, {points} (95 % interval {interval}, {seeds} seeds)."
+    )
+
+
+def get_table(errors: dict[tuple[str, int], Estimate]) -> Table:
+    """Test errors in percent, a row for each number of labels, a column for each of `METHODS`."""
+    # Seven columns of eleven characters in a terminal of 80.
+    title = "Test error in %, mean and half of the 95 % interval"
+    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    table.add_column("labels", justify="right", no_wrap=True)
+    methods = [method for method in METHODS if any(key == method for key, _ in errors)]
+    for method in methods:
+        table.add_column(method, justify="right", no_wrap=True)
+    for labels in sorted({labels for _, labels in errors}):
+        cells = [_percent(errors.get((method, labels))) for method in methods]
+        table.add_row(f"{labels:,}", *cells)
+    return table
+
+
+def _percent(error: Estimate | None) -> str:
+    if error is None:
+        return ""
+    digits = 1 if error.mean >= 0.1 else 2
+    mean = f"{error.mean * 100:.{digits}f}"
+    return mean if error.seeds < 2 else f"{mean} ± {error.margin * 100:.{digits}f}"

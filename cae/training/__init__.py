@@ -1,0 +1,1 @@
+"""Models and their training. Keras loads here alone."""

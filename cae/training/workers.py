@@ -1,0 +1,249 @@
+"""The workers that train one model together: which there are, and the share of each. No Keras.
+
+A worker is a process with a device and a copy of the model of its own. All run the same program
+with the same flags; they find each other by `TF_CONFIG`, as TensorFlow describes it in its guide
+to distributed training, or by what Slurm tells every task.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from cae.errors import UsageError
+
+# The value of --devices for workers that the environment names.
+CLUSTER = "cluster"
+# How long workers wait for each other at the start: nodes of a cluster may load slowly.
+MEETING_SECONDS = 600
+SECONDS_BETWEEN_CALLS = 0.5
+SECONDS_TO_SPEAK = 5
+
+
+class _Jobs(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")  # no chief, no parameter servers
+
+    worker: list[Annotated[str, Field(pattern=r"^.+:[0-9]{1,5}$")]] = Field(min_length=1)
+
+
+class _Task(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    type: Literal["worker"]
+    index: NonNegativeInt
+
+
+class _TfConfig(BaseModel):
+    cluster: _Jobs
+    task: _Task
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """All workers, and which of them this process is.
+
+    Attributes:
+        addresses: `host:port` of each.
+        index: This one's place among them; number 0 keeps the record.
+    """
+
+    addresses: Sequence[str]
+    index: int
+
+    @property
+    def index_on_host(self) -> int:
+        """How many workers before this one run on the same machine."""
+        hosts = [address.rpartition(":")[0] for address in self.addresses[: self.index + 1]]
+        return hosts.count(hosts[-1]) - 1
+
+    def to_json(self) -> str:
+        """The content of `TF_CONFIG`."""
+        task = {"type": "worker", "index": self.index}
+        return json.dumps({"cluster": {"worker": list(self.addresses)}, "task": task})
+
+
+@dataclass(frozen=True)
+class Share:
+    """One worker's images of every batch.
+
+    No share is empty: where a batch has fewer images than there are workers, the others get an
+    image as well, which `get_counts` says not to count.
+
+    Attributes:
+        index: Of the worker.
+        count: Of workers.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def take(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
+        """Of int64 (num_images,) those in this share of each batch, one batch after the other."""
+        batches = [indices[start:] for start in range(0, len(indices), batch_size)]
+        return np.concatenate([self._take_of(batch[:batch_size]) for batch in batches])
+
+    def get_size(self, batch_size: int) -> int:
+        """How many images of a whole batch are in this share."""
+        return len(self._take_of(np.arange(batch_size)))
+
+    def get_counts(self, num_images: int, batch_size: int) -> np.ndarray:
+        """float32 (num_batches, 2): images to count in this share of each batch, and in all."""
+        sizes = np.array(
+            [min(batch_size, num_images - start) for start in range(0, num_images, batch_size)]
+        )
+        counted = sizes // self.count + (self.index < sizes % self.count)
+        return np.stack([counted, sizes], axis=1).astype(np.float32)
+
+    def _take_of(self, batch: np.ndarray) -> np.ndarray:
+        part = np.array_split(batch, self.count)[self.index]
+        return part if len(part) else batch[:1]
+
+
+def get_index(devices: str | int | None) -> int:
+    """Which worker this process is, as far as the flag and the environment say; 0 when alone.
+
+    Args:
+        devices: The value of --devices.
+
+    Raises:
+        UsageError: `TF_CONFIG` is wrong, or nothing names the workers.
+    """
+    if devices != CLUSTER:
+        return 0
+    if "TF_CONFIG" in os.environ:
+        return read_tf_config().index
+    if "SLURM_PROCID" in os.environ:
+        return int(os.environ["SLURM_PROCID"])
+    raise UsageError(
+        f"--devices {CLUSTER}",
+        "needs the workers' addresses",
+        "neither TF_CONFIG nor a step of Slurm",
+        "Set TF_CONFIG or use srun: see docs/cluster.md.",
+    )
+
+
+def read_tf_config() -> Cluster:
+    """The workers that the environment variable `TF_CONFIG` names.
+
+    Raises:
+        UsageError: It is no JSON, or does not name workers and one of them.
+    """
+    example = Cluster(["host1:2222", "host2:2222"], 0).to_json()
+    remedy = f"On the first machine it might be {example}."
+    try:
+        found = _TfConfig.model_validate_json(os.environ["TF_CONFIG"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "all of it"
+        raise UsageError(
+            "TF_CONFIG", "must name the workers and this one", f"{place}: {first['msg']}", remedy
+        ) from error
+    addresses, index = found.cluster.worker, found.task.index
+    if index >= len(addresses):
+        raise UsageError(
+            "TF_CONFIG", f"task.index must be below {len(addresses)}, the workers", index, remedy
+        )
+    return Cluster(addresses, index)
+
+
+def meet(cluster: Cluster, seconds: float = MEETING_SECONDS) -> None:
+    """Waits until all workers have come; TensorFlow would wait an hour, and not hear Ctrl-C.
+
+    The others call the first one, on the port that TensorFlow is going to use, until it answers.
+
+    Raises:
+        UsageError: One has not come in time, or the first one's port is taken.
+    """
+    host, _, port = cluster.addresses[0].rpartition(":")
+    deadline = time.monotonic() + seconds
+    try:
+        if cluster.index:
+            _call_first(host, int(port), cluster.index, deadline)
+        else:
+            _wait_for_others(int(port), len(cluster.addresses), deadline)
+    except OSError as error:
+        raise UsageError(
+            f"worker {cluster.index}",
+            f"must meet {len(cluster.addresses) - 1} others, the first at {host}:{port}",
+            f"{error.strerror or error} ({seconds:.0f} s)",
+            "Start all of them, and check addresses, ports and firewalls.",
+        ) from error
+
+
+def _wait_for_others(port: int, count: int, deadline: float) -> None:
+    missing = set(range(1, count))
+    calls = []
+    with socket.create_server(("", port)) as server, ExitStack() as open_calls:
+        while missing:
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            call = open_calls.enter_context(server.accept()[0])
+            call.settimeout(SECONDS_TO_SPEAK)
+            with suppress(OSError):  # not every caller is a worker
+                missing.discard(int.from_bytes(call.recv(4), "big"))
+            calls.append(call)
+        for call in calls:
+            with suppress(OSError):
+                call.sendall(b"!")
+
+
+def _call_first(host: str, port: int, index: int, deadline: float) -> None:
+    while (left := deadline - time.monotonic()) > 0:
+        with suppress(OSError), socket.create_connection((host, port), left) as call:
+            call.sendall(index.to_bytes(4, "big"))
+            if call.recv(1):
+                return
+        time.sleep(SECONDS_BETWEEN_CALLS)
+    raise TimeoutError("no answer")
+
+
+@contextmanager
+def started_here(command: Sequence[str], count: int) -> Iterator[Cluster]:
+    """Starts all workers of this machine but the first, which is this process.
+
+    Args:
+        command: The program and its flags.
+        count: How many workers there are then.
+
+    Yields:
+        The workers; on leaving, the others are waited for, or ended where something went wrong.
+    """
+    cluster = Cluster([f"127.0.0.1:{port}" for port in _find_ports(count)], 0)
+    with ExitStack() as processes:
+        for index in range(1, count):
+            tf_config = Cluster(cluster.addresses, index).to_json()
+            process = subprocess.Popen(
+                [sys.executable, *command, "--devices", CLUSTER],
+                env={**os.environ, "TF_CONFIG": tf_config},
+                stdin=subprocess.DEVNULL,
+            )
+            processes.enter_context(_ending_with_this(process))
+        yield cluster
+
+
+@contextmanager
+def _ending_with_this(process: subprocess.Popen) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait()
+
+
+def _find_ports(count: int) -> list[int]:
+    """Free ports of this machine, all found before one is used."""
+    with ExitStack() as sockets:
+        found = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]

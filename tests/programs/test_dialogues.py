@@ -1,0 +1,347 @@
+"""The questions of both programs: at a real terminal, and with the answers piped in."""
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+
+import autoencoder
+import classification
+from cae import terminal as terminal_module
+from cae.config.load import load_config
+from cae.records.saved_models import read_metadata
+
+ROOT = Path(__file__).parents[2]
+MENU = "What next: "
+CURSOR_SHOWN, CURSOR_HIDDEN = "\x1b[?25h", "\x1b[?25l"
+
+
+class Terminal:
+    """A program at a pseudo-terminal."""
+
+    def __init__(self, folder, program, *args):
+        self.child = pexpect.spawn(
+            sys.executable,
+            [str(ROOT / f"{program}.py"), *map(str, args)],
+            cwd=folder,
+            encoding="utf-8",
+            timeout=60,
+            dimensions=(40, 200),
+        )
+        self.output = self.child.logfile_read = io.StringIO()
+
+    def answer(self, question, *answers, explained=()):
+        """Answers a question; all but the last are wrong, and explained with these words."""
+        *wrong, right = answers
+        for text, words in zip(wrong, explained, strict=True):
+            self.child.expect_exact(question)
+            self.child.sendline(text)
+            self.child.expect_exact(words)
+        self.child.expect_exact(question)
+        self.child.sendline(right)
+
+    def says(self, words):
+        self.child.expect_exact(words)
+
+    def end(self):
+        """Waits for the end and returns the exit code."""
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        return self.child.exitstatus
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    started = []
+
+    def start(program, *args):
+        started.append(Terminal(tmp_path, program, *args, "--runs-dir", "runs"))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.child.close(force=True)
+
+
+def test_autoencoder_at_a_terminal(tmp_path, files, terminal):
+    """Layer by layer with mistakes at every question, then the whole menu."""
+    write_json(tmp_path / "tiny.json", AUTOENCODER)
+    write_json(tmp_path / "wrong.json", AUTOENCODER, epochs=0, seed=-1)
+    at = terminal("autoencoder", *files.autoencoder, "--limit", 24)
+    at.answer("Your choice [1]: ", "3", "two", "2", explained=("from 1 to 2, not '3'", "'two'"))
+    at.answer("Layer 1 (", "dense", "conv", explained=("Give one of conv, pool",))
+    at.answer("Filters [32]: ", "-2", "2", explained=("Give a whole number from 1 to 4096",))
+    at.answer("Kernel height,width [3,3]: ", "3,3,3", "3x3", explained=("for example 3,3",))
+    at.answer("Layer 2 (", "pool")
+    at.answer("Height,width [2,2]: ", "0", "", explained=("from 1 to 32",))
+    at.answer("done) [done]: ", "drop")
+    at.answer("Rate [0.2]: ", "1", "0.1", explained=("Give a number from 0 to 0.99, not '1'",))
+    at.answer("done) [done]: ", "done")
+    at.answer("Mirror the encoder in the decoder (y/n) [y]: ", "perhaps", "", explained=("y or n",))
+    at.answer("Epochs [10]: ", "1.5", "2", explained=("Give a whole number from 1 to 100000",))
+    at.answer("Batch size [32]: ", "many", "8", explained=("not 'many'",))
+    at.answer("Activation of the output", "tanh", "linear", explained=("Sigmoid, Linear, Relu",))
+    at.answer("Optimizer (", "adm", "SGD", explained=("Give one of adadelta",))
+    at.answer("Learning rate [0.001]: ", "-1", "0.1", explained=("Give a number from 1e-09",))
+    at.answer("Save these hyperparameters as a configuration (y/n) [n]: ", "y")
+    at.answer(
+        "File [configuration/my_autoencoder.json]: ",
+        ".", "tiny.json", "nowhere/my.json", "my.json",
+        explained=("is a folder", "exists and is not replaced", "no folder nowhere"),
+    )  # fmt: skip
+    at.says("Saved my.json")
+    at.says("my: epoch 2/2")
+    at.answer(MENU, "0", "", "1", explained=("from 1 to 4, not '0'", "not ''"))
+    at.answer("Your choice [1]: ", "")
+    at.answer(
+        "Configuration file of the autoencoder [configuration/autoencoder_small.json]: ",
+        "gone.json", "wrong.json", "tiny.json",
+        explained=("no file of that name", "seed: must be a whole number"),
+    )  # fmt: skip
+    at.says("tiny: epoch 1/1")
+    at.answer(MENU, "2")
+    at.says("Comparison: runs/")
+    at.says("Figures of my: runs/")
+    at.answer(MENU, "3")
+    at.answer("Which model [2]: ", "3", "1", explained=("from 1 to 2",))
+    at.answer(
+        "[models/my.keras]: ", "my.txt", "tiny.json/my.h5", "typed.h5",
+        explained=("must end in .keras or .h5", "tiny.json: must be a folder"),
+    )  # fmt: skip
+    at.says("Saved my as typed.h5")
+    at.answer(MENU, "4")
+    assert at.end() == 0
+
+    typed = load_config(tmp_path / "my.json", "autoencoder")
+    assert [list(layer) for layer in typed.encoder_layers] == [
+        ["conv", 2, (3, 3)], ["pool", (2, 2)], ["drop", 0.1],
+    ]  # fmt: skip
+    assert [layer.kind for layer in typed.decoder_layers] == ["upSample", "conv"]
+    assert (typed.epochs, typed.batch_size, typed.activation_function) == (2, 8, "Linear")
+    assert (typed.optimizer.name, typed.optimizer.learning_rate) == ("sgd", 0.1)
+    assert read_metadata(tmp_path / "typed.h5")["model_info"] == typed.model_dump(mode="json")
+    assert len(list((tmp_path / "runs").glob("*/plots/comparison.png"))) == 1
+    output = at.output.getvalue()
+    assert "batches, left" in output, "a progress bar, since this is a terminal"
+    assert output.count(CURSOR_HIDDEN) == output.count(CURSOR_SHOWN) > 0
+    assert "Traceback" not in output
+
+
+def test_classification_at_a_terminal(tmp_path, files, terminal, trained_autoencoder):
+    """A file, which leaves the encoder to be asked for, then the whole menu."""
+    write_json(tmp_path / "head.json", CLASSIFIER)
+    at = terminal("classification", *files.classifier)
+    at.answer("Your choice [1]: ", "one", "1", explained=("from 1 to 2, not 'one'",))
+    at.answer(
+        "Configuration file of the classifier [configuration/classifier_small_small.json]: ",
+        "gone.json", "head.json",
+        explained=("no file of that name",),
+    )  # fmt: skip
+    at.answer(
+        "Saved autoencoder: ", "", "gone.keras", "head.json", trained_autoencoder.saved,
+        explained=("Give the name of a file.", "no such file", "must be a .keras or .h5 file"),
+    )  # fmt: skip
+    at.says("head, full: epoch 1/1")
+    at.answer(MENU, "6", "5", explained=("from 1 to 5",))
+    at.answer("Save as (.keras or .h5) [models/head.keras]: ", "")
+    at.says("Saved head as models/head.keras")
+    at.answer(MENU, "3")
+    at.answer("Which model [1]: ", "")
+    at.says("macro avg")
+    at.says("Report, predictions and figures: runs/")
+    at.answer(MENU, "3")
+    at.says("a saved classifier")
+    at.answer("Which model [1]: ", "2")
+    at.answer("File of the classifier: ", "head.json", trained_autoencoder.saved, explained=(
+        "must be a .keras or .h5 file",))  # fmt: skip
+    at.says("must be a classifier")
+    at.answer(MENU, "3")
+    at.answer("Which model [1]: ", "2")
+    at.answer("File of the classifier: ", "models/head.keras")
+    at.says("accuracy")
+    at.answer(MENU, "1")
+    at.answer("Your choice [1]: ", "2")
+    at.answer("Saved autoencoder: ", "models/head.keras")
+    at.answer("Layer 1 (", "conv", "dense", explained=("Give one of dense, drop",))
+    at.answer("Units [64]: ", "0", "4", explained=("from 1 to 65536",))
+    at.answer("Layer 2 (", "drop")
+    at.answer("Rate [0.25]: ", "2", "", explained=("not '2'",))
+    at.answer("Layer 3 (", "batchnorm")
+    at.answer("Layer 4 (", "")
+    at.answer("Epochs of the dense layers alone [5]: ", "-1", "0", explained=("from 0",))
+    at.answer("Epochs of everything [10]: ", "0", "1", explained=("from 1",))
+    at.answer("Batch size [64]: ", "0", "", explained=("from 1",))
+    at.answer("Optimizer (", "")
+    at.answer("Learning rate [0.001]: ", "")
+    at.answer("Save these hyperparameters as a configuration (y/n) [n]: ", "n")
+    at.says("classifier, full: epoch 1/1")
+    at.answer(MENU, "2")
+    at.says("Comparison: runs/")
+    at.answer(MENU, "4")
+    assert at.end() == 0
+
+    tests = sorted((tmp_path / "runs").glob("*-test-head*"))
+    assert len(tests) == 2
+    first, second = ((folder / "predictions.csv").read_text() for folder in tests)
+    assert first == second, "the saved classifier is the one of the session"
+    config = json.loads(next((tmp_path / "runs").glob("*-classifier/config.json")).read_text())
+    assert config["dense_layers"] == [["dense", 4], ["drop", 0.25], ["batchNorm"]]
+    assert config["encoder_layers"] == "models/head.keras"
+    assert (config["dense_only_train_epochs"], config["full_train_epochs"]) == (0, 1)
+    assert "Traceback" not in at.output.getvalue()
+
+
+def test_ctrl_c_in_training_at_a_terminal(tmp_path, files, terminal, autoencoder_config):
+    """The terminal gets its cursor back, and the run is complete."""
+    at = terminal(
+        "autoencoder", *files.autoencoder, "-c", autoencoder_config, "--epochs", 5000, "--no-plots"
+    )
+    at.says("epoch 3/5000")
+    at.child.sendintr()
+    assert at.end() == 130
+    output = at.output.getvalue()
+    assert output.rindex(CURSOR_SHOWN) > output.rindex(CURSOR_HIDDEN)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert 3 <= json.loads((run / "metrics.json").read_text())["epochs"] < 5000
+
+
+@pytest.mark.parametrize("program", ["autoencoder", "classification"])
+def test_end_of_input_at_a_terminal(files, terminal, program):
+    at = terminal(program, *files.unlabelled_test)
+    at.says("Your choice [1]: ")
+    at.child.sendeof()
+    assert at.end() == 2
+    assert "error: standard input: an answer is required to 'Your choice'" in at.output.getvalue()
+
+
+def test_ctrl_c_at_a_question(files, terminal):
+    at = terminal("autoencoder", *files.autoencoder)
+    at.says("Your choice [1]: ")
+    at.child.sendintr()
+    assert at.end() == 130
+    assert "Traceback" not in at.output.getvalue()
+
+
+# --- Piped answers --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def piped(tmp_path, monkeypatch, files):
+    """Runs a program with these lines as its standard input."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(program, *args, answers=()):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in answers)))
+        flags = files.classifier if program == "classification" else files.autoencoder
+        return run_program(program, *flags, *args, runs_dir=tmp_path / "runs")
+
+    return run
+
+
+AUTOENCODER_ANSWERS = (
+    *("2", "conv", "2", "3,3", "pool", "2,2", "batchNorm", "done"),
+    *("n", "upSample", "2", "conv", "2", "3", "done"),
+    *("1", "16", "Sigmoid", "adam", "0.01", "y", "my.json"),
+)
+CLASSIFIER_ANSWERS = ("2", "dense", "4", "done", "1", "1", "16", "adam", "0.01", "n")
+
+
+@pytest.mark.parametrize("given", range(len(CLASSIFIER_ANSWERS)))
+def test_input_of_the_classifier_that_ends(piped, monkeypatch, trained_autoencoder, given):
+    monkeypatch.setattr(terminal_module, "starting_keras", None)
+    answers = CLASSIFIER_ANSWERS[:given]
+    done = piped("classification", "-model", trained_autoencoder.saved, answers=answers)
+    assert done.exit_code == 2
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("error: standard input: an answer is required to '")
+
+
+@pytest.mark.parametrize("given", range(len(AUTOENCODER_ANSWERS)))
+def test_input_of_the_autoencoder_that_ends(piped, monkeypatch, given):
+    """One line, exit code 2, no run: never a loop, and TensorFlow is not loaded for it."""
+    monkeypatch.setattr(terminal_module, "starting_keras", None)
+    done = piped("autoencoder", answers=AUTOENCODER_ANSWERS[:given])
+    assert done.exit_code == 2
+    assert len(done.err.splitlines()) == 1
+    assert re.match(r"error: standard input: an answer is required to '.+', got the end", done.err)
+    assert "give -c FILE" in done.err
+
+
+def test_own_decoder_and_end_of_input_in_the_menu(tmp_path, piped):
+    """What was trained is kept."""
+    done = piped("autoencoder", "--no-plots", answers=[*AUTOENCODER_ANSWERS, "3"])
+    assert done.exit_code == 2
+    assert done.err.splitlines()[-1].startswith("error: standard input: an answer is required")
+    assert done.run.name.endswith("-my")
+    config = load_config(tmp_path / "my.json", "autoencoder")
+    assert [list(layer) for layer in config.decoder_layers] == [
+        ["upSample", (2, 2)], ["conv", 2, (3, 3)],
+    ]  # fmt: skip
+
+
+def test_layers_that_do_not_fit_are_asked_again(piped, monkeypatch):
+    monkeypatch.setattr(terminal_module, "starting_keras", None)
+    too_small = ["2", "pool", "2", "done", "n", "done"]
+    done = piped("autoencoder", answers=too_small)
+    assert "error: answers: decoder_layers: the decoder must give back 8×8, got 4×4" in done.err
+    assert "Give the layers again." in done.out
+    assert "required to 'Layer 1" in done.err.splitlines()[-1]
+
+
+def test_flags_are_not_asked_for(piped, monkeypatch):
+    """Neither the epochs nor the batch size that a flag has given."""
+    answers = ["2", "conv", "2", "3,3", "done", "y"]
+    done = piped("autoencoder", "--epochs", 3, "--batch-size", 4, answers=answers)
+    assert "required to 'Activation of the output" in done.err
+    assert "Epochs" not in done.out
+    assert "Batch size" not in done.out
+
+
+def test_a_training_that_fails_is_explained_and_asked_again(
+    piped, autoencoder_config, classifier_config, first_training_diverges
+):
+    answers = ["1", autoencoder_config, "1", autoencoder_config, "2", "4"]
+    done = piped("autoencoder", "--no-plots", answers=answers)
+    assert done.exit_code == 0
+    assert "error: tiny: the loss must stay finite" in done.err
+    names = {path.stem for path in (done.run / "plots").iterdir()}
+    assert "loss" in names, "show graphs draws them after all"
+
+
+def test_classifier_with_a_given_model(piped, trained_autoencoder):
+    """The encoder is not asked for; without test images there is nothing to classify."""
+    done = piped(
+        "classification", "-model", trained_autoencoder.saved, "--no-plots",
+        answers=[*CLASSIFIER_ANSWERS, "4"],
+    )  # fmt: skip
+    assert done.exit_code == 0
+    assert "Saved autoencoder" not in done.out
+    assert read_metadata(done.run / "model.keras")["encoder"] == trained_autoencoder.saved
+
+
+def test_nothing_to_classify(tmp_path, files, monkeypatch, classifier_config, trained_autoencoder):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"1\n{classifier_config}\n3\n4\n"))
+    done = run_program(
+        "classification", *files.unlabelled_test, "-model", trained_autoencoder.saved,
+        "--no-plots", runs_dir=tmp_path / "runs",
+    )  # fmt: skip
+    assert done.exit_code == 0
+    assert "error: -t: test images are required, got none." in done.err
+
+
+def test_menus_offer_what_was_promised():
+    """1 to 4 are those of the original programs."""
+    texts = {
+        autoencoder.AutoencoderSession: ["Repeat", "Show graphs", "Save a model", "Exit"],
+        classification.ClassifierSession: ["Repeat", "Show graphs", "Classify", "Exit", "Save"],
+    }
+    for session, starts in texts.items():
+        choices = session.choices.fget(session.__new__(session))
+        assert len(choices) == len(starts)
+        for (text, _), start in zip(choices, starts, strict=True):
+            assert text.startswith(start)

@@ -1,0 +1,489 @@
+"""Studies from their file to their table: trials, interruptions, failures, and what is kept."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+from rich.console import Console
+
+import experiments
+from cae import terminal
+from cae.config.load import dump_config, load_config
+from cae.config.study import expand, load_stages
+from cae.files import locked
+from cae.records.run import PARTIAL
+from cae.studies import trials
+
+VOLATILE = ("seconds", "images_per_second")
+
+
+class Trainer:
+    """Stands in for the programs: writes the record of a run whose error is its learning rate."""
+
+    def __init__(self):
+        self.calls = []
+        self.stop_at = self.fail_at = None
+        self.values = {}  # by learning rate and seed, where they differ from that
+
+    def __call__(self, program, arguments, log):
+        self.calls.append(arguments)
+        resumed = arguments[0] == "--resume"
+        path = Path(arguments[arguments.index("--resume" if resumed else "--run-dir") + 1])
+        partial = path.with_name(path.name + PARTIAL)
+        if not resumed:
+            partial.mkdir()
+            config = load_config(arguments[arguments.index("-c") + 1], "autoencoder")
+            (partial / "config.json").write_text(dump_config(config))
+            (partial / "run.json").write_text(json.dumps({"name": "x", "arguments": {}}))
+            if self.stop_at == len(self.calls):
+                return 130
+            if self.fail_at == len(self.calls):
+                shutil.rmtree(partial)
+                log.write("error: the disk must have room, got none.\n")
+                return 2
+        config = json.loads((partial / "config.json").read_text())
+        rate, seed = config["optimizer"][1], config["seed"]
+        value = self.values.get((rate, seed), rate + seed / 1000)
+        metrics = {"val_mse": value, "best_epoch": 1, "seconds": 1.0, "parameters": 9}
+        (partial / "metrics.json").write_text(json.dumps(metrics))
+        (partial / "history.csv").write_text(f"epoch,phase,loss,val_mse\n1,full,{value},{value}\n")
+        (partial / "model.keras").write_text("weights")
+        partial.rename(path)
+        return 0
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    trainer = Trainer()
+    monkeypatch.setattr(trials, "call", trainer)
+    return trainer
+
+
+@pytest.fixture
+def study(tmp_path, files):
+    """Three rates of one base; two seeds each."""
+    write_json(tmp_path / "base.json", AUTOENCODER)
+
+    def write(**changes):
+        return write_json(
+            tmp_path / "study.json",
+            {
+                "name": "tiny",
+                "kind": "autoencoder",
+                "data": {"dataset": str(files.images)},
+                "bases": [{"configuration": "base.json"}],
+                "vary": {"grid": {"learning_rate": [0.02, 0.01, 0.03]}},
+                "metric": "val_mse",
+                "seeds": 2,
+            },
+            **changes,
+        )
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(study, *args, runs="runs", plots=False):
+        flags = [] if plots else ["--no-plots"]
+        return run_program("experiments", "run", study, *flags, *args, runs_dir=tmp_path / runs)
+
+    return run
+
+
+def table_of(folder):
+    with (folder / "results.csv").open(newline="") as file:
+        return [
+            {key: value for key, value in row.items() if key not in VOLATILE}
+            for row in csv.DictReader(file)
+        ]
+
+
+def trials_of(folder):
+    return json.loads((folder / "trials.json").read_text())["trials"]
+
+
+def test_every_trial_is_an_ordinary_run(study, run, trainer):
+    """With a configuration file of its own, below the directory of the study."""
+    done = run(study(), "--limit", 40, "--epochs", 3)
+    assert done.exit_code == 0
+    assert len(trainer.calls) == 6
+    for trial, arguments in zip(trials_of(done.run), trainer.calls, strict=True):
+        assert trial["status"] == "done"
+        assert (done.run / trial["id"] / "metrics.json").exists()
+        assert arguments[arguments.index("--limit") + 1] == "40"
+        config = load_config(arguments[arguments.index("-c") + 1], "autoencoder")
+        assert (config.epochs, config.seed) == (3, trial["seed"])
+    assert len(table_of(done.run)) == 6
+    assert "[6/6]" in done.err and "best so far 0.01 (base-learning_rate=0.01)" in done.err
+
+
+def test_only_the_best_model_of_a_base_stays(study, run, trainer):
+    """Unless all are asked for."""
+    done = run(study())
+    kept = [path.parent.name for path in done.run.glob("*/model.keras")]
+    assert len(kept) == 1 and kept[0].startswith("base-learning_rate=0.01-seed0")
+    done = run(study(), "--keep", "all", runs="all")
+    assert len([*done.run.glob("*/model.keras")]) == 6
+
+
+def test_the_best_trial_is_trained_again_where_its_model_was_deleted(study, run, trainer):
+    """With more seeds another configuration may be the best."""
+    done = run(study(seeds=1))
+    (kept,) = done.run.glob("*/model.keras")
+    assert kept.parent.name.startswith("base-learning_rate=0.01-seed0")
+    trainer.calls.clear()
+    trainer.values = {(0.01, 1): 0.9}
+    assert run(study(seeds=2)).exit_code == 0
+    (kept,) = done.run.glob("*/model.keras")
+    assert kept.parent.name.startswith("base-learning_rate=0.02-seed0")
+    assert len(trainer.calls) == 3 + 1
+    trainer.calls.clear()
+    run(study(seeds=2))
+    assert trainer.calls == []
+
+
+def test_screening(study, run, trainer, tmp_path):
+    """All configurations on few images; the best of each base in full, with all seeds."""
+    screening = {"finalists": 2, "limit": 20, "epochs": 3}
+    done = run(study(screening=screening, epochs=7))
+    assert done.exit_code == 0
+    first, second = (trials_of(tmp_path / "runs" / name) for name in ("tiny-screening", "tiny"))
+    assert [(t["configuration"][-4:], t["seed"]) for t in first] == [
+        ("0.02", 0),
+        ("0.01", 0),
+        ("0.03", 0),
+    ]
+    assert [(t["configuration"][-4:], t["seed"]) for t in second] == [
+        ("0.02", 0),
+        ("0.02", 1),
+        ("0.01", 0),
+        ("0.01", 1),
+    ]
+    configs = [load_config(call[call.index("-c") + 1], "autoencoder") for call in trainer.calls]
+    assert [config.epochs for config in configs] == [3] * 3 + [7] * 4
+    assert ["--limit" in call for call in trainer.calls] == [True] * 3 + [False] * 4
+    trainer.calls.clear()
+    run(study(screening=screening, epochs=7))
+    assert trainer.calls == []
+
+
+def test_who_fails_in_the_screening_does_not_go_on(study, run, trainer, tmp_path):
+    trainer.fail_at = 2
+    done = run(study(screening={"finalists": 3, "limit": 20}, seeds=1))
+    assert done.exit_code == 2
+    rates = [t["configuration"][-4:] for t in trials_of(tmp_path / "runs" / "tiny")]
+    assert rates == ["0.02", "0.03"]
+
+
+def test_a_study_runs_once_at_a_time(study, run, trainer, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    with locked(folder):
+        done = run(study())
+    assert done.exit_code == 2 and trainer.calls == []
+    assert f"error: {folder}: must not be in use" in done.err
+    assert run(study()).exit_code == 0
+
+
+def test_what_is_done_is_not_repeated(study, run, trainer):
+    """A second start trains only what a changed study adds, and shows all of it."""
+    run(study())
+    trainer.calls.clear()
+    assert run(study()).exit_code == 0
+    assert trainer.calls == []
+    done = run(study(seeds=3))
+    assert len(trainer.calls) == 3
+    assert "3" in done.out
+
+
+def test_an_interrupted_study_goes_on_to_the_same_table(study, run, trainer, tmp_path):
+    """The trial that was stopped is resumed; those before it stay."""
+    run(study(), runs="whole")
+    trainer.calls.clear()
+    trainer.stop_at = 3
+    stopped = run(study(), runs="stopped")
+    assert stopped.exit_code == 130
+    assert "Go on with: python experiments.py run" in stopped.err
+    assert len(trainer.calls) == 3
+    assert run(study(), runs="stopped").exit_code == 0
+    assert trainer.calls[3][0] == "--resume"
+    assert len(trainer.calls) == 7
+    assert table_of(tmp_path / "stopped" / "tiny") == table_of(tmp_path / "whole" / "tiny")
+
+
+def test_a_failed_trial_does_not_stop_the_others(study, run, trainer):
+    """Its reason is recorded, and it is tried again in the next start."""
+    trainer.fail_at = 2
+    done = run(study())
+    assert done.exit_code == 2
+    failed = [trial for trial in trials_of(done.run) if trial["status"] == "failed"]
+    assert [trial["reason"] for trial in failed] == ["the disk must have room, got none."]
+    assert len(table_of(done.run)) == 5
+    assert f"failed: {failed[0]['id']}: the disk must have room" in done.err
+    trainer.fail_at = None
+    assert run(study()).exit_code == 0
+    assert len(trainer.calls) == 7
+
+
+def test_a_trial_that_breaks_is_a_failed_trial(tmp_path, monkeypatch):
+    """Whatever is raised becomes the reason, on one line."""
+
+    class Broken:
+        @staticmethod
+        def main(arguments):
+            raise MemoryError("no\nmemory")
+
+    monkeypatch.setattr(trials.importlib, "import_module", lambda name: Broken)
+    with (tmp_path / "log.txt").open("w") as file:
+        log = trials.Log(file)
+        assert trials.call("autoencoder", [], log) == 2
+    assert log.error == "MemoryError: no memory"
+
+
+def test_nothing_is_trained_when_the_last_stage_is_wrong(study, run, trainer, tmp_path):
+    """All stages are checked first."""
+    study()
+    write_json(
+        tmp_path / "last.json",
+        json.loads((tmp_path / "study.json").read_text()),
+        name="last",
+        vary={"grid": {"l2": [7]}},
+    )
+    chain = {"name": "all", "kind": "chain", "stages": ["study.json", "last.json"]}
+    done = run(write_json(tmp_path / "chain.json", chain))
+    assert done.exit_code == 2
+    assert "vary (base-l2=7): l2: must be a number from 0 to 1" in done.err
+    assert trainer.calls == []
+
+
+def test_encoders_of_a_study_that_has_not_run(tmp_path, run, files):
+    write_json(tmp_path / "head.json", CLASSIFIER)
+    encoder = {"study": "autoencoders", "base": "base"}
+    path = write_json(
+        tmp_path / "study.json",
+        name="heads",
+        kind="classifier",
+        data={"dataset": str(files.images), "labels": str(files.labels)},
+        bases=[{"configuration": "head.json", "encoder": encoder}],
+        metric="val_accuracy",
+    )
+    done = run(path)
+    assert done.exit_code == 2
+    assert "Run the study autoencoders first" in done.err
+
+
+@pytest.fixture
+def outcomes(study):
+    """Of a study in which two of six trials are done and one has failed."""
+    _, (file,) = load_stages(study())
+    found = [trials.Outcome(trial, expected_seconds=60) for trial in expand(file, "data", {})]
+    for outcome, status, value in zip(
+        found, ("done", "done", "failed"), (0.2, 0.1, 0), strict=False
+    ):
+        outcome.status, outcome.value, outcome.seconds = status, value, 60
+    return found
+
+
+@pytest.fixture
+def board(study, outcomes):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, color_system=None, width=100)
+    _, (file,) = load_stages(study())
+    return trials.Board(console, file.study, outcomes)
+
+
+def test_the_live_table(board, outcomes, tmp_path):
+    """A row for each base: what is done, what failed, the best so far; below, the last line."""
+    with (
+        (tmp_path / "log.txt").open("w") as log,
+        board,
+        board.following(outcomes[3], trials.Log(log)) as followed,
+    ):
+        followed.write("epoch 3/10\n")
+        board._console.print(board._draw())
+    text = board._console.file.getvalue()
+    assert "tiny: 2 of 6 trials done, about 3 min left" in text
+    (row,) = [line for line in text.splitlines() if "base-" in line]
+    assert row.split()[1:8:2] == ["base", "2/6", "1", "0.1"]
+    assert "epoch 3/10" in text
+    assert (tmp_path / "log.txt").read_text() == "epoch 3/10\n"
+
+
+def test_time_left(board, outcomes):
+    """As expected, until trials have shown how much slower the machine is."""
+    outcomes[0].status = outcomes[1].status = "waiting"
+    assert board._time_left() == "about 5 min left"
+    outcomes[0].status, outcomes[0].seconds = "done", 180
+    assert board._time_left() == "about 12 min left"
+    other = outcomes[4].trial._replace(base="other")
+    outcomes[4].trial, outcomes[4].status, outcomes[4].seconds = other, "done", 30
+    assert board._time_left() == "about 9 min left"  # its own base alone counts
+    for outcome in outcomes:
+        outcome.status = "done"
+    assert board._time_left() == "finished"
+
+
+def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
+    """Over the study's directory or over its runs: the same runs, the same table."""
+    done = run(study())
+    runs = [str(done.run / trial["id"]) for trial in trials_of(done.run)]
+    table = tmp_path / "table.csv"
+    assert experiments.main(["compare", str(done.run), "--csv", str(table), "--sort", "name"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("base-learning_rate=0.01") < out.index("base-learning_rate=0.02")
+    assert "learning_rate" in out.partition("mattered")[2]
+    assert table.read_bytes() == (done.run / "results.csv").read_bytes()
+    assert experiments.main(["compare", *runs]) == 0
+    assert "0.0105" in capsys.readouterr().out  # the mean of 0.01 and 0.011
+    assert experiments.main(["compare", *runs, "--csv", str(table)]) == 2
+    assert "--csv: must be new" in capsys.readouterr().err
+
+
+def test_names_are_shown_in_full(study, run, trainer, monkeypatch, capsys):
+    """In a file on one line, on a narrow terminal folded."""
+    done = run(study())
+    assert "│ base-learning_rate=0.02 │" in done.out
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(terminal.OUT, "_force_terminal", True)
+    experiments.main(["compare", str(done.run)])
+    table = capsys.readouterr().out.partition("Which")[0]
+    assert "…" not in table and max(map(len, table.splitlines())) <= 80
+
+
+def test_compare_refuses_what_is_no_run(tmp_path, capsys):
+    assert experiments.main(["compare", str(tmp_path)]) == 2
+    assert "must be a complete run, got no config.json in it" in capsys.readouterr().err
+
+
+def test_a_damaged_record_of_a_study(tmp_path, capsys):
+    (tmp_path / "trials.json").write_text('{"metric": "val_mse"}')
+    assert experiments.main(["compare", str(tmp_path)]) == 2
+    assert "must hold a trials.json that can be read" in capsys.readouterr().err
+
+
+def test_flags_have_subcommands(capsys):
+    """A flag of a subcommand is found by its nearest name."""
+    assert experiments.main(["run", "x.json", "--epoch", "3"]) == 2
+    assert "Did you mean --epochs?" in capsys.readouterr().err
+    assert experiments.main(["run", "x.json", "-dl", "labels"]) == 2
+
+
+@pytest.mark.slow
+def test_a_chain_from_images_to_the_best_classifier(tmp_path, files, run, monkeypatch):
+    """Really trained, and stopped by Ctrl-C in the second trial: the same table in the end."""
+    from cae.training import predict as predict_module
+
+    write_json(tmp_path / "base.json", AUTOENCODER)
+    write_json(tmp_path / "head.json", CLASSIFIER)
+    data = {"dataset": str(files.images), "labels": str(files.labels)}
+    test = {"test": str(files.test), "test_labels": str(files.test_labels)}
+    write_json(
+        tmp_path / "encoders.json",
+        name="encoders",
+        kind="autoencoder",
+        data=data,
+        bases=[{"configuration": "base.json"}],
+        vary={"grid": {"learning_rate": [0.01, 0.003]}},
+        metric="val_mse",
+    )
+    write_json(
+        tmp_path / "heads.json",
+        name="heads",
+        kind="classifier",
+        data=data | test,
+        bases=[{"configuration": "head.json", "encoder": {"study": "encoders", "base": "base"}}],
+        metric="val_accuracy",
+        seeds=2,
+    )
+    chain = {"name": "both", "kind": "chain", "stages": ["encoders.json", "heads.json"]}
+    path = write_json(tmp_path / "chain.json", chain)
+    encoded = []
+    predict = predict_module.predict
+
+    def count(network, *args):
+        encoded.append(network.name)
+        return predict(network, *args)
+
+    monkeypatch.setattr(predict_module, "predict", count)
+    whole = run(path, "--epochs", 2, runs="whole", plots=True)
+    assert whole.exit_code == 0, whole.err
+    assert encoded.count("encoder") == 1  # for both seeds
+    heads = whole.run / "heads"
+    drawn = {path.stem for path in (heads / "plots").iterdir()}
+    assert {"comparison", "final_values", "costs", "history", "confusion_matrix"} < drawn
+    assert "macro avg" in whole.out
+    encoders = {trial["encoder"] for trial in trials_of(heads)}
+    assert len(encoders) == 1 and Path(encoders.pop()).exists()
+
+    from cae.training.callbacks import ShowProgress
+
+    epochs = []
+    on_epoch_end = ShowProgress.on_epoch_end
+
+    def stop_in_the_second_trial(self, epoch, logs):
+        on_epoch_end(self, epoch, logs)
+        epochs.append(epoch)
+        if len(epochs) == 3:  # the first epoch of the second trial
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(ShowProgress, "on_epoch_end", stop_in_the_second_trial)
+    assert run(path, "--epochs", 2, runs="stopped").exit_code == 130
+    assert run(path, "--epochs", 2, runs="stopped").exit_code == 0
+    assert len(epochs) == 4 + 2 * 4  # none of them twice
+    for stage in ("encoders", "heads"):
+        tables = [table_of(folder / stage) for folder in (whole.run, tmp_path / "stopped" / "both")]
+        for row in tables[0] + tables[1]:
+            row.pop("run")  # named after the encoder's file, which holds the time of its writing
+        assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_a_killed_study_ends_in_the_same_table(tmp_path, files, run):
+    """Killed without a chance to say goodbye, in the middle of its second trial."""
+    write_json(tmp_path / "base.json", AUTOENCODER)
+    path = write_json(
+        tmp_path / "study.json",
+        name="rates",
+        kind="autoencoder",
+        data={"dataset": str(files.images)},
+        bases=[{"configuration": "base.json"}],
+        vary={"grid": {"learning_rate": [0.01, 0.003, 0.001]}},
+        metric="val_mse",
+        epochs=40,
+    )
+    whole = run(path, runs="whole")
+    killed = tmp_path / "killed" / "rates"
+    command = [sys.executable, "experiments.py", "run", path, "--no-plots"]
+    program = subprocess.Popen(
+        [*command, "--runs-dir", str(killed.parent)],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: any(killed.glob("*/metrics.json")), program)
+        wait_for(lambda: any(killed.glob(f"*{PARTIAL}/checkpoint.npz")), program)
+    finally:
+        program.kill()
+        program.wait()
+    done = len([*killed.glob("*/metrics.json")])
+    assert 1 <= done < 3
+    assert run(path, runs="killed").exit_code == 0
+    assert table_of(killed) == table_of(whole.run)
+
+
+def wait_for(happened, program):
+    """Until it has happened; the program must not end before."""
+    while not happened():
+        assert program.poll() is None
+        time.sleep(0.005)

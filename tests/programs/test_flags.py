@@ -1,0 +1,177 @@
+"""What the programs share: flags, exit codes, signals and what is printed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autoencoder
+import classification
+from cae import terminal
+from cae.errors import UsageError, UserError
+from cae.programs import describe, start
+from cae.programs import flags as flags_module
+from cae.records.history import History
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def parser():
+    parser = flags_module.Parser(prog="program.py")
+    parser.add_argument("-d", "--dataset")
+    parser.add_argument("-model", "--model")
+    flags_module.add_shared_flags(parser)
+    return parser
+
+
+def test_flags_have_a_long_form():
+    """And both programs have the same ones, but for the data and the model."""
+    flags = {
+        program: {tuple(action.option_strings) for action in program.build_parser()._actions}
+        for program in (autoencoder, classification)
+    }
+    for options in flags[classification]:
+        assert any(option.startswith("--") for option in options)
+    own = flags[classification] - flags[autoencoder]
+    long_forms = {options[-1] for options in own}
+    assert long_forms == {"--test", "--test-labels", "--model", "--no-pretrained"}
+    assert flags[autoencoder] <= flags[classification]
+
+
+def test_values(parser):
+    args = parser.parse_args(
+        ["-d", "x", "-c", "a", "--config", "b", "--epochs", "3", "--seed=0", "--save", "m.h5"]
+    )
+    assert (args.dataset, args.config, args.epochs, args.seed) == ("x", ["a", "b"], 3, 0)
+    assert (args.batch_size, args.limit, args.runs_dir, args.save) == (None, None, "runs", "m.h5")
+
+
+def test_the_command_is_kept_as_a_shell_would_take_it(parser):
+    assert parser.parse_args(["-d", "my data"]).command == "program.py -d 'my data'"
+
+
+def test_nothing_is_remembered_between_two_command_lines(parser):
+    parser.parse_args(["-c", "a"])
+    assert parser.parse_args([]).config == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "remedy"),
+    [
+        ("–d", "Type -d."),
+        ("—model", "Type -model."),
+        ("―epochs=2", "Type --epochs."),
+        ("-–epochs", "Did you mean --epochs?"),
+        ("--epoch", "Did you mean --epochs?"),
+        ("--zzz", "See program.py --help."),
+    ],
+)
+def test_wrong_flags(parser, argument, remedy):
+    with pytest.raises(UsageError) as error:
+        parser.parse_args([argument])
+    assert repr(argument) in str(error.value)
+    assert str(error.value).endswith(remedy)
+
+
+def test_an_empty_argument_is_not_taken_for_a_dash(parser):
+    assert parser.parse_args(["-d", ""]).dataset == ""
+
+
+@pytest.mark.parametrize(
+    ("program", "exit_code", "written"),
+    [
+        (lambda args: 7, 7, ""),
+        (UserError("x", "must be y", "z", "Do w."), 2, "error: x: must be y, got z. Do w.\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_exit_codes(parser, capsys, program, exit_code, written):
+    def run(args):
+        if isinstance(program, BaseException):
+            raise program
+        return program(args)
+
+    assert start.run(run, parser, []) == exit_code
+    assert capsys.readouterr().err == written
+
+
+def test_a_defect_keeps_its_traceback(parser):
+    def fail(args):
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        start.run(fail, parser, [])
+
+
+def test_names_are_printed_as_they_are(capsys):
+    """Square brackets mean markup to rich, and a line is never cut."""
+    name = "[/b] [red] :smile: " + "x" * 300
+    terminal.say(name)
+    terminal.show_facts(name, {"a": name, "longer": 1})
+    terminal.warn(name)
+    out, err = capsys.readouterr()
+    assert out == f"{name}\n{name}\n  a       {name}\n  longer  1\n"
+    assert err == f"warning: {name}\n"
+
+
+def test_the_first_signal_asks_and_the_second_stops(capsys):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), start.StopSignal() as stop:
+        assert not stop.requested()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested()
+        assert stop.exit_code == 143
+        signal.raise_signal(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert "Stopping after this step" in capsys.readouterr().err
+
+
+class TestStartingKeras:
+    def test_hides_what_libraries_write(self, capfd):
+        with terminal.starting_keras():
+            os.write(2, b"a message of C++\n")
+        os.write(2, b"after\n")
+        assert "C++" not in (err := capfd.readouterr().err)
+        assert err.endswith("after\n")
+
+    def test_shows_it_when_the_import_fails(self, capfd):
+        with pytest.raises(ImportError), terminal.starting_keras():
+            os.write(2, b"the reason\n")
+            raise ImportError
+        assert "the reason" in capfd.readouterr().err
+
+
+def test_result_in_a_line():
+    values = {"loss": 0.5, "val_loss": 0.25, "accuracy": 1.0, "test_accuracy": 0.98765}
+    history = History("x", "autoencoder", {}, metrics=values)
+    assert describe.describe_result(history) == "loss 0.5000, val_loss 0.2500"
+    history.kind = "classifier"
+    assert describe.describe_result(history) == "accuracy 1.0000, test_accuracy 0.9877"
+
+
+def test_paths_are_short(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert terminal.relative(tmp_path / "runs" / "x") == str(Path("runs") / "x")
+    assert terminal.relative(tmp_path.parent) == str(tmp_path.parent)
+
+
+def test_a_reader_that_goes_away_is_no_defect(tmp_path):
+    """As in `autoencoder.py ... --print-config | head -0`."""
+    code = (
+        "import sys\nfrom cae.programs import flags, start\n"
+        "def program(args):\n"
+        "    while True:\n"
+        "        sys.stdout.write('x' * 1000)\n"
+        "sys.exit(start.run(program, flags.Parser(), []))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(30) == 141

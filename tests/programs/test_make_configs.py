@@ -1,0 +1,209 @@
+"""The shipped configurations: valid, up to date, and what the tables say."""
+
+import json
+import os
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from cae.config.load import load_config
+from cae.config.schema import AutoencoderConfig, json_schema
+from cae.config.shapes import check_shapes, trace_shapes
+from make_configs import configurations, main, shipped_files
+
+CONFIGURATION = Path(__file__).parents[2] / "configuration"
+SIZES = ("small", "medium", "large")
+VARIATIONS = (
+    "learning_rate_low",
+    "learning_rate_high",
+    "batch_size_64",
+    "batch_size_16",
+    "dropout",
+    "batch_normalization",
+    "regularization",
+)
+CLASSIFIERS = {
+    "classifier_small_extra_small": [16, 16],
+    "classifier_small_small": [64, 32],
+    "classifier_small_large": [512, 128],
+    "classifier_large_small": [64, 32],
+    "classifier_large_medium": [128],
+}
+NAMES = [*configurations()]
+
+
+def load(name):
+    return load_config(CONFIGURATION / f"{name}.json", name.partition("_")[0])
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A directory with every shipped file in it."""
+    assert main(["--directory", str(tmp_path)]) == 0
+    return tmp_path
+
+
+def test_the_repository_is_up_to_date(capsys):
+    assert main(["--check"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_regenerating_is_byte_identical(directory):
+    written = {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert written == {path.name: path.read_bytes() for path in CONFIGURATION.glob("*.json")}
+
+
+def test_what_is_shipped():
+    autoencoders = [f"autoencoder_{size}" for size in SIZES]
+    variations = [f"{name}_{variation}" for name in autoencoders for variation in VARIATIONS]
+    assert sorted(NAMES) == sorted([*autoencoders, *variations, *CLASSIFIERS])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_file_is_valid_and_fits_mnist(name):
+    config = load(name)
+    check_shapes(config, (28, 28, 1), name)
+    jsonschema.validate(json.loads((CONFIGURATION / f"{name}.json").read_text()), json_schema())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_file_names_the_schema_first(name):
+    document = json.loads((CONFIGURATION / f"{name}.json").read_text())
+    assert next(iter(document.items())) == ("$schema", "schema.json")
+
+
+@pytest.mark.parametrize(
+    ("size", "filters", "encoding"),
+    [
+        ("small", [32, 64], (7, 7, 64)),
+        ("medium", [32, 64, 128], (7, 7, 128)),
+        ("large", [32, 64, 128, 256], (7, 7, 256)),
+    ],
+)
+def test_architectures(size, filters, encoding):
+    config = load(f"autoencoder_{size}")
+    encoder = [layer.filters for layer in config.encoder_layers if layer.kind == "conv"]
+    decoder = [layer.filters for layer in config.decoder_layers if layer.kind == "conv"]
+    assert (encoder, decoder) == (filters, filters[::-1])
+    shapes = dict(trace_shapes(config, (28, 28, 1)))
+    assert shapes[f"encoder_layers[{len(config.encoder_layers) - 1}]"] == encoding
+    assert shapes[f"decoder_layers[{len(config.decoder_layers) - 1}]"] == (28, 28, 32)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_base_cannot_collapse_by_its_loss(size):
+    config = load(f"autoencoder_{size}")
+    assert (config.activation_function, config.loss) == ("Sigmoid", "binary_crossentropy")
+    assert (*config.optimizer[:2], config.batch_size, config.epochs) == ("adam", 0.001, 32, 10)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("variation", "changes"),
+    [
+        ("learning_rate_low", {"optimizer": ["adam", 0.0005]}),
+        ("learning_rate_high", {"optimizer": ["adam", 0.002]}),
+        ("batch_size_64", {"batch_size": 64}),
+        ("batch_size_16", {"batch_size": 16}),
+        ("regularization", {"l2": 1e-5}),
+    ],
+)
+def test_a_variation_changes_one_key(size, variation, changes):
+    base = load(f"autoencoder_{size}").model_dump(mode="json")
+    varied = load(f"autoencoder_{size}_{variation}").model_dump(mode="json")
+    assert varied == base | changes
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("variation", "inserted", "after"),
+    [
+        ("dropout", ("drop", 0.2), {"pool", "upSample"}),
+        ("batch_normalization", ("batchNorm",), {"conv"}),
+    ],
+)
+def test_a_variation_inserts_layers(size, variation, inserted, after):
+    base, varied = load(f"autoencoder_{size}"), load(f"autoencoder_{size}_{variation}")
+    for key in ("encoder_layers", "decoder_layers"):
+        layers = getattr(varied, key)
+        places = [index for index, layer in enumerate(layers) if layer == inserted]
+        assert all(layers[index - 1].kind in after for index in places)
+        assert len(places) == sum(layer.kind in after for layer in layers)
+        assert tuple(layer for layer in layers if layer != inserted) == getattr(base, key)
+
+
+@pytest.mark.parametrize(("name", "units"), CLASSIFIERS.items())
+def test_classifiers(name, units):
+    config = load(name)
+    assert [layer.units for layer in config.dense_layers if layer.kind == "dense"] == units
+    drops = sum(layer == ("drop", 0.25) for layer in config.dense_layers)
+    assert drops == (len(units) if max(units) >= 128 else 0)
+    assert config.encoder_layers is None
+    assert config.dense_layers[0] == ("drop", 0.5)
+    assert config.optimizer == ("adam", 0.001, None)
+    assert config.learning_rate_schedule == ("cosine",)
+    assert (config.dense_only_train_epochs, config.full_train_epochs) == (5, 10)
+    assert config.batch_size == 64
+
+
+def test_files_are_short():
+    """A key that says what is the default anyway only makes a file harder to read."""
+    optional = [key for key, field in AutoencoderConfig.model_fields.items() if field.default == 0]
+    for name, content in shipped_files().items():
+        if name.startswith("autoencoder") and "regularization" not in name:
+            document = json.loads(content)
+            assert not set(optional) & set(document)
+            assert "validation_split" not in document
+
+
+def test_check_lists_missing_different_and_stray_files(directory, capsys):
+    (directory / "autoencoder_small.json").unlink()
+    (directory / "schema.json").write_text("{}\n")
+    (directory / "classifier_mine.json").touch()
+    (directory / "my_own.json").touch()
+    capsys.readouterr()
+    assert main(["--directory", str(directory), "--check"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{directory}/schema.json: differs",
+        f"{directory}/autoencoder_small.json: missing",
+        f"{directory}/classifier_mine.json: not shipped: rename or remove it",
+    ]
+    assert not (directory / "autoencoder_small.json").exists()
+
+
+def test_writing_repairs_and_leaves_nothing_else_behind(directory):
+    (directory / "autoencoder_small.json").write_text("{}\n")
+    assert main(["--directory", str(directory)]) == 0
+    assert main(["--directory", str(directory), "--check"]) == 0
+    assert {path.name for path in directory.iterdir()} == set(shipped_files())
+
+
+def test_a_new_directory_is_made(tmp_path, capsys):
+    new = tmp_path / "a" / "b"
+    assert main(["--directory", str(new)]) == 0
+    assert capsys.readouterr().out == f"30 files written to {new}\n"
+
+
+@pytest.mark.parametrize("flags", [[], ["--check"]])
+def test_a_file_instead_of_a_directory_is_one_line(tmp_path, capsys, flags):
+    path = tmp_path / "file"
+    path.touch()
+    assert main(["--directory", str(path), *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        f"error: {path}: must be a directory, got a file. Name another place with --directory.\n"
+    )
+
+
+def test_a_failed_write_leaves_the_old_file(directory, capsys, monkeypatch):
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    before = (directory / "schema.json").read_text()
+    assert main(["--directory", str(directory)]) == 2
+    assert "must be accessible, got No space left on device" in capsys.readouterr().err
+    assert (directory / "schema.json").read_text() == before
+    assert {path.name for path in directory.iterdir()} == set(shipped_files())

@@ -1,0 +1,135 @@
+"""What strangers' names and addresses cannot do: act in what is written, or make us call home."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import AUTOENCODER, CLASSIFIER, draw_images, run_program, write_json
+
+from cae.data import idx
+from cae.errors import UserError
+from cae.records.evaluation import evaluate
+from cae.records.history import History
+
+ROOT = Path(__file__).parents[2]
+FORMULA = "=cmd|'calc'!A0,<script>alert(1)<"
+# What a spreadsheet takes for a formula; a number may begin with a sign.
+FORMULA_STARTS = tuple("=+-@\t\r\n")
+
+
+def dangerous_cells(text):
+    cells = [cell for row in csv.reader(text.splitlines()) for cell in row]
+    numbers = re.compile(r"[+-]?(\d+(\.\d*)?([eE][+-]?\d+)?|nan|inf)")
+    starts = [cell for cell in cells if cell.startswith(FORMULA_STARTS)]
+    return [cell for cell in starts if not numbers.fullmatch(cell)]
+
+
+def test_the_test_sees_formulas():
+    """Minus one is a number, minus one plus a command is not."""
+    assert dangerous_cells("a,=1+1,-1,-1+cmd\n@x,+2,-0.5e-3,b") == ["=1+1", "-1+cmd", "@x"]
+
+
+def test_names_of_classes_stay_out_of_csv(tmp_path):
+    """Predictions are written by label, which is a number in every idx file."""
+    names = ["=1+1", "<b>x</b>", "@SUM(A1)"]
+    probabilities = np.eye(3, dtype=np.float32)
+    evaluation = evaluate(probabilities, np.arange(3) - 1, np.arange(3) - 1, names)
+    with (tmp_path / "p.csv").open("w", newline="") as file:
+        evaluation.write_csv(file)
+    text = (tmp_path / "p.csv").read_text()
+    assert dangerous_cells(text) == []
+    assert "=1+1" not in text and "<b>" not in text
+
+
+def test_names_of_experiments_stay_out_of_csv(tmp_path):
+    """The record of a training holds its numbers alone."""
+    history = History(FORMULA, "autoencoder", {}, [{"epoch": 1, "phase": "full", "loss": -0.5}])
+    with (tmp_path / "h.csv").open("w", newline="") as file:
+        history.write_csv(file)
+    assert dangerous_cells((tmp_path / "h.csv").read_text()) == []
+    assert FORMULA not in (tmp_path / "h.csv").read_text()
+
+
+def test_everything_a_run_writes(tmp_path):
+    """Folders, files, names and labels of a stranger's data set, through a whole program."""
+    folder = tmp_path / FORMULA.replace("/", "")
+    folder.mkdir()
+    images, _ = draw_images(24, (8, 8), (1, 2), seed=1)
+    idx.write_idx(folder / "=images", images)
+    idx.write_idx(folder / "@labels", np.tile(np.array([-1, 0], np.int8), 12))
+    config = write_json(
+        folder / "=1+1.json", CLASSIFIER, encoder_layers=[["conv", 2, [3, 3]]], dense_layers=[]
+    )
+    flags = ["-d", folder / "=images", "-dl", folder / "@labels", "-c", config, "--no-plots"]
+    done = run_program("classification", *flags, "--name", FORMULA, runs_dir=tmp_path / "runs")
+    assert done.exit_code == 0, done.err
+    assert re.fullmatch(r"[\w.-]+", done.run.name) and not done.run.name.startswith("-")
+    tables = sorted(done.run.glob("*.csv"))
+    assert {path.name for path in tables} == {"history.csv", "predictions.csv"}
+    for path in tables:
+        assert dangerous_cells(path.read_text()) == []
+        assert "cmd" not in path.read_text()
+    for path in done.run.glob("*.json"):
+        json.loads(path.read_text())
+    assert not list(done.run.rglob("*.htm*"))
+
+
+def test_terminal_codes_are_shown_not_sent():
+    """A file's name may hold what clears a screen or moves the cursor."""
+    message = str(UserError("\x1b[2Jx\x9b3A", "must be\tplain", "a\nb\x07", "日本 ü."))
+    assert message == "\\x1b[2Jx\\x9b3A: must be plain, got a b\\x07. 日本 ü."
+
+
+# Runs both programs on files, with every use of the network recorded and refused. What libraries
+# do in C is not seen; what Python asks of the network is, whoever asks.
+OFFLINE = """
+import json, sys
+
+asked = []
+
+def refuse(event, args):
+    # Making and binding a socket sends nothing: urllib3 does so to see whether there is IPv6.
+    silent = ("socket.__new__", "socket.gethostname", "socket.bind")
+    if event.startswith(("socket.", "urllib.", "http.client.")) and event not in silent:
+        asked.append(event)
+        raise OSError("no network in this test")
+
+sys.addaudithook(refuse)
+import urllib.request
+try:
+    urllib.request.urlopen("http://127.0.0.1:1")
+except OSError:
+    pass
+assert asked.pop() == "urllib.Request" and not asked  # it would be seen
+
+import autoencoder, classification
+
+data, folder = sys.argv[1:]
+images, saved = ["-d", f"{data}/images"], f"{folder}/a.keras"
+shared = ["-dl", f"{data}/labels", "--runs-dir", f"{folder}/runs"]
+test = ["-t", f"{data}/test", "-tl", f"{data}/test_labels"]
+first = autoencoder.main([*images, *shared, "-c", f"{folder}/a.json", "--save", saved])
+second = classification.main([*images, *shared, *test, "-c", f"{folder}/c.json", "-model", saved])
+print(json.dumps([first, second, asked]))
+"""
+
+
+@pytest.mark.slow
+def test_nobody_calls_home(tmp_path, files):
+    """No telemetry, no look for newer versions, no fonts from afar."""
+    write_json(tmp_path / "a.json", AUTOENCODER)
+    write_json(tmp_path / "c.json", CLASSIFIER)
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, str(files.images.parent), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, 0, []]

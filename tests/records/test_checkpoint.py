@@ -1,0 +1,157 @@
+"""The file of a training between two steps: whole or not at all, and never code."""
+
+import errno
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from cae.errors import DataError
+from cae.records import checkpoint
+from cae.records.checkpoint import Checkpoint, TrainingState, check_same
+
+IDENTITY = {"name": "small", "config": {"epochs": 3, "layers": [["conv", 4]]}}
+
+
+def make_state(**changes):
+    values = {
+        "phase": "full",
+        "epoch": 2,
+        "step": 5,
+        "seconds": 1.5,
+        "epoch_start": 1.25,
+        "rows": [{"epoch": 1, "phase": "full", "loss": 0.1 + 0.2, "val_loss": float("inf")}],
+        "best_epoch": 1,
+        "model": [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, np.int64)],
+        "optimizer": [np.array(0.1, np.float32)] * 12,
+        "metrics": [],
+        "best_weights": [np.float32([np.nan, -0.0])],
+    }
+    return TrainingState(**{**values, **changes})
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The path of a checkpoint."""
+    path = tmp_path / "checkpoint.npz"
+    Checkpoint(path, IDENTITY).save(make_state())
+    return path
+
+
+def assert_same_state(first, second):
+    for name in TrainingState.model_fields:
+        one, other = getattr(first, name), getattr(second, name)
+        if name in checkpoint.ARRAYS:
+            assert [array.dtype for array in one] == [array.dtype for array in other]
+            assert [array.shape for array in one] == [array.shape for array in other]
+            assert [array.tobytes() for array in one] == [array.tobytes() for array in other]
+        else:
+            assert one == other, name
+
+
+def test_a_state_comes_back_to_the_bit(saved):
+    """Order, shapes, types, infinities, and the last digit of every number."""
+    assert_same_state(Checkpoint(saved, IDENTITY).state, make_state())
+
+
+def test_there_is_none_at_first(tmp_path):
+    assert Checkpoint(tmp_path / "checkpoint.npz").state is None
+
+
+def test_the_last_one_stays_when_the_disk_is_full(saved, monkeypatch):
+    """And nothing is left beside it."""
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cae.data.idx.os.fsync", fail)
+    with pytest.raises(DataError, match=r"No space left on device. Free space"):
+        Checkpoint(saved, IDENTITY).save(make_state(epoch=3))
+    assert Checkpoint(saved, IDENTITY).state.epoch == 2
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_a_part_of_a_file_is_refused(saved, share):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=r"must be a whole checkpoint.*Delete it"):
+        Checkpoint(saved, IDENTITY)
+
+
+def test_a_changed_array_is_refused(saved):
+    """Every array lies in the archive with a checksum."""
+    content = bytearray(saved.read_bytes())
+    place = content.index(np.arange(6, dtype=np.float32).tobytes())
+    content[place] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(DataError, match="must be a whole checkpoint"):
+        Checkpoint(saved, IDENTITY)
+
+
+def write_members(path, **arrays):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array)
+
+
+class Canary:
+    """Says so when it is unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("code ran",))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"phase": "third"},
+        {"epoch": -1},
+        {"rows": [{"loss": [1]}]},
+        {"seconds": "long"},
+        {"unknown": 1},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_values_that_no_training_has(saved, changes):
+    state = {**make_state().model_dump(exclude=set(checkpoint.ARRAYS)), **changes}
+    text = json.dumps({"identity": IDENTITY, "state": state}).encode()
+    write_members(saved, values=np.frombuffer(text, np.uint8))
+    with pytest.raises(DataError, match="must be a whole checkpoint"):
+        Checkpoint(saved, IDENTITY)
+
+
+def test_no_code_runs_from_it(saved):
+    write_members(saved, values=np.array([Canary()], object))
+    with pytest.raises(DataError, match="must be a whole checkpoint"):
+        Checkpoint(saved, IDENTITY)
+
+
+def test_nothing_is_unpacked(saved):
+    """A small file that would fill the memory."""
+    with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.0.npy", bytes(10**7))
+    with pytest.raises(DataError, match="it is compressed"):
+        Checkpoint(saved, IDENTITY)
+
+
+def test_another_identity_is_refused(saved):
+    """The first key that differs is named, with both values."""
+    changed = {**IDENTITY, "config": {"epochs": 4, "layers": [["conv", 4]]}}
+    with pytest.raises(DataError, match=r"config.epochs: must be as .* \(3\), got 4\. Put it back"):
+        Checkpoint(saved, changed)
+
+
+@pytest.mark.parametrize(
+    ("began", "now", "key"),
+    [({"a": 1}, {}, "a"), ({}, {"b": 1}, "b"), ({"a": [1, 2]}, {"a": [1, 3]}, "a")],
+)
+def test_every_difference_counts(began, now, key):
+    with pytest.raises(DataError, match=f"run: {key}: must be"):
+        check_same("run", began, now)
+
+
+def test_equal_values_pass():
+    check_same("run", IDENTITY, json.loads(json.dumps(IDENTITY)))

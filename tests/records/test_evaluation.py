@@ -1,0 +1,56 @@
+"""Probabilities and labels -> accuracy, report and predictions."""
+
+from io import StringIO
+
+import numpy as np
+import pytest
+
+from cae.records.evaluation import evaluate
+
+CLASSES = np.array([-3, 0, 61])
+PROBABILITIES = np.array(
+    [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.6, 0.3, 0.1]], np.float32
+)
+
+
+def test_scores_by_hand():
+    """Predictions -3, 0, 61, -3 against -3, 0, 61, 0: three of four."""
+    result = evaluate(PROBABILITIES, np.array([-3, 0, 61, 0]), CLASSES)
+    assert result.accuracy == 0.75
+    # F1: -3 has 1 hit, 1 label, 2 predictions: 2/3; 0 the reverse: 2/3; 61: 1.
+    assert result.macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert list(result.targets) == [0, 1, 2, 1]
+    assert result.report["-3"]["precision"] == 0.5
+    assert result.num_unseen == 0
+
+
+def test_a_label_that_training_never_saw_is_an_error():
+    """It counts against accuracy and F1, and the report names it."""
+    result = evaluate(PROBABILITIES, np.array([-3, 0, 61, 7]), CLASSES)
+    assert result.num_unseen == 1
+    assert result.accuracy == 0.75
+    assert result.report["7 (unseen)"] == {
+        "precision": 0.0,
+        "recall": 0.0,
+        "f1-score": 0.0,
+        "support": 1.0,
+    }
+    assert "7 (unseen)" in result.report_text
+    assert list(result.targets) == [0, 1, 2, -1]
+
+
+def test_class_names_appear_in_the_report():
+    """Fashion-MNIST's 0 is a T-shirt."""
+    result = evaluate(PROBABILITIES, np.array([-3, 0, 61, 0]), CLASSES, ["shirt", "coat", "bag"])
+    assert "coat" in result.report and "bag" in result.report_text
+
+
+def test_predictions_as_csv():
+    """One row an image with the probability of every class, by label."""
+    file = StringIO()
+    evaluate(PROBABILITIES, np.array([-3, 0, 61, 0]), CLASSES).write_csv(file)
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "index,label,prediction,correct,probability,p_-3,p_0,p_61"
+    assert lines[1] == "0,-3,-3,1,0.700000,0.700000,0.200000,0.100000"
+    assert lines[4].startswith("3,0,-3,0,0.600000")
+    assert len(lines) == 5

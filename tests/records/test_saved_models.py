@@ -1,0 +1,222 @@
+"""Saved models: plain Keras, with metadata, and refused with a reason when they are not."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from cae.errors import ModelFileError, UsageError
+from cae.records.saved_models import find_encoder, load_model, read_metadata, save_model
+
+# Written by Keras 2 (tf_keras 2.21), with an optimizer, as programs of 2020 wrote them: a Conv2D,
+# BatchNormalization and MaxPooling2D in `encoder`, its mirror or a dense head behind it.
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+METADATA = {
+    "kind": "autoencoder",
+    "input_shape": [8, 8, 1],
+    "scaling": {"offset": 0, "scale": 255.0, "dtype": "uint8"},
+    "classes": [-3, 0, 61],
+    "class_names": ["a", "ü", "日本"],
+}
+# Plain Keras and nothing of ours on the path.
+LOAD_ELSEWHERE = """
+import json, sys
+import keras, numpy
+model = keras.models.load_model(sys.argv[1])
+images = numpy.linspace(0, 1, 64, dtype="float32").reshape(1, 8, 8, 1)
+print(json.dumps(model.predict(images, verbose=0).ravel().tolist()))
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    inputs = keras.Input((8, 8, 1))
+    encoder = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization()],
+        name="encoder",
+    )
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(encoder(inputs)))
+    return keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+class TestRoundTrip:
+    def test_weights_and_metadata(self, model, tmp_path, suffix):
+        """Both formats give both back, and leave nothing beside the file."""
+        path = save_model(model, tmp_path / f"m{suffix}", METADATA)
+        loaded, metadata = load_model(path)
+        assert metadata == read_metadata(path) == METADATA
+        for before, after in zip(model.get_weights(), loaded.get_weights(), strict=True):
+            np.testing.assert_array_equal(before, after)
+        assert find_encoder(loaded, path).name == "encoder"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_loads_in_plain_keras(self, model, tmp_path, suffix):
+        """Another process without this project gets the same outputs."""
+        path = save_model(model, tmp_path / f"m{suffix}", METADATA)
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD_ELSEWHERE, str(path)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        images = np.linspace(0, 1, 64, dtype="float32").reshape(1, 8, 8, 1)
+        expected = model.predict_on_batch(images).ravel()
+        np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-6)
+
+    def test_never_overwritten_unasked(self, model, tmp_path, suffix):
+        """The old file stays as it is until --overwrite."""
+        path = tmp_path / f"m{suffix}"
+        path.write_text("precious")
+        with pytest.raises(UsageError, match=r"must not exist yet.*--overwrite"):
+            save_model(model, path, METADATA)
+        assert path.read_text() == "precious"
+        save_model(model, path, METADATA, overwrite=True)
+        assert read_metadata(path) == METADATA
+
+    def test_a_failed_save_leaves_the_old_file(self, model, tmp_path, suffix, monkeypatch):
+        """A full disk is said, and nothing half-written lies around."""
+        path = save_model(model, tmp_path / f"m{suffix}", METADATA)
+        content = path.read_bytes()
+
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "replace", full)
+        with pytest.raises(UsageError, match="No space left"):
+            save_model(model, path, METADATA, overwrite=True)
+        assert path.read_bytes() == content
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_models_of_other_programs_have_no_metadata(model, tmp_path):
+    """A plain Keras file is as good."""
+    model.save(tmp_path / "plain.keras")
+    assert load_model(tmp_path / "plain.keras")[1] == {}
+
+
+class TestKeras2:
+    """Files of 2020."""
+
+    images = np.arange(64, dtype="float32").reshape(1, 8, 8, 1) / 64
+    outputs = np.loadtxt(FIXTURES / "keras2_outputs.csv", delimiter=",")
+
+    def test_autoencoder(self):
+        """The reconstruction is what Keras 2 computed, and the encoder is found."""
+        model, metadata = load_model(FIXTURES / "keras2_autoencoder.h5")
+        assert metadata == {}
+        found = model.predict_on_batch(self.images).ravel()
+        np.testing.assert_allclose(found, self.outputs[:64], atol=1e-5)
+        assert find_encoder(model, "x").output_shape == (None, 4, 4, 3)
+
+    def test_classifier(self):
+        """Likewise."""
+        model, _ = load_model(FIXTURES / "keras2_classifier.h5")
+        found = model.predict_on_batch(self.images).ravel()
+        np.testing.assert_allclose(found, self.outputs[64:], atol=1e-5)
+        assert find_encoder(model, "x").name == "encoder"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("m.pt", "must end in .keras or .h5"),
+        ("m", "must end in .keras or .h5"),
+        ("file/m.keras", "must be a folder"),
+        ("folder.keras", "must be a file, got a directory"),
+    ],
+)
+def test_destinations_that_cannot_be(model, tmp_path, name, message):
+    """Each says what is wrong with it."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.keras").mkdir()
+    with pytest.raises(UsageError, match=message):
+        save_model(model, tmp_path / name, {})
+
+
+def lambda_model(path):
+    inputs = keras.Input((8, 8, 1))
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(path)
+
+
+def weights_only(path):
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save_weights(
+        path.with_suffix(".weights.h5")
+    )
+    path.with_suffix(".weights.h5").rename(path)
+
+
+def other_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("letter.txt", "hello")
+
+
+def with_metadata_file(content):
+    def write(path):
+        members = {
+            "metadata.json": content,
+            "config.json": '{"class_name": "Sequential", "config": {}}',
+            "model.weights.h5": "",
+        }
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in members.items():
+                archive.writestr(name, text)
+
+    return write
+
+
+def with_metadata(metadata):
+    return with_metadata_file(json.dumps({"convolutional_autoencoder": metadata}))
+
+
+def cut_short(path):
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("m.keras", lambda path: None, "got no such file"),
+        ("m.keras", Path.mkdir, "got a directory"),
+        ("m.keras", Path.touch, "got an empty file"),
+        ("m.keras", lambda path: path.write_text("<html>"), "begins with b'<html>'"),
+        ("m.keras", other_zip, "must be a complete model"),
+        ("m.keras", cut_short, "must be a complete model"),
+        ("m.keras", with_metadata_file(" " * 2_000_000), "metadata.json of 2,000,000 bytes"),
+        ("m.keras", with_metadata([1]), "cannot be read"),
+        ("m.keras", with_metadata({"input_shape": 3}), "input_shape"),
+        ("m.keras", with_metadata({"scaling": {"offset": 0}}), "scaling.scale"),
+        ("m.keras", with_metadata({"scaling": METADATA["scaling"] | {"dtype": "O"}}), "dtype"),
+        ("m.keras", with_metadata({"scaling": None}), "scaling"),
+        ("m.keras", with_metadata({"classes": ["=cmd"]}), "classes"),
+        ("m.keras", with_metadata({"classes": [10**30]}), "classes.0"),
+        ("m.keras", with_metadata({"classes": [2, 1]}), "labels must ascend"),
+        ("m.keras", with_metadata({"class_names": ["\x1b[2J"]}), "names must be printable"),
+        ("m.keras", lambda_model, "Lambda"),
+        ("m.h5", weights_only, "without a model"),
+        ("m.h5", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "complete model"),
+    ],
+)
+def test_refused_with_a_reason(tmp_path, name, make, message):
+    """One line that names the file, and no code of the file runs."""
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(ModelFileError, match=message) as caught:
+        load_model(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_model_without_an_encoder(tmp_path):
+    """Its layers are named, so that one sees what it is."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="lonely")])
+    with pytest.raises(ModelFileError, match=r"sub-model named 'encoder'.*lonely"):
+        find_encoder(model, "m.keras")

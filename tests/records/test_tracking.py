@@ -1,0 +1,436 @@
+"""TensorBoard and MLflow show what the run directory says: every point once, also after a stop."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import AUTOENCODER, run_program, write_json
+
+import autoencoder
+from cae.errors import UsageError
+from cae.programs.flags import Parser, add_tracking_flags
+from cae.records import tracking
+from cae.records.history import History
+from cae.training.callbacks import Interruptible
+
+ROOT = Path(__file__).parents[2]
+NEEDS_TENSORBOARD = pytest.mark.skipif(
+    tracking.find_spec("tensorboard") is None,
+    reason="TensorBoard is an extra: pip install -r requirements-tracking.txt",
+)
+NEEDS_MLFLOW = pytest.mark.skipif(
+    tracking.find_spec("mlflow") is None,
+    reason="MLflow is an extra: pip install -r requirements-tracking.txt",
+)
+ROWS = [
+    {"epoch": 1, "phase": "dense_only", "learning_rate": 0.1, "loss": 2.0, "val_loss": 3.0},
+    {"epoch": 2, "phase": "full", "learning_rate": 0.01, "loss": 1.0, "val_loss": 2.5},
+    {"epoch": 3, "phase": "full", "learning_rate": 0.01, "loss": 0.5, "val_loss": 2.25},
+]
+
+
+@pytest.fixture
+def subject(tmp_path):
+    folder = tmp_path / "the-run"
+    folder.mkdir()
+    return tracking.Subject("the-run", "classifier", folder, {"batch_size": 8, "seed": 0})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def read_curves(folder):
+    """{tag: [(step, value), ...]} of what TensorBoard shows of one of its runs."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(folder)).Reload()
+    return {
+        tag: [(event.step, event.value) for event in shown.Scalars(tag)]
+        for tag in shown.Tags()["scalars"]
+    }
+
+
+def read_runs(store, kind="autoencoders"):
+    """MLflow's runs of an experiment, the newest first, and its client."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=store)
+    experiment = client.get_experiment_by_name(kind)
+    return client.search_runs([experiment.experiment_id]), client
+
+
+def read_points(client, run, key):
+    return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]
+
+
+def read_history(run, key):
+    """[(epoch, value), ...] of a run directory."""
+    with (run / "history.csv").open(newline="") as file:
+        return [(int(row["epoch"]), float(row[key])) for row in csv.DictReader(file)]
+
+
+def approximately(points):
+    """TensorBoard keeps float32."""
+    return [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
+
+
+# --- each tracker alone ---------------------------------------------------------------------
+
+
+@NEEDS_TENSORBOARD
+def test_phases_share_one_axis_of_epochs(tmp_path, subject):
+    """Training and validation have the same names, so that TensorBoard draws them together."""
+    board = tracking.TensorBoard(tmp_path / "board", subject)
+    for row in ROWS:
+        board.write_epoch(row)
+    board.close(tracking.FINISHED)
+    assert read_curves(tmp_path / "board/train") == {
+        "learning_rate": approximately([(1, 0.1), (2, 0.01), (3, 0.01)]),
+        "loss": [(1, 2.0), (2, 1.0), (3, 0.5)],
+    }
+    assert read_curves(tmp_path / "board/validation") == {"loss": [(1, 3.0), (2, 2.5), (3, 2.25)]}
+
+
+@NEEDS_TENSORBOARD
+def test_tensorboard_shows_no_point_twice(tmp_path, subject):
+    """A start after an interruption writes the epochs before it again."""
+    for epochs in (3, 2):
+        board = tracking.TensorBoard(tmp_path / "board", subject)
+        for row in ROWS[:epochs]:
+            board.write_epoch(row)
+        board.close(tracking.KILLED)
+    assert read_curves(tmp_path / "board/train")["loss"] == [(1, 2.0), (2, 1.0)]
+
+
+@NEEDS_TENSORBOARD
+def test_points_are_on_the_disk_before_the_next_epoch(tmp_path, subject):
+    """A training that is killed has lost nothing that it had shown."""
+    board = tracking.TensorBoard(tmp_path / "board", subject)
+    board.write_epoch(ROWS[0])
+    assert read_curves(tmp_path / "board/train")["loss"] == [(1, 2.0)]
+    board.close(tracking.KILLED)
+
+
+@NEEDS_TENSORBOARD
+def test_tensorboard_loads_without_tensorflow(tmp_path):
+    """Flags are checked, and the folder opened, in a moment."""
+    code = (
+        "import sys, pathlib\nfrom cae.records import tracking\n"
+        "s = tracking.Subject('run', 'autoencoder', pathlib.Path(), {'seed': 0})\n"
+        "tracking.TensorBoard(pathlib.Path(sys.argv[1]), s)\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "board")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@NEEDS_MLFLOW
+@pytest.mark.slow
+def test_mlflow_has_no_point_twice(subject, store):
+    """The same run goes on after an interruption, found by a file in its directory."""
+    first = tracking.MLflow(store, subject)
+    for row in ROWS[:2]:
+        first.write_epoch(row)
+    first.close(tracking.KILLED)
+    again = tracking.MLflow(store, subject)
+    for row in ROWS:
+        again.write_epoch(row)
+    again.close(tracking.FINISHED)
+    (run,), client = read_runs(store, "classifiers")
+    assert run.info.status == tracking.FINISHED and run.info.run_name == "the-run"
+    assert run.data.params == {"batch_size": "8", "seed": "0"}
+    assert read_points(client, run, "loss") == [(1, 2.0), (2, 1.0), (3, 0.5)]
+    assert read_points(client, run, "val_loss") == [(1, 3.0), (2, 2.5), (3, 2.25)]
+    assert read_points(client, run, "learning_rate") == [(1, 0.1), (2, 0.01), (3, 0.01)]
+
+
+# Opens a local store and writes to it, with a look at what is asked of the network.
+OFFLINE = """
+import pathlib, sys, time
+
+asked = []
+sys.addaudithook(
+    lambda event, args: event in ("socket.connect", "socket.getaddrinfo") and asked.append(event)
+)
+from cae.records import tracking
+
+folder, store = sys.argv[1:]
+subject = tracking.Subject("run", "autoencoder", pathlib.Path(folder), {"seed": 0})
+run = tracking.MLflow(store, subject)
+run.write_epoch({"epoch": 1, "loss": 0.5})
+run.close(tracking.FINISHED)
+time.sleep(1)  # for threads of MLflow
+assert not asked, asked
+"""
+
+
+@NEEDS_MLFLOW
+@pytest.mark.slow
+def test_a_local_store_needs_no_network(tmp_path, store):
+    """And MLflow tells nobody that it is used, not even where it cannot see that this is a test."""
+    hidden = ("CI", "PYTEST", "MLFLOW", "DO_NOT_TRACK")
+    environment = {key: text for key, text in os.environ.items() if not key.startswith(hidden)}
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, str(tmp_path), store],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_runs(store)[0][0].data.metrics == {"loss": 0.5}
+
+
+def test_hyperparameters_are_numbers_texts_or_json():
+    """The rate apart from its optimizer, so that one can sort by it."""
+    values = tracking.describe(
+        {"optimizer": ["adam", 0.01], "seed": 3, "loss": None, "mixed_precision": True}
+    )
+    assert values == {
+        "optimizer": '["adam"]', "learning_rate": 0.01, "seed": 3, "loss": "null",
+        "mixed_precision": True,
+    }  # fmt: skip
+
+
+# --- failures -------------------------------------------------------------------------------
+
+
+class Broken(tracking.Tracker):
+    """Works for one epoch."""
+
+    name = "Broken"
+
+    def __init__(self):
+        self.written = []
+
+    def write_epoch(self, row):
+        if self.written:
+            raise OSError(28, "No space left on device")
+        self.written.append(row)
+
+    def write_results(self, history, folder):
+        raise AssertionError("it was given up")
+
+    write_model = close = write_results
+
+
+class Sound(Broken):
+    """Works all the time."""
+
+    def write_epoch(self, row):
+        self.written.append(row)
+
+    def write_results(self, *_):
+        self.written.append("results")
+
+    write_model = close = write_results
+
+
+def test_a_tracker_that_fails_is_given_up_in_one_line(tmp_path):
+    """The training and the other trackers go on."""
+    warnings, broken, sound = [], Broken(), Sound()
+    trackers = tracking.RunTrackers(warnings.append)
+    trackers.open("mlflow", "here", lambda: broken)
+    trackers.open("tensorboard", "there", lambda: sound)
+    for row in ROWS:
+        trackers.write_epoch(row)
+    trackers.finish(History("x", "autoencoder", {}), tmp_path)
+    trackers.close()
+    (warning,) = warnings
+    assert warning.startswith("Broken gets no more of this (OSError: [Errno 28] No space left")
+    assert broken.written == ROWS[:1]
+    assert sound.written == [*ROWS, "results", "results", "results"]
+
+
+@pytest.mark.parametrize("flag", ["--tensorboard", "--mlflow"])
+def test_a_missing_package_is_named_before_anything_is_loaded(
+    monkeypatch, autoencode, tmp_path, flag
+):
+    """With the command that installs it."""
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    done = autoencode(flag)
+    assert done.exit_code == 2 and not done.runs
+    assert done.err == (
+        f"error: {flag}: needs packages that are installed apart, got no {flag[2:]}. "
+        "Type: pip install -r requirements-tracking.txt\n"
+    )
+
+
+@NEEDS_TENSORBOARD
+def test_a_place_that_cannot_be_written_is_named_before_training(autoencode, tmp_path):
+    """No run is left."""
+    (tmp_path / "file").write_text("in the way")
+    done = autoencode("--tensorboard", tmp_path / "file")
+    assert done.exit_code == 2 and not done.runs
+    assert "error: --tensorboard: must be a place that can be written, got" in done.err
+    assert "epoch 1" not in done.err
+
+
+@NEEDS_TENSORBOARD
+def test_a_resumed_run_goes_on_without_a_tracker_that_cannot_write(tmp_path, subject):
+    """Its training matters more."""
+    (tmp_path / "file").write_text("in the way")
+    parser = Parser()
+    add_tracking_flags(parser)
+    args = parser.parse_args(["--tensorboard", str(tmp_path / "file")])
+    args.resume, warnings = "run", []
+    with tracking.opened_for_run(args, subject, ROWS, warnings.append) as trackers:
+        trackers.write_epoch(ROWS[0])
+    assert len(warnings) == 1 and "must be a place that can be written" in warnings[0]
+    args.resume = None
+    with (
+        pytest.raises(UsageError, match="--tensorboard: must be a place"),
+        tracking.opened_for_run(args, subject, ROWS, warnings.append),
+    ):
+        pass
+
+
+def test_flags_name_absolute_places(monkeypatch, tmp_path):
+    """So that a run resumed from elsewhere finds them; MLflow's own variable names a server."""
+    parser = Parser()
+    add_tracking_flags(parser)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    args = parser.parse_args(["--tensorboard", "--mlflow"])
+    tracking.check_flags(args)
+    assert args.tensorboard == str(tmp_path / "tensorboard")
+    assert args.mlflow == f"sqlite:///{(tmp_path / 'mlflow.db').as_posix()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    args = parser.parse_args(["--mlflow"])
+    tracking.check_flags(args)
+    assert args.mlflow == "http://server:5000" and args.tensorboard is None
+
+
+# --- whole programs -------------------------------------------------------------------------
+
+
+@NEEDS_TENSORBOARD
+def test_a_run_without_flags_is_what_it_was(autoencode):
+    """Nothing of trackers is in its directory."""
+    run = autoencode().run
+    assert "tensorboard" not in (run / "run.json").read_text()
+    assert not (run / tracking.MLFLOW_FILE).exists()
+
+
+@NEEDS_TENSORBOARD
+@NEEDS_MLFLOW
+@pytest.mark.slow
+def test_both_show_what_the_run_directory_says(classify, tmp_path, store, monkeypatch):
+    """Curves over both phases, final values, figures, hyperparameters and the model."""
+    monkeypatch.chdir(tmp_path)  # for MLflow's artifacts
+    done = classify("--tensorboard", tmp_path / "board", "--mlflow", store, plots=True)
+    assert done.exit_code == 0, done.err
+    run = done.run
+    board = tmp_path / "board" / run.name
+    for key in ("loss", "accuracy", "learning_rate", "f1"):
+        assert read_curves(board / "train")[key] == approximately(read_history(run, key))
+    assert read_curves(board / "validation")["f1"] == approximately(read_history(run, "val_f1"))
+    assert read_curves(board)["final/test_accuracy"] == approximately(
+        [(2, done.metrics["test_accuracy"])]
+    )
+    assert read_figures(board) == {path.stem for path in run.glob("plots/*.png")}
+
+    (tracked,), client = read_runs(store, "classifiers")
+    assert tracked.info.status == "FINISHED"
+    for key in ("loss", "val_f1", "learning_rate"):
+        assert read_points(client, tracked, key) == read_history(run, key)
+    assert tracked.data.metrics["final/test_accuracy"] == done.metrics["test_accuracy"]
+    assert tracked.data.params["learning_rate"] == "0.03"
+    assert json.loads(tracked.data.params["dense_layers"]) == [["dense", 8]]
+    copy = Path(client.download_artifacts(tracked.info.run_id, "", str(tmp_path)))
+    for path in ["model.keras", "config.json", "predictions.csv", "plots/confusion_matrix.png"]:
+        assert (copy / path).read_bytes() == (run / path).read_bytes()
+
+
+def read_figures(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(folder)).Reload()
+    for tag in shown.Tags()["images"]:
+        (image,) = shown.Images(tag)
+        assert image.encoded_image_string.startswith(b"\x89PNG") and image.width > 100
+    return set(shown.Tags()["images"])
+
+
+@NEEDS_TENSORBOARD
+@NEEDS_MLFLOW
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_in_both(tmp_path, autoencode, store, monkeypatch):
+    """In the same MLflow run and TensorBoard folder, with every epoch once."""
+    monkeypatch.chdir(tmp_path)
+
+    def stop(self, epoch, logs):
+        on_epoch_end(self, epoch, logs)
+        if epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    on_epoch_end = Interruptible.on_epoch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(Interruptible, "on_epoch_end", stop)
+        stopped = autoencode("--epochs", 4, "--tensorboard", tmp_path / "board", "--mlflow", store)
+    assert stopped.exit_code == 130
+    (tracked,), _ = read_runs(store)
+    assert tracked.info.status == "KILLED"
+    assert autoencoder.main(["--resume", str(stopped.run)]) == 0
+    run = stopped.run.with_suffix("")
+    assert len(read_history(run, "loss")) == 4
+    curves = read_curves(tmp_path / "board" / run.name / "train")
+    assert curves["loss"] == approximately(read_history(run, "loss"))
+    (again,), client = read_runs(store)
+    assert again.info.run_id == tracked.info.run_id and again.info.status == "FINISHED"
+    assert read_points(client, again, "loss") == read_history(run, "loss")
+
+
+@NEEDS_TENSORBOARD
+@NEEDS_MLFLOW
+@pytest.mark.slow
+def test_a_study_has_its_trials_nested_in_it(tmp_path, files, store, monkeypatch):
+    """Each once, however often the study is started; of the models the one that is kept."""
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "base.json", AUTOENCODER)
+    study = write_json(
+        tmp_path / "study.json",
+        {
+            "name": "tiny",
+            "kind": "autoencoder",
+            "data": {"dataset": str(files.images)},
+            "bases": [{"configuration": "base.json"}],
+            "vary": {"grid": {"learning_rate": [0.02, 0.01]}},
+            "metric": "val_mse",
+        },
+    )
+    flags = ["--tensorboard", "board", "--mlflow", store]
+    for _ in range(2):
+        done = run_program("experiments", "run", study, *flags, runs_dir=tmp_path / "runs")
+        assert done.exit_code == 0, done.err
+    folder = tmp_path / "runs" / "tiny"
+    trials = {trial["id"] for trial in json.loads((folder / "trials.json").read_text())["trials"]}
+    runs, client = read_runs(store)
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = {run.info.run_name: run for run in runs if run is not parent}
+    assert len(runs) == 3 and set(children) == trials
+    assert parent.info.run_name == "tiny" and parent.info.status == "FINISHED"
+    assert names_of(client, parent) >= {"results.csv", "trials.json", "plots"}
+    for name, child in children.items():
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert read_points(client, child, "val_mse") == read_history(folder / name, "val_mse")
+        assert len(read_points(client, child, "final/val_mse")) == 1
+        kept = (folder / name / "model.keras").exists()
+        assert ("model.keras" in names_of(client, child)) == kept
+        curves = read_curves(tmp_path / "board/tiny" / name / "train")
+        assert curves["mse"] == approximately(read_history(folder / name, "mse"))
+    assert read_figures(tmp_path / "board/tiny") == {p.stem for p in folder.glob("plots/*.png")}
+
+
+def names_of(client, run):
+    return {artifact.path for artifact in client.list_artifacts(run.info.run_id)}

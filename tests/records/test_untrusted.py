@@ -1,0 +1,644 @@
+"""Models from strangers: refused with a line that says why, before any of their content acts.
+
+Every case is loaded in this process, where its trap is armed: a function, module or file that
+would leave a mark. After each, no mark is there, no file was left or written, and the memory of
+the process has not grown.
+"""
+
+import copy
+import json
+import re
+import shutil
+import stat
+import struct
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from conftest import run_program
+
+from cae.errors import ModelFileError
+from cae.records import untrusted
+from cae.records.saved_models import load_model, read_metadata
+from cae.records.untrusted import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
+
+MAX_GROWTH = 100e6  # bytes; the bombs here unpack to 1 GB and more
+BOMB = 10**9
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+TRAP = "strangers>Trap"
+
+
+class Trap(keras.layers.Layer):
+    """A layer that leaves a mark as soon as it is made."""
+
+    mark: Path
+
+    def __init__(self, **config):
+        super().__init__(**config)
+        self.mark.touch()
+
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """An innocent model in both formats."""
+    inputs = keras.Input((8, 8, 1))
+    encoder = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3, activation="relu", name="first")],
+        name="encoder",
+    )
+    model = keras.Model(inputs, keras.layers.Flatten()(encoder(inputs)))
+    model.compile("adam", "mse")
+    folder = tmp_path_factory.mktemp("plain")
+    for suffix in (".keras", ".h5"):
+        model.save(folder / f"plain{suffix}")
+    return folder / "plain"
+
+
+@pytest.fixture
+def trap(tmp_path, monkeypatch):
+    """Arms all traps and returns the file that any of them would leave."""
+    mark = tmp_path / "mark"
+    monkeypatch.setattr(Trap, "mark", mark, raising=False)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    (tmp_path / "modules").mkdir()
+    source = f"import pathlib\npathlib.Path({str(mark)!r}).touch()\n"
+    (tmp_path / "modules" / "strangers.py").write_text(source)
+    objects = keras.saving.get_custom_objects()
+    monkeypatch.setitem(objects, TRAP, Trap)
+    monkeypatch.setitem(objects, "Trap", Trap)
+    monkeypatch.setitem(objects, "spring", lambda *_, **__: mark.touch())
+    return mark
+
+
+def peak_bytes():
+    """The most memory that this process has held; Linux alone lets it be measured anew."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+@contextmanager
+def nothing_happens(folder, mark, monkeypatch):
+    """Nothing ran, nothing was written, and no more memory was taken than a model needs."""
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    before = sorted(folder.rglob("*"))
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    peak = peak_bytes()
+    yield
+    grown = peak_bytes() - peak
+    assert not mark.exists()
+    assert sorted(folder.rglob("*")) == before
+    assert grown < MAX_GROWTH, f"{grown / 1e6:.0f} MB"
+
+
+def assert_refused(path, match, mark, monkeypatch):
+    with (
+        nothing_happens(path.parent, mark, monkeypatch),
+        pytest.raises(ModelFileError, match=match) as caught,
+    ):
+        load_model(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: must ")
+    assert message.isprintable() and len(message) < 600
+
+
+# --- Configurations -------------------------------------------------------------------------
+
+
+def rewrite(source, target, change):
+    """A copy of a model file whose configuration `change` has changed in place."""
+    if target.suffix == ".h5":
+        shutil.copy(source, target)
+        with h5py.File(target, "r+") as file:
+            config = json.loads(file.attrs["model_config"])
+            change(config)
+            file.attrs["model_config"] = json.dumps(config)
+        return
+    with zipfile.ZipFile(source) as whole, zipfile.ZipFile(target, "w") as changed:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if name == CONFIG_FILE:
+                config = json.loads(content)
+                change(config)
+                content = json.dumps(config)
+            changed.writestr(name, content)
+
+
+def encoder_of(config):
+    return next(layer for layer in config["config"]["layers"] if "layers" in layer["config"])
+
+
+def first(config):
+    """The convolution in the encoder."""
+    return encoder_of(config)["config"]["layers"][-1]
+
+
+def replace_layer(**layer):
+    def change(config):
+        first(config).update(layer)
+
+    return change
+
+
+def set_value(**values):
+    def change(config):
+        first(config)["config"].update(values)
+
+    return change
+
+
+def add_layers(count, **layer):
+    def change(config):
+        layers = encoder_of(config)["config"]["layers"]
+        layers += [copy.deepcopy(layer) for _ in range(count)]
+
+    return change
+
+
+def nest_deeply(config):
+    value = []
+    for _ in range(400):
+        value = [value]
+    first(config)["config"]["padding"] = value
+
+
+FUNCTION = {"class_name": "function", "module": "builtins", "registered_name": "function"}
+CONFIGS = {
+    "lambda": (replace_layer(class_name="Lambda", config={"function": "spring"}), "'Lambda'"),
+    "other_module": (replace_layer(module="strangers", class_name="Dense"), "of 'strangers'"),
+    "os_system": (replace_layer(module="os", class_name="system", config={}), "'system' of 'os'"),
+    "not_a_layer": (
+        replace_layer(module="keras.models", class_name="load_model", config={}),
+        "'load_model' of 'keras.models'",
+    ),
+    "safe_mode_off": (
+        replace_layer(
+            module="keras.config", class_name="function", config="enable_unsafe_deserialization"
+        ),
+        "function 'enable_unsafe_deserialization' of 'keras.config'",
+    ),
+    "download": (
+        set_value(activation=FUNCTION | {"module": "keras.utils", "config": "get_file"}),
+        "function 'get_file' of 'keras.utils'",
+    ),
+    "custom_class": (replace_layer(module=None, class_name="Trap"), "'Trap'"),
+    "registered_class": (
+        replace_layer(module=None, class_name="Conv2D", registered_name=TRAP),
+        f"custom object '{TRAP}'",
+    ),
+    "registered_without_class": (set_value(padding={"registered_name": TRAP}), "class None"),
+    "class_in_a_list": (replace_layer(class_name=["Trap"]), r"class \['Trap'\]"),
+    "saved_model": (replace_layer(class_name="TFSMLayer", config={"filepath": "x"}), "TFSMLayer"),
+    "torch": (replace_layer(class_name="TorchModuleWrapper"), "TorchModuleWrapper"),
+    "vocabulary": (
+        replace_layer(class_name="StringLookup", config={"vocabulary": __file__}),
+        "StringLookup",
+    ),
+    "function_by_name": (set_value(activation="spring"), "activation 'spring'"),
+    "function_object": (set_value(activation=FUNCTION | {"config": "spring"}), "'spring'"),
+    "function_registered": (
+        set_value(activation=FUNCTION | {"config": "relu", "registered_name": "spring"}),
+        "function 'relu'",
+    ),
+    "initializer": (set_value(kernel_initializer="spring"), "kernel_initializer 'spring'"),
+    "regularizer": (set_value(bias_regularizer="spring"), "bias_regularizer 'spring'"),
+    "constraint": (set_value(kernel_constraint="spring"), "kernel_constraint 'spring'"),
+    "lambda_value": (
+        set_value(strides={"class_name": "__lambda__", "config": {"value": "4wAAAA=="}}),
+        "__lambda__",
+    ),
+    "type_value": (
+        set_value(strides={"class_name": "__typespec__", "spec_name": "x", "config": []}),
+        "__typespec__",
+    ),
+    "path_as_name": (set_value(name="../../../mark"), "layer named '../../../mark'"),
+    "parent_as_name": (set_value(name=".."), r"layer named '\.\.'"),
+    "terminal_codes": (set_value(name="\x1b[2J"), r"'\\x1b\[2J'"),
+    "nested": (nest_deeply, "nested too deeply|cannot be read"),
+    "many_layers": (add_layers(1001, class_name="Flatten", config={}), "layers, more than 1,000"),
+    "no_model": (
+        lambda config: config.update(
+            module="keras.layers", class_name="Dense", registered_name=None
+        ),
+        "no model",
+    ),
+    "megabytes": (set_value(padding=" " * 1_000_000), "bytes"),
+    # Numbers that Keras would act on.
+    "weights_for_terabytes": (set_value(filters=10**12), "cannot be read"),
+    # What Keras 3.12 initializes to say its shape, and Normalization when it is built.
+    "weights_for_gigabytes": (set_value(filters=10**8), "cannot be read"),
+    "mean_of_gigabytes": (
+        replace_layer(
+            class_name="Normalization",
+            config={"name": "first"},
+            build_config={"input_shape": [None, 10**9]},
+        ),
+        "cannot be read",
+    ),
+    "images_of_terabytes": (
+        add_layers(1, class_name="UpSampling2D", config={"size": [10**6, 10**6]}),
+        "at most 268,435,456 numbers of an image",
+    ),
+    "endless_number": (set_value(filters=float("inf")), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("case", CONFIGS)
+def test_configurations(case, suffix, plain, tmp_path, trap, monkeypatch):
+    change, match = CONFIGS[case]
+    rewrite(plain.with_suffix(suffix), tmp_path / f"m{suffix}", change)
+    assert_refused(tmp_path / f"m{suffix}", match, trap, monkeypatch)
+
+
+def test_the_trap_works(plain, tmp_path, trap):
+    """Keras itself makes the registered layer, so that the mark proves something."""
+    path = tmp_path / "m.keras"
+    rewrite(
+        plain.with_suffix(".keras"),
+        path,
+        replace_layer(module=None, class_name="Trap", registered_name=TRAP, config={}),
+    )
+    keras.models.load_model(path)
+    assert trap.exists()
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_python_in_a_lambda_layer(suffix, tmp_path, trap, monkeypatch):
+    """As Keras writes it, code and all."""
+    mark = str(trap)
+    inputs = keras.Input((2,))
+    spring = keras.layers.Lambda(lambda x: (open(mark, "w").close(), x)[1])  # noqa: PTH123
+    model = keras.Model(inputs, spring(inputs))
+    path = tmp_path / f"m{suffix}"
+    model.save(path)
+    trap.unlink()
+    assert_refused(path, "'Lambda'", trap, monkeypatch)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_how_a_stranger_trained_is_left_out(suffix, plain, tmp_path, trap, monkeypatch):
+    """Optimizers and losses may be anyone's own; nobody needs them to use a model."""
+
+    def change(config):
+        first(config)["compile_config"] = {"loss": {"class_name": "Trap", "config": {}}}
+
+    path = tmp_path / f"m{suffix}"
+    rewrite(plain.with_suffix(suffix), path, change)
+    with nothing_happens(tmp_path, trap, monkeypatch):
+        model, _ = load_model(path)
+    assert not model.compiled and not model.get_layer("encoder").compiled
+
+
+def test_refused_before_tensorflow(plain, tmp_path, monkeypatch):
+    """What is in the configuration is seen when a program only asks for the metadata."""
+    rewrite(plain.with_suffix(".keras"), tmp_path / "m.keras", set_value(activation="spring"))
+    monkeypatch.setattr(keras.models, "load_model", None)
+    with pytest.raises(ModelFileError, match="activation 'spring'"):
+        read_metadata(tmp_path / "m.keras")
+
+
+# --- Archives -------------------------------------------------------------------------------
+
+
+def members_of(source):
+    with zipfile.ZipFile(source) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
+
+
+def pack(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+
+
+def add_member(name, content=b"x"):
+    def write(source, path):
+        pack(path, [*members_of(source), (name, content)])
+
+    return write
+
+
+def link(source, path):
+    """The weights as a symbolic link to a file of the person who loads the model."""
+    entry = zipfile.ZipInfo(WEIGHTS_FILE)
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    members = [item for item in members_of(source) if item[0] != WEIGHTS_FILE]
+    pack(path, [*members, (entry, b"/etc/passwd")])
+
+
+def twice(source, path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        pack(path, [*members_of(source), (CONFIG_FILE, b"{}")])
+
+
+def bomb(name):
+    def write(source, path):
+        members = [item for item in members_of(source) if item[0] != name]
+        pack(path, members)
+        with (
+            zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+            archive.open(name, "w") as member,
+        ):
+            for _ in range(BOMB // 10**7):
+                member.write(bytes(10**7))
+
+    return write
+
+
+def other_compression(source, path):
+    pack(path, members_of(source), zipfile.ZIP_BZIP2)
+
+
+def endless_list(source, path):
+    """A file of a megabyte takes a hundred as a list of members."""
+    pack(path, [*members_of(source), *((f"{number:060}", b"") for number in range(12_000))])
+
+
+ARCHIVES = {
+    "outside": (add_member("../mark"), r"called '\.\./mark'"),
+    "absolute": (add_member("/mark"), "called '/mark'"),
+    "assets": (add_member("assets/layers/x/vocabulary.txt"), "called 'assets/"),
+    "pickled": (add_member("model.weights.npz"), r"called 'model\.weights\.npz'"),
+    "terminal_codes": (add_member("\x1b[2J"), r"'\\x1b\[2J'"),
+    "link": (link, r"model\.weights\.h5 as a link"),
+    "twice": (twice, "same name twice"),
+    "weights_bomb": (bomb(WEIGHTS_FILE), r"1,000,\d+,\d+ bytes packed into \d{3},\d+|1,000,"),
+    "config_bomb": (bomb(CONFIG_FILE), r"config\.json of 1,000,000,000 bytes"),
+    "metadata_bomb": (bomb(METADATA_FILE), r"metadata\.json of 1,000,000,000 bytes"),
+    "other_compression": (other_compression, "compression method 12"),
+    "endless_list": (endless_list, "a list of members of"),
+}
+
+
+@pytest.mark.parametrize("case", ARCHIVES)
+def test_archives(case, plain, tmp_path, trap, monkeypatch):
+    write, match = ARCHIVES[case]
+    write(plain.with_suffix(".keras"), tmp_path / "m.keras")
+    assert_refused(tmp_path / "m.keras", match, trap, monkeypatch)
+
+
+def test_packed_again_by_somebody(plain, tmp_path):
+    """Ordinary compression is no reason to refuse."""
+    pack(tmp_path / "m.keras", members_of(plain.with_suffix(".keras")), zipfile.ZIP_DEFLATED)
+    assert load_model(tmp_path / "m.keras")[0].get_layer("encoder")
+
+
+# --- Weights --------------------------------------------------------------------------------
+
+
+def some_array(file):
+    """The name of an array of numbers in a file of weights."""
+    names = []
+    file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
+    return names[0]
+
+
+def replacing(make):
+    """Puts what `make(file, name)` makes in the place of an array."""
+
+    def change(file):
+        name = some_array(file)
+        del file[name]
+        make(file, name)
+
+    return change
+
+
+def external_storage(file, name):
+    secret = Path(file.filename).with_name("secret")
+    secret.write_bytes(bytes(400))
+    file.create_dataset(name, (100,), "f4", external=[(str(secret), 0, 400)])
+
+
+def virtual(file, name):
+    layout = h5py.VirtualLayout((100,), "f4")
+    layout[:] = h5py.VirtualSource("secret.h5", "x", (100,))
+    file.create_virtual_dataset(name, layout)
+
+
+def compressed_bomb(file, name):
+    file.create_dataset(name, (BOMB // 4,), "f4", chunks=(10**6,), compression="gzip", fillvalue=1)
+
+
+def filtered_bomb(file, name):
+    data = file.create_dataset(name, (BOMB,), "u1", chunks=(10**8,), compression="gzip")
+    data[: 2 * 10**8] = 0
+
+
+def promises(shape):
+    def make(file, name):
+        file.create_dataset(name, shape, "f4")  # takes no space before something is written
+
+    return make
+
+
+def pickled(file, name):
+    file.create_dataset(name, (1,), h5py.vlen_dtype(np.uint8))[0] = np.frombuffer(
+        b"\x80\x04.", "u1"
+    )
+
+
+def cycle(file):
+    file["again"] = file["/"]
+
+
+def two_names(file):
+    for number in range(20):
+        file[f"copy{number}"] = file[some_array(file)]
+
+
+def many_attributes(file):
+    for number in range(untrusted.MAX_LAYERS + 1):
+        file.attrs[f"x{number}"] = "x"
+
+
+def many_groups(file):
+    file.create_group("many")
+    for number in range(untrusted.MAX_HDF5_ITEMS):
+        file["many"].create_group(str(number))
+
+
+WEIGHTS = {
+    "soft_link": (replacing(lambda f, n: f.__setitem__(n, h5py.SoftLink("/x"))), "the link"),
+    "external_link": (
+        replacing(lambda f, n: f.__setitem__(n, h5py.ExternalLink("/etc/passwd", "/"))),
+        "the link",
+    ),
+    "external_storage": (replacing(external_storage), "from other files"),
+    "virtual": (replacing(virtual), "from other files"),
+    "compressed_bomb": (replacing(compressed_bomb), "in pieces or compressed"),
+    "filtered_bomb": (replacing(filtered_bomb), "in pieces or compressed"),
+    "promises_terabytes": (replacing(promises((10**6, 10**6))), "of which 0 are there"),
+    "promises_overflow": (
+        replacing(promises((2**62, 2**62))),
+        "of which 0 are there|cannot be read",
+    ),
+    "pickled": (replacing(pickled), "no array of numbers"),
+    "objects": (
+        replacing(lambda f, n: f.create_dataset(n, data=np.array([f.ref]), dtype=h5py.ref_dtype)),
+        "no array of numbers",
+    ),
+    "text": (replacing(lambda f, n: f.create_dataset(n, data="code")), "no array of numbers"),
+    "type": (replacing(lambda f, n: f.__setitem__(n, np.dtype("f4"))), "no array of numbers"),
+    "empty": (replacing(lambda f, n: f.__setitem__(n, h5py.Empty("f4"))), "are there"),
+    "cycle": (cycle, "under two names"),
+    "two_names": (two_names, "under two names"),
+    "attribute": (
+        lambda file: file.attrs.create("x", file.ref, dtype=h5py.ref_dtype),
+        "neither text nor numbers",
+    ),
+    "many_attributes": (many_attributes, "more than 1,000 attributes"),
+    "many_groups": (many_groups, "more than 20,000 groups and arrays"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_weights(case, suffix, plain, tmp_path, trap, monkeypatch):
+    change, match = WEIGHTS[case]
+    source, path = plain.with_suffix(suffix), tmp_path / f"m{suffix}"
+    changed = tmp_path / "changed.h5"
+    if suffix == ".h5":
+        shutil.copy(source, changed)
+    else:
+        changed.write_bytes(dict(members_of(source))[WEIGHTS_FILE])
+    with h5py.File(changed, "r+", libver="latest") as file:
+        change(file)
+    if suffix == ".h5":
+        changed.rename(path)
+    else:
+        members = dict(members_of(source)) | {WEIGHTS_FILE: changed.read_bytes()}
+        pack(path, members.items())
+    assert_refused(path, match, trap, monkeypatch)
+
+
+def test_one_text_as_a_thousand_names(plain, tmp_path, trap, monkeypatch):
+    """Each name is 16 bytes that say where a text lies; here all say the same place."""
+    path, text = tmp_path / "m.h5", "N" * 1_000_000
+    shutil.copy(plain.with_suffix(".h5"), path)
+    with h5py.File(path, "r+", libver="latest") as file:
+        file.create_group("x").attrs.create("names", [text, *["y"] * 2000])
+    content = path.read_bytes()
+    at = content.index(struct.pack("<I", len(text)))  # the first name, and after it the others
+    place = content[at : at + 16]
+    path.write_bytes(content[:at] + place * 2001 + content[at + 16 * 2001 :])
+    assert_refused(path, "cannot be read|bytes in", trap, monkeypatch)
+
+
+def test_a_file_that_sends_hdf5_round_in_circles(trap, tmp_path, monkeypatch):
+    """Found by the fuzzer: with HDF5 1.14 no exception and no Ctrl-C ends it."""
+    shutil.copy(FIXTURES / "hdf5_endless.h5", tmp_path / "m.h5")
+    monkeypatch.setattr(untrusted, "HDF5_SECONDS", 1)
+    assert_refused(tmp_path / "m.h5", "cannot be read", trap, monkeypatch)
+
+
+# --- What is not refused --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_every_layer_on_the_list(suffix, tmp_path):
+    """Each is written by Keras as the list says, comes back, and does the same."""
+    image = keras.Input((8, 8, 3))
+    vector = keras.layers.Flatten()(image)
+    arguments = {
+        "Activation": ["relu"],
+        "CenterCrop": [4, 4],
+        "Conv2D": [2, 3],
+        "Conv2DTranspose": [2, 3],
+        "Dense": [2],
+        "DepthwiseConv2D": [3],
+        "Dot": [1],
+        "GroupNormalization": [3],
+        "Permute": [(2, 1, 3)],
+        "RandomCrop": [4, 4],
+        "RandomTranslation": [0.1, 0.1],
+        "RepeatVector": [2],
+        "Reshape": [(64, 3)],
+        "Resizing": [4, 4],
+        "SeparableConv2D": [2, 3],
+        **{name: [2] for name in ("AveragePooling2D", "MaxPooling2D", "UpSampling2D")},
+        **{name: [0.1] for name in ("RandomBrightness", "RandomContrast", "RandomRotation")},
+        **{name: [0.1] for name in ("RandomZoom", "Rescaling")},
+    }
+    dropouts = {name for name in untrusted.LAYERS if "Dropout" in name}
+    arguments |= {name: [0.1] for name in [*dropouts, "GaussianNoise"]}
+    pairs = ["Add", "Average", "Concatenate", "Dot", "Maximum", "Minimum", "Multiply", "Subtract"]
+    outputs = []
+    # Keras itself cannot write the layers with a random generator of their own as .h5.
+    random = {name for name in untrusted.LAYERS if name.startswith("Random")}
+    for name in sorted(untrusted.LAYERS - {"InputLayer"} - (random if suffix == ".h5" else set())):
+        layer = getattr(keras.layers, name)(*arguments.get(name, []))
+        if name in pairs:
+            inputs = [vector, vector]
+        else:
+            inputs = vector if name in ("Dense", "RepeatVector") else image
+        outputs.append(layer(inputs))
+    model = keras.Model(image, outputs)
+    images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    model.save(tmp_path / f"m{suffix}")
+    loaded, _ = load_model(tmp_path / f"m{suffix}")
+    for before, after in zip(
+        model.predict_on_batch(images), loaded.predict_on_batch(images), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_functions_and_settings_of_plain_models(tmp_path):
+    """Initializers, regularizers, constraints, activations and half precision by Keras' names."""
+    layers = [keras.Input((8, 8, 1))]
+    for initializer in ("he_normal", keras.initializers.Constant(0.5), "orthogonal"):
+        layers.append(
+            keras.layers.Conv2D(
+                2,
+                3,
+                activation=keras.activations.tanh,
+                kernel_initializer=initializer,
+                kernel_regularizer=keras.regularizers.L1L2(0.1, 0.1),
+                bias_constraint="max_norm",
+                dtype="mixed_bfloat16",
+            )
+        )
+    model = keras.Sequential(layers)
+    model.compile("adam", "mse")
+    for suffix in (".keras", ".h5"):
+        model.save(tmp_path / f"m{suffix}")
+        loaded, _ = load_model(tmp_path / f"m{suffix}")
+        before, after = (m.layers[-1].get_config() for m in (model, loaded))
+        assert before == after
+
+
+# --- Through a program ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["lambda", "link", "external_link"])
+def test_one_line_and_exit_code_2(
+    case, tmp_path, files, classifier_config, trained_autoencoder, trap, monkeypatch
+):
+    """The person who was given the file reads why it is not used."""
+    source, path = trained_autoencoder.saved, tmp_path / "m.keras"
+    if case == "lambda":
+        rewrite(source, path, replace_layer(class_name="Lambda"))
+    elif case == "link":
+        link(source, path)
+    else:
+        weights = tmp_path / "w.h5"
+        weights.write_bytes(dict(members_of(source))[WEIGHTS_FILE])
+        with h5py.File(weights, "r+") as file:
+            WEIGHTS[case][0](file)
+        pack(path, (dict(members_of(source)) | {WEIGHTS_FILE: weights.read_bytes()}).items())
+    (tmp_path / "runs").mkdir()
+    flags = [*files.classifier, "-c", classifier_config, "-model", path]
+    with nothing_happens(tmp_path, trap, monkeypatch):
+        done = run_program("classification", *flags, runs_dir=tmp_path / "runs")
+    assert done.exit_code == 2 and done.out == ""
+    (line,) = (line for line in done.err.splitlines() if line != "Starting TensorFlow …")
+    assert line.startswith(f"error: {path}: must hold plain Keras layers")

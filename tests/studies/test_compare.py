@@ -1,0 +1,213 @@
+"""Comparing records: spread over seeds, the verdict, and which hyperparameters mattered."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+from conftest import AUTOENCODER, CLASSIFIER
+
+from cae.config.load import validate_config
+from cae.errors import UserError
+from cae.figures.curves import compare_visualization
+from cae.records.history import History
+from cae.studies.compare import (
+    Result,
+    group_results,
+    influences,
+    read_result,
+    sort_groups,
+    verdict,
+    write_csv,
+)
+
+
+def result(tmp_path, name, value, seed=0, **changes):
+    config = validate_config({**AUTOENCODER, **changes, "seed": seed}, name, "autoencoder")
+    info = config.model_dump(mode="json")
+    metrics = {"val_mse": value, "seconds": 10.0 * (seed + 1), "best_epoch": 1}
+    history = History(name, "autoencoder", info, [], 1, metrics)
+    return Result(tmp_path / f"{name}-{seed}", name, "base", history)
+
+
+@pytest.fixture
+def groups(tmp_path):
+    """Two configurations far apart with three seeds each, the worse first."""
+    far = [result(tmp_path, "far", 0.9 + seed / 100, seed, l2=0.5) for seed in range(3)]
+    near = [result(tmp_path, "near", 0.1 + seed / 100, seed) for seed in range(3)]
+    return group_results([*far, *near], "val_mse")
+
+
+def test_seeds_make_a_group(groups):
+    """Mean and spread by hand, the better mean first."""
+    near, far = groups
+    assert (near.name, far.name) == ("near", "far")
+    assert near.mean == pytest.approx(0.11)
+    assert near.sd == pytest.approx(0.01)
+    # t with two degrees of freedom: 4.3027 at 97.5 %
+    half = 4.3027 * 0.01 / math.sqrt(3)
+    assert near.interval == pytest.approx((0.11 - half, 0.11 + half), rel=1e-4)
+    assert near.best.history.model_info["seed"] == 0
+    assert near.cell("seconds") == 20
+
+
+def test_a_winner_is_ahead_of_the_noise(groups):
+    assert verdict(groups).startswith("Best: near, ahead of far")
+
+
+def test_no_winner_within_the_noise(tmp_path):
+    """Means differ by less than their intervals."""
+    runs = [result(tmp_path, "a", value, seed) for seed, value in enumerate([0.1, 0.3])]
+    runs += [result(tmp_path, "b", value, s, l2=0.5) for s, value in enumerate([0.2, 0.3])]
+    assert "within the noise" in verdict(group_results(runs, "val_mse"))
+
+
+def test_no_winner_by_one_seed(tmp_path):
+    """However far apart."""
+    runs = [result(tmp_path, "a", 0.1), result(tmp_path, "b", 0.9, l2=0.5)]
+    groups = group_results(runs, "val_mse")
+    assert verdict(groups).startswith("No winner: a leads b")
+    assert groups[0].interval is None and math.isnan(groups[0].sd)
+    assert verdict(groups[:1]) == "Best: a, the only one."
+
+
+def test_runs_without_a_finite_value_come_last(tmp_path):
+    runs = [result(tmp_path, "nan", math.nan), result(tmp_path, "a", 0.9, l2=0.5)]
+    groups = group_results(runs, "val_mse")
+    assert [group.name for group in groups] == ["a", "nan"]
+    assert groups[1].cell("mean") is None and groups[1].best is None
+    assert verdict(groups[1:]) == "No run has a finite value."
+
+
+def test_of_accuracies_the_largest_is_best(tmp_path):
+    """Encoders tell apart classifiers of the same hyperparameters."""
+    info = validate_config(CLASSIFIER, "head", "classifier").model_dump(mode="json")
+    runs = [
+        Result(tmp_path / name, name, name, History(name, "classifier", info, [], 1, metrics), name)
+        for name, metrics in (("a", {"val_accuracy": 0.7}), ("b", {"val_accuracy": 0.9}))
+    ]
+    first, second = group_results(runs, "val_accuracy")
+    assert (first.name, second.name) == ("b", "a")
+    assert first.best.value("val_accuracy") == 0.9
+
+
+def test_sorting(groups):
+    assert [group.name for group in sort_groups(groups, "name")] == ["far", "near"]
+    assert sort_groups(groups, "mean") == groups
+    assert [group.name for group in sort_groups(groups[::-1], "best")] == ["near", "far"]
+    for group, accuracy in zip(groups, (0.5, 0.6), strict=True):
+        for run in group.results:
+            run.history.metrics["test_accuracy"] = accuracy
+    assert [group.name for group in sort_groups(groups, "test_accuracy")] == ["far", "near"]
+    assert sort_groups(groups, "parameters") == groups  # nobody has any
+
+
+def test_what_mattered(tmp_path):
+    """Means of the values of each key; the learning rate counts apart from the optimizer."""
+    runs = [
+        result(tmp_path, f"{rate}-{size}", value, optimizer=["adam", rate], batch_size=size)
+        for rate, size, value in ((0.1, 8, 1.0), (0.1, 16, 2.0), (0.2, 8, 5.0), (0.2, 16, 6.0))
+    ]
+    rate, size = influences(group_results(runs, "val_mse"))
+    assert (rate.key, size.key) == ("learning_rate", "batch_size")
+    assert rate.difference == pytest.approx(4)
+    assert rate.values["0.1"] == pytest.approx((2, 1.5, math.sqrt(0.5)))
+    assert size.difference == pytest.approx(1)
+
+
+def test_csv(groups):
+    """A row a run, the best configuration first."""
+    file = io.StringIO()
+    write_csv(groups)(file)
+    file.seek(0)
+    rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows[:2]] == ["near-0", "near-1"]
+    assert rows[0]["learning_rate"] == "0.01" and rows[0]["val_mse"] == "0.1"
+    assert len(rows) == 6
+
+
+def test_names_are_no_formulas(tmp_path):
+    """A negative number stays one."""
+    file = io.StringIO()
+    write_csv(group_results([result(tmp_path, "=1+1", -0.5)], "val_mse"))(file)
+    file.seek(0)
+    (row,) = csv.DictReader(file)
+    assert (row["configuration"], row["run"]) == ("'=1+1", "'=1+1-0")
+    assert row["val_mse"] == "-0.5"
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A run's directory, whose files may be spoilt."""
+    files = {
+        "config.json": json.dumps(AUTOENCODER),
+        "metrics.json": '{"val_mse": 0.5, "best_epoch": 1}',
+        "run.json": '{"name": "tiny", "arguments": {}}',
+        "history.csv": "epoch,phase,loss\n1,full,0.5\n",
+    }
+
+    def write(**changes):
+        for name, text in {**files, **changes}.items():
+            (tmp_path / name).write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_names_that_terminals_obey(record):
+    """Nothing of them reaches the terminal."""
+    path = record(**{"run.json": json.dumps({"name": "a\x1b[2Jb", "arguments": {}})})
+    assert read_result(path).name == "a?[2Jb"
+    assert read_result(path, "\x07", "\x9b").base == "?"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config.json": "{}"}, "config.json: encoder_layers: is required"),
+        ({"config.json": "[]"}, "config.json: must be an object"),
+        ({"metrics.json": '{"val_mse": "x", "best_epoch": 1}'}, "metrics.json with Input should"),
+        ({"metrics.json": "{}"}, "cannot be read ('best_epoch')"),
+        ({"run.json": '{"name": 3, "arguments": {}}'}, "a record that cannot be read"),
+        ({"history.csv": "epoch,loss\n1,x\n"}, "a record that cannot be read"),
+        ({"history.csv": "epoch,loss\n1,1,1\n"}, "a record that cannot be read"),
+    ],
+)
+def test_damaged_records(record, changes, said):
+    with pytest.raises(UserError) as caught:
+        read_result(record(**changes))
+    assert said in str(caught.value)
+
+
+def test_figures(tmp_path):
+    """A dot a seed, an interval where there are several seeds, and a dot a run for its cost."""
+    import matplotlib.pyplot as plt
+
+    runs = [result(tmp_path, "a", value, seed) for seed, value in enumerate([0.1, 0.3])]
+    runs.append(result(tmp_path, "b", 0.9, l2=0.5))
+    for run in runs:
+        row = {"epoch": 1, "loss": 0.5, "val_loss": 0.5, "mse": 0.5, "val_mse": 0.5}
+        run.history.epochs.append(row)
+        run.history.metrics["parameters"] = 7
+    runs[-1].history.metrics["parameters"] = 1_000_000
+    groups = group_results(runs, "val_mse")
+    figures = compare_visualization(
+        [run.history for run in runs],
+        [group.name for group in groups],
+        [group.values for group in groups],
+        [group.interval for group in groups],
+        "val_mse",
+    )
+    (final,) = figures["final_values"].axes
+    dots = [line for line in final.lines if line.get_marker() == "o"]
+    assert [line.get_xdata().tolist() for line in dots] == [[0.1, 0.3], [0.9]]
+    intervals = [line for line in final.lines if len(line.get_xdata()) == 2 and line not in dots]
+    assert [tuple(line.get_xdata()) for line in intervals] == [groups[0].interval]
+    parameters, seconds = figures["costs"].axes
+    assert parameters.lines[0].get_xdata().tolist() == [7, 7, 1_000_000]
+    assert parameters.xaxis.get_major_formatter()(1_000_000) == "1,000,000"
+    assert seconds.lines[0].get_ydata().tolist() == [0.1, 0.3, 0.9]
+    assert set(figures) == {"final_values", "costs", "comparison"}
+    for figure in figures.values():
+        plt.close(figure)

@@ -1,0 +1,356 @@
+"""Equal labels and steps for every method, results that accumulate, and honest conclusions."""
+
+import argparse
+import csv
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASSES, run_program, write_dataset
+
+from cae.config.load import validate_config
+from cae.data import idx
+from cae.errors import ConfigurationError
+from cae.files import locked
+from cae.studies import label_efficiency
+from cae.studies.label_efficiency import (
+    METHODS,
+    NETWORKS,
+    SCRATCH,
+    fit_logistic,
+    plan_training,
+    validation_share,
+)
+
+CONFIG = {
+    "dense_layers": [["dense", 8]],
+    "optimizer": ["adam", 0.01],
+    "dense_only_train_epochs": 5,
+    "full_train_epochs": 10,
+    "batch_size": 16,
+    "early_stopping": 3,
+}
+CLASSICAL = ("pixels", "pca", "neighbours")
+
+
+# ------------------------------------------------------------------ budgets
+
+
+@pytest.mark.parametrize("num_training", [3, 16, 17, 1000])
+def test_every_network_has_the_same_epochs(num_training):
+    config = validate_config(CONFIG, "test", "classifier")
+    plans = [plan_training(config, method, num_training, 300) for method in NETWORKS]
+    epochs = {plan.dense_only_train_epochs + plan.full_train_epochs for plan in plans}
+    assert len(epochs) == 1
+    assert epochs.pop() == round(300 / math.ceil(num_training / 16))
+
+
+def test_what_is_frozen_differs():
+    config = validate_config(CONFIG, "test", "classifier")
+    frozen, tuned, scratch = (plan_training(config, method, 16, 30) for method in NETWORKS)
+    assert (frozen.dense_only_train_epochs, frozen.full_train_epochs) == (30, 0)
+    assert (tuned.dense_only_train_epochs, tuned.full_train_epochs) == (10, 20)
+    assert (scratch.dense_only_train_epochs, scratch.full_train_epochs) == (0, 30)
+    assert frozen.early_stopping is None
+
+
+def test_epochs_are_bounded():
+    """At least one, however few steps; no more than are of use, however many."""
+    config = validate_config(CONFIG, "test", "classifier")
+    assert plan_training(config, SCRATCH, 10_000, 1).full_train_epochs == 1
+    assert plan_training(config, SCRATCH, 3, 10**6).full_train_epochs == 500
+
+
+def test_validation_takes_a_fifth_and_at_least_one_label_of_each_class():
+    shares = {count: validation_share(count) for count in ("1", "2", "5", "100", "all")}
+    assert shares == {"1": 0, "2": 0.5, "5": 0.2, "100": 0.2, "all": 0.2}
+
+
+# ------------------------------------------------------------------ classical methods
+
+
+def test_validation_labels_choose_the_strength():
+    """And all labels are trained on afterwards."""
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 20)
+    inputs = (labels[:, None] + rng.normal(0, 0.3, (40, 3))).astype(np.float32)
+    search = fit_logistic(inputs, labels, np.arange(8))
+    assert search.n_splits_ == 1
+    assert (search.predict(inputs) == labels).mean() > 0.9
+    assert fit_logistic(inputs, labels, np.arange(0)).C == 1
+
+
+# ------------------------------------------------------------------ the program
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "head.json"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A stand-in for a saved autoencoder, for what needs none."""
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"weights")
+    monkeypatch.setattr("cae.programs.starting_points.read_metadata", lambda path: {})
+    return path
+
+
+@pytest.fixture
+def measure(tmp_path, files, config):
+    """Runs the comparison with further flags."""
+
+    def run(*args, model, data=files, counts=("1", "4")):
+        flags = [
+            "label-efficiency",
+            *data.classifier,
+            "-c",
+            config,
+            "-model",
+            model,
+            "--name",
+            "curve",
+        ]
+        flags += ["--name", "curve", *(["--counts", *counts] if counts else [])]
+        return run_program("experiments", *flags, *args, runs_dir=tmp_path / "runs")
+
+    return run
+
+
+def read_results(finished_in):
+    with (finished_in / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "runs" / "curve"
+
+
+def test_classical_methods_leave_a_complete_folder(measure, model, folder):
+    done = measure("--methods", "pixels", "pca", "--seeds", 2, model=model)
+    assert done.exit_code == 0, done.err
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "settings.json",
+        "environment.json",
+        "order_0.json",
+        "order_1.json",
+        "results.csv",
+        "summary.csv",
+        "conclusion.txt",
+        "label_efficiency.png",
+    }
+    rows = read_results(folder)
+    assert [(row["seed"], row["per_class"], row["method"]) for row in rows] == [
+        (seed, count, method)
+        for seed, count, method in itertools.product("01", "14", ("pixels", "pca"))
+    ]
+    assert [row["labels"] for row in rows[:4]] == ["3", "3", "12", "12"]
+    assert [row["validation_labels"] for row in rows[:4]] == ["0", "0", "3", "3"]
+    # Four images of each of three plain patterns say it all.
+    assert [float(row["test_error"]) for row in rows if row["per_class"] == "4"] == [0] * 4
+    assert "logistic regression on pixels" in done.err
+    assert "Test error in %" in done.out
+
+
+def test_a_second_start_measures_what_is_missing(measure, model, folder, monkeypatch):
+    """Further counts and seeds join the results, on the same subsets."""
+    measure("--methods", "pixels", "--seeds", 1, model=model)
+    first = (folder / "results.csv").read_text()
+    measured = []
+    original = label_efficiency.Study._measure
+
+    def spy(self, *key):
+        measured.append(key)
+        return original(self, *key)
+
+    monkeypatch.setattr(label_efficiency.Study, "_measure", spy)
+    done = measure("--methods", "pixels", "--seeds", 2, model=model, counts=("1", "2", "4"))
+    assert done.exit_code == 0, done.err
+    assert measured == [(0, "2", "pixels"), *((1, count, "pixels") for count in "124")]
+    assert (folder / "results.csv").read_text().startswith(first)
+
+
+def test_an_interrupted_start_keeps_its_results(measure, model, folder, monkeypatch):
+    """What is being measured when the signal comes is measured again, the rest is not."""
+    original = label_efficiency.Study._measure
+    keys = []
+
+    def interrupt_third(self, *key):
+        keys.append(key)
+        if len(keys) == 3:
+            self.stop._handle(2, None)
+        return original(self, *key)
+
+    monkeypatch.setattr(label_efficiency.Study, "_measure", interrupt_third)
+    stopped = measure("--methods", "pixels", "--seeds", 2, model=model)
+    assert stopped.exit_code == 130
+    assert "the same command goes on from there" in stopped.err
+    assert len(read_results(folder)) == 2
+    assert measure("--methods", "pixels", "--seeds", 2, model=model).exit_code == 0
+    assert len(keys) == 5 and keys[3] == keys[2]
+
+
+def test_time_left_follows_the_same_method_and_labels(measure, model, folder):
+    """Of other seeds; the mean of all where there are none."""
+    measure("--methods", "pixels", "--seeds", 1, model=model)
+    rows = (folder / "results.csv").read_text().splitlines()
+    header, *rows = [row.split(",") for row in rows]
+    for row, seconds in zip(rows, ("100", "400"), strict=True):
+        row[header.index("seconds")] = seconds
+    (folder / "results.csv").write_text("".join(",".join(row) + "\n" for row in [header, *rows]))
+    done = measure("--methods", "pixels", "--seeds", 2, model=model)
+    assert "[3/4] logistic regression on pixels, 3 labels, seed 1" in done.err
+    assert "about 7 min left" in done.err  # 400 s
+
+
+def test_one_program_measures_at_a_time(measure, model, folder):
+    measure("--methods", "pixels", "--seeds", 1, model=model)
+    before = (folder / "results.csv").read_bytes()
+    with locked(folder):
+        done = measure("--methods", "pixels", "--seeds", 2, model=model)
+    assert done.exit_code == 2
+    assert f"error: {folder}: must not be in use" in done.err
+    assert (folder / "results.csv").read_bytes() == before
+
+
+def test_other_settings_are_not_mixed_in(measure, model, folder):
+    measure("--methods", "pixels", "--seeds", 1, model=model)
+    before = (folder / "results.csv").read_bytes()
+    done = measure("--methods", "pixels", "--steps", 7, model=model)
+    assert done.exit_code == 2
+    assert "must be measured with the same steps as before, got another" in done.err
+    model.write_bytes(b"other weights")
+    assert "with the same model as before" in measure("--methods", "pixels", model=model).err
+    assert (folder / "results.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["settings.json", "results.csv", "order_0.json"])
+def test_damaged_files_are_named(measure, model, folder, name):
+    measure("--methods", "pixels", "--seeds", 1, model=model)
+    (folder / name).write_text("{damaged,\n1,2\n")
+    done = measure("--methods", "pixels", "--seeds", 1, model=model)
+    assert done.exit_code == 2
+    assert f"{name}: must" in done.err
+    assert done.err.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_test_images_among_the_training_images_are_refused(measure, model, tmp_path, files):
+    leaking = write_dataset(tmp_path / "leaking")
+    images, test = idx.read_images(leaking.images), idx.read_images(leaking.test)
+    test[5] = images[7]
+    idx.write_idx(leaking.test, test[..., 0])
+    done = measure("--methods", "pixels", model=model, data=leaking)
+    assert done.exit_code == 2
+    assert "the test images must not be among the training images, got 1 that are" in done.err
+    assert "numbers 5. Take them out, or add --allow-leakage" in done.err
+    assert not (tmp_path / "runs" / "curve").exists()
+    allowed = measure("--methods", "pixels", "--allow-leakage", model=model, data=leaking)
+    assert allowed.exit_code == 0, allowed.err
+    assert "1 of the test images also among the training images (numbers 5)" in allowed.err
+
+
+def test_test_images_among_the_pretraining_images_are_refused(measure, model, files):
+    done = measure("--methods", "pixels", "--pretraining", files.test, model=model)
+    assert done.exit_code == 2
+    assert "the test images must not be among the pretraining images, got 24 that are" in done.err
+
+
+def test_repeated_training_images_are_reported(measure, model, tmp_path, folder):
+    repeating = write_dataset(tmp_path / "repeating")
+    images = idx.read_images(repeating.images)
+    images[9] = images[3]
+    idx.write_idx(repeating.images, images[..., 0])
+    done = measure("--methods", "pixels", "--seeds", 1, model=model, data=repeating)
+    assert "Exact duplicates: 1 of the training images again among them" in done.err
+    assert any(
+        "1 of the training" in fact
+        for fact in json.loads((folder / "settings.json").read_text())["leakage"]
+    )
+
+
+def test_counts_come_from_the_smallest_class(measure, model, folder):
+    """Asked for, too many is an error; by default, as many as there are."""
+    done = measure(model=model, counts=("17",))
+    assert done.exit_code == 2
+    assert "--counts: must be at most 16, the images of the smallest class, got 17" in done.err
+    assert measure("--methods", "pixels", "--seeds", 1, model=model, counts=()).exit_code == 0
+    assert [row["per_class"] for row in read_results(folder)] == ["1", "2", "5", "10", "all"]
+
+
+def test_wrong_flags_are_one_line(measure, model):
+    for flags in (["--counts", "0"], ["--counts", "few"], ["--methods", "magic"]):
+        done = measure(*flags, model=model, counts=())
+        assert done.exit_code == 2
+        assert len(done.err.strip().splitlines()) == 1
+
+
+def test_without_test_images_nothing_starts(measure, model, files, tmp_path, config):
+    flags = ["label-efficiency", *files.unlabelled_test, "-c", config, "-model", model]
+    done = run_program("experiments", *flags, runs_dir=tmp_path / "runs")
+    assert (done.exit_code, done.runs) == (2, [])
+    assert "-t: test images are required" in done.err
+
+
+def test_a_failed_training_is_reported_and_the_others_go_on(measure, model, folder, monkeypatch):
+    original = label_efficiency.Study._measure
+
+    def fail_first(self, seed, count, method):
+        if (seed, count) == (0, "1"):
+            raise ConfigurationError([label_efficiency.UserError("rate", "must be smaller")])
+        return original(self, seed, count, method)
+
+    monkeypatch.setattr(label_efficiency.Study, "_measure", fail_first)
+    done = measure("--methods", "pixels", "--seeds", 1, model=model)
+    assert done.exit_code == 2
+    assert "error: rate: must be smaller" in done.err
+    assert len(read_results(folder)) == 1
+
+
+def test_a_network_from_scratch(measure, trained_autoencoder, folder):
+    """It has the pretrained encoder's layers, and takes the steps that it is given."""
+    flags = ["--seeds", 1, "--steps", 8, "--methods", SCRATCH]
+    done = measure(*flags, model=trained_autoencoder.saved, counts=("10",))
+    assert done.exit_code == 0, done.err
+    (row,) = read_results(folder)
+    assert (row["labels"], row["validation_labels"], row["steps"]) == ("30", "6", "8")
+
+
+def test_a_model_that_cannot_be_loaded_is_said_once(measure, model, tmp_path):
+    """Not once for every training that needs it."""
+    done = measure("--seeds", 2, model=model)
+    assert done.exit_code == 2
+    assert done.err.count("error: ") == 1
+    assert f"error: {model}: must be" in done.err
+
+
+@pytest.mark.slow
+def test_every_method_on_a_trained_autoencoder(measure, trained_autoencoder, folder):
+    """All see the same number of labels, and all networks take the same number of steps."""
+    done = measure("--seeds", 1, "--steps", 40, model=trained_autoencoder.saved, counts=("10",))
+    assert done.exit_code == 0, done.err
+    rows = {row["method"]: row for row in read_results(folder)}
+    assert list(rows) == list(METHODS)
+    assert {row["labels"] for row in rows.values()} == {str(10 * len(CLASSES))}
+    assert {rows[method]["steps"] for method in NETWORKS} == {"40"}
+    assert {rows[method]["steps"] for method in CLASSICAL} == {"0"}
+    assert max(float(row["test_error"]) for row in rows.values()) < 0.5
+
+
+def test_every_flag_is_documented():
+    """In the words of --help."""
+    page = Path(__file__).parents[2] / "docs" / "label_efficiency.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    parser = argparse.ArgumentParser(add_help=False)
+    label_efficiency.add_flags(parser)
+    for action in parser._actions:
+        names = ", ".join(f"`{name}`" for name in action.option_strings)
+        value = f" `{action.metavar}`" if action.metavar else ""
+        assert f"| {names}{value} | {action.help} |" in lines

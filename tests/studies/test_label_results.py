@@ -1,0 +1,110 @@
+"""Conclusions that are honest in either direction."""
+
+from cae.studies.label_results import (
+    FINE_TUNED,
+    FROZEN,
+    METHODS,
+    SCRATCH,
+    Result,
+    conclude,
+    get_table,
+    summarize,
+)
+
+
+def results_of(method, errors_by_labels):
+    """Results with seeds from 0."""
+    return [
+        Result(
+            method=method,
+            per_class=str(labels // 10),
+            seed=seed,
+            labels=labels,
+            validation_labels=0,
+            steps=0,
+            test_error=error,
+            seconds=0,
+        )
+        for labels, errors in errors_by_labels.items()
+        for seed, error in enumerate(errors)
+    ]
+
+
+def compare(scratch, fine_tuned):
+    return conclude(results_of(SCRATCH, scratch) + results_of(FINE_TUNED, fine_tuned))
+
+
+def test_a_count_that_is_all_labels_counts_once():
+    """With 50 images a class, `50` and `all` train on the same labels."""
+    results = results_of(SCRATCH, {500: [0.1, 0.2]})
+    same = [result.model_copy(update={"per_class": "all"}) for result in results]
+    assert summarize(results + same)[SCRATCH, 500].seeds == 2
+
+
+def test_seeds_are_compared_in_pairs():
+    """The seeds differ by far more than the methods do, and always in the same direction."""
+    sentences = compare({100: [0.2, 0.4, 0.6]}, {100: [0.151, 0.35, 0.549]})
+    assert sentences[0] == (
+        "With 100 labels pretraining lowers the test error: from 40.00% to 35.00%, "
+        "-5.00 percentage points (95 % interval -5.25 to -4.75, 3 seeds)."
+    )
+
+
+def test_where_it_helps_and_from_where_on_it_does_not():
+    scratch = {10: [0.5, 0.6], 100: [0.2, 0.3], 1000: [0.1, 0.11], 5000: [0.05, 0.06]}
+    tuned = {10: [0.4, 0.5], 100: [0.1, 0.2], 1000: [0.11, 0.10], 5000: [0.06, 0.05]}
+    assert compare(scratch, tuned)[1:] == [
+        "It measurably lowers the error with 10 and 100 labels.",
+        "From 1,000 labels on it makes no measurable difference.",
+    ]
+
+
+def test_where_it_harms():
+    """Said as plainly, with nothing about more labels than were tried."""
+    first, *others = compare({100: [0.1, 0.2]}, {100: [0.2, 0.3]})
+    assert "pretraining raises the test error: from 15.00% to 25.00%" in first
+    assert others == ["It measurably raises the error with 100 labels."]
+
+
+def test_no_difference_anywhere():
+    first, *others = compare({100: [0.1, 0.2]}, {100: [0.2, 0.1]})
+    assert "makes no measurable difference to the test error" in first
+    assert others == ["It makes no measurable difference at any number of labels tried."]
+
+
+def test_one_seed_decides_nothing():
+    assert compare({50: [0.3]}, {50: [0.1]}) == [
+        "With 50 labels the test error is 30.00% from scratch and 10.00% with pretraining.",
+        "One seed says nothing about chance: repeat with --seeds 5.",
+    ]
+
+
+def test_without_both_networks_there_is_no_conclusion():
+    assert conclude(results_of(SCRATCH, {10: [0.1]})) == [
+        "Whether pretraining helps takes the methods fine-tuned and scratch."
+    ]
+
+
+def test_the_table_has_a_row_for_each_number_of_labels():
+    results = results_of(SCRATCH, {10: [0.5, 0.7], 1000: [0.05]}) + results_of(FROZEN, {10: [0.5]})
+    table = get_table(summarize(results))
+    cells = [list(column.cells) for column in table.columns]
+    assert cells == [["10", "1,000"], ["50.0", ""], ["60.0 ± 127.1", "5.00"]]
+
+
+def test_the_table_fits_a_terminal():
+    """80 columns, all methods, nothing cut."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    results = [
+        result
+        for method in METHODS
+        for result in results_of(method, {10: [0.5, 0.51], 60_000: [0.5, 0.49]})
+    ]
+    console = Console(file=StringIO(), width=80)
+    console.print(get_table(summarize(results)))
+    assert "…" not in console.file.getvalue()
+    assert console.file.getvalue().count("50.5 ± 6.4") == len(METHODS)
+    assert "60,000" in console.file.getvalue()

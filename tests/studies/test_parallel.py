@@ -1,0 +1,310 @@
+"""Studies with Ray: on a real cluster of two nodes, one of which dies, and in a search space."""
+
+import csv
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import AUTOENCODER, run_program, write_json
+
+import autoencoder
+import experiments
+from cae.config.study import load_stages
+from cae.programs import start as start_module
+
+ROOT = Path(__file__).parents[2]
+NO_RAY = "needs Ray and Optuna: pip install -r requirements-cluster.txt"
+NEEDS_RAY = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, experiments.RAY_PACKAGES)), reason=NO_RAY
+)
+VOLATILE = ("seconds", "images_per_second")
+
+
+@pytest.fixture
+def study(tmp_path, files):
+    """Two rates of one base, with trainings of seconds that can be killed in the middle."""
+    write_json(tmp_path / "base.json", AUTOENCODER, epochs=300)
+
+    def write(**changes):
+        return write_json(
+            tmp_path / "study.json",
+            {
+                "name": "tiny",
+                "kind": "autoencoder",
+                "data": {"dataset": str(files.images)},
+                "bases": [{"configuration": "base.json"}],
+                "vary": {"grid": {"learning_rate": [0.01, 0.003]}},
+                "metric": "val_mse",
+            },
+            **changes,
+        )
+
+    return write
+
+
+def trials_of(folder):
+    return json.loads((folder / "trials.json").read_text())["trials"]
+
+
+def table_of(folder):
+    """The rows of a study's table without what differs from start to start."""
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: value for key, value in row.items() if key not in VOLATILE} for row in rows]
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+# --- What needs no Ray ----------------------------------------------------------------------
+
+
+def test_ray_that_is_not_installed(study, tmp_path, monkeypatch):
+    """One line, with what to type."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = run_program("experiments", "run", study(), "--ray", runs_dir=tmp_path / "runs")
+    assert done.exit_code == 2
+    assert done.err.splitlines()[-1].endswith("Type: pip install -r requirements-cluster.txt")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--cpus-per-trial", "1"], "need --ray"),
+        (["--gpus-per-trial", "0"], "need --ray"),
+        (["--ray", "--gpus-per-trial", "1.5"], "must be a number from 0 to 1, or a whole number"),
+        (["--ray", "--cpus-per-trial", "0"], "must be a whole number from 1"),
+    ],
+)
+def test_flags_that_do_not_go_together(study, tmp_path, flags, said):
+    done = run_program("experiments", "run", study(), *flags, runs_dir=tmp_path / "runs")
+    assert done.exit_code == 2
+    assert said in done.err
+
+
+def test_a_program_tells_of_its_epochs_and_can_be_ended_there(tmp_path, files):
+    """In a thread, where Ray runs it: there is a checkpoint to go on from."""
+    told = []
+
+    def end(row):
+        told.append(row)
+        raise SystemExit
+
+    config = write_json(tmp_path / "base.json", AUTOENCODER, epochs=4)
+    run = str(tmp_path / "run")
+    arguments = [*files.autoencoder, "-c", config, "--run-dir", run, "--no-plots"]
+    with ThreadPoolExecutor() as threads, pytest.raises(SystemExit):
+        threads.submit(autoencoder.main, arguments, end).result()
+    assert [row["epoch"] for row in told] == [1]
+    assert told[0]["val_mse"] > 0
+    assert autoencoder.main(["--resume", run, "--no-plots"], told.append) == 0
+    assert [row["epoch"] for row in told] == [1, 2, 3, 4]
+
+
+def test_signals_are_left_to_the_main_thread():
+    """Python lets no other thread handle them."""
+
+    def enter():
+        with start_module.StopSignal() as stop:
+            return stop.requested()
+
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(enter).result() is False
+
+
+# --- Suggestions ----------------------------------------------------------------------------
+
+
+SEARCH = {"learning_rate": {"low": 1e-5, "high": 0.1, "scale": "log"}}
+
+
+@pytest.fixture
+def search(study, tmp_path):
+    """The suggestions of a study in a folder of `tmp_path`."""
+    pytest.importorskip("ray", reason=NO_RAY)
+    pytest.importorskip("optuna", reason=NO_RAY)
+    from cae.studies.parallel import Resources, SearchStage
+
+    def search(folder, seed=0, samples=6, seeds=2):
+        vary = {"search": SEARCH, "samples": samples, "seed": seed}
+        _, (file,) = load_stages(study(vary=vary, seeds=seeds))
+        args = experiments.build_parser().parse_args(["run", str(file.path), "--ray"])
+        path = tmp_path / folder
+        path.mkdir(exist_ok=True)
+        stage = SearchStage(file, path, args)
+        stage._resources = Resources(cpus=1, gpus=0, parallel=1)
+        (search,) = stage._searches
+        search.begin()
+        return search
+
+    return search
+
+
+def suggestions_of(search):
+    """The trials of every job that is left."""
+    jobs = []
+    while (job := search.suggest("")) != search.FINISHED:
+        jobs.append(tuple(trial.id for trial in job["job"].trials))
+    return jobs
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_seed_fixes_the_suggestions(search):
+    """Each with all seeds of the study, and no two alike."""
+    jobs = suggestions_of(search("a"))
+    assert len(set(jobs)) == 6
+    assert all("seed0" in first and "seed1" in second for first, second in jobs)
+    assert suggestions_of(search("b")) == jobs
+    assert suggestions_of(search("c", seed=1)) != jobs
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_restart_begins_with_what_is_not_finished(search):
+    """What is done or was stopped is not suggested again; more samples go on from there."""
+    first = search("a")
+    jobs = suggestions_of(first)
+    stage = first._stage
+    for number, status in ((0, "done"), (1, "stopped")):
+        for outcome in stage.get_outcomes(first._suggestions[number]):
+            outcome.status, outcome.value = status, 0.5
+    first.tell()
+    assert first._study.trials[0].value == 0.5
+
+    stage_again = search("a", samples=7)
+    # The record of the first is missing here, so it is trained again; Optuna keeps its value.
+    assert suggestions_of(stage_again)[:5] == [jobs[0], *jobs[2:]]
+    assert len(stage_again.trials) == 14
+    (stopped, _) = stage_again._stage.get_outcomes(stage_again._suggestions[1])
+    assert (stopped.status, stopped.reason) == ("stopped", "others were better")
+
+
+# --- On a cluster ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one core each on this machine; each with a raylet and workers of its own."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray.cluster_utils import Cluster
+
+        node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        cluster.other = cluster.add_node(**node)
+        yield cluster
+        cluster.shutdown()
+
+
+@pytest.fixture
+def start(cluster, tmp_path):
+    """Starts the program on the cluster, as one would in a terminal."""
+    started = []
+
+    def start(study, *flags, runs="runs"):
+        command = [sys.executable, str(ROOT / "experiments.py"), "run", study, "--no-plots"]
+        command += ["--ray", cluster.address, "--cpus-per-trial", "1", *flags]
+        with (tmp_path / f"{runs}-{len(started)}.txt").open("w") as out:
+            process = subprocess.Popen(
+                [*command, "--runs-dir", str(tmp_path / runs)],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=tmp_path,
+            )
+        process.said = Path(out.name).read_text
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+def test_a_node_that_dies_costs_only_time(cluster, start, study, tmp_path):
+    """Its trial goes on where it was, on the other: the same files and numbers as without Ray."""
+    path = study()
+    process = start(path)
+    folder = tmp_path / "runs" / "tiny"
+    wait_for(lambda: len([*folder.glob("*.partial/checkpoint.npz")]) == 2)
+    cluster.other.kill_raylet()
+    assert process.wait(120) == 0, process.said()
+    assert "its process died" in process.said()
+    logs = [path.read_text() for path in (folder / "logs").iterdir()]
+    assert sum("resumed" in log for log in logs) == 1, logs
+
+    # With as many threads, the numbers are the same to the bit.
+    command = [sys.executable, str(ROOT / "experiments.py"), "run", path, "--no-plots"]
+    alone = subprocess.run(
+        [*command, "--runs-dir", "alone"],
+        cwd=tmp_path,
+        env=os.environ | {"TF_NUM_INTRAOP_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert files_of(folder) == files_of(tmp_path / "alone" / "tiny")
+    assert table_of(folder) == table_of(tmp_path / "alone" / "tiny")
+    cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+def test_a_signal_stops_a_study_in_order(start, study, tmp_path):
+    """And says how to go on; Ray prints nothing of its own."""
+    process = start(study())
+    folder = tmp_path / "runs" / "tiny"
+    wait_for(lambda: [*folder.glob("*.partial/checkpoint.npz")])
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 143, process.said()
+    assert "Stopped. Go on with: python experiments.py run" in process.said()
+    assert "***" not in process.said()
+    process = start(study())
+    assert process.wait(120) == 0, process.said()
+    assert all(trial["status"] == "done" for trial in trials_of(folder))
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+def test_a_search_goes_on_where_it_was_killed(start, study, tmp_path):
+    """Optuna suggests and ASHA stops; what was finished before the kill is not trained again."""
+    path = study(vary={"search": SEARCH, "samples": 6, "seed": 3})
+    folder = tmp_path / "runs" / "tiny"
+    process = start(path)
+    wait_for(lambda: [*folder.glob("*/metrics.json")])
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("*/metrics.json")}
+    process = start(path)
+    assert process.wait(120) == 0, process.said()
+    trials = trials_of(folder)
+    assert len(trials) == 6
+    assert {trial["status"] for trial in trials} == {"done", "stopped"}
+    rates = [float(re.search(r"rate=([\d.e-]+?)-seed", trial["id"])[1]) for trial in trials]
+    assert len(set(rates)) == 6 and all(1e-5 <= rate <= 0.1 for rate in rates)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    stopped = [
+        folder / f"{trial['id']}.partial" for trial in trials if trial["status"] == "stopped"
+    ]
+    assert not any((path / "checkpoint.npz").exists() for path in stopped)
+    assert len(table_of(folder)) == 6 - len(stopped)
+    assert experiments.main(["compare", str(folder)]) == 0

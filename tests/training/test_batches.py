@@ -1,0 +1,217 @@
+"""Batches: every image once an epoch, and every random choice a function of seed and epoch."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cae.config.fields import Augmentation
+from cae.data.datasets import Scaling
+from cae.training.batches import (
+    INFERENCE_BATCH_SIZE,
+    TrainingBatches,
+    augment,
+    inference_batches,
+    steps_per_execution,
+)
+
+BYTES = Scaling(0, 255, "uint8")
+
+
+def numbered(count):
+    """uint8 (count, 2, 2, 1) whose pixels all say the image's number."""
+    return np.repeat(np.arange(count, dtype=np.uint8), 4).reshape(count, 2, 2, 1)
+
+
+def epoch_of(batches, epoch):
+    batches.epoch = epoch
+    return [(x.numpy(), y.numpy()) for x, y in batches.dataset]
+
+
+def order_of(batches, epoch):
+    return [
+        round(float(x) * 255) for inputs, _ in epoch_of(batches, epoch) for x in inputs[:, 0, 0, 0]
+    ]
+
+
+def test_an_epoch_holds_every_chosen_image_once():
+    """Indices choose; the last batch is the rest."""
+    chosen = np.array([1, 3, 4, 7, 8])
+    batches = TrainingBatches(numbered(10), chosen, 2, seed=1, scaling=BYTES)
+    sizes = [len(inputs) for inputs, _ in epoch_of(batches, 0)]
+    assert sizes == [2, 2, 1]
+    assert batches.steps == 3
+    assert sorted(order_of(batches, 0)) == list(chosen)
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    """Epoch 3 can be produced again without the epochs before it."""
+    images, everything = numbered(50), np.arange(50)
+    first = TrainingBatches(images, everything, 8, seed=1, scaling=BYTES)
+    second = TrainingBatches(images, everything, 8, seed=1, scaling=BYTES)
+    other = TrainingBatches(images, everything, 8, seed=2, scaling=BYTES)
+    for epoch in range(3):
+        order_of(first, epoch)
+    assert order_of(first, 3) == order_of(second, 3)
+    assert order_of(first, 3) != order_of(first, 4)
+    assert order_of(first, 3) != order_of(other, 3)
+
+
+@pytest.mark.parametrize("step", [0, 1, 4, 6])
+def test_an_epoch_can_be_gone_on_with_at_any_batch(monkeypatch, step):
+    """Every random choice is that of the whole epoch, gathered two batches at once."""
+    monkeypatch.setattr("cae.training.batches.GATHERED_BYTES", 256)
+    batches = TrainingBatches(
+        numbered(50), np.arange(50), 8, seed=1, targets=np.arange(50, dtype=np.int32),
+        scaling=BYTES, dropout=0.1, noise=0.1, augmentation=Augmentation(rotation=20),
+    )  # fmt: skip
+    whole = epoch_of(batches, 3)[step:]
+    rest = batches.from_step(step)
+    assert int(rest.cardinality()) == 7 - step
+    for (inputs, targets), (other_inputs, other_targets) in zip(whole, rest, strict=True):
+        np.testing.assert_array_equal(inputs, other_inputs)
+        np.testing.assert_array_equal(targets, other_targets)
+
+
+def test_images_become_float_in_unit_range_and_targets_follow():
+    """0 to 255 becomes 0 to 1; labels stay with their images."""
+    images = numbered(6) * 51
+    targets = np.arange(6, dtype=np.int32)
+    batches = TrainingBatches(images, np.arange(6), 4, seed=0, targets=targets, scaling=BYTES)
+    for inputs, labels in epoch_of(batches, 0):
+        assert inputs.dtype == np.float32
+        np.testing.assert_allclose(inputs[:, 0, 0, 0], labels / 5, atol=1e-6)
+
+
+def test_noise_is_on_the_input_only():
+    """A denoising autoencoder draws the clean image; noisy pixels stay in [0, 1]."""
+    images = np.full((64, 4, 4, 1), 128, np.uint8)
+    batches = TrainingBatches(images, np.arange(64), 64, seed=0, scaling=BYTES, noise=0.2)
+    ((noisy, clean),) = epoch_of(batches, 0)
+    np.testing.assert_array_equal(clean, np.full_like(clean, 128 / 255))
+    assert 0.15 < (noisy - clean).std() < 0.25
+    assert noisy.min() >= 0 and noisy.max() <= 1
+    ((again, _),) = epoch_of(batches, 0)
+    np.testing.assert_array_equal(noisy, again)
+    ((next_epoch, _),) = epoch_of(batches, 1)
+    assert np.any(noisy != next_epoch)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.1])
+def test_dropout(rate):
+    """Each value by itself, anew for every image and epoch, with an unchanged mean."""
+    features = np.random.default_rng(0).uniform(1, 2, (300, 7, 9)).astype(np.float32)
+    targets = np.arange(300, dtype=np.int32)
+    batches = TrainingBatches(features, np.arange(300), 300, 0, targets=targets, dropout=rate)
+    ((inputs, labels),) = epoch_of(batches, 0)
+    kept = inputs != 0
+    np.testing.assert_allclose(inputs[kept], features[labels][kept] / (1 - rate), rtol=1e-6)
+    error = 5 * np.sqrt(rate * (1 - rate) / kept[0].size)  # of the share in one image
+    np.testing.assert_allclose(kept.mean(axis=(1, 2)), 1 - rate, atol=error)
+    np.testing.assert_allclose(
+        kept.mean(axis=0), 1 - rate, atol=5 * np.sqrt(rate * (1 - rate) / 300)
+    )
+    ((again, _),) = epoch_of(batches, 0)
+    np.testing.assert_array_equal(inputs, again)
+    ((other, other_labels),) = epoch_of(batches, 1)
+    changed = (other != 0)[np.argsort(other_labels)] != kept[np.argsort(labels)]
+    assert abs(changed.mean() - 2 * rate * (1 - rate)) < 0.02
+
+
+def test_augmented_image_is_its_own_target():
+    """An autoencoder draws what it was shown."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 1), np.uint8)
+    batches = TrainingBatches(
+        images, np.arange(8), 8, 0, scaling=BYTES, augmentation=Augmentation(rotation=90.0)
+    )
+    ((inputs, targets),) = epoch_of(batches, 0)
+    np.testing.assert_array_equal(inputs, targets)
+
+
+def test_features_pass_unscaled():
+    """Encodings of any shape are inputs too."""
+    features = np.random.default_rng(0).normal(size=(5, 3, 2)).astype(np.float32)
+    targets = np.arange(5, dtype=np.int32)
+    batches = TrainingBatches(features, np.arange(5), 5, seed=0, targets=targets)
+    ((inputs, labels),) = epoch_of(batches, 0)
+    np.testing.assert_array_equal(inputs, features[labels])
+
+
+def test_inference_keeps_the_order():
+    """Nothing is shuffled, dropped or repeated across batches."""
+    count = INFERENCE_BATCH_SIZE + 3
+    images = np.arange(count, dtype=np.float32).reshape(count, 1, 1, 1)
+    batches = inference_batches(images, np.arange(count))
+    np.testing.assert_array_equal(np.concatenate([inputs.numpy() for inputs, _ in batches]), images)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "steps", "expected"), [(32, 100, 32), (32, 5, 5), (4096, 10, 1), (1, 9999, 1024)]
+)
+def test_steps_per_execution(batch_size, steps, expected):
+    """About a thousand images an execution, and never more steps than an epoch has."""
+    assert steps_per_execution(batch_size, steps) == expected
+
+
+class TestAugment:
+    key = tf.constant([3, 4], tf.int64)
+    images = tf.random.stateless_uniform((16, 9, 9, 2), (1, 2))
+
+    def test_nothing_asked_changes_nothing(self):
+        """All amounts 0 give the images back."""
+        np.testing.assert_allclose(
+            augment(self.images, Augmentation(), self.key), self.images, atol=1e-6
+        )
+
+    def test_rotation_keeps_the_centre(self):
+        """The middle pixel of an odd size is the axis; the rest moves."""
+        rotated = augment(self.images, Augmentation(rotation=180.0), self.key).numpy()
+        np.testing.assert_allclose(rotated[:, 4, 4], self.images[:, 4, 4], atol=1e-5)
+        assert np.abs(rotated - self.images).mean() > 0.1
+
+    def test_shift_moves_by_at_most_its_share(self):
+        """A dot in the middle of 21 pixels moves at most 0.2 · 21 = 4.2 of them, both ways."""
+        dots = np.zeros((200, 21, 21, 1), np.float32)
+        dots[:, 10, 10] = 1
+        moved = augment(tf.constant(dots), Augmentation(shift=0.2), self.key).numpy()[..., 0]
+        rows = (moved.sum(axis=2) @ np.arange(21)) / moved.sum(axis=(1, 2))
+        assert np.abs(rows - 10).max() <= 4.2 + 1e-4
+        assert rows.min() < 7 and rows.max() > 13
+
+    def test_zoom_changes_the_size(self):
+        """The area of a disc spreads by the square of the zoom."""
+        rows, columns = np.mgrid[:41, :41] - 20
+        disc = np.repeat((rows**2 + columns**2 <= 64)[None, ..., None], 100, 0)
+        zoomed = augment(tf.constant(disc.astype(np.float32)), Augmentation(zoom=0.5), self.key)
+        areas = zoomed.numpy().sum(axis=(1, 2, 3)) / disc[0].sum()
+        assert 0.2 < areas.min() < 0.5 and 1.6 < areas.max() < 2.4
+
+    def test_every_image_gets_its_own_amounts(self):
+        """Equal images come out different."""
+        same = tf.repeat(self.images[:1], 5, axis=0)
+        out = augment(same, Augmentation(rotation=40.0), self.key).numpy()
+        assert all(np.any(out[0] != other) for other in out[1:])
+
+
+def test_arrays_are_freed_with_their_batches():
+    """TensorFlow keeps what it calls from a graph; a study would run out of memory."""
+    images = np.zeros((20, 2, 2, 1), np.float32)
+    targets = np.zeros(20, np.int32)
+    freed = weakref.ref(images)
+    batches = TrainingBatches(images, np.arange(20), 8, 0, targets=targets, dropout=0.5)
+    validation = inference_batches(images, np.arange(20), targets=targets)
+    assert len(list(batches.dataset)) == 3 and len(list(validation)) == 1
+    del images, batches, validation
+    gc.collect()
+    assert freed() is None
+
+
+def test_nothing_is_tuned_meanwhile():
+    """TensorFlow's tuner can hold up the end of an epoch, for up to a minute."""
+    images = numbered(8)
+    training = TrainingBatches(images, np.arange(8), 2, 0, scaling=BYTES)
+    inference = inference_batches(images, np.arange(8), scaling=BYTES)
+    for dataset in (training.dataset, training.from_step(1), inference):
+        assert dataset.options().autotune.enabled is False

@@ -1,0 +1,522 @@
+"""One model trained by several workers: the numbers of one, and nobody waits for ever."""
+
+import csv
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import AUTOENCODER, CLASSIFIER, write_json
+
+from cae.errors import UsageError
+from cae.programs import start as start_module
+from cae.programs.session import Session
+from cae.training import workers
+from cae.training.workers import Cluster, Share, get_index, meet, read_tf_config
+
+ROOT = Path(__file__).parents[2]
+PAIR = ("a:2222", "b:2222")
+# Sums of 32-bit numbers in another order, over a few steps of a small learning rate.
+ROUNDING = 2e-4
+SLOW = ["adam", 0.001]
+
+
+# --- Shares ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch_size", [5, 8])
+def test_shares_are_a_partition(count, batch_size):
+    """Every image of every batch is counted by exactly one worker."""
+    indices = np.arange(100, 118)
+    shares = [Share(index, count) for index in range(count)]
+    counts = np.stack([share.get_counts(len(indices), batch_size) for share in shares])
+    seen = []
+    for share, (counted, whole) in zip(shares, counts.transpose(0, 2, 1), strict=True):
+        assert whole.sum() == len(indices)
+        taken = share.take(indices, batch_size)
+        for number, images in enumerate(counted.astype(int)):
+            start = number * share.get_size(batch_size)
+            seen += taken[start : start + images].tolist()
+    assert sorted(seen) == indices.tolist()
+    assert (counts[:, :, 0].sum(axis=0) == counts[0, :, 1]).all()
+
+
+def test_a_share_is_never_empty():
+    """A last batch of one image: the other worker gets it too, and does not count it."""
+    first, second = Share(0, 2), Share(1, 2)
+    assert first.take(np.arange(5), 4).tolist() == [0, 1, 4]
+    assert second.take(np.arange(5), 4).tolist() == [2, 3, 4]
+    assert second.get_counts(5, 4).tolist() == [[2, 4], [0, 1]]
+
+
+def test_batches_of_a_share():
+    """Shares of one epoch's batches make up the batches of one worker, from any step on."""
+    from cae.training.batches import TrainingBatches, inference_batches
+
+    images = np.arange(11, dtype=np.float32).reshape(11, 1)
+
+    def read(share, step):
+        batches = TrainingBatches(images, np.arange(11), 4, seed=3, share=share)
+        batches.epoch = 2
+        return [[part.numpy() for part in batch] for batch in batches.from_step(step)]
+
+    for step in (0, 1):
+        whole = [inputs for inputs, _ in read(Share(), step)]
+        parts = [read(Share(index, 2), step) for index in range(2)]
+        for batch, *shares in zip(whole, *parts, strict=True):
+            joined = [inputs[: int(counted)] for inputs, _, (counted, _) in shares]
+            assert np.concatenate(joined).tolist() == batch.tolist()
+            assert all(total == len(batch) for _, _, (_, total) in shares)
+    validation = [inference_batches(images, np.arange(11), share=Share(i, 2)) for i in range(2)]
+    joined = [inputs.numpy() for part in validation for inputs, _, _ in part]
+    assert np.concatenate(joined).tolist() == images.tolist()
+
+
+def test_shares_draw_different_noise():
+    """The same noise in every share would be half as random."""
+    from cae.training.batches import TrainingBatches
+
+    def read(share, **random):
+        images = np.full((8, 4, 4, 1), 0.5, np.float32)
+        batches = TrainingBatches(images, np.arange(8), 8, seed=3, share=share, **random)
+        return next(iter(batches.dataset))[0].numpy()
+
+    for random in ({"noise": 0.1}, {"dropout": 0.5}):
+        first, second = (read(Share(index, 2), **random) for index in range(2))
+        assert first.shape == second.shape
+        assert (first != second).any()
+        whole = read(Share(), **random)[:4]
+        assert (first == whole).all() or "noise" not in random
+
+
+# --- Who works ------------------------------------------------------------------------------------
+
+
+def test_alone_without_the_flag(monkeypatch):
+    """TF_CONFIG that is set for something else changes nothing."""
+    monkeypatch.setenv("TF_CONFIG", Cluster(PAIR, 1).to_json())
+    assert get_index(None) == get_index("all") == get_index(2) == 0
+    assert get_index("cluster") == 1
+    assert read_tf_config() == Cluster(list(PAIR), 1)
+
+
+def test_slurm_says_which_task(monkeypatch):
+    """Before TensorFlow is loaded, and TF_CONFIG goes before it."""
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert get_index("cluster") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "all of it: Invalid JSON"),
+        ("{}", "cluster: Field required"),
+        ('{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}', "cluster.worker"),
+        ('{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}', "worker.0"),
+        ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}', "required"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}', "task.type"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}', "index"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "below 1"),
+    ],
+)
+def test_wrong_tf_config(monkeypatch, text, message):
+    """One line with the place and an example."""
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UsageError, match=message) as caught:
+        get_index("cluster")
+    assert "host1:2222" in str(caught.value)
+
+
+def test_nobody_names_the_workers(monkeypatch):
+    """Neither TF_CONFIG nor Slurm."""
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    with pytest.raises(UsageError, match=r"docs/cluster\.md"):
+        get_index("cluster")
+
+
+def test_place_on_the_machine():
+    """The second worker of a machine takes its second GPU."""
+    addresses = ["a:1", "a:2", "b:1", "b:2"]
+    assert [Cluster(addresses, index).index_on_host for index in range(4)] == [0, 1, 0, 1]
+
+
+SLURM = {
+    "SLURM_JOB_ID": "1234567",
+    "SLURM_PROCID": "3",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_NODELIST": "n[01-02]",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+    "SLURMD_NODENAME": "n02",
+}
+
+
+@pytest.fixture
+def slurm(monkeypatch):
+    """The environment of the last of four tasks on two nodes."""
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_tasks_of_slurm(slurm):
+    """Ports depend on the job; no GPU and no nvidia-smi is needed."""
+    from cae.training.data_parallel import find_slurm_cluster
+
+    found = find_slurm_cluster()
+    hosts, ports = zip(*(address.split(":") for address in found.addresses), strict=True)
+    assert hosts == ("n01", "n01", "n02", "n02")
+    assert ports[0] == ports[2] != ports[1] == ports[3]
+    assert found.index == 3
+    slurm.setenv("SLURM_JOB_ID", "1234568")
+    assert not set(ports) & {a.split(":")[1] for a in find_slurm_cluster().addresses}
+
+
+def test_slurm_says_too_little(slurm):
+    """E.g. inside salloc without srun."""
+    from cae.training.data_parallel import find_slurm_cluster
+
+    slurm.delenv("SLURM_STEP_NODELIST")
+    with pytest.raises(UsageError, match="srun"):
+        find_slurm_cluster()
+
+
+def test_slurm_numbers_in_another_order(slurm):
+    """TensorFlow sorts n2 behind n10: the wrong machine would be called."""
+    from cae.training.data_parallel import find_slurm_cluster
+
+    slurm.setenv("SLURM_STEP_NODELIST", "n[2,10]")
+    slurm.setenv("SLURMD_NODENAME", "n10")
+    with pytest.raises(UsageError, match="task 3 must run on n2"):
+        find_slurm_cluster()
+
+
+# --- Meeting --------------------------------------------------------------------------------------
+
+
+def find_addresses(count):
+    return [f"127.0.0.1:{port}" for port in workers._find_ports(count)]
+
+
+def test_all_meet_whoever_comes_first(monkeypatch):
+    """Nobody leaves before the last one has come, and strangers do not count."""
+    monkeypatch.setattr(workers, "SECONDS_BETWEEN_CALLS", 0.02)
+    addresses = find_addresses(3)
+    left = []
+    threads = [
+        threading.Thread(target=lambda i=i: (meet(Cluster(addresses, i), 20), left.append(i)))
+        for i in range(3)
+    ]
+    threads[1].start()
+    threads[0].start()
+    time.sleep(0.3)
+    port = int(addresses[0].split(":")[1])
+    with socket.create_connection(("127.0.0.1", port)) as stranger:
+        stranger.sendall(b"GET /")
+    time.sleep(0.1)
+    assert not left
+    threads[2].start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(left) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_one_that_does_not_come(index):
+    """A line with the address, after the time that there is."""
+    with pytest.raises(UsageError, match=r"must meet 1 others, the first at 127\.0\.0\.1"):
+        meet(Cluster(find_addresses(2), index), 0.2)
+
+
+def test_a_taken_port():
+    """At once."""
+    with socket.create_server(("", 0)) as taken:
+        addresses = [f"127.0.0.1:{taken.getsockname()[1]}", "127.0.0.1:1"]
+        with pytest.raises(UsageError, match="in use"):
+            meet(Cluster(addresses, 0), 20)
+
+
+def test_workers_of_this_machine(tmp_path):
+    """Each gets its place; they end with the program, also where it fails."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "Path(sys.argv[1]).write_text(os.environ['TF_CONFIG'] + ' '.join(sys.argv[2:]))\n"
+        "if '--wait' in sys.argv: time.sleep(60)\n"
+    )
+    told = tmp_path / "told"
+    with workers.started_here([str(script), str(told), "--epochs", "2"], 2) as cluster:
+        assert cluster.index == 0
+    other = Cluster(cluster.addresses, 1)
+    assert told.read_text() == f"{other.to_json()}--epochs 2 --devices cluster"
+    start = time.monotonic()
+    with (
+        pytest.raises(KeyError),
+        workers.started_here([str(script), str(told), "--wait"], 2),
+    ):
+        raise KeyError
+    assert time.monotonic() - start < 30
+
+
+# --- The flag -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["0", "some", "1000", "-1"])
+def test_wrong_number_of_devices(autoencode, value):
+    """A number, all or cluster."""
+    finished = autoencode("--devices", value)
+    assert finished.exit_code == 2
+    assert "or be all or cluster" in finished.err
+
+
+def test_more_devices_than_there_are(autoencode):
+    """Refused, with nothing written."""
+    finished = autoencode("--devices", 2)
+    assert finished.exit_code == 2
+    assert "no more than the GPUs of this machine, got 1 device" in finished.err
+    assert not finished.runs
+
+
+def test_all_devices_of_a_machine_with_one(autoencode):
+    """Said, and trained as usual."""
+    finished = autoencode("--devices", "all")
+    assert finished.exit_code == 0
+    assert "--devices all finds a single device: training is as usual" in finished.err
+    assert finished.metrics["epochs"] == 1
+
+
+def test_devices_without_a_configuration(autoencode):
+    """Several processes cannot all ask."""
+    finished = autoencode("--devices", "all", config=None)
+    assert finished.exit_code == 2
+    assert "Give one with -c FILE" in finished.err
+
+
+# --- Training together ----------------------------------------------------------------------------
+
+BATCH_NORM = {
+    "encoder_layers": [["conv", 4, [3, 3]], ["batchNorm"], ["pool", [2, 2]]],
+    "batch_size": 7,  # the last batch has one image, fewer than there are workers
+    "l2": 0.001,
+    "epochs": 2,
+    "optimizer": SLOW,
+}
+# Starts the second worker of one machine without a GPU.
+TWO_HERE = """
+import sys
+import autoencoder
+from cae.training import data_parallel
+data_parallel.count_devices = lambda devices: devices
+raise SystemExit(autoencoder.main(sys.argv[1:]))
+"""
+DYING_IN_THE_THIRD_EPOCH = """
+import os, signal, sys
+import autoencoder
+from cae.training import callbacks
+begin = callbacks.Record.on_epoch_begin
+def die(self, epoch, logs=None):
+    if epoch == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    begin(self, epoch, logs)
+callbacks.Record.on_epoch_begin = die
+raise SystemExit(autoencoder.main(sys.argv[1:]))
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a worker ended."""
+
+    exit_code: int
+    out: str
+    err: str
+
+
+def start(command, cluster=None):
+    """Starts a worker: a program, or Python code after -c."""
+    environment = dict(os.environ)
+    if cluster:
+        environment["TF_CONFIG"] = cluster.to_json()
+        command = [*command, "--devices", "cluster"]
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(process):
+    out, err = process.communicate(timeout=100)
+    return Ended(process.returncode, out, err)
+
+
+def run_two(first, second):
+    """Runs two workers that find each other by TF_CONFIG."""
+    addresses = find_addresses(2)
+    started = [
+        start(command, Cluster(addresses, index)) for index, command in enumerate([first, second])
+    ]
+    return [wait_for(process) for process in started]
+
+
+def assert_same_training(run, expected):
+    """The same rows, to rounding."""
+    rows, expected_rows = (read_rows(path) for path in (run, expected))
+    assert len(rows) == len(expected_rows)
+    for row, other in zip(rows, expected_rows, strict=True):
+        assert row.keys() == other.keys()
+        for name in row.keys() - {"seconds", "phase"}:
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=ROUNDING), name
+
+
+def assert_same_weights(run, expected):
+    """To rounding, which Adam makes larger where a gradient is small."""
+    import keras
+
+    weights, expected_weights = (
+        keras.models.load_model(path / "model.keras").get_weights() for path in (run, expected)
+    )
+    for array, other in zip(weights, expected_weights, strict=True):
+        np.testing.assert_allclose(array, other, rtol=0, atol=5 * ROUNDING)
+
+
+def read_rows(run):
+    with (run / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def should_stop(stop, *others):
+    """Whether a session stops when other workers have got these signals."""
+    together = SimpleNamespace(gather=lambda own: [own, *others])
+    return Session._get_should_stop(SimpleNamespace(_workers=together), stop)()
+
+
+def test_a_signal_to_one_stops_all():
+    """With the exit code that it asks for; without any nobody stops."""
+    stop = start_module.StopSignal()
+    assert not should_stop(stop, 0)
+    assert stop.exit_code == 0
+    assert should_stop(stop, 143)
+    assert stop.exit_code == 143
+    assert Session._get_should_stop(SimpleNamespace(_workers=None), stop)()
+
+
+def test_dropout_differs_between_workers():
+    """Worker 0 draws what one alone does, and resuming adds the same to a checkpoint's state."""
+    import keras
+
+    from cae.training.data_parallel import Workers
+
+    def draw(index):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((100,)), keras.layers.Dropout(0.5)])
+        Workers.vary_random_states(SimpleNamespace(share=Share(index, 2)), model)
+        return keras.ops.convert_to_numpy(model(np.ones((1, 100), np.float32), training=True))
+
+    keras.utils.set_random_seed(1)
+    alone = keras.Sequential([keras.Input((100,)), keras.layers.Dropout(0.5)])
+    expected = keras.ops.convert_to_numpy(alone(np.ones((1, 100), np.float32), training=True))
+    assert (draw(0) == expected).all()
+    assert (draw(1) != expected).any()
+    assert (draw(1) == draw(1)).all()
+
+
+def test_batch_norm_is_as_before():
+    """A saved model must not ask for other workers."""
+    import keras
+
+    from cae.training.layers import synchronized_batch_norm
+
+    layer = keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((2,)), layer])
+    with pytest.raises(KeyError), synchronized_batch_norm(model):
+        assert layer.synchronized
+        raise KeyError
+    assert not layer.synchronized
+
+
+@pytest.mark.slow
+def test_two_devices_are_as_good_as_one(autoencode, tmp_path):
+    """--devices 2 gives the numbers of one device, with BatchNorm and a last batch of one."""
+    config = write_json(tmp_path / "norm.json", AUTOENCODER, BATCH_NORM)
+    alone = autoencode(config=config)
+    assert alone.exit_code == 0, alone.err
+    run = tmp_path / "two"
+    command = json.loads((alone.run / "environment.json").read_text())["command"]
+    flags = shlex.split(command)[1:]
+    ended = wait_for(start(["-c", TWO_HERE, *flags, "--run-dir", run, "--devices", 2]))
+    assert ended.exit_code == 0, ended.err
+    assert "Starting TensorFlow" not in ended.err  # loaded before; the second worker is silent
+    assert ended.out.count("2 workers") == 1
+    assert_same_training(run, alone.run)
+
+
+@pytest.mark.slow
+def test_two_workers_train_a_classifier(classify, tmp_path, files, trained_autoencoder):
+    """Both phases, on two machines: the first keeps the record, the second writes nothing."""
+    config = write_json(tmp_path / "head.json", CLASSIFIER, batch_size=7, optimizer=SLOW)
+    alone = classify(config=config)
+    command = [
+        ROOT / "classification.py", *files.classifier, "-model", trained_autoencoder.saved,
+        "-c", config, "--no-plots",
+    ]  # fmt: skip
+    run, other = tmp_path / "run", tmp_path / "other"
+    first, second = run_two(
+        [*command, "--run-dir", run], [*command, "--run-dir", other, "--save", other / "m.keras"]
+    )
+    assert (first.exit_code, second.exit_code) == (0, 0), first.err + second.err
+    assert (second.out, second.err) == ("", "")
+    assert not other.exists()
+    assert_same_training(run, alone.run)
+    assert_same_weights(run, alone.run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test_accuracy"] == alone.metrics["test_accuracy"]
+
+
+@pytest.mark.slow
+def test_a_lost_worker_ends_the_others_and_both_go_on(autoencode, tmp_path, files):
+    """A line within seconds, exit code 2, and --resume to the numbers of one worker."""
+    config = write_json(tmp_path / "long.json", AUTOENCODER, epochs=4, optimizer=SLOW)
+    alone = autoencode(config=config)
+    flags = [*files.autoencoder, "-c", config, "--no-plots"]
+    run = tmp_path / "run"
+    addresses = find_addresses(2)
+    survivor = start([ROOT / "autoencoder.py", *flags, "--run-dir", run], Cluster(addresses, 0))
+    victim = wait_for(start(["-c", DYING_IN_THE_THIRD_EPOCH, *flags], Cluster(addresses, 1)))
+    died = time.monotonic()
+    first = wait_for(survivor)
+    assert time.monotonic() - died < 20
+    assert (victim.exit_code, first.exit_code) == (-signal.SIGKILL, 2)
+    *_, resume, error = first.err.splitlines()
+    assert error.startswith("error: workers: all of them must go on until the end, got no answer")
+    assert resume.endswith("run.partial --devices cluster")
+    command = [ROOT / "autoencoder.py", "--resume", run, "--no-plots"]
+    resumed = run_two(command, command)
+    assert [ended.exit_code for ended in resumed] == [0, 0], resumed
+    assert_same_training(run, alone.run)
+    assert_same_weights(run, alone.run)
+
+
+@pytest.mark.slow
+def test_workers_with_different_data(tmp_path, files, autoencoder_config):
+    """Refused by both before anything is trained."""
+    flags = ["-c", autoencoder_config, "--no-plots", "--runs-dir", tmp_path / "runs"]
+    for ended in run_two(
+        [ROOT / "autoencoder.py", "-d", files.images, *flags],
+        [ROOT / "autoencoder.py", "-d", files.test, *flags],
+    ):
+        assert ended.exit_code == 2
+        assert "error: worker 1: must have the configuration and the data of worker 0" in ended.err
+    assert not list((tmp_path / "runs").iterdir())

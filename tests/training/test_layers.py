@@ -1,0 +1,200 @@
+"""Training layers compute what the plain ones do."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from cae.training import build, train
+from cae.training.layers import (
+    FewFiltersConv2D,
+    InferenceMode,
+    UpSampleConv2D,
+    bfloat16_inside,
+    fuse,
+    get_predictor,
+    summing_matrix,
+)
+
+lenient = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+
+
+def pair_and_fused(kernel_size, size, filters, **arguments):
+    convolution = keras.layers.Conv2D(
+        filters, kernel_size, padding="same", bias_initializer="normal", **arguments
+    )
+    return keras.layers.UpSampling2D(size), convolution, UpSampleConv2D(convolution, size)
+
+
+def compare(plain, ours, images, convolution):
+    """Asserts that outputs and the gradients of images and weights are equal to rounding."""
+    outputs, gradients = [], []
+    for function in (plain, ours):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            output = function(images)
+            loss = tf.reduce_mean(tf.sin(3 * output))
+        outputs.append(output)
+        variables = [variable.value for variable in convolution.trainable_variables]
+        gradients.append(tape.gradient(loss, [images, *variables]))
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
+    for expected, found in zip(*gradients, strict=True):
+        np.testing.assert_allclose(expected, found, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel_length", "factor", "expected"),
+    [
+        (3, 2, [[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]]),
+        (1, 3, [[1], [1], [1]]),
+        (2, 2, [[0, 1], [1, 1], [1, 0], [0, 0]]),
+        (3, 1, [[0, 0, 1], [0, 1, 0], [1, 0, 0]]),
+    ],
+)
+def test_summing_matrix_by_hand(kernel_length, factor, expected):
+    """(a, b, c) becomes (c, b + c, a + b, a) for a factor of 2."""
+    np.testing.assert_array_equal(summing_matrix(kernel_length, factor), expected)
+
+
+class TestUpSampleConv2D:
+    @lenient
+    @example(kernel_size=(3, 3), size=(1, 2), image=(3, 1, 2), filters=1, activation="linear")
+    @given(
+        kernel_size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+        size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+        image=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 3)),
+        filters=st.integers(1, 3),
+        activation=st.sampled_from(["relu", "sigmoid", "linear"]),
+    )
+    def test_output_and_gradients_equal_the_pair(
+        self, kernel_size, size, image, filters, activation
+    ):
+        """For odd and even kernels, not square, with factors that differ between the axes."""
+        upsampling, convolution, fused = pair_and_fused(
+            kernel_size, size, filters, activation=activation
+        )
+        rng = np.random.default_rng(0)
+        images = tf.constant(rng.normal(size=(2, *image)), tf.float32)
+        compare(lambda x: convolution(upsampling(x)), fused, images, convolution)
+        assert fused.compute_output_shape((2, *image)) == fused(images).shape
+
+    def test_serialises(self):
+        """Configuration and weights, with the convolution inside."""
+        *_, fused = pair_and_fused((3, 2), (2, 3), 4, activation="relu")
+        images = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(np.float32)
+        expected = fused(images)
+        copy = UpSampleConv2D.from_config(fused.get_config())
+        copy.build(images.shape)
+        copy.set_weights(fused.get_weights())
+        np.testing.assert_array_equal(copy(images), expected)
+        assert [w.shape for w in fused.get_weights()] == [(3, 2, 3, 4), (4,)]
+
+    def test_no_bias(self):
+        """A convolution without bias stays without."""
+        upsampling, convolution, fused = pair_and_fused((3, 3), (2, 2), 2, use_bias=False)
+        images = np.ones((1, 3, 3, 1), np.float32)
+        np.testing.assert_allclose(fused(images), convolution(upsampling(images)), atol=1e-6)
+
+
+class TestFewFiltersConv2D:
+    @lenient
+    @given(
+        kernel_size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+        image=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4)),
+        filters=st.integers(1, 3),
+        use_bias=st.booleans(),
+    )
+    def test_output_and_gradients_equal_the_convolution(
+        self, kernel_size, image, filters, use_bias
+    ):
+        """For odd and even kernels, larger than the image too."""
+        convolution = keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            padding="same",
+            activation="sigmoid",
+            use_bias=use_bias,
+            bias_initializer="normal",
+        )
+        images = tf.constant(np.random.default_rng(0).normal(size=(2, *image)), tf.float32)
+        compare(convolution, FewFiltersConv2D(convolution), images, convolution)
+
+
+def test_predictor_gives_what_the_model_gives():
+    """In parts, compiled once, and anew where the layers have changed."""
+    model = build.get_autoencoder(INFO, (8, 8, 1))
+    images = np.random.default_rng(0).random((3, 2, 8, 8, 1), np.float32)
+    predictor = get_predictor(model, 2)
+    assert get_predictor(model, 2) is predictor
+    expected = np.stack([model(part, training=False) for part in images])
+    np.testing.assert_allclose(predictor(images), expected, atol=1e-6)
+    with bfloat16_inside(model):
+        reduced = get_predictor(model, 2)(images)
+    assert 1e-6 < abs(reduced - expected).max() < 0.05
+    np.testing.assert_allclose(get_predictor(model, 2)(images), expected, atol=1e-6)
+
+
+INFO = {
+    "encoder_layers": [["conv", 4, [3, 3]], ["pool", [2, 2]]],
+    "decoder_layers": [["upSample", [2, 2]], ["conv", 4, [3, 3]], ["conv", 4, [3, 3]]],
+    "optimizer": ["adam", 0.01],
+    "batch_size": 8,
+    "epochs": 3,
+}
+
+
+class TestFuse:
+    def test_every_pair_is_fused_once(self):
+        """Also the output convolution right after an upSample, but not a lone `upSample`."""
+        info = {**INFO, "decoder_layers": [["conv", 9, [3, 3]], ["upSample", [2, 2]]]}
+        model = build.get_autoencoder(info, (8, 8, 1))
+        kinds = [type(layer).__name__ for layer in fuse(model).layers[1:]]
+        assert kinds == ["Conv2D", "MaxPooling2D", "Conv2D", "UpSampleConv2D"]
+        info["decoder_layers"] = [["upSample", [2, 2]], ["batchNorm"]]
+        kinds = [
+            type(layer).__name__ for layer in fuse(build.get_autoencoder(info, (8, 8, 1))).layers
+        ]
+        assert "UpSampleConv2D" not in kinds and kinds.count("UpSampling2D") == 1
+        info["decoder_layers"] = [["upSample", [2, 2]], ["conv", 9, [3, 3]]]
+        kinds = [
+            type(layer).__name__ for layer in fuse(build.get_autoencoder(info, (8, 8, 1))).layers
+        ]
+        assert kinds[-2:] == ["UpSampleConv2D", "FewFiltersConv2D"]
+
+    def test_shares_the_weights(self):
+        """Training one trains the other; the model itself keeps the plain pair."""
+        model = build.get_autoencoder(INFO, (8, 8, 1))
+        fused = fuse(model)
+        assert {id(w) for w in fused.trainable_weights} == {id(w) for w in model.trainable_weights}
+        kinds = [type(layer).__name__ for layer in model.get_layer("decoder").layers]
+        assert kinds[1:] == ["UpSampling2D", "Conv2D", "Conv2D", "Conv2D"]
+
+    def test_other_models_are_left_alone(self):
+        """A layer that may have two inputs could make it more than a chain."""
+        inputs = keras.Input((4, 4, 1))
+        outputs = keras.layers.Add()([inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs)])
+        model = keras.Model(inputs, outputs)
+        assert [type(layer) for layer in fuse(model).layers] == [type(x) for x in model.layers]
+
+    def test_three_epochs_equal_the_plain_model(self, monkeypatch):
+        """The loss curve is the same to rounding, penalties included."""
+        images = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), np.uint8)
+        curves = []
+        for replacement in (fuse, lambda model: keras.Model(model.inputs, model.outputs)):
+            monkeypatch.setattr(train, "fuse", replacement)
+            info = {**INFO, "l2": 0.001}
+            model = build.get_autoencoder(info, (8, 8, 1))
+            history = train.train_autoencoder(model, info, images)
+            curves.append([history.column(key) for key in ("loss", "val_loss", "val_mse")])
+        np.testing.assert_allclose(curves[0], curves[1], rtol=2e-4)
+
+
+def test_inference_mode_holds_while_fitting():
+    """Dropout passes everything although the model around it is called in training mode."""
+    inputs = keras.Input((50,))
+    model = keras.Model(inputs, InferenceMode(keras.layers.Dropout(0.5))(inputs))
+    ones = np.ones((2, 50), np.float32)
+    np.testing.assert_array_equal(model(ones, training=True), ones)
+    assert np.any(keras.layers.Dropout(0.5)(ones, training=True) != ones)

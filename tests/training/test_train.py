@@ -1,0 +1,423 @@
+"""Builders and trainers: shapes, phases, equalities, and what keeps from collapse."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+from cae.config.fields import OPTIMIZERS
+from cae.data.datasets import Scaling
+from cae.errors import ConfigurationError, ModelFileError, UserError
+from cae.records.history import DENSE_ONLY, FULL
+from cae.records.saved_models import save_model
+from cae.training import build as build_module
+from cae.training import frozen, predict
+from cae.training import train as train_module
+
+BYTES = Scaling(0, 255, "uint8")
+SMALL = {
+    "encoder_layers": [["conv", 3, [3, 3]], ["pool", [2, 2]]],
+    "decoder_layers": [["upSample", [2, 2]], ["conv", 3, [3, 3]]],
+    "optimizer": ["adam", 0.01],
+    "batch_size": 8,
+    "epochs": 2,
+}
+# An encoder whose output depends on training or inference mode.
+MOODY = {
+    **SMALL,
+    "encoder_layers": [["conv", 3, [3, 3]], ["batchNorm"], ["pool", [2, 2]], ["drop", 0.4]],
+}
+HEAD = {
+    "dense_layers": [["dense", 8], ["drop", 0.2]],
+    "optimizer": ["adam", 0.01, 0.002],
+    "dense_only_train_epochs": 2,
+    "full_train_epochs": 1,
+    "batch_size": 8,
+}
+
+
+@pytest.fixture
+def images():
+    """uint8 (40, 8, 8, 1): a bright bar whose place is the class, on noise."""
+    pixels = np.random.default_rng(0).integers(0, 60, (40, 8, 8, 1), np.uint8)
+    for number, image in enumerate(pixels):
+        image[:, 2 * (number % 4) : 2 * (number % 4) + 2] += 190
+    return pixels
+
+
+@pytest.fixture
+def labels():
+    """Four classes with gaps between their numbers, matching `images`."""
+    return np.array([-3, 0, 7, 61])[np.arange(40) % 4]
+
+
+def train(model_info, images, **changes):
+    model_info = {**model_info, **changes}
+    model = build_module.get_autoencoder(model_info, images.shape[1:])
+    return model, train_module.train_autoencoder(model, model_info, images)
+
+
+class TestGetAutoencoder:
+    @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (16, 20, 1), (28, 28, 2)])
+    def test_output_has_the_shape_of_the_images(self, shape):
+        """Height, width and channels come back, through sub-models with the given names."""
+        model = build_module.get_autoencoder(SMALL, shape)
+        assert model.output_shape == (None, *shape)
+        assert [layer.name for layer in model.layers[1:]] == ["encoder", "decoder"]
+        encoding = (shape[0] // 2, shape[1] // 2, 3)
+        assert model.get_layer("encoder").output_shape == (None, *encoding)
+
+    def test_layers_are_those_of_the_configuration(self):
+        """In order, with their sizes; the output convolution is added."""
+        info = {
+            **SMALL,
+            "encoder_layers": [["conv", 5, [3, 1]], ["batchNorm"], ["drop", 0.1], ["pool", [4, 2]]],
+            "decoder_layers": [["pool", [4, 2]], ["conv", 4, [5, 5]]],
+            "activation_function": "linear",
+            "l2": 0.01,
+        }
+        model = build_module.get_autoencoder(info, (8, 8, 2))
+        encoder, decoder = model.get_layer("encoder").layers, model.get_layer("decoder").layers
+        assert [type(layer).__name__ for layer in encoder[1:]] == [
+            "Conv2D",
+            "BatchNormalization",
+            "Dropout",
+            "MaxPooling2D",
+        ]
+        assert [type(layer).__name__ for layer in decoder[1:]] == [
+            "UpSampling2D",
+            "Conv2D",
+            "Conv2D",
+        ]
+        assert encoder[1].kernel_size == (3, 1) and encoder[1].filters == 5
+        assert encoder[4].pool_size == (4, 2) and decoder[1].size == (4, 2)
+        assert float(encoder[1].kernel_regularizer.l2) == pytest.approx(0.01)
+        assert decoder[-1].activation is keras.activations.linear
+        assert decoder[-1].filters == 2
+
+    def test_a_decoder_that_misses_the_size_is_refused(self):
+        """28 halves twice; a third pool loses a row (7 → 3)."""
+        pools = [["pool", [2, 2]]] * 3
+        info = {**SMALL, "encoder_layers": pools, "decoder_layers": pools}
+        with pytest.raises(ConfigurationError, match="7×7 → 3×3"):
+            build_module.get_autoencoder(info, (28, 28, 1))
+
+    def test_a_path_loads_a_saved_model(self, tmp_path):
+        """The same weights come back; images of another shape are refused."""
+        model = build_module.get_autoencoder(SMALL, (8, 8, 1))
+        path = save_model(model, tmp_path / "m.keras", {})
+        loaded = build_module.get_autoencoder(path, (8, 8, 1))
+        for before, after in zip(model.get_weights(), loaded.get_weights(), strict=True):
+            np.testing.assert_array_equal(before, after)
+        with pytest.raises(ModelFileError, match=r"8×8×1.*16×16×1"):
+            build_module.get_autoencoder(str(path), (16, 16, 1))
+
+    def test_original_names(self):
+        """Programs written for the original import these."""
+        assert train_module.get_Autoencoder is build_module.get_autoencoder
+        assert train_module.train_Autoencoder is train_module.train_autoencoder
+        assert train_module.get_Classifier is build_module.get_classifier
+        assert train_module.train_Classifier is train_module.train_classifier
+
+
+class TestTrainAutoencoder:
+    def test_learns_and_keeps_the_best_epoch(self, images):
+        """The model ends with the weights whose validation loss is the record's smallest."""
+        model, history = train(SMALL, images, epochs=6, optimizer=["adam", 0.05])
+        assert history.column("mse")[-1] < history.column("mse")[0] / 2
+        best = min(history.column("val_loss"))
+        assert history.best["val_loss"] == history.metrics["val_loss"] == best
+        assert history.model_info["validation_split"] == 0.1
+        _, validation = train_module.split_validation(len(images), 0.1, 0)
+        drawn = predict.predict(model, images, BYTES, validation)
+        mse = np.square(drawn - BYTES.apply(images[validation])).mean()
+        assert mse == pytest.approx(history.best["val_mse"], rel=1e-5)
+
+    def test_same_seed_same_weights(self, images):
+        """Dropout, noise, augmentation and order included; another seed gives others."""
+        extra = {"noise": 0.1, "augmentation": {"rotation": 10, "shift": 0.1, "zoom": 0.1}}
+        first, _ = train(MOODY, images, **extra)
+        second, _ = train(MOODY, images, **extra)
+        other, _ = train(MOODY, images, seed=1, **extra)
+        for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert np.any(first.get_weights()[0] != other.get_weights()[0])
+
+    def test_output_starts_at_the_mean_pixel(self, images):
+        """An untrained decoder would draw mid-gray; trained weights are left alone."""
+        model = build_module.get_autoencoder(SMALL, (8, 8, 1))
+        mean_image = BYTES.apply(images).mean(axis=0)
+        train_module._start_output_at(model, mean_image)
+        bias = model.get_layer("decoder").layers[-1].bias
+        sigmoid = 1 / (1 + np.exp(-np.asarray(bias)))
+        assert sigmoid == pytest.approx(mean_image.mean(), abs=1e-5)
+        train_module._start_output_at(model, np.zeros((8, 8, 1)))
+        assert 1 / (1 + np.exp(-np.asarray(bias))) == pytest.approx(sigmoid)
+
+    def test_collapse_is_said(self, images):
+        """A dead network draws the mean gray, and the program says so."""
+        model = build_module.get_autoencoder(SMALL, (8, 8, 1))
+        model.set_weights([0 * weight for weight in model.get_weights()])
+        said = []
+        info = {**SMALL, "optimizer": ["sgd", 1e-9], "epochs": 1, "validation_split": 0}
+        train_module.train_autoencoder(model, info, images, warn=said.append)
+        assert len(said) == 1 and "collapsed" in said[0]
+
+    def test_early_stopping(self, images):
+        """Nothing can improve at this rate, so patience 1 ends after the second epoch at most."""
+        _, history = train(SMALL, images, epochs=9, optimizer=["sgd", 1e-30], early_stopping=1)
+        assert len(history.epochs) == 2
+
+    def test_no_validation(self, images):
+        """validation_split 0 trains on everything and judges by the training loss."""
+        _, history = train(SMALL, images, validation_split=0)
+        assert not history.has("val_loss")
+        assert history.metrics["loss"] == min(history.column("loss"))
+
+    def test_a_loss_that_is_never_finite_is_an_error(self, images):
+        """Nothing is worth keeping, so say what to try."""
+        with pytest.raises(UserError, match=r"must stay finite.*learning rate"):
+            train(SMALL, images, optimizer=["sgd", 10], batch_size=1, l2=1)
+
+    def test_stops_on_request(self, images):
+        """Ctrl-C ends training as if it were complete."""
+        model = build_module.get_autoencoder(SMALL, (8, 8, 1))
+        history = train_module.train_autoencoder(
+            model, {**SMALL, "epochs": 50}, images, should_stop=lambda: True
+        )
+        assert len(history.epochs) == 1
+
+    def test_schedule_sets_the_rate_of_every_epoch(self, images):
+        """The record shows the rate that was used."""
+        _, history = train(SMALL, images, learning_rate_schedule=["exponential", 0.5])
+        assert history.column("learning_rate") == pytest.approx([0.01, 0.005])
+
+    def test_l2_is_part_of_the_loss(self, images):
+        """The same first step costs more with a penalty; the error itself is reported beside it."""
+        plain = train(SMALL, images, epochs=1, optimizer=["sgd", 1e-9])[1].epochs[0]
+        penalised = train(SMALL, images, epochs=1, optimizer=["sgd", 1e-9], l2=0.1)[1].epochs[0]
+        assert penalised["loss"] > plain["loss"] + 0.1
+        assert penalised["mse"] == pytest.approx(plain["mse"], rel=1e-5)
+
+    def test_mixed_precision_leaves_a_float32_model(self, images, tmp_path):
+        """It learns as float32 does to bfloat16's three digits, and saves nothing of it."""
+        _, exact = train(SMALL, images, epochs=4)
+        model, mixed = train(SMALL, images, epochs=4, mixed_precision=True)
+        assert mixed.column("val_mse") != exact.column("val_mse")
+        np.testing.assert_allclose(mixed.column("val_mse"), exact.column("val_mse"), rtol=0.05)
+        assert {weight.dtype for weight in model.weights} == {"float32"}
+        model.save(tmp_path / "m.keras")
+        assert "bfloat16" not in keras.saving.load_model(tmp_path / "m.keras").to_json()
+        assert predict.predict(model, images, BYTES).dtype == np.float32
+
+    @pytest.mark.parametrize("mixed_precision", [False, True])
+    def test_cores_that_split_batches_compute_the_same(self, images, mixed_precision):
+        """To rounding, with a penalty that counts once and a last batch too small to be split."""
+        info = {**SMALL, "l2": 0.01, "batch_size": 5, "epochs": 3, "validation_split": 0.1}
+        info["mixed_precision"] = mixed_precision
+        histories = []
+        for cores in (1, 2, 3):
+            model = build_module.get_autoencoder(info, (8, 8, 1))
+            history = train_module.train_autoencoder(model, info, images, cores=cores, warn=str)
+            histories.append([history.column(name) for name in ("loss", "mse", "val_loss")])
+        whole, *split = histories
+        for other in split:
+            np.testing.assert_allclose(other, whole, rtol=0.02 if mixed_precision else 1e-4)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", OPTIMIZERS)
+    def test_every_optimizer_trains(self, images, name):
+        """Each name of the schema is one that Keras can train with."""
+        untrained = build_module.get_autoencoder(SMALL, (8, 8, 1)).get_weights()
+        model, history = train(SMALL, images, optimizer=[name, 0.01])
+        assert np.isfinite(history.column("loss")).all()
+        assert all(
+            np.any(before != after)
+            for before, after in zip(untrained, model.get_weights(), strict=True)
+        )
+
+
+class TestClassifier:
+    def build(self, images, info=HEAD, source=MOODY, **arguments):
+        encoder = build_module.get_autoencoder(source, images.shape[1:])
+        return build_module.get_classifier(info, images.shape[1:], 4, encoder=encoder, **arguments)
+
+    def test_parts(self, images):
+        """An encoder and a dense head with one probability a class."""
+        model = self.build(images)
+        assert [layer.name for layer in model.layers[1:]] == ["encoder", "fully_connected"]
+        probabilities = predict.predict(model, images, BYTES)
+        assert probabilities.shape == (40, 4)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+    def test_encoder_is_a_copy(self, images, labels):
+        """Fine-tuning a classifier leaves the autoencoder as it was."""
+        autoencoder = build_module.get_autoencoder(MOODY, (8, 8, 1))
+        before = autoencoder.get_weights()
+        classifier = build_module.get_classifier(HEAD, (8, 8, 1), 4, encoder=autoencoder)
+        for ours, theirs in zip(
+            classifier.get_layer("encoder").get_weights(),
+            autoencoder.get_layer("encoder").get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+        train_module.train_classifier(classifier, HEAD, images, labels)
+        for weight, after in zip(before, autoencoder.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, after)
+
+    @pytest.mark.parametrize(
+        ("dense_only", "full", "changes"), [(2, 0, False), (0, 1, True), (1, 1, True)]
+    )
+    def test_only_full_training_changes_the_encoder(
+        self, images, labels, dense_only, full, changes
+    ):
+        """Design: `trainable` only counts when the model is compiled after it was set."""
+        info = {
+            **HEAD,
+            "dense_only_train_epochs": dense_only,
+            "full_train_epochs": full,
+            "optimizer": ["adam", 1e-9, 0.02],  # so that the best epoch is one of full training
+        }
+        model = self.build(images, info)
+        before = model.get_layer("encoder").get_weights()
+        train_module.train_classifier(model, info, images, labels)
+        changed = [
+            np.any(a != b)
+            for a, b in zip(before, model.get_layer("encoder").get_weights(), strict=True)
+        ]
+        assert any(changed) == changes
+
+    def test_one_history_of_both_phases(self, images, labels):
+        """Epochs are numbered through, with the phase and the rate of each."""
+        history = train_module.train_classifier(self.build(images), HEAD, images, labels)
+        assert history.column("epoch") == [1, 2, 3]
+        assert history.column("phase") == [DENSE_ONLY, DENSE_ONLY, FULL]
+        assert history.column("learning_rate") == pytest.approx([0.01, 0.01, 0.002])
+        assert history.dense_only_epochs == 2
+        for key in ("loss", "accuracy", "precision", "recall", "f1"):
+            assert history.has(key) and history.has(f"val_{key}")
+
+    def test_cached_features_give_the_slow_way_s_result(self, images, labels, monkeypatch):
+        """With BatchNorm and Dropout in the encoder: both are in inference mode when frozen."""
+        info = {**HEAD, "full_train_epochs": 0, "dense_only_train_epochs": 3}
+        results = []
+        for budget in (frozen.FEATURE_CACHE_BYTES, 0):
+            monkeypatch.setattr(frozen, "FEATURE_CACHE_BYTES", budget)
+            model = self.build(images, info)
+            history = train_module.train_classifier(model, info, images, labels)
+            results.append((history.column("loss"), history.column("val_loss"), model))
+        (loss, val_loss, cached), (slow_loss, slow_val_loss, slow) = results
+        np.testing.assert_allclose(loss, slow_loss, rtol=1e-4)
+        np.testing.assert_allclose(val_loss, slow_val_loss, rtol=1e-4)
+        for a, b in zip(cached.get_weights(), slow.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+
+    def test_dropout_of_cached_features(self, images, labels):
+        """A head that starts with Dropout gets it with its batches, and only while it trains."""
+        info = {**HEAD, "full_train_epochs": 0, "optimizer": ["sgd", 1e-9]}  # weights stay
+        weights, losses = None, []
+        for layers in ([["drop", 0.9]], []):
+            model = self.build(images, {**info, "dense_layers": layers})
+            weights = weights or model.get_weights()
+            model.set_weights(weights)
+            history = train_module.train_classifier(model, info, images, labels)
+            losses.append((history.column("loss"), history.column("val_loss")))
+        (dropped, val_dropped), (whole, val_whole) = losses
+        np.testing.assert_allclose(val_dropped, val_whole, rtol=1e-4)
+        assert abs(dropped[0] - whole[0]) > 1e-3
+        assert dropped[0] != dropped[1]
+
+    def test_mixed_precision(self, images, labels):
+        """Both phases; the probabilities stay float32 and sum to 1."""
+        info = {**HEAD, "mixed_precision": True}
+        model = self.build(images, info)
+        history = train_module.train_classifier(model, info, images, labels)
+        assert np.isfinite(history.column("loss")).all()
+        assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+        sums = predict.predict(model, images, BYTES).sum(axis=1)
+        np.testing.assert_allclose(sums, 1, atol=1e-5)
+
+    def test_augmentation_is_not_cached(self, images, labels, monkeypatch):
+        """Features of changing images are not constant: the encoder must run every epoch."""
+        info = {**HEAD, "full_train_epochs": 0, "augmentation": {"shift": 0.2}}
+        model = self.build(images, info)
+        monkeypatch.setattr(predict, "predict", None)  # calling it would fail
+        history = train_module.train_classifier(model, info, images, labels)
+        assert len(history.epochs) == 2
+
+    def test_without_pretraining_nothing_is_frozen(self, images, labels):
+        """All epochs train everything, from fresh weights, at the first rate."""
+        autoencoder = build_module.get_autoencoder(MOODY, (8, 8, 1))
+        autoencoder.set_weights([weight + 1 for weight in autoencoder.get_weights()])
+        model = build_module.get_classifier(
+            HEAD, (8, 8, 1), 4, encoder=autoencoder, pretrained=False
+        )
+        kernel = model.get_layer("encoder").get_weights()[0]
+        assert np.abs(kernel - autoencoder.get_weights()[0]).mean() > 0.5
+        history = train_module.train_classifier(model, HEAD, images, labels, pretrained=False)
+        assert history.column("phase") == [FULL] * 3
+        assert history.column("learning_rate") == pytest.approx([0.01] * 3)
+
+    def test_listed_layers_build_an_encoder(self):
+        """A configuration can bring its own, untrained."""
+        info = {**HEAD, "encoder_layers": [["conv", 2, [3, 3]], ["pool", [2, 2]]]}
+        model = build_module.get_classifier(info, (8, 8, 3), 5)
+        assert model.get_layer("encoder").output_shape == (None, 4, 4, 2)
+        assert model.output_shape == (None, 5)
+
+    def test_an_encoder_is_required(self):
+        """Neither the call nor the configuration gives one."""
+        with pytest.raises(UserError, match="an encoder is required"):
+            build_module.get_classifier(HEAD, (8, 8, 1), 4)
+
+    def test_encoder_for_other_images_is_refused(self, images):
+        """The sizes are named."""
+        autoencoder = build_module.get_autoencoder(SMALL, (16, 16, 1))
+        with pytest.raises(ModelFileError, match=r"16×16×1.*8×8×1"):
+            build_module.get_classifier(HEAD, (8, 8, 1), 4, encoder=autoencoder)
+
+    def test_same_seed_same_weights(self, images, labels):
+        """Both phases, dropout included."""
+        first, second = self.build(images), self.build(images)
+        for model in (first, second):
+            train_module.train_classifier(model, HEAD, images, labels)
+        for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_macro_scores_equal_scikit_learn(num_classes):
+    """Over several batches, with a class that occurs neither as label nor as prediction."""
+    rng = np.random.default_rng(num_classes)
+    labels = rng.integers(0, num_classes, 90)
+    probabilities = rng.random((90, num_classes + 1)).astype(np.float32)
+    probabilities[:, -1] = 0
+    scores = train_module.MacroScores(num_classes + 1)
+    for batch in np.split(np.arange(90), 3):
+        scores.update_state(labels[batch], probabilities[batch])
+    predictions = probabilities.argmax(axis=1)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predictions, average="macro", zero_division=0
+    )
+    expected = {
+        "accuracy": accuracy_score(labels, predictions),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+    }
+    assert {key: float(value) for key, value in scores.result().items()} == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+def test_first_filters():
+    """The kernels of the first convolution, wherever it stands."""
+    info = {**SMALL, "encoder_layers": [["drop", 0.1], ["conv", 3, [5, 3]], ["pool", [2, 2]]]}
+    assert predict.first_filters(build_module.get_autoencoder(info, (8, 8, 2))).shape == (
+        5,
+        3,
+        2,
+        3,
+    )
+    info["encoder_layers"] = [["pool", [2, 2]]]
+    assert predict.first_filters(build_module.get_autoencoder(info, (8, 8, 2))) is None
