@@ -360,6 +360,8 @@ class ClassifierSession(Session):
 
     def classify(self) -> None:
         """Asks for a model of this session or a saved one, and shows how it does on the test."""
+        from cae.figures import windows
+
         if self.test is None:
             raise UsageError(
                 "-t",
@@ -384,7 +386,7 @@ class ClassifierSession(Session):
             run.save_figures(figures)
         OUT.print(evaluation.report_text)
         terminal.say(f"Report, predictions and figures: {terminal.relative(run.path)}")
-        terminal.show_windows(figures.values())
+        windows.show_windows(figures.values())
 
     def _classify_with_file(self, path: Path) -> tuple[Evaluation, Scaling]:
         from cae.training.build import check_input_shape

@@ -401,6 +401,8 @@ def _draw_best(best: Result, data: Data) -> dict[str, Any]:
 
 def _save_figures(folder: Path, figures: dict[str, Any]) -> list[Path]:
     """Saves figures as `<name>.png`, in place of those of an earlier start."""
+    from cae.figures import windows
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.png" for name in figures]
@@ -410,7 +412,7 @@ def _save_figures(folder: Path, figures: dict[str, Any]) -> list[Path]:
     except OSError as error:
         raise UsageError(folder, "must be writable", error.strerror, "Free space.") from error
     finally:
-        terminal.close(figures.values())
+        windows.close(figures.values())
     return paths
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,26 +94,6 @@ def starting_keras() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-def show_windows(figures: Iterable[Any]) -> None:
-    """Opens the figures in windows where there is a display, and waits until they are closed."""
-    import matplotlib.pyplot as plt
-    from matplotlib.backends import BackendFilter, backend_registry
-
-    interactive = backend_registry.list_builtin(BackendFilter.INTERACTIVE)
-    if plt.get_backend().lower() in (name.lower() for name in interactive):
-        say("Close the windows to go on.")
-        plt.show()
-    close(figures)
-
-
-def close(figures: Iterable[Any]) -> None:
-    """Frees the memory of figures."""
-    import matplotlib.pyplot as plt
-
-    for figure in figures:
-        plt.close(figure)
 
 
 def relative(path: str | Path) -> str:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from cae.errors import DataError
 from cae.figures.style import (
@@ -62,6 +64,15 @@ def project_encodings(encodings: np.ndarray, seed: int = 0) -> np.ndarray:
         return points[:, :2].astype(np.float32)
     perplexity = min(30.0, (len(points) - 1) / 3)
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+
+
+def encodings_visualization(
+    encodings: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str]
+) -> Figure:
+    """Projects encodings to two dimensions and draws them; arguments as of `plot_encodings`."""
+    figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
+    plot_encodings(project_encodings(encodings), labels, class_names, ax)
+    return figure
 
 
 @rc_context(STYLE)

@@ -7,7 +7,7 @@ import argparse
 import datetime
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +205,7 @@ class Session(ABC):
         if self.experiments and not self._interrupted:
             self.conclude()
             if self.args.show and not self._stopped:
-                terminal.show_windows(self.draw_all().values())
+                _show_windows(self.draw_all().values())
         if not configs:
             self.menu()
         return self.exit_code
@@ -423,7 +423,7 @@ class Session(ABC):
         """Draws the figures of a finished run, and says how it went."""
         figures = {} if self.args.no_plots else self.draw(experiment)
         saved = experiment.run.save_figures(figures)
-        terminal.close(figures.values())
+        _close(figures.values())
         self.experiments.append(experiment)
         terminal.show_facts(f"{experiment.name}: done", self._results(experiment, saved))
 
@@ -456,18 +456,14 @@ class Session(ABC):
         self, model: "keras.Model", data: Dataset, scaling: Scaling, chosen: np.ndarray
     ) -> "Figure":
         """The encodings of the chosen images in two dimensions, coloured by class if known."""
-        import matplotlib.pyplot as plt
-
-        from cae.figures.encodings import plot_encodings, project_encodings
+        from cae.figures.encodings import encodings_visualization
         from cae.training.predict import predict
 
         encodings = predict(model.get_layer("encoder"), data.images, scaling, chosen)
         labels = data.labels
         if labels is not None:
             labels = encode_labels(labels[chosen], self.classes)
-        figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
-        plot_encodings(project_encodings(encodings), labels, self.class_names, ax)
-        return figure
+        return encodings_visualization(encodings, labels, self.class_names)
 
     def show_graphs(self) -> None:
         """Saves the comparison, and opens the figures in windows where there is a display."""
@@ -477,9 +473,9 @@ class Session(ABC):
             if not plots.exists():  # --no-plots
                 figures = self.draw(experiment)
                 experiment.run.save_figures(figures)
-                terminal.close(figures.values())
+                _close(figures.values())
             terminal.say(f"Figures of {experiment.name}: {terminal.relative(plots)}")
-        terminal.show_windows(self.draw_all().values())
+        _show_windows(self.draw_all().values())
 
     def ask_and_save(self) -> None:
         """Asks which model to save and where."""
@@ -523,7 +519,7 @@ class Session(ABC):
             return
         figures = self.draw_all()
         (path,) = self.experiments[-1].run.save_figures({"comparison": figures["comparison"]})
-        terminal.close(figures.values())
+        _close(figures.values())
         terminal.say(f"Comparison: {terminal.relative(path)}")
 
     def _results(self, experiment: Experiment, figures: list[Path]) -> dict[str, Any]:
@@ -569,6 +565,18 @@ def _describe_progress(checkpoint: Checkpoint) -> dict[str, str]:
         return {}
     batches = f" and {state.step} batches" if state.step else ""
     return {"resumed": f"after {len(state.rows)} epochs{batches}, {state.seconds:.1f} s"}
+
+
+def _show_windows(figures: Iterable["Figure"]) -> None:
+    from cae.figures import windows
+
+    windows.show_windows(figures)
+
+
+def _close(figures: Iterable["Figure"]) -> None:
+    from cae.figures import windows
+
+    windows.close(figures)
 
 
 def ask_for_file(kind: str, default: str, load: Callable[[str], Config]) -> tuple[str, Config]:

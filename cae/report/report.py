@@ -371,6 +371,8 @@ def _group_table(groups: list[Group], metric: str) -> Table:
 
 
 def _draw_comparisons(groups: list[Group]) -> list[Picture]:
+    from cae.figures import windows
+
     figures = draw_comparison(groups)
     leading = f"{groups[0].name} leads with {groups[0].metric} {groups[0].mean:.4g}."
     try:
@@ -380,7 +382,7 @@ def _draw_comparisons(groups: list[Group]) -> list[Picture]:
             if name in figures
         ]
     finally:
-        terminal.close(figures.values())
+        windows.close(figures.values())
 
 
 def _mattered_sections(groups: list[Group]) -> list[Section]:
@@ -579,6 +581,7 @@ def _draw_confusion(
 ) -> Picture:
     from sklearn.metrics import confusion_matrix
 
+    from cae.figures import windows
     from cae.figures.classes import plot_confusion_matrix
 
     count = len(classes)
@@ -590,7 +593,7 @@ def _draw_confusion(
         description = f"{title}. Rows are true classes, columns predicted ones."
         return draw(figure, "Confusion matrix", description)
     finally:
-        terminal.close([figure])
+        windows.close([figure])
 
 
 def _read_predictions(path: Path) -> tuple[list[int], list[int], list[int]]:
