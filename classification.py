@@ -322,9 +322,7 @@ class ClassifierSession(Session):
         from cae.figures import curves
 
         evaluation = experiment.evaluation
-        figures = curves.classifier_loss_visualization(
-            [experiment.history], [evaluation and evaluation.report]
-        )
+        figures = curves.classifier_loss_visualization([experiment.history], [None])
         if evaluation is None:
             return figures
         data = self.test or self.data

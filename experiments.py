@@ -5,7 +5,6 @@ python experiments.py compare runs/research/classifiers
 """
 
 import argparse
-import csv
 import io
 import math
 import re
@@ -27,6 +26,7 @@ from cae.errors import UsageError
 from cae.files import FIGURE_DPI, locked, replace_file
 from cae.programs import flags, start
 from cae.records import tracking
+from cae.records.evaluation import read_predictions
 from cae.records.run import check_runs_dir
 from cae.records.saved_models import read_metadata
 from cae.studies.compare import (
@@ -372,8 +372,6 @@ def _cell(value: Any) -> str:
 
 def _draw_best(best: Result, data: Data) -> dict[str, Any]:
     """The best classifier's curves, confusion matrix and labelled images, from its record."""
-    import numpy as np
-
     from cae.figures.classes import classifier_prediction_visualization
     from cae.figures.curves import classifier_loss_visualization
 
@@ -387,22 +385,17 @@ def _draw_best(best: Result, data: Data) -> dict[str, Any]:
         shown = load_dataset(test, data.test_labels, split="test")
     else:
         shown = load_dataset(data.dataset, data.labels, limit=data.limit)
-    with predictions.open(encoding="utf-8", newline="") as file:
-        _, *rows = csv.reader(file)
-    numbers = np.array(rows, np.float64)  # index, label, prediction, correct, probability, p_...
-    targets = encode_labels(numbers[:, 1].astype(np.int64), np.array(metadata["classes"]))
+    predicted = read_predictions(predictions)
     return figures | classifier_prediction_visualization(
-        Scaling(**metadata["scaling"]).apply(shown.images[numbers[:, 0].astype(int)]),
-        targets,
-        numbers[:, 5:].astype(np.float32),
+        Scaling(**metadata["scaling"]).apply(shown.images[predicted.indices]),
+        encode_labels(predicted.labels, predicted.classes),
+        predicted.probabilities,
         metadata["class_names"],
     )
 
 
 def _save_figures(folder: Path, figures: dict[str, Any]) -> list[Path]:
     """Saves figures as `<name>.png`, in place of those of an earlier start."""
-    from cae.figures import windows
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.png" for name in figures]
@@ -411,8 +404,6 @@ def _save_figures(folder: Path, figures: dict[str, Any]) -> list[Path]:
                 figure.savefig(file, dpi=FIGURE_DPI, format="png")
     except OSError as error:
         raise UsageError(folder, "must be writable", error.strerror, "Free space.") from error
-    finally:
-        windows.close(figures.values())
     return paths
 
 

@@ -282,12 +282,9 @@ def _write(document: dict, results_path: Path, figure_path: Path) -> None:
     if any(measurement.key.startswith("autoencoder.") for measurement in measurements):
         machine = document["machine"]
         title = f"Training autoencoders: {machine['processor']}, {machine['threads']} threads"
-        from cae.figures import windows
-
         figure = report.plot_speeds(measurements, title)
         with files.replace_file(figure_path) as file:
             figure.savefig(file, format="png")
-        windows.close([figure])
         terminal.say(f"Figure: {terminal.relative(figure_path)}")
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colors, rc_context
 from matplotlib.axes import Axes
@@ -62,7 +61,7 @@ def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title:
         cell = max(0.68, 2.8 / num_classes)
     elif num_classes <= COUNTS_CLASSES:
         cell = 0.36
-    figure = plt.figure(figsize=(1.12 * cell * num_classes + 3, cell * num_rows + 2))
+    figure = Figure(figsize=(1.12 * cell * num_classes + 3, cell * num_rows + 2))
     ax = style_matrix(figure.subplots())
     _draw_confusion(ax, counts)
     ax.set_xticks(np.arange(num_classes), names, rotation=0 if max(map(len, names)) <= 2 else 90)

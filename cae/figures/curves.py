@@ -11,7 +11,6 @@ Colours: M. Okabe and K. Ito, "Color Universal Design", 2008, https://jfly.uni-k
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colors, rc_context
 from matplotlib.axes import Axes
@@ -168,7 +167,7 @@ def _write_record(ax: Axes, sections: Sequence[Sequence[tuple[str, ...]]]) -> No
 
 def plot_autoencoder_history(history: History) -> Figure:
     sections = _describe_record(history, ("loss", "mse"))
-    figure = plt.figure(figsize=(11, max(4.8, LINE * _num_lines(sections) + 1.2)))
+    figure = Figure(figsize=(11, max(4.8, LINE * _num_lines(sections) + 1.2)))
     curves, record = figure.subplots(1, 2, width_ratios=(1.15, 1))
     plot_curves(history, "loss", curves)
     curves.set_title("Training of the autoencoder")
@@ -180,7 +179,7 @@ def plot_autoencoder_history(history: History) -> Figure:
 
 def _plot_classifier_history(history: History) -> Figure:
     sections = _describe_record(history, CLASSIFIER_METRICS)
-    figure = plt.figure(figsize=(13.5, 2 * max(3.2, LINE * _num_lines(sections) + 0.2) + 1))
+    figure = Figure(figsize=(13.5, 2 * max(3.2, LINE * _num_lines(sections) + 0.2) + 1))
     *curves, record = figure.subplots(2, 3, width_ratios=(1, 1, 1.15)).flat
     for ax, metric in zip(curves, CLASSIFIER_METRICS, strict=True):
         plot_curves(history, metric, ax)
@@ -284,7 +283,7 @@ def _plot_comparison(
     sign = 1 if ranked_metric in MINIMIZED else -1
     styles = _rank_styles(np.argsort(sign * values, kind="stable").tolist())  # NaN comes last
     height = max(2.2 + 2.2 * len(curve_metrics), 0.27 * len(histories) + 1.6)
-    figure = plt.figure(figsize=(13, height))
+    figure = Figure(figsize=(13, height))
     grid = figure.add_gridspec(len(curve_metrics), 2, width_ratios=(1, 1))
     for row, metric in enumerate(curve_metrics):
         key = _shared_key(histories, metric)
@@ -295,14 +294,26 @@ def _plot_comparison(
     return figure
 
 
-def compare_autoencoders(histories: Sequence[History]) -> Figure:
+@rc_context(STYLE)
+def plot_comparison(histories: Sequence[History]) -> Figure:
+    """Draws how several autoencoders, or several classifiers, compare.
+
+    Args:
+        histories: Two or more of one kind.
+
+    Returns:
+        Every experiment's epochs, and the ranking by the best epoch: of classifiers by accuracy, of
+        autoencoders by loss, or by mean squared error where their losses are of several kinds.
+    """
+    title = f"{len(histories)} {histories[0].kind}s compared"
+    if histories[0].kind == "classifier":
+        return _plot_comparison(histories, ["loss", "accuracy"], "accuracy", title)
     # The penalty of l2 is part of the loss, so it too makes losses incomparable.
     losses = {(h.model_info.get("loss"), h.model_info.get("l2")) for h in histories}
-    title = f"{len(histories)} autoencoders compared"
-    if len(losses) > 1:
-        title += " by mean squared error: their losses are not of one kind"
-    metric = "loss" if len(losses) == 1 else "mse"
-    return _plot_comparison(histories, [metric], metric, title)
+    if len(losses) == 1:
+        return _plot_comparison(histories, ["loss"], "loss", title)
+    title += " by mean squared error: their losses are not of one kind"
+    return _plot_comparison(histories, ["mse"], "mse", title)
 
 
 def plot_report(report: Mapping[str, Any], title: str) -> Figure:
@@ -311,7 +322,7 @@ def plot_report(report: Mapping[str, Any], title: str) -> Figure:
     columns = ("precision", "recall", "f1-score")
     shares = np.array([[values[column] for column in columns] for values in rows.values()])
     row_height = 0.3 if len(rows) <= 20 else 0.21
-    figure = plt.figure(figsize=(6.6, row_height * len(rows) + 1.3))
+    figure = Figure(figsize=(6.6, row_height * len(rows) + 1.3))
     ax = style_matrix(figure.subplots())
     # Good classifiers differ above 0.9 only, so the colours start just below the worst value.
     norm = colors.Normalize(np.floor(10 * min(shares.min(), 0.95)) / 10, 1)
@@ -332,11 +343,6 @@ def plot_report(report: Mapping[str, Any], title: str) -> Figure:
     style_colorbar(bar, "share (0 to 1)")
     set_title(figure, title)
     return figure
-
-
-def _compare_classifiers(histories: Sequence[History]) -> Figure:
-    title = f"{len(histories)} classifiers compared"
-    return _plot_comparison(histories, ["loss", "accuracy"], "accuracy", title)
 
 
 @rc_context(STYLE)
@@ -362,7 +368,7 @@ def classifier_loss_visualization(
             key = numbered_key("report", number, len(histories))
             figures[key] = plot_report(report, f"{history.name}: classification report")
     if len(histories) > 1:
-        figures["comparison"] = _compare_classifiers(histories)
+        figures["comparison"] = plot_comparison(histories)
     return figures
 
 
@@ -391,8 +397,7 @@ def compare_visualization(
         "costs": _plot_costs(histories, metric),
     }
     if len(histories) > 1:
-        compare = {"autoencoder": compare_autoencoders, "classifier": _compare_classifiers}
-        figures["comparison"] = compare[histories[0].kind](histories)
+        figures["comparison"] = plot_comparison(histories)
     return figures
 
 
@@ -403,8 +408,8 @@ def _plot_final_values(
     metric: str,
 ) -> Figure:
     """A row for each configuration: a dot for each seed, the mean and its interval."""
-    figure, ax = plt.subplots(figsize=(9, 1.6 + 0.3 * len(names)))
-    style_axes(ax)
+    figure = Figure(figsize=(9, 1.6 + 0.3 * len(names)))
+    ax = style_axes(figure.subplots())
     for row, (seeds, interval) in enumerate(zip(values, intervals, strict=True)):
         ax.plot(seeds, [row] * len(seeds), "o", color=BLUE, alpha=0.5, markersize=5)
         if interval:
@@ -422,7 +427,8 @@ def _plot_final_values(
 
 def _plot_costs(histories: Sequence[History], metric: str) -> Figure:
     """The metric against the number of parameters and against the time of training."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+    figure = Figure(figsize=(11, 4.2))
+    axes = figure.subplots(1, 2, sharey=True)
     reached = [history.metrics.get(metric, np.nan) for history in histories]
     for ax, key, label in zip(
         axes, ("parameters", "seconds"), ("parameters", "training time in seconds"), strict=True
@@ -443,6 +449,16 @@ def _plot_costs(histories: Sequence[History], metric: str) -> Figure:
 
 
 # ---------------------------------------------------------------------------- label efficiency
+
+
+@rc_context(STYLE)
+def label_efficiency_visualization(
+    curves: Mapping[str, Sequence[tuple[int, float, float]]],
+) -> Figure:
+    """The plot of `plot_label_efficiency` as a figure of its own."""
+    figure = Figure(figsize=(9, 5.5))
+    plot_label_efficiency(curves, figure.subplots())
+    return figure
 
 
 @rc_context(STYLE)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -66,12 +65,23 @@ def project_encodings(encodings: np.ndarray, seed: int = 0) -> np.ndarray:
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
 
 
+@rc_context(STYLE)
 def encodings_visualization(
     encodings: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str]
 ) -> Figure:
-    """Projects encodings to two dimensions and draws them; arguments as of `plot_encodings`."""
-    figure, ax = plt.subplots(figsize=(7, 6), layout="constrained")
-    plot_encodings(project_encodings(encodings), labels, class_names, ax)
+    """Projects encodings to two dimensions and draws them in a figure of their own.
+
+    Args:
+        encodings: float (num_images, ...).
+        labels: See `plot_encodings`.
+        class_names: One for each class.
+
+    Raises:
+        DataError: If an encoding is not finite.
+    """
+    points = project_encodings(encodings)
+    figure = Figure(figsize=(7, 6))
+    plot_encodings(points, labels, class_names, figure.subplots())
     return figure
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colors, rc_context
 from matplotlib.axes import Axes
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from cae.figures.curves import compare_autoencoders, plot_autoencoder_history
+from cae.figures.curves import plot_autoencoder_history, plot_comparison
 from cae.figures.style import LINE, STYLE, format_number, numbered_key, style_colorbar, wrap_title
 from cae.records.history import History
 
@@ -34,7 +33,7 @@ def open_sheet(width: float, height: float, title: str) -> tuple[Figure, Axes, f
     lines = wrap_title(title, width - 2 * GAP)
     top = GAP + 0.21 * len(lines) + GAP
     height += top
-    figure = plt.figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(width, height), layout="none")
     ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
     ax.text(GAP, GAP, "\n".join(lines), va="top", fontsize=12, fontweight="bold")
@@ -145,7 +144,7 @@ def autoencoder_visualization(
         figures[loss_key] = plot_autoencoder_history(history)
         figures[images_key] = _plot_reconstructions(images, output, captions, title)
     if len(histories) > 1:
-        figures["comparison"] = compare_autoencoders(histories)
+        figures["comparison"] = plot_comparison(histories)
     return figures
 
 

@@ -41,7 +41,6 @@ STYLE = {
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
     "figure.dpi": 120,
-    "figure.max_open_warning": 0,  # 25 experiments make 51 figures, and the caller closes them
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "image.interpolation": "nearest",

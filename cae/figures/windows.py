@@ -1,4 +1,4 @@
-"""Figures on the screen, and the end of their life."""
+"""Windows: the only place where figures are shown."""
 
 from collections.abc import Iterable
 
@@ -10,15 +10,12 @@ from cae import terminal
 
 
 def show_windows(figures: Iterable[Figure]) -> None:
-    """Opens the figures where there is a display, waits until they are closed, and frees them."""
+    """Opens the figures in windows where there is a display, and waits until they are closed."""
     interactive = backend_registry.list_builtin(BackendFilter.INTERACTIVE)
-    if plt.get_backend().lower() in (name.lower() for name in interactive):
-        terminal.say("Close the windows to continue.")
-        plt.show()
-    close(figures)
-
-
-def close(figures: Iterable[Figure]) -> None:
-    """Frees the memory of figures."""
+    if plt.get_backend().lower() not in (name.lower() for name in interactive):
+        return
     for figure in figures:
-        plt.close(figure)
+        # Gives an existing figure a window; from Matplotlib 3.11 on plt.figure(figure) does so too.
+        plt.figure(FigureClass=lambda *_, existing=figure, **__: existing)
+    terminal.say("Close the windows to continue.")
+    plt.show()

@@ -423,7 +423,6 @@ class Session(ABC):
         """Draws the figures of a finished run, and says how it went."""
         figures = {} if self.args.no_plots else self.draw(experiment)
         saved = experiment.run.save_figures(figures)
-        _close(figures.values())
         self.experiments.append(experiment)
         terminal.show_facts(f"{experiment.name}: done", self._results(experiment, saved))
 
@@ -471,9 +470,7 @@ class Session(ABC):
         for experiment in self.experiments:
             plots = experiment.run.path / "plots"
             if not plots.exists():  # --no-plots
-                figures = self.draw(experiment)
-                experiment.run.save_figures(figures)
-                _close(figures.values())
+                experiment.run.save_figures(self.draw(experiment))
             terminal.say(f"Figures of {experiment.name}: {terminal.relative(plots)}")
         _show_windows(self.draw_all().values())
 
@@ -517,9 +514,10 @@ class Session(ABC):
     def _save_comparison(self) -> None:
         if len(self.experiments) < 2:
             return
-        figures = self.draw_all()
-        (path,) = self.experiments[-1].run.save_figures({"comparison": figures["comparison"]})
-        _close(figures.values())
+        from cae.figures.curves import plot_comparison
+
+        figure = plot_comparison([experiment.history for experiment in self.experiments])
+        (path,) = self.experiments[-1].run.save_figures({"comparison": figure})
         terminal.say(f"Comparison: {terminal.relative(path)}")
 
     def _results(self, experiment: Experiment, figures: list[Path]) -> dict[str, Any]:
@@ -571,12 +569,6 @@ def _show_windows(figures: Iterable["Figure"]) -> None:
     from cae.figures import windows
 
     windows.show_windows(figures)
-
-
-def _close(figures: Iterable["Figure"]) -> None:
-    from cae.figures import windows
-
-    windows.close(figures)
 
 
 def ask_for_file(kind: str, default: str, load: Callable[[str], Config]) -> tuple[str, Config]:

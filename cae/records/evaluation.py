@@ -2,11 +2,15 @@
 
 import csv
 from dataclasses import dataclass
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
 from cae.data.splits import encode_labels
+from cae.errors import DataError
+
+FIRST_CLASS = 5  # of the columns of predictions.csv; before it stand what the image is and became
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,47 @@ class Evaluation:
                 [index, label, prediction, int(label == prediction), f"{row.max():.6f}"]
                 + [f"{value:.6f}" for value in row]
             )
+
+
+class Predictions(NamedTuple):
+    """The content of a `predictions.csv`, as `Evaluation.write_csv` wrote it.
+
+    Attributes:
+        indices: int64 (num_images,), positions of the images in their file.
+        labels: int64 (num_images,), the true labels.
+        predictions: int64 (num_images,), predicted labels.
+        probabilities: float32 (num_images, num_classes).
+        classes: int64 (num_classes,), the labels training saw.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    probabilities: np.ndarray
+    classes: np.ndarray
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Reads what `Evaluation.write_csv` wrote.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        classes = [int(name.removeprefix("p_")) for name in header[FIRST_CLASS:]]
+        numbers = np.array(rows, np.float64).reshape(len(rows), FIRST_CLASS + len(classes))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            path,
+            "must hold one prediction per row",
+            error,
+            "Restore the file and run again.",
+        ) from error
+    indices, labels, predictions = numbers[:, :3].T.astype(np.int64)
+    probabilities = numbers[:, FIRST_CLASS:].astype(np.float32)
+    return Predictions(indices, labels, predictions, probabilities, np.array(classes, np.int64))
 
 
 def evaluate(

@@ -8,7 +8,6 @@ model or images (reconstructions, filters, labelled images) are those that lie i
 """
 
 import argparse
-import csv
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +23,7 @@ from cae.config.shapes import format_shape
 from cae.data.named import NAMED_DATASETS
 from cae.errors import DataError
 from cae.files import FIGURE_DPI
+from cae.records.evaluation import read_predictions
 from cae.records.history import History
 from cae.records.run import PARTIAL, FileRecord, Start, read_start
 from cae.report.pages import (
@@ -58,9 +58,10 @@ from cae.studies.compare import (
 )
 from cae.studies.label_results import (
     METHODS,
+    TABLE_TITLE,
     conclude,
+    get_columns,
     get_curves,
-    get_table,
     read_results,
     summarize,
 )
@@ -308,9 +309,8 @@ def describe_label_efficiency(folder: Path) -> Page:
     settings = _read(folder / "settings.json", LabelSettings)
     environment = _read_environment(folder)
     errors = summarize(results)
-    table = get_table(errors)
-    # On a page there is room for the whole names.
-    columns = {METHODS.get(str(c.header), str(c.header)): list(c.cells) for c in table.columns}
+    # A page has room for the methods' full names.
+    columns = {METHODS.get(name, name): cells for name, cells in get_columns(errors).items()}
     seeds = len({result.seed for result in results})
     return Page(
         "What pretraining is worth",
@@ -321,7 +321,7 @@ def describe_label_efficiency(folder: Path) -> Page:
                 [
                     *(Text(sentence, leads=True) for sentence in conclude(results)),
                     _draw_label_efficiency(get_curves(errors)),
-                    Table(str(table.title), columns, numeric=tuple(columns)),
+                    Table(TABLE_TITLE, columns, numeric=tuple(columns)),
                     Folded("Every model", [_label_table(results)]),
                 ],
             ),
@@ -371,18 +371,13 @@ def _group_table(groups: list[Group], metric: str) -> Table:
 
 
 def _draw_comparisons(groups: list[Group]) -> list[Picture]:
-    from cae.figures import windows
-
     figures = draw_comparison(groups)
     leading = f"{groups[0].name} leads with {groups[0].metric} {groups[0].mean:.4g}."
-    try:
-        return [
-            draw(figures[name], caption, f"{caption}. {leading} The table above has the numbers.")
-            for name, caption in COMPARISONS.items()
-            if name in figures
-        ]
-    finally:
-        windows.close(figures.values())
+    return [
+        draw(figures[name], caption, f"{caption}. {leading} The table above has the numbers.")
+        for name, caption in COMPARISONS.items()
+        if name in figures
+    ]
 
 
 def _mattered_sections(groups: list[Group]) -> list[Section]:
@@ -538,7 +533,10 @@ def _epoch_table(history: History) -> Table:
 
 def _test_blocks(result: Result) -> list[Any]:
     """The report and the confusion matrix of a classifier, from its predictions."""
-    labels, predictions, classes = _read_predictions(result.path / "predictions.csv")
+    predicted = read_predictions(result.path / "predictions.csv")
+    labels, predictions, classes = (
+        values.tolist() for values in (predicted.labels, predicted.predictions, predicted.classes)
+    )
     names = _class_names(result, classes, labels)
     right = sum(np.equal(labels, predictions))
     whose = "test" if "test_accuracy" in result.history.metrics else "validation"
@@ -581,7 +579,6 @@ def _draw_confusion(
 ) -> Picture:
     from sklearn.metrics import confusion_matrix
 
-    from cae.figures import windows
     from cae.figures.classes import plot_confusion_matrix
 
     count = len(classes)
@@ -589,42 +586,19 @@ def _draw_confusion(
     if len(names) > count:  # the figure has one row for all that training never saw
         counts = np.vstack([counts[:count], counts[count:].sum(axis=0)])
     figure = plot_confusion_matrix(counts, [names[label] for label in classes], title)
-    try:
-        description = f"{title}. Rows are true classes, columns predicted ones."
-        return draw(figure, "Confusion matrix", description)
-    finally:
-        windows.close([figure])
-
-
-def _read_predictions(path: Path) -> tuple[list[int], list[int], list[int]]:
-    """The true and the predicted label of every image, and the labels that training saw."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        classes = [int(name.removeprefix("p_")) for name in header if name.startswith("p_")]
-        place, predicted = header.index("label"), header.index("prediction")
-        pairs = [(int(row[place]), int(row[predicted])) for row in rows]
-        labels, predictions = map(list, zip(*pairs, strict=True))
-    except (OSError, ValueError, IndexError, csv.Error) as error:
-        raise DataError(path, "must hold a prediction a row", error, "Put it back.") from error
-    return labels, predictions, classes
+    description = f"{title}. Rows are true classes, columns predicted ones."
+    return draw(figure, "Confusion matrix", description)
 
 
 # --- Label efficiency -----------------------------------------------------------------------
 
 
 def _draw_label_efficiency(curves: dict[str, list[tuple[int, float, float]]]) -> Picture:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    from cae.figures.curves import label_efficiency_visualization
 
-    from cae.figures.curves import plot_label_efficiency
-    from cae.figures.style import STYLE
-
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9, 5.5))
-        plot_label_efficiency(curves, figure.subplots())
-        caption = "Test error of each method by the number of labels"
-        return draw(figure, caption, f"{caption}. The table below has the numbers.")
+    caption = "Test error of each method by the number of labels"
+    description = f"{caption}. The table below has the numbers."
+    return draw(label_efficiency_visualization(curves), caption, description)
 
 
 def _settings_blocks(settings: LabelSettings) -> list[Any]:

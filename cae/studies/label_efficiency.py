@@ -37,7 +37,7 @@ from cae.data.datasets import check_dataset, check_same_kind, load_dataset
 from cae.data.named import NAMED_DATASETS
 from cae.data.splits import get_classes, split_validation
 from cae.errors import DataError, UsageError, UserError
-from cae.files import FIGURE_DPI, get_record, locked, replace_file
+from cae.files import get_record, locked, replace_file, write_figure
 from cae.programs import flags as flags_module
 from cae.programs import start as start_module
 from cae.programs.starting_points import check_model_shape, choose_scaling
@@ -351,16 +351,11 @@ class Study:
         terminal.say(f"Results: {terminal.relative(self.folder)}")
 
     def _draw(self, errors: dict[tuple[str, int], Estimate]) -> None:
-        import matplotlib.pyplot as plt
+        from cae.figures.curves import label_efficiency_visualization
 
-        from cae.figures.curves import plot_label_efficiency
-
-        figure, ax = plt.subplots(figsize=(9, 5.5), layout="constrained")
-        plot_label_efficiency(get_curves(errors), ax)
-        content = io.BytesIO()
-        figure.savefig(content, dpi=FIGURE_DPI, format="png")
-        plt.close(figure)
-        _write(self.folder / "label_efficiency.png", content.getvalue())
+        write_figure(
+            self.folder / "label_efficiency.png", label_efficiency_visualization(get_curves(errors))
+        )
 
     def _choose_counts(self) -> list[str]:
         """The asked numbers of labels per class; by default those that the data set has."""

@@ -24,6 +24,7 @@ METHODS = {
     PCA: "logistic regression on PCA",
     NEIGHBOURS: "nearest encodings",
 }
+TABLE_TITLE = "Test error in %, mean and half of the 95 % interval"
 REFERENCE_LABELS = 100  # what the sentence is about, or the nearest number measured
 
 
@@ -174,18 +175,24 @@ def _describe_effect(effect: Effect) -> str:
     )
 
 
-def get_table(errors: dict[tuple[str, int], Estimate]) -> Table:
-    """Test errors in percent, a row for each number of labels, a column for each of `METHODS`."""
-    # Seven columns of eleven characters in a terminal of 80.
-    title = "Test error in %, mean and half of the 95 % interval"
-    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
-    table.add_column("labels", justify="right", no_wrap=True)
-    methods = [method for method in METHODS if any(key == method for key, _ in errors)]
-    for method in methods:
-        table.add_column(method, justify="right", no_wrap=True)
-    for labels in sorted({labels for _, labels in errors}):
-        cells = [_percent(errors.get((method, labels))) for method in methods]
-        table.add_row(f"{labels:,}", *cells)
+def get_columns(errors: Mapping[tuple[str, int], Estimate]) -> dict[str, list[str]]:
+    """The table of test errors: `labels` and one column per method, one row per label count."""
+    counts = sorted({labels for _, labels in errors})
+    columns = {"labels": [f"{labels:,}" for labels in counts]}
+    for method in METHODS:
+        if any(key == method for key, _ in errors):
+            columns[method] = [_percent(errors.get((method, labels))) for labels in counts]
+    return columns
+
+
+def get_table(errors: Mapping[tuple[str, int], Estimate]) -> Table:
+    """The same table for a terminal of 80 columns."""
+    columns = get_columns(errors)
+    table = Table(box=None, padding=(0, 1, 0, 0), title=TABLE_TITLE, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     return table
 
 

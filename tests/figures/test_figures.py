@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from cae.errors import DataError
@@ -103,7 +104,7 @@ def drawn_texts(figure):
         draw(text, renderer)
 
     with patch.object(Text, "draw", record):
-        figure.canvas.draw()
+        FigureCanvasAgg(figure).draw()
     return drawn
 
 
@@ -687,7 +688,8 @@ def test_scikit_learn_is_loaded_only_when_it_is_needed():
 
 def test_no_function_shows_saves_or_selects_a_backend():
     folder = Path(__file__).parents[2] / "cae" / "figures"
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in folder.glob("*.py")]
+    paths = [path for path in folder.glob("*.py") if path.name != "windows.py"]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     assert not names & {"show", "savefig", "use"}
