@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from cae.errors import did_you_mean, listed, nearest, shown
+from cae.errors import REFUSED, did_you_mean, listed, nearest, shown
 
 # Upper bounds so that a slip of the finger (3200 for 320) does not eat the memory.
 MAX_FILTERS = 4096
@@ -67,7 +67,8 @@ LAYER_HOMES = {
 
 
 def refusal(required: str, remedy: str = "") -> PydanticCustomError:
-    return PydanticCustomError("refused", "refused", {"required": required, "remedy": remedy})
+    """The error that a validator raises, in words of ours."""
+    return PydanticCustomError(REFUSED, REFUSED, {"required": required, "remedy": remedy})
 
 
 def _says(required: str, remedy: Callable[[Any], str] = lambda _: "") -> WrapValidator:
@@ -106,6 +107,10 @@ def number_in(words: str, **bounds: float) -> Any:
     """The type of a finite number within `bounds`, which `words` describe."""
     field = Field(allow_inf_nan=False, **bounds)
     return Annotated[float, field, _says(f"must be a number {words}", _number_remedy)]
+
+
+# A number of JSON that stays what it is, whole or not.
+Number = Annotated[int | float, _says("must be a number", _number_remedy)]
 
 
 def _size(high: int) -> Any:
@@ -234,9 +239,9 @@ class Step(NamedTuple):
     EXAMPLE = ("step", 5, 0.5)
 
 
-def _tag(kind: str) -> str:
-    """What pydantic calls a member of a union in error locations."""
-    return f"<{kind}>"
+def _tag(form: type) -> str:
+    """What pydantic calls a list of this form in its error locations: see `find_problems`."""
+    return f"<{form.EXAMPLE[0]}:{','.join(form._fields)}>"
 
 
 def one_of_forms(*forms: type, homes: dict[str, str] | None = None) -> Any:
@@ -266,8 +271,8 @@ def one_of_forms(*forms: type, homes: dict[str, str] | None = None) -> Any:
             raise refusal(f"must be [{parts}]", f"Write for example {shown(form.EXAMPLE)}.")
         return value
 
-    union = Union[tuple(Annotated[form, Tag(_tag(kind))] for kind, form in by_kind.items())]  # noqa: UP007
-    kind_of = Discriminator(lambda value: _tag(value[0]))
+    union = Union[tuple(Annotated[form, Tag(_tag(form))] for form in forms)]  # noqa: UP007
+    kind_of = Discriminator(lambda value: _tag(by_kind[value[0]]))
     return Annotated[union, kind_of, BeforeValidator(check_form)]
 
 
@@ -308,12 +313,6 @@ class Optimizer(NamedTuple):
     name: name_of(OPTIMIZERS)
     learning_rate: LearningRate
     full_learning_rate: LearningRate | None = None
-
-
-FORM_FIELDS = {
-    _tag(form.EXAMPLE[0]): form._fields
-    for form in (Conv, Pool, UpSample, BatchNorm, Drop, Dense, Cosine, Exponential, Step)
-} | {"optimizer": Optimizer._fields}
 
 
 # --- Keys -----------------------------------------------------------------------------------
@@ -409,7 +408,7 @@ def check_encoder_layers(value: Any) -> Any:
 
 
 ClassifierEncoder = Annotated[
-    Annotated[str, Field(min_length=1), _says("must be a path"), Tag(_tag("path"))]
-    | Annotated[EncoderLayers, Tag(_tag("layers"))],
-    Discriminator(lambda value: _tag("path" if isinstance(value, str) else "layers")),
+    Annotated[str, Field(min_length=1), _says("must be a path"), Tag("<path>")]
+    | Annotated[EncoderLayers, Tag("<layers>")],
+    Discriminator(lambda value: "<path>" if isinstance(value, str) else "<layers>"),
 ]

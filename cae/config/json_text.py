@@ -7,24 +7,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
-from cae.errors import ConfigurationError, UserError, listed, shown
+from pydantic import TypeAdapter, ValidationError
 
+from cae.errors import ConfigurationError, DataError, UserError, key_path, listed, shown
 
-def key_path(location: Iterable[str | int]) -> str:
-    """``encoder_layers[2].filters`` for ("encoder_layers", 2, "filters")."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        else:
-            path += f".{part if part.isidentifier() else shown(part)}"
-    return path.removeprefix(".")
-
-
-def fail(where: object, required: str, got: object = None, remedy: str = "") -> NoReturn:
-    raise ConfigurationError([UserError(where, required, got, remedy)])
+T = TypeVar("T")
 
 
 MAX_FILE_BYTES = 1_000_000
@@ -96,7 +85,9 @@ def parse_json(text: str, where: str) -> tuple[Any, list[UserError]]:
         ConfigurationError: It is no JSON.
     """
     if not text.strip():
-        fail(where, "must be a JSON object", "an empty file", "Copy one from configuration/.")
+        raise ConfigurationError(
+            where, "must be a JSON object", "an empty file", "Copy one from configuration/."
+        )
     try:
         document = json.loads(text, object_pairs_hook=_Object, parse_int=_parse_int)
         repeated = [
@@ -106,14 +97,18 @@ def parse_json(text: str, where: str) -> tuple[Any, list[UserError]]:
         json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         escape = f"\\u{ord(error.object[error.start]):x}, which is half a character"
-        fail(where, "must be valid Unicode", escape, "Write the character itself.")
+        raise ConfigurationError(
+            where, "must be valid Unicode", escape, "Write the character itself."
+        ) from error
     except json.JSONDecodeError as error:
         place = f"{where}: line {error.lineno}, column {error.colno}"
         found = text[error.pos :].partition("\n")[0]
         got = shown(found) if found else "the end of the line"
-        fail(place, "must be JSON", got, _syntax_remedy(error))
-    except RecursionError:
-        fail(where, f"must be nested at most {MAX_NESTING} deep", "more", "Remove brackets.")
+        raise ConfigurationError(place, "must be JSON", got, _syntax_remedy(error)) from error
+    except RecursionError as error:
+        raise ConfigurationError(
+            where, f"must be nested at most {MAX_NESTING} deep", "more", "Remove brackets."
+        ) from error
     return document, repeated
 
 
@@ -127,21 +122,29 @@ def read_text(path: str | Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)  # not all of it: it may be /dev/zero
-    except FileNotFoundError:
-        fail(path, "must be a configuration file", "no file of that name", _similar_files(path))
-    except IsADirectoryError:
-        fail(path, "must be a configuration file", "a directory", "Name a file in it.")
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            path, "must be a configuration file", "no file of that name", _similar_files(path)
+        ) from error
+    except IsADirectoryError as error:
+        raise ConfigurationError(
+            path, "must be a configuration file", "a directory", "Name a file in it."
+        ) from error
     except OSError as error:
-        fail(path, "must be a file that can be read", error.strerror)
+        raise ConfigurationError(path, "must be a file that can be read", error.strerror) from error
     except ValueError as error:  # a null character in the name
-        fail(shown(str(path)), "must be the name of a file", error)
+        raise ConfigurationError(shown(str(path)), "must be the name of a file", error) from error
     if len(data) > MAX_FILE_BYTES:
-        fail(path, f"must be at most {MAX_FILE_BYTES} bytes", "more", "Name another file.")
+        raise ConfigurationError(
+            path, f"must be at most {MAX_FILE_BYTES} bytes", "more", "Name another file."
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-        fail(path, "must be text in UTF-8", byte, "Save it as UTF-8.")
+        raise ConfigurationError(
+            path, "must be text in UTF-8", byte, "Save it as UTF-8."
+        ) from error
 
 
 def _similar_files(path: Path) -> str:
@@ -153,3 +156,22 @@ def _similar_files(path: Path) -> str:
         names = []
     near = [str(path.parent / name) for name in difflib.get_close_matches(path.name, names)]
     return f"Did you mean {listed(near)}?" if near else "Check the path."
+
+
+def load_record(path: Path, schema: type[T], remedy: str = "Restore the file and run again.") -> T:
+    """Reads a JSON file that one of the programs wrote.
+
+    Args:
+        path: The file.
+        schema: A pydantic model, or another type that pydantic can validate.
+        remedy: What to do about a file that is missing or damaged.
+
+    Raises:
+        DataError: With every problem of the file.
+    """
+    try:
+        return TypeAdapter(schema).validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(path, "must be readable", error.strerror, remedy) from error
+    except ValidationError as error:
+        raise DataError.from_validation(path, error, schema, remedy) from error

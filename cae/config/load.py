@@ -1,26 +1,22 @@
 """Reads and validates configurations; all problems of a file are reported together."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from cae.config.fields import FORM_FIELDS, Augmentation
-from cae.config.json_text import fail, key_path, parse_json, read_text
+from cae.config.json_text import parse_json, read_text
 from cae.config.schema import (
     CONFIGS,
     OTHER_NAMES,
     PHASE_KEYS,
     PROGRAMS,
-    BaseConfig,
     ClassifierConfig,
     Config,
     Kind,
 )
-from cae.errors import ConfigurationError, UserError, did_you_mean, nearest, shown
+from cae.errors import ConfigurationError, UserError, find_problems, shown
 
 # --- Validation -----------------------------------------------------------------------------
 
@@ -34,54 +30,12 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _field_names(location: tuple[str | int, ...]) -> Iterator[str | int]:
-    """A location of pydantic's without tags, elements of a form by name instead of number."""
-    previous = None
-    for part in location:
-        if isinstance(part, int) and previous in FORM_FIELDS:
-            yield FORM_FIELDS[previous][part]
-        elif not str(part).startswith("<"):
-            yield part
-        previous = part
-
-
-class _Problem(NamedTuple):
-    """A refused value: `path` in the document, and the rest as in `UserError`."""
-
-    path: str
-    required: str
-    got: str
-    remedy: str
-
-
-def _unknown_key(config: type[BaseConfig], error: ErrorDetails) -> _Problem:
-    *parents, key = error["loc"]
-    keys = Augmentation.model_fields if parents else config.model_fields
-    near = [OTHER_NAMES[key.lower()]] if key.lower() in OTHER_NAMES else nearest(key, keys)
-    remedy = did_you_mean(near) or f"Remove it; the keys are {', '.join(keys)}."
-    return _Problem(
-        key_path(error["loc"]), "is not a key that exists here", shown(error["input"]), remedy
-    )
-
-
-def _problem(config: type[BaseConfig], error: ErrorDetails) -> _Problem:
-    """What one of pydantic's errors means to people."""
-    if error["type"] == "extra_forbidden":
-        return _unknown_key(config, error)
-    path = key_path(_field_names(error["loc"]))
-    if error["type"] == "missing":
-        example = shown(config.model_fields[path].examples[0])
-        return _Problem(path, "is required", "nothing", f'Add for example "{path}": {example}.')
-    refusal = error["ctx"]  # every other message is one of ours
-    return _Problem(path, refusal["required"], shown(error["input"]), refusal["remedy"])
-
-
 def _check_kind(document: dict[str, Any], where: str, kind: Kind) -> None:
     """Refuses a configuration that is plainly meant for the other program."""
     (other,) = CONFIGS.keys() - {kind}
     own_keys, other_keys = set(CONFIGS[kind].model_fields), set(CONFIGS[other].model_fields)
     if document.keys() & (other_keys - own_keys) and not document.keys() & (own_keys - other_keys):
-        fail(
+        raise ConfigurationError(
             where,
             f"must be a configuration for {PROGRAMS[kind]}",
             f"one for {PROGRAMS[other]}",
@@ -92,7 +46,7 @@ def _check_kind(document: dict[str, Any], where: str, kind: Kind) -> None:
 def _object(value: Any, where: str) -> dict[str, Any]:
     """A JSON object without its ``$schema``."""
     if not isinstance(value, dict):
-        fail(where, "must be an object, {...}", shown(value))
+        raise ConfigurationError(where, "must be an object, {...}", shown(value))
     return {key: item for key, item in value.items() if key != "$schema"}
 
 
@@ -104,7 +58,9 @@ def _unwrap(document: Any, where: str) -> dict[str, Any]:
     inner = keys.pop("model_info")
     if keys:
         beside = ", ".join(map(shown, keys))
-        fail(where, "must have no keys beside model_info", beside, "Move them into model_info.")
+        raise ConfigurationError(
+            where, "must have no keys beside model_info", beside, "Move them into model_info."
+        )
     return _object(inner, f"{where}: model_info")
 
 
@@ -126,11 +82,9 @@ def validate_config(document: dict[str, Any], where: str, kind: Kind) -> Config:
         return config.model_validate(values)
     except ValidationError as invalid:
         order = {key: position for position, key in enumerate(values)}
-        errors = sorted(invalid.errors(), key=lambda error: order.get(error["loc"][0], len(order)))
-        problems = [_problem(config, error) for error in errors]
-        raise ConfigurationError(
-            [UserError(f"{where}: {path}", *words) for path, *words in problems]
-        ) from None
+        problems = find_problems(invalid, config, OTHER_NAMES)
+        problems.sort(key=lambda problem: order.get(problem.location[0], len(order)))
+        raise ConfigurationError.joining(problem.at(where) for problem in problems) from None
 
 
 def override(config: Config, **changes: int | None) -> Config:
@@ -154,10 +108,13 @@ def override(config: Config, **changes: int | None) -> Config:
     try:
         return type(config).model_validate(_tuples(config.model_dump(mode="json") | values))
     except ValidationError as invalid:
-        problems = [_problem(type(config), error) for error in invalid.errors()]
-        # A dict, because both phases of a classifier can have the same problem.
-        words = dict.fromkeys((flags.get(path, path), *rest) for path, *rest in problems)
-        raise ConfigurationError([UserError(*problem) for problem in words]) from None
+        problems = find_problems(invalid, type(config))
+        lines = [
+            str(UserError(flags.get(problem.path, problem.path), *problem[1:]))
+            for problem in problems
+        ]
+        # Each once: both phases of a classifier can have the same problem.
+        raise ConfigurationError.joining(dict.fromkeys(lines)) from None
 
 
 def parse_config(text: str, where: str, kind: Kind) -> Config:
@@ -175,9 +132,9 @@ def parse_config(text: str, where: str, kind: Kind) -> Config:
     try:
         config = validate_config(document, where, kind)
     except ConfigurationError as invalid:
-        raise ConfigurationError(repeated + invalid.problems) from None
+        raise ConfigurationError.joining([*repeated, invalid]) from None
     if repeated:
-        raise ConfigurationError(repeated)
+        raise ConfigurationError.joining(repeated)
     return config
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cae.config.fields import MAX_POOL, Conv, Pool, UpSample
 from cae.config.schema import AutoencoderConfig, Config
-from cae.errors import ConfigurationError, UserError, listed, shown
+from cae.errors import ConfigurationError, listed, shown
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -18,10 +18,6 @@ Size = tuple[int, int]  # height, width
 def format_shape(shape: Iterable[int | None]) -> str:
     """``28×28×1``; a size that may vary is ``any``."""
     return TIMES.join("any" if size is None else str(size) for size in shape)
-
-
-def _misfitting(where: str, required: str, got: str, remedy: str) -> ConfigurationError:
-    return ConfigurationError([UserError(where, required, got, remedy)])
 
 
 class _Step(NamedTuple):
@@ -102,7 +98,7 @@ def check_shapes(config: Config, input_shape: Shape, where: str) -> None:
     sizes = _sizes(steps, target)
     for index, step in enumerate(steps):
         if 0 in sizes[index + 1]:
-            raise _misfitting(
+            raise ConfigurationError(
                 f"{where}: {step.path}",
                 f"a pool must not be larger than the {format_shape(sizes[index])} that it gets",
                 f"{format_shape(step.layer.size)} ({_way(sizes[: index + 1])})",
@@ -110,7 +106,7 @@ def check_shapes(config: Config, input_shape: Shape, where: str) -> None:
             )
     if config.kind == "autoencoder" and sizes[-1] != target:
         culprit, reason = _misfit(steps, sizes)
-        raise _misfitting(
+        raise ConfigurationError(
             f"{where}: {culprit.path if culprit else 'decoder_layers'}",
             f"the decoder must give back {format_shape(target)}",
             f"{format_shape(sizes[-1])}: {reason} ({_way(sizes)})",

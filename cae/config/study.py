@@ -22,20 +22,19 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
-from cae.config.fields import MAX_EPOCHS, MAX_SEED
+from cae.config.fields import MAX_EPOCHS, MAX_SEED, Number
 from cae.config.json_text import parse_json, read_text
 from cae.config.load import load_config, override, validate_config
 from cae.config.schema import Config
-from cae.errors import ConfigurationError, UserError, did_you_mean, nearest, shown
+from cae.errors import ConfigurationError, UserError, shown
 
 MAX_TRIALS = 10_000
 MAX_LABEL = 80  # characters of a trial's name, which is also the name of a folder
@@ -65,8 +64,8 @@ class Data(_Strict):
 class Range(_Strict):
     """Where a search draws the values of a key from; whole numbers if both ends are."""
 
-    low: int | float
-    high: int | float
+    low: Number
+    high: Number
     scale: Literal["linear", "log"] = "linear"
 
     @model_validator(mode="after")
@@ -301,56 +300,25 @@ def load_stages(path: str | Path) -> tuple[str, list[StudyFile]]:
             if name in [name for _, name in names[:place]]
         ]
     if problems:
-        raise ConfigurationError(problems)
+        raise ConfigurationError.joining(problems)
     return loaded.name, stages
 
 
 def _load(path: Path) -> Study | Chain:
     document, problems = parse_json(read_text(path), str(path))
     if not isinstance(document, dict):
-        problem = UserError(path, "must be an object, {...}", shown(document))
-        raise ConfigurationError([problem])
+        raise ConfigurationError(path, "must be an object, {...}", shown(document))
     schema = Chain if document.get("kind") == "chain" else Study
     try:
         loaded = schema.model_validate(document)
     except ValidationError as invalid:
-        problems += [_describe(path, schema, error) for error in invalid.errors()]
+        error = ConfigurationError.from_validation(
+            path, invalid, schema, "See configuration/studies."
+        )
+        raise ConfigurationError.joining([*problems, error]) from None
     if problems:
-        raise ConfigurationError(problems)
+        raise ConfigurationError.joining(problems)
     return loaded
-
-
-def _describe(path: Path, schema: type[BaseModel], error: ErrorDetails) -> UserError:
-    """What one of pydantic's errors means to people."""
-    *parents, key = error["loc"] or ("",)
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-    where = f"{path}: {place.removeprefix('.')}" if place else path
-    if error["type"] == "extra_forbidden":
-        keys = _schema_at(schema, parents).model_fields
-        remedy = did_you_mean(nearest(str(key), keys))
-        remedy = remedy or f"Remove it; the keys are {', '.join(keys)}."
-        return UserError(where, "is not a key that exists here", shown(error["input"]), remedy)
-    if error["type"] == "missing":
-        return UserError(where, "is required", "nothing", "See configuration/studies.")
-    # pydantic's own words begin with what they speak of: "Input should be a valid string".
-    required = re.sub(r"^(Value error, |\w+ should )", "", error["msg"]).partition(" after ")[0]
-    required = required if required.startswith("must") else f"must {required}"
-    return UserError(where, required, shown(error["input"]))
-
-
-def _schema_at(schema: type[BaseModel], parents: Iterable[str | int]) -> type[BaseModel]:
-    """The model that a location leads to."""
-    parts = {
-        "data": Data,
-        "vary": Vary,
-        "bases": Base,
-        "encoder": BestEncoder,
-        "search": Range,
-        "screening": Screening,
-    }
-    for part in parents:
-        schema = parts.get(part, schema)
-    return schema
 
 
 # --- Expansion ------------------------------------------------------------------------------
@@ -386,7 +354,7 @@ def expand(
     if not problems and len(trials) > MAX_TRIALS:
         problems = [UserError(file.path, f"must have at most {MAX_TRIALS} trials", len(trials))]
     if problems:
-        raise ConfigurationError(problems)
+        raise ConfigurationError.joining(problems)
     encoders = list(dict.fromkeys(trial.model for trial in trials.values()))
     return sorted(trials.values(), key=lambda trial: encoders.index(trial.model))
 
@@ -402,7 +370,7 @@ def _configurations(
             try:
                 yield label, _change(config, changes, f"{file.path}: vary ({label})")
             except ConfigurationError as error:
-                problems += error.problems
+                problems.append(error)
 
 
 def _changes(vary: Vary | None) -> Iterator[dict[str, Any]]:

@@ -20,8 +20,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from cae.config.json_text import load_record
 from cae.config.load import dump_config
 from cae.config.schema import Config
 from cae.data.datasets import Dataset
@@ -175,20 +176,9 @@ def read_start(path: Path) -> Start:
     Raises:
         DataError: It does not say, or its `run.json` is damaged.
     """
-    file = path / START_FILE
-    try:
-        return Start.model_validate_json(file.read_bytes())
-    except FileNotFoundError as error:
-        problem, cause = "no such file", error
-    except OSError as error:
-        problem, cause = error.strerror, error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        problem, cause = f"one that cannot be used ({place or 'the file'}: {first['msg']})", error
-    raise DataError(
-        file, "must be what the run began with", problem, "Put it back, or start a new run."
-    ) from cause
+    return load_record(
+        path / START_FILE, Start, "Restore the file and resume again, or start a new run."
+    )
 
 
 def find_interrupted(run: str | Path) -> Path:

@@ -12,12 +12,13 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from cae import terminal
+from cae.config.json_text import load_record
 from cae.config.load import format_config
 from cae.config.shapes import format_shape
 from cae.data.named import NAMED_DATASETS
@@ -66,8 +67,6 @@ from cae.studies.label_results import (
     summarize,
 )
 from cae.studies.label_results import Result as LabelResult
-
-Schema = TypeVar("Schema", bound=BaseModel)
 
 OUTPUT = "report.html"
 CURVE_INCHES = (5.0, 3.4)
@@ -198,19 +197,7 @@ class LabelSettings(BaseModel):
 
 
 def _read_environment(folder: Path) -> Environment:
-    return _read(folder / "environment.json", Environment)
-
-
-def _read(path: Path, schema: type[Schema]) -> Schema:
-    try:
-        return schema.model_validate_json(path.read_bytes())
-    except OSError as error:
-        problem, cause = error.strerror, error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        problem, cause = f"one that cannot be used ({place}: {first['msg']})", error
-    raise DataError(path, "must be what was recorded", problem, "Put it back.") from cause
+    return load_record(folder / "environment.json", Environment)
 
 
 class Stage(NamedTuple):
@@ -306,7 +293,7 @@ def describe_label_efficiency(folder: Path) -> Page:
         DataError: A file of it is damaged.
     """
     results = read_results(folder / "results.csv")
-    settings = _read(folder / "settings.json", LabelSettings)
+    settings = load_record(folder / "settings.json", LabelSettings)
     environment = _read_environment(folder)
     errors = summarize(results)
     # A page has room for the methods' full names.

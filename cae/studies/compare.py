@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from cae.config.fields import Number
+from cae.config.json_text import load_record
 from cae.config.load import validate_config
 from cae.config.study import BestEncoder, hyperparameters_of, is_larger_better
-from cae.errors import DataError, UsageError, shown
+from cae.errors import DataError, UsageError, printable, shown
 from cae.records.history import History
 from cae.studies.intervals import estimate
 
@@ -133,11 +135,11 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
         kind = "classifier" if "dense_layers" in config else "autoencoder"
         config = validate_config(config, str(path / "config.json"), kind).model_dump(mode="json")
         text = (path / "metrics.json").read_text(encoding="utf-8")
-        metrics = TypeAdapter(dict[str, int | float]).validate_json(text)
+        metrics = TypeAdapter(dict[str, Number]).validate_json(text)
         with (path / "history.csv").open(encoding="utf-8", newline="") as file:
             epochs = [_parse_row(row) for row in csv.DictReader(file)]
         start = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        name, base = _printable(name or start["name"]), _printable(base or name or start["name"])
+        name, base = printable(name or start["name"]), printable(base or name or start["name"])
         title = f"{name}, seed {config['seed']}"
         history = History(title, kind, config, epochs, metrics["best_epoch"], metrics)
         return Result(path, name, base, history, start["arguments"].get("model"))
@@ -146,17 +148,14 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
     except OSError as error:
         problem, cause = error.strerror, error
     except ValidationError as error:
-        problem, cause = f"metrics.json with {error.errors()[0]['msg']}", error
+        raise DataError.from_validation(
+            path / "metrics.json", error, dict[str, Number], "Restore the file and run again."
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem, cause = f"a record that cannot be read ({error})", error
     raise DataError(
         path, "must be a complete run", problem, "Name a folder that holds metrics.json."
     ) from cause
-
-
-def _printable(name: str) -> str:
-    """A name without what a terminal obeys: a record can come from a stranger."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def _parse_row(row: dict[str, str]) -> dict[str, Any]:
@@ -192,12 +191,7 @@ def read_trials(folder: Path) -> StudyRecord:
     Raises:
         DataError: There is no such record, or it is damaged.
     """
-    try:
-        return StudyRecord.model_validate_json((folder / TRIALS_FILE).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DataError(
-            folder, f"must hold a {TRIALS_FILE} that can be read", error, "Run the study again."
-        ) from error
+    return load_record(folder / TRIALS_FILE, StudyRecord, "Run the study again.")
 
 
 def read_study(folder: Path) -> list[Result]:

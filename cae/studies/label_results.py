@@ -65,14 +65,14 @@ def read_results(path: Path) -> list[Result]:
     Raises:
         DataError: It cannot be read, or a row is no result.
     """
+    remedy = "Delete the row: it is measured again."
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return TypeAdapter(list[Result]).validate_python(list(csv.DictReader(file)))
+    except ValidationError as error:
+        raise DataError.from_validation(path, error, list[Result], remedy) from error
     except (OSError, ValueError, csv.Error) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise DataError(
-            path, "must hold one result a row", reason, "Take the row out; it is measured again."
-        ) from error
+        raise DataError(path, "must hold one result per row", error, remedy) from error
 
 
 class Effect(NamedTuple):

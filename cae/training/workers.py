@@ -142,11 +142,7 @@ def read_tf_config() -> Cluster:
     try:
         found = _TfConfig.model_validate_json(os.environ["TF_CONFIG"])
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "all of it"
-        raise UsageError(
-            "TF_CONFIG", "must name the workers and this one", f"{place}: {first['msg']}", remedy
-        ) from error
+        raise UsageError.from_validation("TF_CONFIG", error, _TfConfig, remedy) from error
     addresses, index = found.cluster.worker, found.task.index
     if index >= len(addresses):
         raise UsageError(

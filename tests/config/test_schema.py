@@ -219,7 +219,7 @@ WRONG_VALUES = [
     ("augmentation", True, "augmentation", "null or an object such as", ""),
     ("augmentation", {"rotation": 181}, "augmentation.rotation", "degrees from 0 to 180", ""),
     ("augmentation", {"zoom": "0.1"}, "augmentation.zoom", "from 0 to 0.5", "without quotes"),
-    ("augmentation", {"rotate": 1}, "augmentation.rotate", "not a key", '"rotation"?'),
+    ("augmentation", {"rotate": 1}, "augmentation.rotate", "not a known key", '"rotation"?'),
     ("learning_rate_schedule", "cosine", "learning_rate_schedule", '["cosine"]', ""),
     ("learning_rate_schedule", ["cosin"], "learning_rate_schedule", "begin", '"cosine"?'),
     ("learning_rate_schedule", ["cosine", 1], "learning_rate_schedule", '["cosine"]', ""),
@@ -227,12 +227,12 @@ WRONG_VALUES = [
     ("learning_rate_schedule", ["step", 0, 0.5], "learning_rate_schedule.every_epochs", "1 to", ""),
     ("l2", -1e-5, "l2", "from 0 to 1", ""),
     ("mixed_precision", 1, "mixed_precision", "must be true or false", ""),
-    ("epohcs", 3, "epohcs", "is not a key", 'Did you mean "epochs"?'),
-    ("Batch_Size", 3, "Batch_Size", "is not a key", 'Did you mean "batch_size"?'),
-    ("activation", "Relu", "activation", "is not a key", '"activation_function"?'),
-    ("learning_rate", 0.1, "learning_rate", "is not a key", 'Did you mean "optimizer"?'),
-    ("xyz", 3, "xyz", "is not a key", "the keys are encoder_layers, decoder_layers,"),
-    ("a\nb", 3, '"a\\nb"', "is not a key", "Remove it"),
+    ("epohcs", 3, "epohcs", "is not a known key", 'Did you mean "epochs"?'),
+    ("Batch_Size", 3, "Batch_Size", "is not a known key", 'Did you mean "batch_size"?'),
+    ("activation", "Relu", "activation", "is not a known key", '"activation_function"?'),
+    ("learning_rate", 0.1, "learning_rate", "is not a known key", 'Did you mean "optimizer"?'),
+    ("xyz", 3, "xyz", "is not a known key", "the keys are encoder_layers, decoder_layers,"),
+    ("a\nb", 3, '"a\\nb"', "is not a known key", "Remove it"),
 ]
 
 
@@ -255,8 +255,14 @@ def test_wrong_value_for_an_autoencoder(key, value, path, required, remedy):
         ("encoder_layers", [], "encoder_layers", "the path of a saved model, a list", ""),
         ("encoder_layers", [["pool", 2]], "encoder_layers[0].size", "[height", "Write [2, 2]."),
         ("dense_only_train_epochs", -1, "dense_only_train_epochs", "from 0 to 100000", ""),
-        ("epochs", 3, "epochs", "not a key", '"dense_only_train_epochs" or "full_train_epochs"?'),
-        ("noise", 0.1, "noise", "is not a key", "Remove it"),
+        (
+            "epochs",
+            3,
+            "epochs",
+            "not a known key",
+            '"dense_only_train_epochs" or "full_train_epochs"?',
+        ),
+        ("noise", 0.1, "noise", "is not a known key", "Remove it"),
     ],
 )
 def test_wrong_value_for_a_classifier(key, value, path, required, remedy):

@@ -174,7 +174,7 @@ def test_names_of_trials_are_names_of_folders(write):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"metrik": "x"}, 'metrik: is not a key that exists here, got "x". Did you mean'),
+        ({"metrik": "x"}, 'metrik: is not a known key, got "x". Did you mean'),
         ({"bases": []}, "bases: must have at least 1 item, got []"),
         ({"bases": [{}]}, "bases[0].configuration: is required"),
         ({"bases": [{"configuration": "base.json", "variation": []}]}, 'Did you mean "variations"'),

@@ -199,7 +199,7 @@ def test_json_text(case, tmp_path, data, refused, too_early_for_tensorflow):
 
 CONV, POOL, UP = ["conv", 2, [3, 3]], ["pool", [2, 2]], ["upSample", [2, 2]]
 AUTOENCODER_VALUES = {
-    "unknown_key": ({"epoch": 3}, "c.json: epoch: is not a key", 'Did you mean "epochs"?'),
+    "unknown_key": ({"epoch": 3}, "c.json: epoch: is not a known key", 'Did you mean "epochs"?'),
     "text_for_number": ({"epochs": "3"}, "epochs: must be a whole number", "without quotes"),
     "truth_for_number": ({"batch_size": True}, "batch_size", "true and false are not numbers"),
     "fraction": ({"epochs": 2.0}, "epochs: ", "Write 2, without the decimal point."),
@@ -258,7 +258,7 @@ CLASSIFIER_VALUES = {
         "gone.keras: must be a saved model",
         "Train one",
     ),
-    "noise": ({"noise": 0.1}, "noise: is not a key that exists here", "the keys are"),
+    "noise": ({"noise": 0.1}, "noise: is not a known key", "the keys are"),
     "conv_in_the_head": ({"dense_layers": [CONV]}, "dense_layers[0]", "belongs in encoder_layers"),
 }
 

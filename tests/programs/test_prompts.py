@@ -45,7 +45,7 @@ def test_every_line_of_an_error_is_shown(ask):
 
     def parse(answer):
         if answer == "bad":
-            raise ConfigurationError(problems)
+            raise ConfigurationError.joining(problems)
         return answer
 
     value, screen = ask(prompts.ask, "File", parse, typed=["bad", "good"])

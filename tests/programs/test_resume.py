@@ -419,15 +419,15 @@ REFUSED = {
     ),
     "a damaged run.json": (
         lambda run: (run / "run.json").write_text("{"),
-        r"run\.json: must be what the run began with, got one that cannot be used",
+        r"run\.json: must be JSON",
     ),
     "a flag of another type": (
         lambda run: edit_arguments(run, limit="many"),
-        r"run\.json: .*arguments\.limit: Input should be a valid integer",
+        r'run\.json: arguments\.limit: must be a valid integer, got "many"',
     ),
     "no run.json": (
         lambda run: (run / "run.json").unlink(),
-        r"run\.json: must be what the run began with, got no such file\.",
+        r"run\.json: must be readable, got No such file",
     ),
     "a damaged checkpoint": (damage_checkpoint, r"checkpoint\.npz: must be a whole checkpoint"),
 }  # fmt: skip

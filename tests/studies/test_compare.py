@@ -167,7 +167,10 @@ def test_names_that_terminals_obey(record):
     [
         ({"config.json": "{}"}, "config.json: encoder_layers: is required"),
         ({"config.json": "[]"}, "config.json: must be an object"),
-        ({"metrics.json": '{"val_mse": "x", "best_epoch": 1}'}, "metrics.json with Input should"),
+        (
+            {"metrics.json": '{"val_mse": "x", "best_epoch": 1}'},
+            "metrics.json: val_mse: must be a number",
+        ),
         ({"metrics.json": "{}"}, "cannot be read ('best_epoch')"),
         ({"run.json": '{"name": 3, "arguments": {}}'}, "a record that cannot be read"),
         ({"history.csv": "epoch,loss\n1,x\n"}, "a record that cannot be read"),
