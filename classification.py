@@ -29,6 +29,7 @@ from cae.data.datasets import (
 from cae.data.duplicates import find_overlaps, hash_images
 from cae.data.named import NAMED_DATASETS
 from cae.errors import DataError, ModelFileError, UsageError
+from cae.files import write_csv, write_json, write_text
 from cae.programs import describe as describe_module
 from cae.programs import flags, start
 from cae.programs.session import (
@@ -377,7 +378,7 @@ class ClassifierSession(Session):
             name = path.stem
         with Run(self.args.runs_dir, f"test-{name}") as run:
             _write_evaluation(run, evaluation)
-            run.write_json("metrics.json", {"model": name, **_test_metrics(evaluation)})
+            write_json(run.path / "metrics.json", {"model": name, **_test_metrics(evaluation)})
             figures = _draw_predictions(
                 evaluation, self.test, scaling, np.arange(len(self.test.images))
             )
@@ -470,8 +471,8 @@ def _test_metrics(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _write_evaluation(run: Run, evaluation: Evaluation) -> None:
-    run.write("classification_report.txt", evaluation.report_text)
-    run.write("predictions.csv", evaluation.write_csv)
+    write_text(run.path / "classification_report.txt", evaluation.report_text)
+    write_csv(run.path / "predictions.csv", evaluation.rows)
 
 
 def _draw_predictions(

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -83,20 +83,19 @@ def write_json(path: Path, content: Any, remedy: str = FREE_SPACE) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n", remedy)
 
 
-def write_csv(
-    path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]], remedy: str = FREE_SPACE
-) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], remedy: str = FREE_SPACE) -> None:
     """Writes a CSV file with a header; raises as `write_bytes`.
 
     Args:
         path: Where.
-        columns: The header.
-        rows: One sequence per row, in the order of the columns.
+        rows: One mapping of columns to values per row. Columns keep the order of their first
+            appearance; where a row has no value, the field is empty.
         remedy: What to do if it cannot be written.
     """
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    columns = dict.fromkeys(column for row in rows for column in row)
+    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue(), remedy)
 
@@ -106,6 +105,21 @@ def write_figure(path: Path, figure: "Figure", remedy: str = FREE_SPACE) -> None
     content = io.BytesIO()
     figure.savefig(content, dpi=FIGURE_DPI, format="png")
     write_bytes(path, content.getvalue(), remedy)
+
+
+def write_figures(
+    folder: Path, figures: Mapping[str, "Figure"], remedy: str = FREE_SPACE
+) -> list[Path]:
+    """Writes each figure as `<name>.png` and returns the files; raises as `write_bytes`.
+
+    The folder is made if there are any figures; its parent must exist.
+    """
+    paths = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        with explaining(folder, remedy):
+            folder.mkdir(exist_ok=True)
+        write_figure(path, figure, remedy)
+    return paths
 
 
 def get_digest(file: BinaryIO, algorithm: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from cae.errors import DataError
-from cae.files import replace_file
+from cae.files import explaining, replace_file
 
 ARRAYS = ("model", "optimizer", "metrics", "best_weights")
 
@@ -78,7 +78,7 @@ class Checkpoint:
         """Writes the state in place of the last one, unless the file is another's.
 
         Raises:
-            DataError: The disk is full, or the folder cannot be written; the last one stays.
+            UsageError: The disk is full, or the folder cannot be written; the last one stays.
         """
         if self._read_only:
             return
@@ -89,13 +89,8 @@ class Checkpoint:
             for name in ARRAYS
             for number, array in enumerate(getattr(state, name))
         }
-        try:
-            with replace_file(self.path) as file:
-                np.savez(file, values=text, **arrays)
-        except OSError as error:
-            raise DataError(
-                self.path, "must be writable", error.strerror or error, "Free space on the disk."
-            ) from error
+        with explaining(self.path), replace_file(self.path) as file:
+            np.savez(file, values=text, **arrays)
 
     def _load(self) -> TrainingState:
         try:

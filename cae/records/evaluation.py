@@ -3,7 +3,7 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,23 +55,26 @@ class Evaluation:
         """Images whose label training never saw."""
         return int(np.sum(self.targets < 0))
 
-    def write_csv(self, file: TextIO) -> None:
-        """One row an image: its index, label, prediction, and the probability of every class."""
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["index", "label", "prediction", "correct", "probability"]
-            + [f"p_{label}" for label in self.classes]
-        )
-        rows = zip(self.indices, self.labels, self.predictions, self.probabilities, strict=True)
-        for index, label, prediction, row in rows:
-            writer.writerow(
-                [index, label, prediction, int(label == prediction), f"{row.max():.6f}"]
-                + [f"{value:.6f}" for value in row]
-            )
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per image: its index, label, prediction, and the probability of every class."""
+        columns = [f"p_{label}" for label in self.classes]
+        images = zip(self.indices, self.labels, self.predictions, self.probabilities, strict=True)
+        return [
+            {
+                "index": index,
+                "label": label,
+                "prediction": prediction,
+                "correct": int(label == prediction),
+                "probability": f"{row.max():.6f}",
+                **{key: f"{value:.6f}" for key, value in zip(columns, row, strict=True)},
+            }
+            for index, label, prediction, row in images
+        ]
 
 
 class Predictions(NamedTuple):
-    """The content of a `predictions.csv`, as `Evaluation.write_csv` wrote it.
+    """The content of a `predictions.csv`, the rows of an `Evaluation`.
 
     Attributes:
         indices: int64 (num_images,), positions of the images in their file.
@@ -89,7 +92,7 @@ class Predictions(NamedTuple):
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Reads what `Evaluation.write_csv` wrote.
+    """Reads a `predictions.csv`.
 
     Raises:
         DataError: The file is missing or damaged.

@@ -1,9 +1,8 @@
 """What training recorded: one row an epoch, with the hyperparameters that produced it."""
 
-import csv
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from cae.errors import UserError
 
@@ -66,10 +65,3 @@ class History:
                     f"{kept}Use a learning rate ten times smaller, or batchNorm after the layers.",
                 )
         return None
-
-    def write_csv(self, file: TextIO) -> None:
-        """Writes the rows as CSV with a header line."""
-        columns = list(dict.fromkeys(key for row in self.epochs for key in row))
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.epochs)

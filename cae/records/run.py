@@ -7,18 +7,15 @@ with it should it be interrupted, and soon a checkpoint to go on from.
 
 import datetime
 import difflib
-import io
-import json
 import os
 import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -27,14 +24,8 @@ from cae.config.load import dump_config
 from cae.config.schema import Config
 from cae.data.datasets import Dataset
 from cae.errors import DataError, UsageError
-from cae.files import FIGURE_DPI, replace_file
+from cae.files import explaining, locked, write_csv, write_figures, write_json, write_text
 from cae.records.history import History
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-from cae.files import locked
 
 PARTIAL = ".partial"
 START_FILE = "run.json"
@@ -257,17 +248,15 @@ class Run:
 
     def begin(self, start: Start) -> None:
         """Writes `run.json`, which lets others resume the run when this program has ended."""
-        self.write_json(START_FILE, start.to_json())
+        write_json(self.path / START_FILE, start.to_json())
         self._lock()
 
     def _lock(self) -> None:
         """Keeps other programs away until this one is done with the run."""
-        try:
-            self._locks.enter_context(locked(self.path, self.path / START_FILE))
-        except FileNotFoundError:
-            return  # for `read_start` to say
-        except OSError as error:
-            raise self._cannot_write(START_FILE, error) from error
+        file = self.path / START_FILE
+        if file.exists():  # otherwise `read_start` says so
+            with explaining(file):
+                self._locks.enter_context(locked(self.path, file))
 
     def _remove_temporary(self) -> None:
         """Removes what a killed program was writing."""
@@ -300,51 +289,24 @@ class Run:
             self.discard()
         self._locks.close()
 
-    def write(self, name: str, content: str | Callable[[TextIO], None]) -> None:
-        """Writes one text file.
-
-        Raises:
-            UsageError: The disk is full or the folder has vanished.
-        """
-        text = io.StringIO(newline="")
-        content(text) if callable(content) else text.write(content)
-        try:
-            with replace_file(self.path / name) as file:
-                file.write(text.getvalue().encode())
-        except OSError as error:
-            raise self._cannot_write(name, error) from error
-
-    def write_json(self, name: str, content: Any) -> None:
-        """Writes one JSON file, indented, with a final line break."""
-        self.write(name, json.dumps(content, indent=2) + "\n")
-
     def write_record(self, config: Config, environment: dict[str, Any], history: History) -> None:
         """Writes `config.json`, `environment.json`, `history.csv` and `metrics.json`."""
-        self.write("config.json", dump_config(config))
-        self.write_json("environment.json", environment)
-        self.write("history.csv", history.write_csv)
-        self.write_json("metrics.json", history.metrics)
+        write_text(self.path / "config.json", dump_config(config))
+        write_json(self.path / "environment.json", environment)
+        write_csv(self.path / "history.csv", history.epochs)
+        write_json(self.path / "metrics.json", history.metrics)
 
     def save_figures(self, figures: dict[str, Any]) -> list[Path]:
         """Saves figures as `plots/<name>.png` and returns where they will be."""
-        plots = self.path / "plots"
-        try:
-            for name, figure in figures.items():
-                plots.mkdir(exist_ok=True)
-                with replace_file(plots / f"{name}.png") as file:
-                    figure.savefig(file, dpi=FIGURE_DPI, format="png")
-        except OSError as error:
-            raise self._cannot_write("plots", error) from error
+        write_figures(self.path / "plots", figures)
         return [self.final_path / "plots" / f"{name}.png" for name in figures]
 
     def finish(self) -> Path:
         """Gives the complete directory its name, and removes what only served to resume it."""
-        try:
+        with explaining(self.path):
             if self.final_path.is_dir() and self.path != self.final_path:
                 self.final_path.rmdir()  # it was empty when the run began
             self.path.rename(self.final_path)
-        except OSError as error:
-            raise self._cannot_write("", error) from error
         self.path = self.final_path
         self.checkpoint_path.unlink(missing_ok=True)
         return self.final_path
@@ -353,12 +315,6 @@ class Run:
         """Deletes what was written, unless the run is complete."""
         if self.path != self.final_path:
             shutil.rmtree(self.path, ignore_errors=True)
-
-    def _cannot_write(self, name: str, error: OSError) -> UsageError:
-        reason = error.strerror or str(error)
-        return UsageError(
-            self.path / name, "must be writable", reason, "Free space, or give --runs-dir."
-        )
 
 
 def _make_new_directory(folder: Path, name: str) -> Path:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
 from cae.errors import ModelFileError, UsageError, UserError
-from cae.files import replace_file
+from cae.files import explaining, replace_file
 from cae.records import untrusted
 from cae.records.untrusted import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
 
@@ -127,13 +127,8 @@ def save_model(
     """
     path = check_destination(path, overwrite)
     write = _write_h5 if path.suffix == ".h5" else _write_keras
-    try:
-        with replace_file(path) as file:
-            write(model, file, metadata)
-    except OSError as error:
-        raise UsageError(
-            path, "must be writable", error.strerror or error, "Nothing was saved."
-        ) from error
+    with explaining(path, "Nothing was saved."), replace_file(path) as file:
+        write(model, file, metadata)
     return path
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from cae.config.study import MAX_TRIALS, Study, hyperparameters_of
 from cae.errors import UsageError
-from cae.files import replace_file
+from cae.files import write_json
 from cae.records.history import History
 from cae.studies.compare import DONE, Result, read_result, read_trials
 
@@ -257,7 +257,7 @@ class MLflow(Tracker):
             params=[Param(key, str(value)) for key, value in subject.values.items()],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
-        _write_run_id(subject.folder, uri, run.info.run_id)
+        write_json(subject.folder / MLFLOW_FILE, {"uri": uri, "run_id": run.info.run_id})
         return run.info.run_id
 
     def write_epoch(self, row: dict[str, Any]) -> None:
@@ -321,11 +321,6 @@ def _read_run_id(folder: Path, uri: str) -> str | None:
     path = folder / MLFLOW_FILE
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return record["run_id"] if record.get("uri") == uri else None
-
-
-def _write_run_id(folder: Path, uri: str, run_id: str) -> None:
-    with replace_file(folder / MLFLOW_FILE) as file:
-        file.write(json.dumps({"uri": uri, "run_id": run_id}, indent=2).encode() + b"\n")
 
 
 class TensorBoardStudy:

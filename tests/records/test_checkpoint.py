@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from cae.errors import DataError
+from cae.errors import DataError, UsageError
 from cae.records import checkpoint
 from cae.records.checkpoint import Checkpoint, TrainingState, check_same
 
@@ -65,8 +65,8 @@ def test_the_last_one_stays_when_the_disk_is_full(saved, monkeypatch):
     def fail(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("cae.data.idx.os.fsync", fail)
-    with pytest.raises(DataError, match=r"No space left on device. Free space"):
+    monkeypatch.setattr("cae.files.os.fsync", fail)
+    with pytest.raises(UsageError, match="No space left on device"):
         Checkpoint(saved, IDENTITY).save(make_state(epoch=3))
     assert Checkpoint(saved, IDENTITY).state.epoch == 2
     assert list(saved.parent.iterdir()) == [saved]

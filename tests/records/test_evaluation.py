@@ -1,10 +1,9 @@
 """Probabilities and labels -> accuracy, report and predictions."""
 
-from io import StringIO
-
 import numpy as np
 import pytest
 
+from cae.files import write_csv
 from cae.records.evaluation import evaluate
 
 CLASSES = np.array([-3, 0, 61])
@@ -45,11 +44,11 @@ def test_class_names_appear_in_the_report():
     assert "coat" in result.report and "bag" in result.report_text
 
 
-def test_predictions_as_csv():
-    """One row an image with the probability of every class, by label."""
-    file = StringIO()
-    evaluate(PROBABILITIES, np.array([-3, 0, 61, 0]), CLASSES).write_csv(file)
-    lines = file.getvalue().splitlines()
+def test_predictions_as_csv(tmp_path):
+    """One row per image with the probability of every class, by label."""
+    rows = evaluate(PROBABILITIES, np.array([-3, 0, 61, 0]), CLASSES).rows
+    write_csv(tmp_path / "predictions.csv", rows)
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()
     assert lines[0] == "index,label,prediction,correct,probability,p_-3,p_0,p_61"
     assert lines[1] == "0,-3,-3,1,0.700000,0.700000,0.200000,0.100000"
     assert lines[4].startswith("3,0,-3,0,0.600000")

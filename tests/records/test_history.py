@@ -1,7 +1,6 @@
 """The record of one training."""
 
 import math
-from io import StringIO
 
 from cae.records.history import DENSE_ONLY, FULL, History
 
@@ -24,10 +23,3 @@ def test_columns_and_phases():
 def test_no_epochs_yet():
     """An empty history has no best row."""
     assert History("x", "autoencoder", {}).best == {}
-
-
-def test_csv():
-    """Columns in order of appearance; a missing value is an empty field."""
-    file = StringIO()
-    History("x", "classifier", {}, ROWS).write_csv(file)
-    assert file.getvalue() == ("epoch,phase,loss,val_loss\n1,dense_only,2.0,\n2,full,1.0,1.5\n")

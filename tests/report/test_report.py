@@ -22,6 +22,7 @@ import experiments
 from cae.config.load import dump_config, validate_config
 from cae.data import idx
 from cae.data.datasets import Dataset
+from cae.files import write_csv
 from cae.records.history import DENSE_ONLY, FULL, History
 from cae.records.run import Arguments, FileRecord, Start, describe_environment
 from cae.report.pages import format_column
@@ -107,8 +108,7 @@ def write_run(folder, kind, value, seed=0, name="tiny", data="digits", model=Non
         )
     info = config.model_dump(mode="json")
     history = History(name, kind, info, epochs, 2, metrics)
-    with (folder / "history.csv").open("w", newline="") as file:
-        history.write_csv(file)
+    write_csv(folder / "history.csv", history.epochs)
     (folder / "config.json").write_text(dump_config(config))
     for file, content in (
         ("metrics.json", metrics),
