@@ -27,11 +27,10 @@ from cae.files import FIGURE_DPI, locked, replace_file
 from cae.programs import flags, start
 from cae.records import tracking
 from cae.records.evaluation import read_predictions
-from cae.records.run import check_runs_dir
+from cae.records.run import TRIALS_FILE, check_runs_dir
 from cae.records.saved_models import read_metadata
 from cae.studies.compare import (
     COLUMNS,
-    TRIALS_FILE,
     Group,
     Result,
     best_of,
@@ -237,20 +236,16 @@ def _say_time(name: str, files: list[StudyFile]) -> None:
 def _run_rounds(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
     """Screens the configurations of a study if it says so, and trains those that go on."""
     exit_code, finalists = 0, None
+    tracking.prepare(args, file.study.kind)
     stage_class = _choose_stage(file.study, args)
     for part in file.rounds:
         stage_folder = check_runs_dir(folder / part.study.name)
         with locked(stage_folder):
             stage = stage_class(part, stage_folder, args, finalists)
-            with tracking.opened_for_study(
-                args, part.study, stage_folder, terminal.warn
-            ) as trackers:
-                stage.on_change = trackers.update
-                exit_code = max(exit_code, stage.run())
-                if exit_code > 128:
-                    break
-                _conclude(stage.study, stage.folder, args)
-                trackers.finish()
+            exit_code = max(exit_code, stage.run())
+            if exit_code > 128:
+                break
+            _conclude(stage.study, stage.folder, args)
         if file.study.screening:
             finalists = get_finalists(stage.folder, file.study.screening.finalists)
     return exit_code

@@ -30,6 +30,7 @@ from cae.records.history import History
 PARTIAL = ".partial"
 START_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.npz"
+TRIALS_FILE = "trials.json"  # what a study records of itself, beside the runs of its trials
 
 # In characters of up to 4 bytes, so that the folder's name stays below the 255 bytes of most disks.
 MAX_NAME = 50

@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import os
-import shutil
 import struct
 import time
 from abc import ABC, abstractmethod
@@ -20,11 +19,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cae.config.study import MAX_TRIALS, Study, hyperparameters_of
+from cae.config.study import hyperparameters_of
 from cae.errors import UsageError
 from cae.files import write_json
 from cae.records.history import History
-from cae.studies.compare import DONE, Result, read_result, read_trials
+from cae.records.run import TRIALS_FILE
 
 FLAGS = ("tensorboard", "mlflow")  # each needs the package of its name
 MLFLOW_STORE = "mlflow.db"  # in the working folder, where `mlflow ui` looks
@@ -60,6 +59,45 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.mlflow == "":
         default = f"sqlite:///{Path(MLFLOW_STORE).absolute().as_posix()}"
         args.mlflow = os.environ.get("MLFLOW_TRACKING_URI") or default
+
+
+def get_trial_flags(args: argparse.Namespace, study: Path) -> list[str]:
+    """The flags that the trials of a study pass on to their programs.
+
+    Args:
+        args: The flags of the study.
+        study: Its folder, relative to that of all runs.
+    """
+    board = ["--tensorboard", str(Path(args.tensorboard) / study)] if args.tensorboard else []
+    return board + (["--mlflow", args.mlflow] if args.mlflow else [])
+
+
+def prepare(args: argparse.Namespace, kind: str) -> None:
+    """Makes the places that the flags name, before trials use them side by side.
+
+    Raises:
+        UsageError: One cannot be written.
+    """
+    if args.tensorboard:
+        with _explaining("tensorboard", args.tensorboard):
+            Path(args.tensorboard).mkdir(parents=True, exist_ok=True)
+    if args.mlflow:
+        with _explaining("mlflow", args.mlflow):
+            _get_experiment(_connect(args.mlflow), kind)
+
+
+@contextmanager
+def _explaining(flag: str, place: object) -> Iterator[None]:
+    """Turns any error of the libraries behind a tracker into a line that names its flag."""
+    try:
+        yield
+    except Exception as error:
+        raise UsageError(
+            f"--{flag}",
+            "must be a place that can be written",
+            f"{place} ({_say(error)})",
+            f"Give another, or leave out --{flag}.",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -230,28 +268,25 @@ class MLflow(Tracker):
         uri: The store.
         subject: The run; `MLFLOW_FILE` in its folder says which of the store it is, if it has been
             there before.
-        parent: The run that it is nested in.
     """
 
     name = "MLflow"
 
-    def __init__(self, uri: str, subject: Subject, parent: str | None = None):
+    def __init__(self, uri: str, subject: Subject):
         self._client = _connect(uri)
-        self.id = _read_run_id(subject.folder, uri) or self._create(uri, subject, parent)
+        self.id = _read_run_id(subject.folder, uri) or self._create(uri, subject)
         self._client.update_run(self.id, status="RUNNING")
         points = self._client.get_metric_history(self.id, "loss")
         self._last_epoch = max((point.step for point in points), default=0)
 
-    def _create(self, uri: str, subject: Subject, parent: str | None) -> str:
+    def _create(self, uri: str, subject: Subject) -> str:
         from mlflow.entities import Param, RunTag
 
-        name = EXPERIMENTS[subject.kind]
-        experiment = self._client.get_experiment_by_name(name)
-        experiment_id = (
-            experiment.experiment_id if experiment else self._client.create_experiment(name)
-        )
-        run = self._client.create_run(experiment_id, run_name=subject.name)
-        tags = subject.tags | ({"mlflow.parentRunId": parent} if parent else {})
+        experiment = _get_experiment(self._client, subject.kind)
+        run = self._client.create_run(experiment, run_name=subject.name)
+        study = subject.folder.parent
+        is_trial = (study / TRIALS_FILE).exists()
+        tags = subject.tags | ({"study": study.name} if is_trial else {})
         self._client.log_batch(
             run.info.run_id,
             params=[Param(key, str(value)) for key, value in subject.values.items()],
@@ -291,16 +326,6 @@ class MLflow(Tracker):
         metrics = [Metric(key, value, now, step) for key, value in values.items()]
         self._client.log_batch(self.id, metrics=metrics)
 
-    def get_finished_children(self) -> set[str]:
-        """The names of the runs that are nested in this one and complete."""
-        experiment_id = self._client.get_run(self.id).info.experiment_id
-        runs = self._client.search_runs(
-            [experiment_id],
-            f"tags.`mlflow.parentRunId` = '{self.id}' and attributes.status = '{FINISHED}'",
-            max_results=MAX_TRIALS,
-        )
-        return {run.info.run_name for run in runs}
-
     def close(self, status: str) -> None:
         """See `Tracker`."""
         self._client.set_terminated(self.id, status)
@@ -316,97 +341,18 @@ def _connect(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
+def _get_experiment(client: Any, kind: str) -> str:
+    """The id of the experiment that holds the runs of a kind."""
+    name = EXPERIMENTS[kind]
+    experiment = client.get_experiment_by_name(name)
+    return experiment.experiment_id if experiment else client.create_experiment(name)
+
+
 def _read_run_id(folder: Path, uri: str) -> str | None:
     """The run that belongs to a directory; None when this store has none."""
     path = folder / MLFLOW_FILE
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return record["run_id"] if record.get("uri") == uri else None
-
-
-class TensorBoardStudy:
-    """The trials of a study, a folder each, beside the figures that compare them.
-
-    Args:
-        folder: That of the study in the log directory.
-    """
-
-    name = TensorBoard.name
-
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-
-    def add(self, result: Result) -> None:
-        """Adds a trial, whole or not at all."""
-        folder = self._folder / result.path.name
-        if not folder.exists():
-            partial = folder.with_name(f".{folder.name}")
-            shutil.rmtree(partial, ignore_errors=True)
-            _write_whole(TensorBoard(partial, _get_subject(result)), result)
-            partial.rename(folder)
-
-    def conclude(self, folder: Path, results: Sequence[Result]) -> None:
-        """Adds the figures."""
-        file = EventFile(self._folder)
-        file.add_figures(folder)
-        file.close()
-
-    def close(self, status: str) -> None:
-        """Nothing is open."""
-
-
-class MLflowStudy:
-    """A study as a run of its own, with its trials nested in it.
-
-    Args:
-        uri: The store.
-        subject: The study.
-    """
-
-    name = MLflow.name
-
-    def __init__(self, uri: str, subject: Subject):
-        self._uri = uri
-        self._study = MLflow(uri, subject)
-        self._done = self._study.get_finished_children()
-
-    def add(self, result: Result) -> None:
-        """Adds a trial that is not there yet, without its model, which may not be the best."""
-        if result.path.name not in self._done:
-            _write_whole(MLflow(self._uri, _get_subject(result), self._study.id), result)
-            self._done.add(result.path.name)
-
-    def conclude(self, folder: Path, results: Sequence[Result]) -> None:
-        """Adds the files of the study, and the models that it has kept."""
-        self._study.write_files(folder)
-        for result in results:
-            if (result.path / MODEL_FILE).exists():
-                trial = MLflow(self._uri, _get_subject(result), self._study.id)
-                trial.write_model(result.path / MODEL_FILE)
-                trial.close(FINISHED)
-
-    def close(self, status: str) -> None:
-        """Ends the run of the study."""
-        self._study.close(status)
-
-
-def _get_subject(result: Result) -> Subject:
-    history = result.history
-    return Subject(
-        result.path.name,
-        history.kind,
-        result.path,
-        describe(history.model_info),
-        {"run": str(result.path)},
-    )
-
-
-def _write_whole(tracker: Tracker, result: Result) -> None:
-    """Writes a run that is complete, from its record."""
-    for row in result.history.epochs:
-        tracker.write_epoch(row)
-    tracker.write_results(result.history, result.path)
-    tracker.close(FINISHED)
 
 
 class Trackers:
@@ -427,15 +373,8 @@ class Trackers:
         Raises:
             UsageError: It cannot write.
         """
-        try:
+        with _explaining(flag, place):
             self._trackers.append(get_tracker())
-        except Exception as error:  # of any of the libraries behind it
-            raise UsageError(
-                f"--{flag}",
-                "must be a place that can be written",
-                f"{place} ({_say(error)})",
-                f"Give another, or leave out --{flag}.",
-            ) from error
 
     def close(self, failed: bool = False) -> None:
         """Ends them all."""
@@ -465,36 +404,6 @@ class RunTrackers(Trackers):
         """Adds what the complete run has left."""
         self._each(lambda tracker: tracker.write_results(history, folder))
         self._each(lambda tracker: tracker.write_model(folder / MODEL_FILE))
-        self._status = FINISHED
-
-
-class StudyTrackers(Trackers):
-    """Trackers of a study: each trial is written when it is done, from its record.
-
-    So whatever trains the trials, here or on other machines, knows nothing of trackers.
-
-    Args:
-        folder: That of the study.
-        warn: See `Trackers`.
-    """
-
-    def __init__(self, folder: Path, warn: Callable[[str], None]):
-        super().__init__(warn)
-        self._folder = folder
-        self._results: dict[str, Result] = {}
-
-    def update(self) -> None:
-        """Adds the trials that have been recorded since."""
-        for trial in read_trials(self._folder).trials if self._trackers else ():
-            if trial.status == DONE and trial.id not in self._results:
-                path = self._folder / trial.id
-                result = read_result(path, trial.configuration, trial.base)
-                self._results[trial.id] = result
-                self._each(lambda tracker, result=result: tracker.add(result))
-
-    def finish(self) -> None:
-        """Adds what compares the trials, when it has been written."""
-        self._each(lambda tracker: tracker.conclude(self._folder, [*self._results.values()]))
         self._status = FINISHED
 
 
@@ -530,34 +439,6 @@ def opened_for_run(
             warn(str(error))
         for row in rows:
             trackers.write_epoch(row)
-        yield trackers
-
-
-@contextmanager
-def opened_for_study(
-    args: argparse.Namespace, study: Study, folder: Path, warn: Callable[[str], None]
-) -> Iterator[StudyTrackers]:
-    """The same for a study.
-
-    Args:
-        args: The flags.
-        study: The study.
-        folder: Where it is recorded.
-        warn: Receives a sentence when a tracker fails.
-
-    Raises:
-        UsageError: One cannot write.
-    """
-    trackers = StudyTrackers(folder, warn)
-    place = folder.relative_to(args.runs_dir)
-    values, tags = {"metric": study.metric}, {"command": args.command}
-    subject = Subject(place.as_posix(), study.kind, folder, values, tags)
-    with _closing(trackers):
-        if args.tensorboard:
-            board = Path(args.tensorboard) / place
-            trackers.open("tensorboard", board, lambda: TensorBoardStudy(board))
-        if args.mlflow:
-            trackers.open("mlflow", args.mlflow, lambda: MLflowStudy(args.mlflow, subject))
         yield trackers
 
 

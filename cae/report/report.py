@@ -26,7 +26,7 @@ from cae.errors import DataError
 from cae.files import FIGURE_DPI
 from cae.records.evaluation import read_predictions
 from cae.records.history import History
-from cae.records.run import PARTIAL, FileRecord, Start, read_start
+from cae.records.run import PARTIAL, TRIALS_FILE, FileRecord, Start, read_start
 from cae.report.pages import (
     Code,
     Facts,
@@ -44,7 +44,6 @@ from cae.report.pages import (
 )
 from cae.studies.compare import (
     COLUMNS,
-    TRIALS_FILE,
     Group,
     Result,
     StudyRecord,

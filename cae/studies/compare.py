@@ -21,13 +21,13 @@ from cae.config.load import validate_config
 from cae.config.study import BestEncoder, hyperparameters_of, is_larger_better
 from cae.errors import DataError, UsageError, printable, shown
 from cae.records.history import History
+from cae.records.run import TRIALS_FILE
 from cae.studies.intervals import estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-TRIALS_FILE = "trials.json"  # what a study records of itself
 DONE = "done"
 # Columns of the table beside the metric: key -> heading.
 COLUMNS = {

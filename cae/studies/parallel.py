@@ -48,8 +48,8 @@ from cae.errors import UsageError
 from cae.files import locked
 from cae.programs import start as start_module
 from cae.programs.session import OnEpoch
-from cae.records.run import CHECKPOINT_FILE, PARTIAL, START_FILE
-from cae.studies.compare import DONE, TRIALS_FILE
+from cae.records.run import CHECKPOINT_FILE, PARTIAL, START_FILE, TRIALS_FILE
+from cae.studies.compare import DONE
 from cae.studies.trials import (
     PROGRAMS,
     STOPPED,
@@ -110,6 +110,7 @@ class Job:
         cpus: Threads of TensorFlow.
         trials: Several where they are the seeds of one suggestion.
         can_stop: Whether the first of them is reported epoch by epoch, to be stopped early.
+        tracker_flags: The flags of their trackers.
     """
 
     study: Study
@@ -118,6 +119,7 @@ class Job:
     cpus: int
     trials: tuple[Trial, ...]
     can_stop: bool = False
+    tracker_flags: tuple[str, ...] = ()
 
 
 def choose_stage(study: Study) -> type[Stage]:
@@ -232,7 +234,7 @@ def _train_trial(job: Job, trial: Trial, on_epoch: OnEpoch | None = None) -> str
     with log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         log = Log(file)
         _wait_for_lock(path.with_name(path.name + PARTIAL))
-        arguments = get_arguments(job.study, job.folder, trial)
+        arguments = get_arguments(job.study, job.folder, trial, job.tracker_flags)
         call(PROGRAMS[job.study.kind], arguments, log, on_epoch=on_epoch)
     return log.error
 
@@ -284,7 +286,13 @@ class ClusterStage(Stage):
     def get_job(self, trials: Sequence[Trial], can_stop: bool = False) -> Job:
         """A job of some trials."""
         return Job(
-            self.study, self.folder, Path.cwd(), self._resources.cpus, tuple(trials), can_stop
+            self.study,
+            self.folder,
+            Path.cwd(),
+            self._resources.cpus,
+            tuple(trials),
+            can_stop,
+            tuple(self.tracker_flags),
         )
 
     def _tune(self, board: Board, stop: start_module.StopSignal, **settings: Any) -> None:

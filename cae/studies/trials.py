@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +30,10 @@ from cae.data.datasets import check_dataset, load_dataset
 from cae.data.named import NAMED_DATASETS
 from cae.errors import UsageError, UserError
 from cae.files import get_record, replace_file
-from cae.records.run import PARTIAL, START_FILE, check_runs_dir
+from cae.records import tracking
+from cae.records.run import PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir
 from cae.records.saved_models import read_metadata
-from cae.studies.compare import DONE, TRIALS_FILE, best_model, best_paths, read_result, read_study
+from cae.studies.compare import DONE, best_model, best_paths, read_result, read_study
 from cae.studies.workload import estimate_training, format_duration, get_encoder_layers
 from cae.training import features
 
@@ -82,7 +83,7 @@ class Stage:
         self.study = file.study
         self.folder = folder
         self.args = args
-        self.on_change: Callable[[], None] = lambda: None  # after trials.json has been written
+        self.tracker_flags = tracking.get_trial_flags(args, folder.relative_to(args.runs_dir))
         self._file = file
         self._data = self._identify_data()
         self._models = {base.label: self._find_model(file, base) for base in self.study.bases}
@@ -185,7 +186,7 @@ class Stage:
             log_path.open("a", encoding="utf-8", errors="backslashreplace") as file,
             board.following(outcome, Log(file)) as log,
         ):
-            arguments = get_arguments(self.study, self.folder, outcome.trial)
+            arguments = get_arguments(self.study, self.folder, outcome.trial, self.tracker_flags)
             exit_code = call(PROGRAMS[self.study.kind], arguments, log)
         if exit_code <= 128:
             self._judge(outcome, log.error)
@@ -235,16 +236,18 @@ class Stage:
             ],
         }
         write_text(self.folder / TRIALS_FILE, json.dumps(document, indent=2) + "\n")
-        self.on_change()
 
 
-def get_arguments(study: Study, folder: Path, trial: Trial) -> list[str]:
+def get_arguments(
+    study: Study, folder: Path, trial: Trial, tracker_flags: Sequence[str] = ()
+) -> list[str]:
     """The command line of a trial: that of an ordinary run, or of going on with one.
 
     Args:
         study: The study.
         folder: Where its trials are recorded.
         trial: One of them.
+        tracker_flags: The flags of its trackers.
     """
     path = folder / trial.id
     partial = path.with_name(path.name + PARTIAL)
@@ -266,7 +269,7 @@ def get_arguments(study: Study, folder: Path, trial: Trial) -> list[str]:
         "--run-dir": path,
     }
     given = [str(part) for item in flags.items() if item[1] is not None for part in item]
-    return [*given, "--no-plots"]
+    return [*given, *tracker_flags, "--no-plots"]
 
 
 def call(program: str, arguments: list[str], log: "Log", **hooks: Any) -> int:

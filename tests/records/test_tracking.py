@@ -394,8 +394,8 @@ def test_a_resumed_run_goes_on_in_both(tmp_path, autoencode, store, monkeypatch)
 @NEEDS_TENSORBOARD
 @NEEDS_MLFLOW
 @pytest.mark.slow
-def test_a_study_has_its_trials_nested_in_it(tmp_path, files, store, monkeypatch):
-    """Each once, however often the study is started; of the models the one that is kept."""
+def test_trials_of_a_study_are_tracked_as_runs(tmp_path, files, store, monkeypatch):
+    """Each once, however often the study is started, and with the name of the study."""
     monkeypatch.chdir(tmp_path)
     write_json(tmp_path / "base.json", AUTOENCODER)
     study = write_json(
@@ -416,21 +416,10 @@ def test_a_study_has_its_trials_nested_in_it(tmp_path, files, store, monkeypatch
     folder = tmp_path / "runs" / "tiny"
     trials = {trial["id"] for trial in json.loads((folder / "trials.json").read_text())["trials"]}
     runs, client = read_runs(store)
-    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = {run.info.run_name: run for run in runs if run is not parent}
-    assert len(runs) == 3 and set(children) == trials
-    assert parent.info.run_name == "tiny" and parent.info.status == "FINISHED"
-    assert names_of(client, parent) >= {"results.csv", "trials.json", "plots"}
-    for name, child in children.items():
-        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert read_points(client, child, "val_mse") == read_history(folder / name, "val_mse")
-        assert len(read_points(client, child, "final/val_mse")) == 1
-        kept = (folder / name / "model.keras").exists()
-        assert ("model.keras" in names_of(client, child)) == kept
+    assert len(runs) == 2 and {run.info.run_name for run in runs} == trials
+    for run in runs:
+        name = run.info.run_name
+        assert run.data.tags["study"] == "tiny" and run.info.status == "FINISHED"
+        assert read_points(client, run, "val_mse") == read_history(folder / name, "val_mse")
         curves = read_curves(tmp_path / "board/tiny" / name / "train")
         assert curves["mse"] == approximately(read_history(folder / name, "mse"))
-    assert read_figures(tmp_path / "board/tiny") == {p.stem for p in folder.glob("plots/*.png")}
-
-
-def names_of(client, run):
-    return {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
