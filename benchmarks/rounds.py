@@ -1,28 +1,23 @@
-"""Rounds of competitors in turn, each in a process of its own: both ends, and the arithmetic.
+"""Rounds of competitors in turn, each in its own process, and the arithmetic of comparing them.
 
 A shared machine stalls for seconds at a time, whatever runs. So competitors take turns, round by
-round (A B C, A B C, ...), only one computing at a time, and are compared round by round: a ratio
-is the median of the rounds' ratios, which a few stalled rounds do not move.
+round (A B C, A B C, …), only one computing at a time, and are compared round by round: a ratio is
+the median of the rounds' ratios, which a few stalled rounds do not move.
 """
 
-import ctypes
 import json
 import os
-import resource
 import shlex
 import statistics
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from typing import TypedDict
+from contextlib import ExitStack
+from typing import NamedTuple, TypedDict
 
 from cae.errors import UserError
 
-# The same number of threads for everybody: TensorFlow takes as many without being told.
+# The same number of threads for all: TensorFlow takes as many without being told.
 THREADS = os.cpu_count() or 1
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
@@ -30,12 +25,9 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
-# Flags of mlockall(2).
-MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
-
 
 class Spread(TypedDict):
-    """What several rounds say together."""
+    """Several rounds in three numbers."""
 
     median: float
     min: float
@@ -52,75 +44,24 @@ def get_ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Sp
     return get_spread([a / b for a, b in zip(numerators, denominators, strict=True)])
 
 
-@dataclass(frozen=True)
-class Round:
-    """What a competitor answers.
-
-    Attributes:
-        seconds: What the round took.
-        peak_bytes: Most memory that the process has had so far.
-    """
+class Round(NamedTuple):
+    """A competitor's answer: the seconds of the round, and the most memory it has had so far."""
 
     seconds: float
     peak_bytes: int
-
-
-class Driver:
-    """The driver as its worker sees it: a line in starts a round, a line out ends it.
-
-    Standard output is kept for the answers; what libraries print there goes to standard error.
-    """
-
-    def __init__(self) -> None:
-        keep_memory()
-        self._answers = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
-
-    def wait(self) -> None:
-        """Blocks until the round may start."""
-        if not sys.stdin.readline():
-            raise SystemExit("the driver has gone")
-        self._start = time.perf_counter()
-
-    def answer(self) -> None:
-        """Ends the round."""
-        seconds = time.perf_counter() - self._start
-        json.dump({"seconds": seconds, "peak_bytes": get_peak_bytes()}, self._answers)
-        self._answers.write("\n")
-        self._answers.flush()
-
-
-def keep_memory() -> None:
-    """Keeps the pages of this process in memory while it waits for its turn, where it may.
-
-    Some virtual machines drop pages that nobody has touched for a minute, and with them the
-    libraries of whoever waits: TensorFlow's, read again from the disk, cost a round ten seconds.
-    """
-    with suppress(OSError, AttributeError):  # not Linux: no such function
-        ctypes.CDLL(None).mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)
-
-
-def get_peak_bytes() -> int:
-    """Most physical memory that this process has had."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class Worker:
     """A competitor as the driver sees it. Use as a context manager.
 
     Args:
-        name: What errors call it.
-        command: What to run; its process talks through a `Driver`.
-        environment: Variables added to this process's own.
+        name: How errors call it.
+        command: Starts its process, which talks through a `competitors.Driver`.
     """
 
-    def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] = ENVIRONMENT
-    ):
+    def __init__(self, name: str, command: Sequence[str]):
         self._name = name
         self._command = command
-        self._environment = environment
 
     def __enter__(self) -> "Worker":
         self._errors = tempfile.TemporaryFile("w+", errors="replace")
@@ -130,7 +71,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, **self._environment},
+            env={**os.environ, **ENVIRONMENT},
         )
         return self
 
@@ -140,7 +81,7 @@ class Worker:
         self._errors.close()
 
     def run_round(self) -> Round:
-        """Lets the worker compute one round, the first one after it has started up.
+        """Lets the competitor compute one round, the first one after it has started up.
 
         Raises:
             UserError: The process ended instead.
@@ -153,25 +94,25 @@ class Worker:
             answer = ""
         if not answer:
             raise self._get_error()
-        return Round(**json.loads(answer))
+        return Round(*json.loads(answer))
 
     def _get_error(self) -> UserError:
         exit_code = self._process.wait()
         self._errors.seek(0)
-        *_, last_line = "nothing said", *self._errors.read().split("\n")[:-1]
+        *_, last_line = "no output", *self._errors.read().splitlines()
         return UserError(
             self._name,
             "must answer every round",
             f"exit code {exit_code} ({last_line.strip()})",
-            f"To see all of it, run {shlex.join(self._command)} and press Enter.",
+            f"For the whole output run {shlex.join(self._command)} and press Enter.",
         )
 
 
 def interleave(workers: Mapping[str, Worker], rounds: int) -> dict[str, list[float]]:
-    """Lets workers take turns after a round each to warm up.
+    """Lets workers take turns, after a warm-up round each.
 
     Returns:
-        The seconds of every worker's rounds, without the first.
+        The seconds of every worker's rounds, without the warm-up.
     """
     seconds: dict[str, list[float]] = {name: [] for name in workers}
     with ExitStack() as stack:

@@ -1,20 +1,19 @@
-"""What benchmarks measured, as numbers under stable keys, a table and a figure."""
+"""Measurements as numbers under stable keys, as a table and as a figure."""
 
 import datetime
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rounds import THREADS, Spread, get_ratios, get_spread
-from cae import files
 from cae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,27 +25,32 @@ NAMES = {
     "torch_bf16": "PyTorch, bfloat16",
     "ours": "ours",
     "ours_bf16": "ours, bfloat16",
+    "other": "other checkout",
 }
-# What a result is called, whose value it compares, and with whose.
+# The name of a ratio, whose value it compares, and with whose.
 COMPARISONS = (
     ("vs_keras", "ours", "keras"),
     ("vs_torch", "ours", "torch"),
     ("bf16.vs_keras", "ours_bf16", "keras"),
     ("bf16.vs_torch_bf16", "ours_bf16", "torch_bf16"),
+    ("vs_other", "ours", "other"),
 )
 PACKAGES = ("keras", "numpy", "tensorflow", "torch")
+SIZES = ("small", "medium", "large")
+# Instructions that decide how fast convolutions are, and in which precision.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 Unit = Literal["images/s", "s", "MB"]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What every competitor needed for the same work.
+    """How all competitors did at the same work.
 
     Attributes:
-        key: What was done, such as `autoencoder.small.b32`.
+        key: The work, such as `autoencoder.small.b32`.
         unit: Of the values.
-        values: By competitor, one a round.
+        values: By competitor, one per round.
     """
 
     key: str
@@ -54,23 +58,22 @@ class Measurement:
     values: Mapping[str, Sequence[float]]
 
     def compare(self) -> dict[str, Spread]:
-        """How we compare with the others, by result key: `<key>.vs_keras` and so on.
+        """Our ratios to the others, by result key: `<key>.vs_keras` and so on.
 
-        Of speeds and times, how many times as fast we are; of memory, our part of theirs.
+        Of speeds and times, how many times as fast ours is; of memory, our share of theirs.
         """
         results = {}
         for name, ours, peer in COMPARISONS:
             if ours in self.values and peer in self.values:
                 pair = self.values[ours], self.values[peer]
                 # Less time is better, so that speed-up is their time over ours.
-                results[f"{self.key}.{name}"] = get_ratios(
-                    *(reversed(pair) if self.unit == "s" else pair)
-                )
+                ratios = get_ratios(*(reversed(pair) if self.unit == "s" else pair))
+                results[f"{self.key}.{name}"] = ratios
         return results
 
 
 def get_results(measurements: Sequence[Measurement]) -> dict[str, Spread]:
-    """The results that people compare, by their stable keys, such as `frozen_phase.vs_keras`."""
+    """Ratios and start-up times by their stable keys, such as `frozen_phase.vs_keras`."""
     results: dict[str, Spread] = {}
     for measurement in measurements:
         results |= measurement.compare()
@@ -80,10 +83,14 @@ def get_results(measurements: Sequence[Measurement]) -> dict[str, Spread]:
     return results
 
 
-def describe_machine() -> dict[str, Any]:
-    """What the numbers depend on besides the code."""
+def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
+    """The machine, as far as the numbers depend on it. Only Linux names the instructions."""
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    facts = dict(re.findall(r"^(.*?)\s*: (.*)$", text, re.MULTILINE))
+    known = facts.get("flags", facts.get("Features", "")).split()
     return {
-        "processor": _get_processor(),
+        "processor": facts.get("model name") or platform.processor() or platform.machine(),
+        "instructions": [name for name in INSTRUCTIONS if name in known],
         "cores": os.cpu_count(),
         "threads": THREADS,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -91,39 +98,17 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def get_versions(packages: Sequence[str]) -> dict[str, str | None]:
-    """Of Python and of packages, None for one that is not installed."""
-    installed = {package.name: package.version for package in metadata.distributions()}
-    return {
-        "python": platform.python_version(),
-        **{name: installed.get(name) for name in packages},
-    }
-
-
-def _get_processor() -> str:
-    try:
-        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in facts if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def get_document(
-    measurements: Sequence[Measurement], packages: Sequence[str] = PACKAGES, **facts: Any
-) -> dict[str, Any]:
-    """Everything as it goes into the file of results.
-
-    Args:
-        measurements: All of them.
-        packages: Those whose versions matter.
-        **facts: What else to record, such as the data set.
-    """
+def get_document(measurements: Sequence[Measurement], **facts: Any) -> dict[str, Any]:
+    """The content of the file of results, with further facts such as the data set."""
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    installed = {package.name: package.version for package in metadata.distributions()}
     return {
         "date": date,
         "machine": describe_machine(),
-        "versions": get_versions(packages),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: installed.get(name) for name in PACKAGES},
+        },
         **facts,
         "results": get_results(measurements),
         "measurements": {
@@ -148,21 +133,26 @@ def check_destination(path: str | Path) -> Path:
             "--output",
             "must be a file in a folder that can be written",
             path,
-            "Make the folder, or choose another one.",
+            "Create the folder, or choose another one.",
         )
     return path
 
 
-def add_to_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured now, together with what the file holds of an earlier run's other tasks."""
+def merge_into(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The new document, completed with the file's measurements of other tasks."""
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     parts = ("results", "measurements")
     return {**document, **{part: {**earlier.get(part, {}), **document[part]} for part in parts}}
 
 
 def get_measurements(document: Mapping[str, Any]) -> list[Measurement]:
-    """What a document was made from, the autoencoders from small to large."""
-    known = [
+    """The measurements in a document, the autoencoders from small to large."""
+
+    def place(measurement: Measurement) -> tuple[int, int]:
+        _, size, batch = (*measurement.key.split("."), "", "")[:3]
+        return (SIZES.index(size), int(batch[1:])) if size in SIZES else (len(SIZES), 0)
+
+    measurements = [
         Measurement(
             key,
             found["unit"],
@@ -170,23 +160,11 @@ def get_measurements(document: Mapping[str, Any]) -> list[Measurement]:
         )
         for key, found in document["measurements"].items()
     ]
-    return sorted(known, key=lambda measurement: _place(measurement.key))
+    return sorted(measurements, key=place)
 
 
-def _place(key: str) -> tuple[int, int]:
-    _, size, batch = (*key.split("."), "", "")[:3]
-    sizes = ("small", "medium", "large")
-    return (sizes.index(size), int(batch[1:])) if size in sizes else (len(sizes), 0)
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes the results, complete or not at all."""
-    with files.replace_file(path) as file:
-        file.write((json.dumps(document, indent=2) + "\n").encode())
-
-
-def print_table(measurements: Sequence[Measurement], console: Console) -> None:
-    """A row for every competitor, ours with how they compare to the others; 80 columns wide."""
+def make_table(measurements: Sequence[Measurement]) -> Table:
+    """One row per competitor, ours with its ratios to the others; at most 80 columns wide."""
     table = Table(title="Medians over the rounds", box=None, padding=(0, 1, 0, 0))
     table.add_column("measured", no_wrap=True)
     for heading in ("median", "least to most", "vs Keras", "vs PyTorch"):
@@ -194,38 +172,33 @@ def print_table(measurements: Sequence[Measurement], console: Console) -> None:
     for measurement in measurements:
         table.add_row(f"{measurement.key}, {measurement.unit}", style="bold")
         results = measurement.compare()
+        digits = 2 if measurement.unit == "s" else 0
         for competitor, values in measurement.values.items():
-            spread = {
-                key: _format(value, measurement.unit) for key, value in get_spread(values).items()
-            }
-            compared = {
+            median, least, most = (f"{x:,.{digits}f}" for x in get_spread(values).values())
+            ratios = {
                 peer.removesuffix("_bf16"): f"{results[f'{measurement.key}.{name}']['median']:.2f}"
                 for name, ours, peer in COMPARISONS
-                if ours == competitor and f"{measurement.key}.{name}" in results
+                if ours == competitor and peer in measurement.values
             }
             table.add_row(
                 f"  {NAMES.get(competitor, competitor)}",
-                spread["median"],
-                f"{spread['min']} to {spread['max']}",
-                compared.get("keras"),
-                compared.get("torch"),
+                median,
+                f"{least} to {most}",
+                ratios.get("keras"),
+                ratios.get("torch"),
             )
-    console.print(table)
-
-
-def _format(value: float, unit: Unit) -> str:
-    return f"{value:,.2f}" if unit == "s" else f"{value:,.0f}"
+    return table
 
 
 def plot_speeds(measurements: Sequence[Measurement], title: str) -> "Figure":
-    """Bars of images/s for every competitor, one panel for each size and batch.
+    """Bars of images/s for every competitor, one panel per size and batch.
 
     Args:
         measurements: Those with a key `autoencoder.<size>.b<batch>` are drawn.
-        title: Says what and where was measured.
+        title: Machine and subject.
     """
-    import matplotlib.pyplot as plt
     from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     from cae.figures.style import STYLE
 
@@ -236,14 +209,8 @@ def plot_speeds(measurements: Sequence[Measurement], title: str) -> "Figure":
     }
     sizes, batches = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
     with rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(batches),
-            len(sizes),
-            figsize=(1.6 + 3.2 * len(sizes), 0.9 + 1.7 * len(batches)),
-            sharex="col",
-            sharey=True,
-            squeeze=False,
-        )
+        figure = Figure(figsize=(1.6 + 3.2 * len(sizes), 0.9 + 1.7 * len(batches)))
+        axes = figure.subplots(len(batches), len(sizes), sharex="col", sharey=True, squeeze=False)
         for (size, batch), measurement in panels.items():
             ax = axes[batches.index(batch), sizes.index(size)]
             _draw_bars(measurement, ax)
@@ -251,9 +218,8 @@ def plot_speeds(measurements: Sequence[Measurement], title: str) -> "Figure":
         for ax in axes[0]:
             ax.set_xlim(left=0)  # of the whole column, once all of it is drawn
         axes[0, 0].invert_yaxis()  # shared by all: the first competitor on top
-        figure.supxlabel(
-            "images/s in the fastest round; the line reaches to the median", fontsize=9
-        )
+        label = "images/s in the fastest round; the line reaches to the median"
+        figure.supxlabel(label, fontsize=9)
         figure.suptitle(title, x=0.01, ha="left")
     return figure
 
@@ -262,15 +228,14 @@ def _draw_bars(measurement: Measurement, ax: Any) -> None:
     from cae.figures.style import BLUE, GRAY, INK
 
     for place, (competitor, values) in enumerate(measurement.values.items()):
-        spread = get_spread(values)
-        fastest = spread["max"]  # what a shared machine disturbs least
+        fastest = max(values)  # least disturbed by what else the machine does
         ax.barh(
             place,
             fastest,
             height=0.7,
             color=BLUE if competitor.startswith("ours") else GRAY,
             alpha=0.55 if competitor.endswith("_bf16") else 1.0,
-            xerr=[[fastest - spread["median"]], [0]],
+            xerr=[[fastest - get_spread(values)["median"]], [0]],
             error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
         )
         ax.annotate(
