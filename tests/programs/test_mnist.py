@@ -49,7 +49,7 @@ def test_the_two_programs(tmp_path):
 def test_no_shipped_autoencoder_collapses(name):
     """One epoch on 6,000 images; the mean image would score 0.067, an all-black one 0.116.
 
-    `benchmarks/collapse.py` does the same over ten seeds, and with every variation.
+    `benchmarks/checks.py collapse` does the same over ten seeds, and with every variation.
     """
     from cae.data.datasets import get_scaling, load_dataset
     from cae.training import build, predict, train
