@@ -18,7 +18,8 @@ from rich.table import Table
 
 from cae import terminal
 from cae.config.fields import MAX_EPOCHS, MAX_SEED
-from cae.config.study import METRICS, Data, Study, StudyFile, expand, load_stages
+from cae.config.study import StudyFile, expand, load_stages
+from cae.config.study_schema import METRICS, Data, Study
 from cae.data.datasets import Scaling, check_dataset, load_dataset
 from cae.data.named import NAMED_DATASETS
 from cae.data.splits import encode_labels

@@ -53,7 +53,7 @@ class UserError(Exception):
             where: What to call the document, such as the name of its file.
             invalid: As raised by pydantic.
             schema: The type that the document was to have.
-            remedy: What to do in the end, if the last problem does not suggest a remedy itself.
+            remedy: What to do about the document, said after the last problem.
         """
         *problems, last = find_problems(invalid, schema)
         return cls.joining([*(problem.at(where) for problem in problems), last.at(where, remedy)])
@@ -167,7 +167,7 @@ class Problem(NamedTuple):
     def at(self, where: object, remedy: str = "") -> UserError:
         """The problem as an error of the document `where`."""
         place = f"{where}: {self.path}" if self.location else where
-        return UserError(place, self.required, self.got, self.remedy or remedy)
+        return UserError(place, self.required, self.got, f"{self.remedy} {remedy}")
 
 
 def find_problems(

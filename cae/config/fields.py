@@ -1,6 +1,5 @@
 """Values, layers and schedules that a configuration is made of, each with its own refusal."""
 
-from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import (
@@ -11,13 +10,19 @@ from pydantic import (
     Field,
     PlainSerializer,
     Tag,
-    ValidationError,
-    WithJsonSchema,
-    WrapValidator,
 )
-from pydantic_core import PydanticCustomError
 
-from cae.errors import REFUSED, did_you_mean, listed, nearest, shown
+from cae.config.values import (
+    MAX_SEED,
+    choice_type,
+    integer_type,
+    number_type,
+    refusal,
+    size_type,
+    suggest_integer,
+    worded,
+)
+from cae.errors import did_you_mean, listed, nearest, shown
 
 # Upper bounds so that a slip of the finger (3200 for 320) does not eat the memory.
 MAX_FILTERS = 4096
@@ -29,7 +34,6 @@ MAX_BATCH_SIZE = 65536  # images
 MAX_EPOCHS = 100_000
 MAX_LEARNING_RATE = 10
 MAX_VALIDATION_SPLIT = 0.9
-MAX_SEED = 2**32 - 1  # what NumPy accepts
 
 # The optimizers of Keras that need nothing but a learning rate: our name -> the class in
 # `keras.optimizers`. Take them from there by class: `keras.optimizers.get("lamb")` fails in 3.15.
@@ -63,99 +67,15 @@ LAYER_HOMES = {
 }
 
 
-# --- Values ---------------------------------------------------------------------------------
-
-
-def refusal(required: str, remedy: str = "") -> PydanticCustomError:
-    """The error that a validator raises, in words of ours."""
-    return PydanticCustomError(REFUSED, REFUSED, {"required": required, "remedy": remedy})
-
-
-def _says(required: str, remedy: Callable[[Any], str] = lambda _: "") -> WrapValidator:
-    """One message of ours in place of whatever pydantic says about a refused value."""
-
-    def validate(value: Any, handler: Callable[[Any], Any]) -> Any:
-        try:
-            return handler(value)
-        except ValidationError:
-            raise refusal(required, remedy(value)) from None
-
-    return WrapValidator(validate)
-
-
-def _number_remedy(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true and false are not numbers: write a number."
-    if isinstance(value, str):
-        return "Write a number, without quotes."
-    return ""
-
-
-def _whole_remedy(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_SEED:
-        return f"Write {int(value)}, without the decimal point."
-    return _number_remedy(value)
-
-
-def whole_in(low: int, high: int) -> Any:
-    """The type of a whole number in [low, high]."""
-    required = f"must be a whole number from {low} to {high}"
-    return Annotated[int, Field(ge=low, le=high), _says(required, _whole_remedy)]
-
-
-def number_in(words: str, **bounds: float) -> Any:
-    """The type of a finite number within `bounds`, which `words` describe."""
-    field = Field(allow_inf_nan=False, **bounds)
-    return Annotated[float, field, _says(f"must be a number {words}", _number_remedy)]
-
-
-# A number of JSON that stays what it is, whole or not.
-Number = Annotated[int | float, _says("must be a number", _number_remedy)]
-
-
-def _size(high: int) -> Any:
-    """The type of ``[height, width]`` in pixels, each in [1, high]."""
-
-    def remedy(value: Any) -> str:
-        return f"Write [{value}, {value}]." if type(value) is int else ""
-
-    side = Annotated[int, Field(ge=1, le=high)]
-    required = f"must be [height, width], two whole numbers from 1 to {high}"
-    return Annotated[tuple[side, side], _says(required, remedy)]
-
-
-def name_of(names: Iterable[str]) -> Any:
-    """The type of one of `names`, accepted in any case and kept as spelt here."""
-    names = tuple(names)
-    by_lower = {name.lower(): name for name in names}
-
-    def canonical(value: Any) -> str:
-        text = value if isinstance(value, str) else ""
-        if text.lower() in by_lower:
-            return by_lower[text.lower()]
-        quoted = [f'"{name}"' for name in names]
-        raise refusal(f"must be {listed(quoted)}", did_you_mean(nearest(text, names)))
-
-    # JSON Schema has no "any case" but in a pattern; the list is what editors complete from.
-    letters = (
-        "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in name) for name in by_lower
-    )
-    schema = {
-        "type": "string",
-        "anyOf": [{"enum": list(names)}, {"pattern": f"^({'|'.join(letters)})$"}],
-    }
-    return Annotated[Literal[names], BeforeValidator(canonical), WithJsonSchema(schema)]
-
-
 # --- Layers and schedules: lists whose first element says what they are -----------------------
 
-Filters = whole_in(1, MAX_FILTERS)
-KernelSize = _size(MAX_KERNEL)
-PoolSize = _size(MAX_POOL)
-Units = whole_in(1, MAX_UNITS)
-DropRate = number_in("from 0 up to but not including 1", ge=0, lt=1)
-DecayFactor = number_in("between 0 and 1, both excluded", gt=0, lt=1)
-Epochs = whole_in(1, MAX_EPOCHS)
+Filters = integer_type(1, MAX_FILTERS)
+KernelSize = size_type(MAX_KERNEL)
+PoolSize = size_type(MAX_POOL)
+Units = integer_type(1, MAX_UNITS)
+DropRate = number_type("from 0 up to but not including 1", ge=0, lt=1)
+DecayFactor = number_type("between 0 and 1, both excluded", gt=0, lt=1)
+Epochs = integer_type(1, MAX_EPOCHS)
 
 
 class Conv(NamedTuple):
@@ -244,7 +164,7 @@ def _tag(form: type) -> str:
     return f"<{form.EXAMPLE[0]}:{','.join(form._fields)}>"
 
 
-def one_of_forms(*forms: type, homes: dict[str, str] | None = None) -> Any:
+def form_type(*forms: type, homes: dict[str, str] | None = None) -> Any:
     """The type of a list that has one of `forms`, told by its first element.
 
     Args:
@@ -276,7 +196,7 @@ def one_of_forms(*forms: type, homes: dict[str, str] | None = None) -> Any:
     return Annotated[union, kind_of, BeforeValidator(check_form)]
 
 
-def list_of(layer: Any, at_least: int) -> Any:
+def layers_type(layer: Any, at_least: int) -> Any:
     """The type of a list of layers."""
 
     def check_length(value: Any) -> Any:
@@ -298,7 +218,7 @@ def _check_optimizer(value: Any) -> Any:
     return value
 
 
-LearningRate = number_in(f"above 0, at most {MAX_LEARNING_RATE}", gt=0, le=MAX_LEARNING_RATE)
+LearningRate = number_type(f"above 0, at most {MAX_LEARNING_RATE}", gt=0, le=MAX_LEARNING_RATE)
 
 
 class Optimizer(NamedTuple):
@@ -310,14 +230,14 @@ class Optimizer(NamedTuple):
         full_learning_rate: For the full training of classifiers; None: the same rate.
     """
 
-    name: name_of(OPTIMIZERS)
+    name: choice_type(OPTIMIZERS)
     learning_rate: LearningRate
     full_learning_rate: LearningRate | None = None
 
 
 # --- Keys -----------------------------------------------------------------------------------
 
-EncoderLayers = list_of(one_of_forms(Conv, Pool, BatchNorm, Drop, homes=LAYER_HOMES), at_least=1)
+EncoderLayers = layers_type(form_type(Conv, Pool, BatchNorm, Drop, homes=LAYER_HOMES), at_least=1)
 OptimizerKey = Annotated[
     Optimizer,
     BeforeValidator(_check_optimizer),
@@ -329,36 +249,37 @@ OptimizerKey = Annotated[
     ),
 ]
 BatchSizeKey = Annotated[
-    whole_in(1, MAX_BATCH_SIZE), Field(description="Images per training step.", examples=[32])
+    integer_type(1, MAX_BATCH_SIZE), Field(description="Images per training step.", examples=[32])
 ]
 ValidationSplitKey = Annotated[
-    number_in(f"from 0 to {MAX_VALIDATION_SPLIT}", ge=0, le=MAX_VALIDATION_SPLIT),
+    number_type(f"from 0 to {MAX_VALIDATION_SPLIT}", ge=0, le=MAX_VALIDATION_SPLIT),
     Field(description="Share of the training images kept aside to choose the best epoch."),
 ]
 SeedKey = Annotated[
-    whole_in(0, MAX_SEED), Field(description="Start of all random numbers; same seed, same result.")
+    integer_type(0, MAX_SEED),
+    Field(description="Start of all random numbers; same seed, same result."),
 ]
 EarlyStoppingKey = Annotated[
     Epochs | None,
-    _says(f"must be null or a whole number from 1 to {MAX_EPOCHS}", _whole_remedy),
+    worded(f"must be null or a whole number from 1 to {MAX_EPOCHS}", suggest_integer),
     Field(
         description="Stop after so many epochs without improvement; null: never. "
         "The best weights are kept in any case."
     ),
 ]
 ScheduleKey = Annotated[
-    one_of_forms(Cosine, Exponential, Step) | None,
+    form_type(Cosine, Exponential, Step) | None,
     Field(
         description='How the learning rate falls: null (not at all), `["cosine"]` to 0, '
         '`["exponential", factor]` every epoch, `["step", every_epochs, factor]`.'
     ),
 ]
 L2Key = Annotated[
-    number_in("from 0 to 1", ge=0, le=1),
+    number_type("from 0 to 1", ge=0, le=1),
     Field(description="Weight of the squared weights in the loss (L2 regularisation)."),
 ]
 MixedPrecisionKey = Annotated[
-    Annotated[bool, _says("must be true or false")],
+    Annotated[bool, worded("must be true or false")],
     Field(
         description="Whether to compute in bfloat16 while the weights stay float32: faster on "
         "GPUs and on CPUs that have it, about the same result."
@@ -372,15 +293,15 @@ class Augmentation(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     rotation: Annotated[
-        number_in("of degrees from 0 to 180", ge=0, le=180),
+        number_type("of degrees from 0 to 180", ge=0, le=180),
         Field(description="Largest rotation either way, in degrees."),
     ] = 0.0
     shift: Annotated[
-        number_in("from 0 to 0.5", ge=0, le=0.5),
+        number_type("from 0 to 0.5", ge=0, le=0.5),
         Field(description="Largest shift either way, as a share of height and width."),
     ] = 0.0
     zoom: Annotated[
-        number_in("from 0 to 0.5", ge=0, le=0.5),
+        number_type("from 0 to 0.5", ge=0, le=0.5),
         Field(description="Largest change of size either way, as a share."),
     ] = 0.0
 
@@ -401,14 +322,23 @@ AugmentationKey = Annotated[
 ]
 
 
-def check_encoder_layers(value: Any) -> Any:
+def _check_classifier_encoder(value: Any) -> Any:
     if value is not None and not (isinstance(value, str | tuple) and value):
         raise refusal("must be the path of a saved model, a list of layers, or null")
     return value
 
 
-ClassifierEncoder = Annotated[
-    Annotated[str, Field(min_length=1), _says("must be a path"), Tag("<path>")]
+# A path, or layers; both are told apart before either is checked.
+_Encoder = Annotated[
+    Annotated[str, Field(min_length=1), worded("must be a path"), Tag("<path>")]
     | Annotated[EncoderLayers, Tag("<layers>")],
     Discriminator(lambda value: "<path>" if isinstance(value, str) else "<layers>"),
+]
+ClassifierEncoderKey = Annotated[
+    _Encoder | None,
+    BeforeValidator(_check_classifier_encoder),
+    Field(
+        description="Path of a saved model whose encoder is used, or a list of layers for an "
+        "untrained encoder, or null when the command line gives the model."
+    ),
 ]

@@ -17,7 +17,7 @@ with the path of the value at fault. Nothing here needs Keras, so a bad file is 
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from cae.config.fields import (
@@ -28,7 +28,7 @@ from cae.config.fields import (
     AugmentationKey,
     BatchNorm,
     BatchSizeKey,
-    ClassifierEncoder,
+    ClassifierEncoderKey,
     Conv,
     Dense,
     Drop,
@@ -43,14 +43,10 @@ from cae.config.fields import (
     SeedKey,
     UpSample,
     ValidationSplitKey,
-    check_encoder_layers,
-    list_of,
-    name_of,
-    number_in,
-    one_of_forms,
-    refusal,
-    whole_in,
+    form_type,
+    layers_type,
 )
+from cae.config.values import choice_type, integer_type, number_type, refusal
 
 # Keys people look for that are called something else here, beyond a difference in spelling.
 OTHER_NAMES = {"learning_rate": "optimizer", "lr": "optimizer", "patience": "early_stopping"}
@@ -91,7 +87,9 @@ class AutoencoderConfig(BaseConfig):
         ),
     ]
     decoder_layers: Annotated[
-        list_of(one_of_forms(Conv, UpSample, Pool, BatchNorm, Drop, homes=LAYER_HOMES), at_least=0),
+        layers_type(
+            form_type(Conv, UpSample, Pool, BatchNorm, Drop, homes=LAYER_HOMES), at_least=0
+        ),
         Field(
             description="Layers from the encoding back to the image: as in the encoder, with "
             '`["upSample", [h, w]]` instead of `pool` (which means `upSample` here). '
@@ -105,11 +103,11 @@ class AutoencoderConfig(BaseConfig):
         Epochs, Field(description="Times the training images are gone through.", examples=[10])
     ]
     activation_function: Annotated[
-        name_of(ACTIVATIONS),
+        choice_type(ACTIVATIONS),
         Field(description="Activation of the output: Sigmoid, Linear or Relu, in any case."),
     ] = "Sigmoid"
     loss: Annotated[
-        name_of(LOSSES) | None,
+        choice_type(LOSSES) | None,
         Field(
             description="What training minimises: binary_crossentropy (needs Sigmoid), "
             "mean_squared_error or mean_absolute_error; null: binary_crossentropy for Sigmoid, "
@@ -121,7 +119,7 @@ class AutoencoderConfig(BaseConfig):
     seed: SeedKey = 0
     early_stopping: EarlyStoppingKey = None
     noise: Annotated[
-        number_in("from 0 to 1", ge=0, le=1),
+        number_type("from 0 to 1", ge=0, le=1),
         Field(
             description="Standard deviation of Gaussian noise on the inputs, whose pixels lie in "
             "[0, 1]; above 0 trains a denoising autoencoder."
@@ -169,31 +167,24 @@ class ClassifierConfig(BaseConfig):
     kind = "classifier"
 
     dense_layers: Annotated[
-        list_of(one_of_forms(Dense, Drop, BatchNorm, homes=LAYER_HOMES), at_least=0),
+        layers_type(form_type(Dense, Drop, BatchNorm, homes=LAYER_HOMES), at_least=0),
         Field(
             description="Layers between the encoder and the output, which is added to them: "
             '`["dense", units]`, `["drop", rate]`, `["batchNorm"]`.',
             examples=[[["dense", 64], ["dense", 32]]],
         ),
     ]
-    encoder_layers: Annotated[
-        ClassifierEncoder | None,
-        BeforeValidator(check_encoder_layers),
-        Field(
-            description="Path of a saved model whose encoder is used, or a list of layers for an "
-            "untrained encoder, or null when the command line gives the model."
-        ),
-    ] = None
+    encoder_layers: ClassifierEncoderKey = None
     optimizer: OptimizerKey
     dense_only_train_epochs: Annotated[
-        whole_in(0, MAX_EPOCHS),
+        integer_type(0, MAX_EPOCHS),
         Field(
             description="Epochs of the first phase, which trains the dense layers only.",
             examples=[5],
         ),
     ]
     full_train_epochs: Annotated[
-        whole_in(0, MAX_EPOCHS),
+        integer_type(0, MAX_EPOCHS),
         Field(
             description="Epochs of the second phase, which trains everything.",
             examples=[10],

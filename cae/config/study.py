@@ -1,8 +1,7 @@
 """Studies: JSON files that say which configurations to train and which value decides.
 
-A study is a list of configurations to begin with, what to vary in them, and a metric on
-validation images; a chain is a list of studies, whose classifiers use the best encoders of the
-autoencoders before them::
+A study lists configurations to begin with, what to vary in them, and a metric on validation
+images. A chain lists studies; its classifiers can use the best encoders of earlier studies::
 
     {
       "name": "rates",
@@ -15,7 +14,8 @@ autoencoders before them::
       "screening": {"epochs": 2, "finalists": 3}
     }
 
-All problems of a file are reported together, as in `hyperparameters`.
+All problems of a file are reported together, as for configurations. Paths in a study are relative
+to its file.
 """
 
 import hashlib
@@ -25,195 +25,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from cae.config.fields import MAX_EPOCHS, MAX_SEED, Number
 from cae.config.json_text import parse_json, read_text
 from cae.config.load import load_config, override, validate_config
 from cae.config.schema import Config
+from cae.config.study_schema import MAX_LABEL, MAX_TRIALS, METRICS, Base, Chain, Range, Study, Vary
 from cae.errors import ConfigurationError, UserError, shown
 
-MAX_TRIALS = 10_000
-MAX_LABEL = 80  # characters of a trial's name, which is also the name of a folder
-# The metrics that can decide, all on validation images: True where larger is better.
-METRICS = {
-    "autoencoder": {"val_mse": False, "val_loss": False},
-    "classifier": {"val_accuracy": True, "val_f1": True, "val_loss": False},
-}
-# A varied key that is a part of another.
+# A key that can be varied although it is only a part of another.
 LEARNING_RATE = "learning_rate"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Data(_Strict):
-    """The images, named as by the flags of the programs."""
-
-    dataset: str
-    labels: str | None = None
-    test: str | None = None
-    test_labels: str | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
-
-
-class Range(_Strict):
-    """Where a search draws the values of a key from; whole numbers if both ends are."""
-
-    low: Number
-    high: Number
-    scale: Literal["linear", "log"] = "linear"
-
-    @model_validator(mode="after")
-    def _check_order(self) -> "Range":
-        if not self.low < self.high:
-            raise ValueError("must have a low end below its high end")
-        if self.scale == "log" and self.low <= 0:
-            raise ValueError('must have a low end above 0 with "scale": "log"')
-        return self
-
-
-class Vary(_Strict):
-    """What changes in every configuration: every combination of a grid, or draws of a search."""
-
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    search: dict[str, Range] = {}
-    samples: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 10
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
-
-    @model_validator(mode="after")
-    def _check_one(self) -> "Vary":
-        if bool(self.grid) == bool(self.search):
-            raise ValueError('must have either "grid" or "search"')
-        return self
-
-
-class Screening(_Strict):
-    """A first round of fewer images or epochs, after which only the best are trained in full.
-
-    One step of successive halving: Jamieson and Talwalkar 2016, "Non-stochastic best arm
-    identification and hyperparameter optimization", arXiv:1502.07943.
-
-    Attributes:
-        finalists: How many configurations of each base go on, with all seeds.
-        limit: The images of the first round; None: all.
-        epochs: The epochs of the first round, for a classifier of each phase; None: all.
-    """
-
-    finalists: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
-    limit: Annotated[int, Field(ge=1)] | None = None
-    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None = None
-
-    @model_validator(mode="after")
-    def _check_cheaper(self) -> "Screening":
-        if self.limit is None and self.epochs is None:
-            raise ValueError('must have "limit" or "epochs"')
-        return self
-
-
-class BestEncoder(_Strict):
-    """The best autoencoder of a base in another study, which has run in the same folder."""
-
-    study: str
-    base: str
-
-
-def _count_seeds(value: Any) -> Any:
-    return list(range(value)) if type(value) is int and 0 < value <= MAX_TRIALS else value
-
-
-Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=MAX_LABEL)]
-
-
-class Base(_Strict):
-    """A configuration, and further ones that are variations of it; paths from the study's file."""
-
-    name: Name | None = None
-    configuration: str
-    variations: list[str] = []
-    encoder: BestEncoder | None = None
-    model: str | None = None
-
-    @property
-    def label(self) -> str:
-        """Its name; without one that of its file."""
-        return self.name or Path(self.configuration).stem
-
-    def label_of(self, path: str) -> str:
-        """What one of its configurations is called."""
-        stem = Path(path).stem
-        if path == self.configuration:
-            return self.label
-        return f"{self.name}-{stem}" if self.name else stem
-
-    @model_validator(mode="after")
-    def _check_encoder(self) -> "Base":
-        if self.encoder and self.model:
-            raise ValueError('must have either "encoder" or "model"')
-        return self
-
-
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-
-
-class Study(_Strict):
-    """Configurations of one kind on the same data.
-
-    Attributes:
-        name: Also the name of its folder.
-        kind: What is trained.
-        data: On which images.
-        bases: What to begin with.
-        vary: What to change in each; None: nothing.
-        metric: The value on validation images that decides.
-        seeds: Every configuration is trained with each of them.
-        epochs: Instead of every configuration's; of a classifier for each phase.
-        screening: What comes first; its trials have the first seed alone.
-    """
-
-    name: Name
-    kind: Literal["autoencoder", "classifier"]
-    data: Data
-    bases: Annotated[list[Base], Field(min_length=1)]
-    vary: Vary | None = None
-    metric: str
-    seeds: Annotated[
-        list[Seed], Field(min_length=1, max_length=MAX_TRIALS), BeforeValidator(_count_seeds)
-    ] = [0]
-    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None = None
-    screening: Screening | None = None
-
-    @model_validator(mode="after")
-    def _check_metric(self) -> "Study":
-        allowed = METRICS[self.kind]
-        if self.metric not in allowed:
-            raise ValueError(f'must have one of {", ".join(allowed)} as "metric" for this kind')
-        return self
-
-    @model_validator(mode="after")
-    def _check_labels(self) -> "Study":
-        labels = [base.label for base in self.bases]
-        repeated = [label for n, label in enumerate(labels) if label in labels[:n]]
-        if repeated:
-            raise ValueError(f'must give each of the bases {repeated[0]} a "name" of its own')
-        return self
-
-    @property
-    def larger_is_better(self) -> bool:
-        """The direction of the metric."""
-        return METRICS[self.kind][self.metric]
-
-
-class Chain(_Strict):
-    """Studies that run one after another; paths from the chain's file."""
-
-    name: Name
-    kind: Literal["chain"]
-    stages: Annotated[list[str], Field(min_length=1)]
 
 
 class Trial(NamedTuple):
@@ -312,9 +136,7 @@ def _load(path: Path) -> Study | Chain:
     try:
         loaded = schema.model_validate(document)
     except ValidationError as invalid:
-        error = ConfigurationError.from_validation(
-            path, invalid, schema, "See configuration/studies."
-        )
+        error = ConfigurationError.from_validation(path, invalid, schema)
         raise ConfigurationError.joining([*problems, error]) from None
     if problems:
         raise ConfigurationError.joining(problems)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from cae.config.fields import Number
 from cae.config.json_text import load_record
 from cae.config.load import validate_config
-from cae.config.study import BestEncoder, hyperparameters_of, is_larger_better
+from cae.config.study import hyperparameters_of, is_larger_better
+from cae.config.study_schema import BestEncoder
+from cae.config.values import Number
 from cae.errors import DataError, UsageError, printable, shown
 from cae.records.history import History
 from cae.records.run import TRIALS_FILE

@@ -43,7 +43,8 @@ from ray.tune.search import Searcher
 
 from cae import terminal
 from cae.config.schema import Config
-from cae.config.study import Base, Range, Study, StudyFile, Trial, Vary, expand
+from cae.config.study import StudyFile, Trial, expand
+from cae.config.study_schema import Base, Range, Study, Vary
 from cae.errors import UsageError
 from cae.files import locked
 from cae.programs import start as start_module

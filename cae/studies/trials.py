@@ -25,7 +25,8 @@ from rich.table import Table
 
 from cae import terminal
 from cae.config.load import dump_config
-from cae.config.study import Base, Study, StudyFile, Trial, expand
+from cae.config.study import StudyFile, Trial, expand
+from cae.config.study_schema import Base, Study
 from cae.data.datasets import check_dataset, load_dataset
 from cae.data.named import NAMED_DATASETS
 from cae.errors import UsageError, UserError

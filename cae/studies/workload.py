@@ -9,7 +9,8 @@ from cae.config.fields import Conv, UpSample
 from cae.config.load import load_config, validate_config
 from cae.config.schema import AutoencoderConfig, Config
 from cae.config.shapes import Shape, trace_shapes
-from cae.config.study import Base, BestEncoder, StudyFile, expand
+from cae.config.study import StudyFile, expand
+from cae.config.study_schema import Base, BestEncoder
 from cae.errors import ConfigurationError
 from cae.records.saved_models import read_metadata
 

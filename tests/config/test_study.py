@@ -175,20 +175,32 @@ def test_names_of_trials_are_names_of_folders(write):
     ("changes", "said"),
     [
         ({"metrik": "x"}, 'metrik: is not a known key, got "x". Did you mean'),
-        ({"bases": []}, "bases: must have at least 1 item, got []"),
+        ({"bases": []}, "bases: must be a list of at least one base, got []"),
         ({"bases": [{}]}, "bases[0].configuration: is required"),
         ({"bases": [{"configuration": "base.json", "variation": []}]}, 'Did you mean "variations"'),
         ({"bases": [{"configuration": "gone.json"}]}, "gone.json: must be a configuration file"),
-        ({"data": {"dataset": 3}}, "data.dataset: must be a valid string, got 3"),
-        ({"data": {"dataset": "digits", "limit": 0}}, "data.limit: must be greater than or equal"),
+        ({"data": {"dataset": 3}}, "data.dataset: must be text in double quotes, got 3"),
+        (
+            {"data": {"dataset": "digits", "limit": 0}},
+            "data.limit: must be a whole number from 1 to 4294967295, got 0",
+        ),
         ({"data": {"dataset": "digits", "lim": 1}}, 'Did you mean "limit"?'),
-        ({"kind": "encoder"}, "kind: must be 'autoencoder' or 'classifier', got \"encoder\""),
-        ({"kind": "classifier"}, 'must have one of val_accuracy, val_f1, val_loss as "metric"'),
-        ({"metric": "test_accuracy"}, 'must have one of val_mse, val_loss as "metric"'),
-        ({"name": "a/b"}, "name: must match pattern"),
+        (
+            {"kind": "encoder"},
+            'kind: must be "autoencoder", "classifier" or "chain", got "encoder"',
+        ),
+        ({"kind": "classifier"}, "metric: must be val_accuracy, val_f1 or val_loss"),
+        (
+            {"metric": "test_accuracy"},
+            'metric: must be val_mse or val_loss for studies of autoencoders, got "test_accuracy"',
+        ),
+        (
+            {"name": "a/b"},
+            'name: must be a name of letters, digits and "_.-", at most 80 characters, got "a/b"',
+        ),
         (
             {"bases": [{"configuration": "base.json"}] * 2},
-            'must give each of the bases base a "name" of its own',
+            'bases: must have different names, not "base" twice',
         ),
         (
             {
@@ -198,14 +210,17 @@ def test_names_of_trials_are_names_of_folders(write):
             },
             'bases[0]: must have either "encoder" or "model"',
         ),
-        ({"seeds": []}, "seeds: must have at least 1 item"),
-        ({"seeds": 0}, "seeds: must be a valid list, got 0"),
-        ({"seeds": [-1]}, "seeds[0]: must be greater than or equal to 0, got -1"),
+        (
+            {"seeds": []},
+            "seeds: must be a number of seeds from 1 to 10000, or a list of seeds, got []",
+        ),
+        ({"seeds": 0}, "seeds: must be a number of seeds from 1 to 10000"),
+        ({"seeds": [-1]}, "seeds[0]: must be a whole number from 0 to 4294967295, got -1"),
         ({"vary": {}}, 'vary: must have either "grid" or "search"'),
-        ({"epochs": 0}, "epochs: must be greater than or equal to 1, got 0"),
+        ({"epochs": 0}, "epochs: must be a whole number from 1 to 100000, got 0"),
         ({"screening": {"finalists": 1}}, 'screening: must have "limit" or "epochs"'),
         ({"screening": {"finalists": 1, "epochs": 1, "limits": 9}}, 'Did you mean "limit"?'),
-        ({"vary": {"grid": {"l2": []}}}, "vary.grid.l2: must have at least 1 item"),
+        ({"vary": {"grid": {"l2": []}}}, "vary.grid.l2: must be a list of at least one value"),
         (
             {"vary": {"grid": {"l2": [2]}}},
             "vary (base-l2=2): l2: must be a number from 0 to 1, got 2",
