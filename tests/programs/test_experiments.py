@@ -191,7 +191,7 @@ def test_a_study_runs_once_at_a_time(study, run, trainer, tmp_path):
     with locked(folder):
         done = run(study())
     assert done.exit_code == 2 and trainer.calls == []
-    assert f"error: {folder}: must not be in use" in done.err
+    assert f"error: {folder}: must be free" in done.err
     assert run(study()).exit_code == 0
 
 
