@@ -1,32 +1,52 @@
-"""Questions at the terminal: ask, explain a wrong answer, ask again.
+"""Questions at the terminal: ask, explain what is wrong with an answer, ask again.
 
-A parser turns what was typed into a value, or raises `ValueError` with one sentence that says
-what is allowed, or a `UserError`. The end of the input is an error, never a loop.
+A parser turns the answer into a value. It refuses one by a `ValueError` that reads ``must be …``,
+or by a `UserError`. The end of the input is an error, never a loop.
 """
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
+from rich.prompt import InvalidResponse, PromptBase
 from rich.text import Text
 
-from cae.errors import UsageError, UserError
+from cae.errors import UsageError, UserError, listed, parse_whole_number, shown
+from cae.terminal import OUT
 
 T = TypeVar("T")
 
 
 class InputEnded(UsageError):
-    """There is nobody left to ask, so no question can be asked again."""
+    """Nobody is there to answer, so asking again is useless."""
 
 
-def ask(console: Console, question: str, parse: Callable[[str], T], default: Any = None) -> T:
+class _Prompt(PromptBase[Any]):
+    def __init__(self, question: str, parse: Callable[[str], Any], default: str):
+        super().__init__(Text(question, style="bold"), console=OUT)
+        self._parse = parse
+        self._default = default
+
+    def process_response(self, value: str) -> Any:
+        try:
+            return self._parse(value.strip() or self._default)
+        except UserError as error:
+            lines = error.lines
+        except ValueError as error:
+            message = str(error)
+            lines = [f"{message[:1].upper()}{message[1:]}."]
+        raise InvalidResponse("\n".join(f"  {line}" for line in lines))
+
+    def on_validate_error(self, value: str, error: InvalidResponse) -> None:
+        self.console.print(Text(str(error.message), style="red"))
+
+
+def ask(question: str, parse: Callable[[str], T], default: Any = None) -> T:
     """Asks until `parse` accepts the answer.
 
     Args:
-        console: Where to ask.
         question: Without a colon, which is added.
         parse: Turns the stripped answer into a value, or raises ValueError or UserError.
         default: What Enter alone means; shown in brackets. None makes an answer necessary.
@@ -34,55 +54,43 @@ def ask(console: Console, question: str, parse: Callable[[str], T], default: Any
     Raises:
         InputEnded: The input ended.
     """
-    shown = "" if default is None else f" [{default}]"
-    while True:
-        try:
-            answer = console.input(Text(f"{question}{shown}: ", style="bold")).strip()
-            if not answer and default is not None:
-                answer = str(default)
-            return parse(answer)
-        except EOFError as error:
-            console.print()
-            raise InputEnded(
-                "standard input",
-                f"an answer is required to '{question.strip()}'",
-                "the end of the input",
-                "Answer at a terminal, or give -c FILE to run without questions.",
-            ) from error
-        except (ValueError, UserError) as error:  # ValueError also of input that is not UTF-8
-            for line in error.lines if isinstance(error, UserError) else [error]:
-                console.print(Text(f"  {line}", style="red"))
+    bracketed = "" if default is None else f" [{default}]"
+    try:
+        return _Prompt(question + bracketed, parse, "" if default is None else str(default))()
+    except EOFError as error:
+        OUT.print()
+        raise InputEnded(
+            "standard input",
+            f"an answer is required to '{question.strip()}'",
+            "the end of the input",
+            "Answer at a terminal, or give -c FILE to run without questions.",
+        ) from error
 
 
-def choose(console: Console, question: str, choices: Sequence[str], default: int | None = 1) -> int:
+def choose(question: str, choices: Iterable[str], default: int | None = 1) -> int:
     """Shows a numbered list and asks for one of its numbers, counted from 1."""
-    for number, choice in enumerate(choices, 1):
-        console.print(Text(f"  {number}  {choice}"))
-    return ask(console, question, whole_number(1, len(choices)), default)
+    count = 0
+    for count, choice in enumerate(choices, 1):
+        OUT.print(Text(f"  {count}  {choice}"))
+    return ask(question, whole_number(1, count), default)
 
 
-def confirm(console: Console, question: str, default: bool) -> bool:
-    """Asks a question with the answers yes and no."""
-    return ask(console, f"{question} (y/n)", yes_or_no, "y" if default else "n")
+def confirm(question: str, default: bool) -> bool:
+    """Asks a question that is answered by yes or no."""
+    answer = ask(f"{question} (y/n)", one_of(["y", "n", "yes", "no"]), "y" if default else "n")
+    return answer.startswith("y")
+
+
+# --- Parsers --------------------------------------------------------------------------------
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Parses an integer from `low` to `high`."""
-
-    def parse(answer: str) -> int:
-        try:
-            value = int(answer)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            raise ValueError(f"Give a whole number from {low} to {high}, not {answer!r}.")
-        return value
-
-    return parse
+    """Parses an integer in [low, high]."""
+    return lambda answer: parse_whole_number(answer, low, high)
 
 
 def number(low: float, high: float) -> Callable[[str], float]:
-    """Parses a decimal number greater than or equal to `low` and at most `high`."""
+    """Parses a decimal number in [low, high]."""
 
     def parse(answer: str) -> float:
         try:
@@ -90,7 +98,7 @@ def number(low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            raise ValueError(f"Give a number from {low:g} to {high:g}, not {answer!r}.")
+            raise ValueError(f"must be a number from {low:g} to {high:g}, got {shown(answer)}")
         return value
 
     return parse
@@ -101,38 +109,28 @@ def pair(low: int, high: int) -> Callable[[str], tuple[int, int]]:
 
     def parse(answer: str) -> tuple[int, int]:
         parts = re.split(r"[\s,x×]+", answer.strip("[]() ").lower())
+        parts *= 2 if len(parts) == 1 else 1
         try:
-            values = [int(part) for part in parts]
+            height, width = (parse_whole_number(part, low, high) for part in parts)
         except ValueError:
-            values = []
-        if len(values) not in (1, 2) or not all(low <= value <= high for value in values):
             raise ValueError(
-                f"Give height and width from {low} to {high}, for example 3,3, not {answer!r}."
-            )
-        return values[0], values[-1]
+                f"must be height,width from {low} to {high}, such as 3,3, got {shown(answer)}"
+            ) from None
+        return height, width
 
     return parse
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
     """Parses one of the names, in any case."""
+    by_lower = {name.lower(): name for name in names}
 
     def parse(answer: str) -> str:
-        for name in names:
-            if answer.lower() == name.lower():
-                return name
-        raise ValueError(f"Give one of {', '.join(names)}, not {answer!r}.")
+        if answer.lower() not in by_lower:
+            raise ValueError(f"must be {listed(names)}, got {shown(answer)}")
+        return by_lower[answer.lower()]
 
     return parse
-
-
-def yes_or_no(answer: str) -> bool:
-    """Parses y, yes, n or no, in any case."""
-    if answer.lower() in ("y", "yes"):
-        return True
-    if answer.lower() in ("n", "no"):
-        return False
-    raise ValueError(f"Answer y or n, not {answer!r}.")
 
 
 def file_name(check: Callable[[str], T]) -> Callable[[str], T]:
@@ -140,7 +138,7 @@ def file_name(check: Callable[[str], T]) -> Callable[[str], T]:
 
     def parse(answer: str) -> T:
         if not answer:
-            raise ValueError("Give the name of a file.")
+            raise ValueError("must be the name of a file, got nothing")
         # Path.expanduser raises for a home that does not exist.
         return check(os.path.expanduser(answer))  # noqa: PTH111
 
@@ -150,10 +148,11 @@ def file_name(check: Callable[[str], T]) -> Callable[[str], T]:
 def new_file(name: str) -> Path:
     """Checks the name of a file that does not exist yet, in a folder that does."""
     path = Path(name)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give the name of a file.")
     if path.exists():
-        raise ValueError(f"{path} exists and is not replaced; give another name.")
+        kind = "a folder" if path.is_dir() else "an existing file"
+        raise UsageError(path, "must be the name of a new file", kind, "Give another name.")
     if not path.parent.is_dir():
-        raise ValueError(f"There is no folder {path.parent}; give a name in one that exists.")
+        raise UsageError(
+            path.parent, "must be a folder", "no such folder", "Give a name in an existing folder."
+        )
     return path

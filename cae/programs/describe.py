@@ -1,12 +1,15 @@
 """What the programs say about data, models and results."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cae import terminal
 from cae.config.load import dump_config
 from cae.config.schema import Config
 from cae.config.shapes import format_shape
 from cae.errors import UsageError
+from cae.records.checkpoint import TrainingState
 from cae.records.history import History
 
 if TYPE_CHECKING:
@@ -51,11 +54,37 @@ def describe_result(history: History) -> str:
     return ", ".join(f"{key} {values[key]:.4f}" for key in shown if key in values)
 
 
+def describe_progress(state: TrainingState | None) -> dict[str, str]:
+    """How far an interrupted training had come."""
+    if state is None:
+        return {}
+    batches = f" and {state.step} batches" if state.step else ""
+    return {"resumed": f"after {len(state.rows)} epochs{batches}, {state.seconds:.1f} s"}
+
+
+def describe_run(history: History, folder: Path, figures: list[Path]) -> dict[str, str]:
+    """How a complete run went, and what it has left in its folder."""
+    metrics = history.metrics
+    best_epoch = f"{metrics['best_epoch']} of {metrics['epochs']}"
+    if history.dense_only_epochs:
+        best_epoch += f" ({history.best['phase']})"
+    facts = {
+        "best epoch": best_epoch,
+        "values": describe_result(history),
+        "time": f"{metrics['seconds']:.1f} s, {metrics['images_per_second']:.0f} images/s",
+        "run": terminal.relative(folder),
+        "files": ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file())),
+    }
+    if figures:
+        facts["figures"] = ", ".join(f"plots/{path.name}" for path in figures)
+    return facts
+
+
 def print_configs(configs: list[tuple[str, Config]]) -> int:
     """Prints complete configurations as JSON; returns the exit code."""
     if not configs:
         raise UsageError(
-            "--print-config", "needs a configuration", "none", "Give one with -c FILE."
+            "--print-config", "requires a configuration", "none", "Give one with -c FILE."
         )
     for _, config in configs:
         sys.stdout.write(dump_config(config))

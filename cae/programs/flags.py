@@ -2,16 +2,16 @@
 
 import argparse
 import difflib
-import re
-import reprlib
 import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from typing_extensions import override
+
 from cae.config.fields import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED
-from cae.errors import UsageError
+from cae.errors import UsageError, parse_whole_number, shown
 from cae.training.workers import CLUSTER
 
 MAX_IMAGES = 2**32 - 1  # what the header of an idx file can say
@@ -29,25 +29,16 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, args: list[str] | None = None, namespace: Any = None) -> Any:
-        """Parses the command line, and keeps it as the attribute `command`.
+        """Parses the command line.
 
-        The attribute `given` lists the flags whose value is not their default.
+        Two attributes are added: `command`, the command line quoted for a shell, and `given`, the
+        flags whose value is not their default.
 
         Raises:
             UsageError: A flag or its value is wrong.
         """
         args = sys.argv[1:] if args is None else args
-        flags = [flag for action in self.all_actions() for flag in action.option_strings]
-        for argument in args:
-            if argument and argument[0] in DASHES:
-                name = argument.lstrip(DASHES + "-").split("=")[0]
-                meant = [flag for flag in flags if flag.lstrip("-") == name]
-                raise UsageError(
-                    f"argument {argument!r}",
-                    "a flag must begin with a hyphen '-'",
-                    f"{unicodedata.name(argument[0])} {argument[0]!r}, as copied from a PDF",
-                    f"Type {meant[0]}." if meant else f"See {self.prog} --help.",
-                )
+        self._check_hyphens(args)
         parsed, unknown = self.parse_known_args(args, namespace)
         parsed.command = shlex.join([self.prog, *args])
         parsed.given = [
@@ -57,12 +48,27 @@ class Parser(argparse.ArgumentParser):
             if action.option_strings
         ]
         if unknown:
-            nearest = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1)
+            nearest = difflib.get_close_matches(unknown[0].split("=")[0], self._flags(), 1)
             remedy = f"Did you mean {nearest[0]}?" if nearest else f"See {self.prog} --help."
             raise UsageError(
                 f"argument {unknown[0]!r}", "must be a flag of this program", None, remedy
             )
         return parsed
+
+    def _check_hyphens(self, args: list[str]) -> None:
+        for argument in args:
+            if argument and argument[0] in DASHES:
+                name = argument.lstrip(DASHES + "-").split("=")[0]
+                meant = [flag for flag in self._flags() if flag.lstrip("-") == name]
+                raise UsageError(
+                    f"argument {argument!r}",
+                    "a flag must begin with a hyphen '-'",
+                    f"{unicodedata.name(argument[0])} {argument[0]!r}, as copied from a PDF",
+                    f"Type {meant[0]}." if meant else f"See {self.prog} --help.",
+                )
+
+    def _flags(self) -> list[str]:
+        return [flag for action in self.all_actions() for flag in action.option_strings]
 
     def all_actions(self) -> Iterator[argparse.Action]:
         """The flags and arguments of the program and of its subcommands."""
@@ -72,20 +78,19 @@ class Parser(argparse.ArgumentParser):
                 for parser in action.choices.values():
                     yield from parser.all_actions()
 
+    @override
     def error(self, message: str) -> NoReturn:
-        """Turns argparse's own errors into ours."""
         raise UsageError(self.prog, message, None, f"See {self.prog} --help.")
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """The type of a flag that takes an integer from `low` to `high`."""
+    """The type of a flag that takes an integer in [low, high]."""
 
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[+-]?\d{1,18}", text.strip()) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number from {low} to {high}, got {reprlib.repr(text)}"
-            )
-        return int(text)
+        try:
+            return parse_whole_number(text, low, high)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
     return parse
 
@@ -95,14 +100,23 @@ def which_devices(text: str) -> str | int:
     if text in ("all", CLUSTER):
         return text
     try:
-        return whole_number(1, MAX_DEVICES)(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}; or be all or {CLUSTER}") from error
+        return parse_whole_number(text, 1, MAX_DEVICES)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"must be all, {CLUSTER} or a whole number from 1 to {MAX_DEVICES}, got {shown(text)}"
+        ) from error
 
 
 def add_shared_flags(parser: Parser) -> None:
     """Adds the flags that both training programs have."""
-    parser.add_argument(
+    _add_training_flags(parser.add_argument_group("training"))
+    _add_run_flags(parser.add_argument_group("runs"))
+    add_tracking_flags(parser.add_argument_group("tracking"))
+    _add_output_flags(parser.add_argument_group("output"))
+
+
+def _add_training_flags(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
         "-c",
         "--config",
         action="append",
@@ -115,71 +129,56 @@ def add_shared_flags(parser: Parser) -> None:
         ("--batch-size", 1, MAX_BATCH_SIZE),
         ("--seed", 0, MAX_SEED),
     ):
-        parser.add_argument(
+        group.add_argument(
             flag, type=whole_number(low, high), metavar="N", help="instead of the configuration's"
         )
-    parser.add_argument(
+    group.add_argument(
         "--mixed-precision",
         action="store_const",
         const=True,
         help="compute in bfloat16, whatever the configuration says",
     )
-    parser.add_argument(
+    group.add_argument(
         "--devices",
         type=which_devices,
         metavar="WHICH",
         help="train one model on several devices: all GPUs of this machine, a number of them, or "
-        "cluster for the workers that TF_CONFIG or Slurm names; needs -c or --resume",
+        f"{CLUSTER} for the workers that TF_CONFIG or Slurm names; requires -c or --resume",
     )
-    parser.add_argument(
+    group.add_argument(
         "--limit",
         type=whole_number(1, MAX_IMAGES),
         metavar="N",
         help="use only the first N training images",
     )
-    parser.add_argument(
-        "--save",
-        metavar="PATH",
-        help="also save the model here, as .keras or .h5; of several configurations the best",
-    )
-    parser.add_argument(
-        "--runs-dir", default="runs", metavar="DIR", help="where runs are recorded (default: runs)"
-    )
-    parser.add_argument(
-        "--run-dir", metavar="DIR", help="record the run in exactly this new or empty directory"
-    )
-    parser.add_argument(
-        "--name", metavar="NAME", help="name of the run (default: the configuration's)"
-    )
-    parser.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="go on with this interrupted run, to the same result; needs no other flag",
-    )
-    parser.add_argument(
+    group.add_argument(
         "--init-from",
         metavar="MODEL",
-        help="start a new run from the weights of this saved model of the same layers; "
+        help="start from the weights of this saved model, which has the same layers; "
         "without -c its own configuration is used",
     )
-    add_tracking_flags(parser)
-    parser.add_argument("--overwrite", action="store_true", help="let --save replace a file")
-    parser.add_argument(
-        "--print-config",
-        action="store_true",
-        help="print the complete configuration as JSON and stop",
+
+
+def _add_run_flags(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--runs-dir", default="runs", metavar="DIR", help="where runs are recorded (default: runs)"
     )
-    parser.add_argument("--no-plots", action="store_true", help="draw no figures")
-    parser.add_argument(
-        "--show",
-        action="store_true",
-        help="open the figures in windows at the end, where there is a display",
+    group.add_argument(
+        "--run-dir", metavar="DIR", help="record the run in exactly this new or empty directory"
+    )
+    group.add_argument(
+        "--name", metavar="NAME", help="name of the run (default: the configuration's)"
+    )
+    group.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="continue this interrupted run, to the same result; requires no other flag",
     )
 
 
-def add_tracking_flags(parser: argparse.ArgumentParser) -> None:
+def add_tracking_flags(group: argparse._ActionsContainer) -> None:
     """Adds the flags that show runs in other programs as well."""
-    parser.add_argument(
+    group.add_argument(
         "--tensorboard",
         nargs="?",
         const="tensorboard",
@@ -187,10 +186,30 @@ def add_tracking_flags(parser: argparse.ArgumentParser) -> None:
         help="also write curves, figures and hyperparameters for TensorBoard into this folder "
         "(default: tensorboard)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--mlflow",
         nargs="?",
         const="",
         metavar="URI",
         help="also record in this MLflow store (default: MLFLOW_TRACKING_URI, or mlflow.db here)",
+    )
+
+
+def _add_output_flags(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--save",
+        metavar="PATH",
+        help="also save the model here, as .keras or .h5; of several configurations the best",
+    )
+    group.add_argument("--overwrite", action="store_true", help="let --save replace a file")
+    group.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the complete configuration as JSON and stop",
+    )
+    group.add_argument("--no-plots", action="store_true", help="draw no figures")
+    group.add_argument(
+        "--show",
+        action="store_true",
+        help="open the figures in windows at the end, where there is a display",
     )

@@ -14,11 +14,15 @@ from cae.terminal import ERR, report, warn
 
 
 def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -> int:
-    """Runs a program and turns what a person can cause into one line and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
+    """Runs a program; errors that a person can cause become one line each and an exit code."""
+    # The name of a file may be no UTF-8, and not every terminal or log can show every character.
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
         if isinstance(stream, io.TextIOWrapper):
-            # Not every terminal or log file can hold every character of a file's name.
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=errors)
     try:
         return program(parser.parse_args(argv))
     except UserError as error:
@@ -27,7 +31,7 @@ def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -
         ERR.print("stopped")
         return stop.exit_code if isinstance(stop, SecondSignal) else 128 + signal.SIGINT
     except BrokenPipeError:
-        # Whoever read the output has gone; do not complain again at exit.
+        # The reader of the output has gone; Python must not complain of it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (OSError, MemoryError) as error:
@@ -35,15 +39,13 @@ def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -
 
 
 def _explain_system_error(error: OSError | MemoryError) -> UserError:
-    """What to say of a fault of the machine that nothing else has foreseen."""
+    """Explains a fault of the machine that no other code expects."""
     if isinstance(error, MemoryError):
-        return UserError(
-            "memory", "must hold the images and a batch", "none left", "Use --limit, or more of it."
-        )
+        return UserError("memory", "must hold the images and a batch", "none left", "Use --limit.")
     try:
         sys.stdout.flush()
     except OSError:
-        # Do not complain again at exit of what could not be printed.
+        # Python must not complain at exit of what could not be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return UserError(
         error.filename or "the working folder, the output or a temporary file",
@@ -54,10 +56,10 @@ def _explain_system_error(error: OSError | MemoryError) -> UserError:
 
 
 class SecondSignal(KeyboardInterrupt):
-    """A signal while the first one is being answered.
+    """A second signal, before the program has ended because of the first.
 
     Args:
-        exit_code: What the first one asked for.
+        exit_code: That of the first signal.
     """
 
     def __init__(self, exit_code: int):
@@ -66,13 +68,13 @@ class SecondSignal(KeyboardInterrupt):
 
 
 class StopSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request, the second into a stop.
+    """Turns the first Ctrl-C or SIGTERM into a request, and the second into `SecondSignal`.
 
-    Use as a context manager around training and saving. In a thread it does nothing: signals are
-    for the main thread of a process.
+    Use as a context manager around training and saving. In a thread it does nothing: signals reach
+    the main thread of a process only.
 
     Attributes:
-        exit_code: 0, or 130 or 143 once a signal came.
+        exit_code: 0, or 130 or 143 once a signal has come.
     """
 
     def __init__(self) -> None:
@@ -98,4 +100,4 @@ class StopSignal:
         if self.requested():
             raise SecondSignal(self.exit_code)
         self.exit_code = 128 + number
-        warn("Stopping after this step to be resumed later; Ctrl-C again to stop at once.")
+        warn("Stopping after this step; the run can be resumed. Ctrl-C again stops at once.")

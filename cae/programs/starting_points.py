@@ -1,4 +1,4 @@
-"""What a start of a program trains: files of hyperparameters, a saved model, or an interrupted run.
+"""Where training starts: from configuration files, a saved model, or an interrupted run.
 
 All of it is found and checked before Keras loads.
 """
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cae import terminal
 from cae.config.load import load_config, override, validate_config
-from cae.config.schema import Config, Kind
-from cae.config.shapes import format_shape
+from cae.config.schema import PROGRAMS, Config, Kind
+from cae.config.shapes import Shape, check_shapes, format_shape
 from cae.data.datasets import Dataset, Scaling, check_same_kind, get_scaling
 from cae.data.named import NAMED_DATASETS
 from cae.errors import ModelFileError, UsageError
@@ -18,8 +18,7 @@ from cae.records.run import START_FILE, check_run_dir, check_runs_dir, find_inte
 from cae.records.saved_models import check_destination, read_metadata
 from cae.training.workers import get_index
 
-PROGRAMS = {"autoencoder": "autoencoder.py", "classifier": "classification.py"}
-# What may be asked for anew when a run is resumed; everything else the run knows itself.
+# What may be given again when a run is resumed; everything else is recorded in the run.
 RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show", "--devices"}
 PATH_ARGUMENTS = ("dataset", "labels", "test", "test_labels", "model", "init_from", "save")
 
@@ -27,13 +26,13 @@ PATH_ARGUMENTS = ("dataset", "labels", "test", "test_labels", "model", "init_fro
 def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config]]:
     """The configurations to train, with their names; none when they are to be asked for.
 
-    For a run to resume, or a model to begin with, the flags are completed: `config` names where
-    each configuration comes from. Of several workers all but the first keep silent from here on.
+    With --resume, or --init-from alone, the flags are completed: `config` names where each
+    configuration comes from. Of several workers all but the first are silent from here on.
 
     Raises:
-        UsageError: The flags do not go together, or there is no such run.
-        DataError: The run does not say how to go on.
-        ModelFileError: The model cannot be begun with.
+        UsageError: The flags contradict each other, or there is no such run.
+        DataError: The run does not say how it began.
+        ModelFileError: The model does not say how it was trained.
         ConfigurationError: A configuration is wrong.
     """
     if get_index(args.devices):
@@ -46,6 +45,8 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
         )
     if args.init_from and not args.config:
         return [_take_over_model(args, kind)]
+    if args.devices is not None and not args.config:
+        raise UsageError("--devices", "requires a configuration", "none", "Give one with -c FILE.")
     return [(Path(path).stem, load_overridden(path, kind, args)) for path in args.config]
 
 
@@ -66,12 +67,12 @@ def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
 
 
 def check_destinations(args: argparse.Namespace) -> None:
-    """Checks that the run, and the model where asked, can be written, before hours are spent.
+    """Checks that the run, and the model to save, can be written, before hours are spent.
 
     Only the first of several workers writes.
 
     Raises:
-        UsageError: One cannot.
+        UsageError: One of them cannot.
     """
     tracking.check_flags(args)
     if get_index(args.devices):
@@ -86,17 +87,47 @@ def check_destinations(args: argparse.Namespace) -> None:
     else:
         raise UsageError(
             "--run-dir",
-            "needs exactly one configuration",
+            "requires exactly one configuration",
             len(args.config),
             "Give one -c FILE, or --runs-dir.",
         )
 
 
-def check_model_shape(path: str, input_shape: tuple[int, int, int]) -> None:
-    """Checks what can be said of a saved model without loading Keras.
+def check_layers(config: Config, model: str | None, input_shape: Shape, where: object) -> None:
+    """Checks that the layers fit the images, as far as that is possible without Keras.
+
+    Args:
+        config: Whose layers.
+        model: The saved model that a flag names for the encoder, and that has been checked.
+        input_shape: (height, width, channels) of the images.
+        where: What to call the configuration in errors, such as the name of its file.
 
     Raises:
-        ModelFileError: It is no model, or takes images of another shape.
+        UsageError: Nothing gives a classifier an encoder.
+        ModelFileError: What the configuration names is not a model, or is one for other images.
+        ConfigurationError: The layers do not fit.
+    """
+    if config.kind == "classifier":
+        if model:
+            return
+        if config.encoder_layers is None:
+            raise UsageError(
+                where,
+                "an encoder is required",
+                "neither encoder_layers nor -model",
+                "Add -model MODEL, trained with autoencoder.py --save MODEL.",
+            )
+        if isinstance(config.encoder_layers, str):
+            check_model_shape(config.encoder_layers, input_shape)
+            return
+    check_shapes(config, input_shape, where)
+
+
+def check_model_shape(path: str, input_shape: Shape) -> None:
+    """Checks that a saved model takes these images, without loading Keras.
+
+    Raises:
+        ModelFileError: It is not a model, or takes images of another shape.
     """
     expected = read_metadata(path).get("input_shape")
     if expected and tuple(expected) != input_shape:
@@ -109,10 +140,10 @@ def check_model_shape(path: str, input_shape: tuple[int, int, int]) -> None:
 
 
 def choose_scaling(model_file: str | None, data: Dataset) -> Scaling:
-    """That of a saved model, which knows no other; else that of the training images.
+    """The scaling that a saved model was trained with; without one that of the training images.
 
     Raises:
-        DataError: The images are floats where those of the model were not, or reverse.
+        DataError: The images are floats and those of the model were not, or the reverse.
     """
     metadata = read_metadata(model_file) if model_file else {}
     if "scaling" not in metadata:
@@ -143,14 +174,14 @@ def _take_over_model(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]
 
 
 def _take_over_run(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:
-    """Fills in the flags that an interrupted run began with; returns its name and configuration."""
+    """Fills in the flags of an interrupted run; returns its name and configuration."""
     others = [flag for flag in args.given if flag not in RESUME_FLAGS]
     if others:
         raise UsageError(
             "--resume",
-            "needs no other flags, for the run knows its own",
+            "must be the only flag, because the run records the others",
             ", ".join(others),
-            "Leave them out, or start a new run.",
+            "Remove them, or start a new run.",
         )
     path = find_interrupted(args.resume)
     start = read_start(path)
@@ -173,7 +204,7 @@ def _take_over_run(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:
 
 
 def _seen_from_here(path: str | None, folder: str) -> str | None:
-    """A path given in `folder`, which may be another one than that of this start."""
+    """A path that was given in `folder`, as it is called here."""
     if path is None or path in NAMED_DATASETS or Path(folder) == Path.cwd():
         return path
     return str(Path(folder) / path)

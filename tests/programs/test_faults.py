@@ -26,7 +26,7 @@ from cae import prompts
 from cae.config.load import validate_config
 from cae.data import datasets, idx
 from cae.errors import UsageError
-from cae.programs.session import offer_to_save
+from cae.programs.questions import offer_to_save
 from cae.records import run as run_module
 from cae.records.run import Run
 from cae.records.saved_models import load_model, save_model
@@ -292,7 +292,7 @@ class TestFullDisk:
         config = validate_config(AUTOENCODER, "test", "autoencoder")
         with limited_file_size(50):
             assert offer_to_save(config) is None
-        assert "could not be written: File too large" in capsys.readouterr().err
+        assert f"{path}: must be writable, got File too large" in capsys.readouterr().err
         assert not path.exists()
 
     @pytest.mark.slow

@@ -16,7 +16,7 @@ from conftest import AUTOENCODER, CLASSIFIER, run_program, write_dataset, write_
 import autoencoder
 from cae.config.load import load_config
 from cae.figures import images as images_module
-from cae.programs import session
+from cae.programs import task, trainer
 from cae.records.saved_models import load_model, read_metadata
 from cae.training import callbacks
 
@@ -381,14 +381,16 @@ def test_digits_by_name(tmp_path, program):
         assert done.metrics["test_images"] > 300
 
 
-@pytest.mark.parametrize(("failing", "left"), [("Checkpoint", 0), ("save_model", 1)])
-def test_a_failure_costs_no_training(tmp_path, autoencode, monkeypatch, failing, left):
+@pytest.mark.parametrize(
+    ("module", "failing", "left"), [(trainer, "Checkpoint", 0), (task, "save_model", 1)]
+)
+def test_a_failure_costs_no_training(tmp_path, autoencode, monkeypatch, module, failing, left):
     """Before the first checkpoint there is nothing to keep; after it the run can be resumed."""
 
     def fail(*args, **kwargs):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(session, failing, fail)
+    monkeypatch.setattr(module, failing, fail)
     with pytest.raises(RuntimeError, match="a defect"):
         autoencode()
     runs = list((tmp_path / "runs").iterdir())
@@ -464,7 +466,7 @@ class TestSignals:
             os.kill(os.getpid(), signal.SIGINT)
             return {}
 
-        monkeypatch.setattr(autoencoder.AutoencoderSession, "draw", draw)
+        monkeypatch.setattr(autoencoder.AutoencoderTask, "draw", draw)
         done = autoencode(plots=True)
         assert done.exit_code == 130
         assert (done.run / "model.keras").exists()

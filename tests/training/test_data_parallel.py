@@ -20,7 +20,7 @@ from conftest import AUTOENCODER, CLASSIFIER, write_json
 
 from cae.errors import UsageError
 from cae.programs import start as start_module
-from cae.programs.session import Session
+from cae.programs.trainer import shared_stop
 from cae.training import workers
 from cae.training.workers import Cluster, Share, get_index, meet, read_tf_config
 
@@ -400,7 +400,7 @@ def read_rows(run):
 def should_stop(stop, *others):
     """Whether a session stops when other workers have got these signals."""
     together = SimpleNamespace(gather=lambda own: [own, *others])
-    return Session._get_should_stop(SimpleNamespace(_workers=together), stop)()
+    return shared_stop(stop, together)()
 
 
 def test_a_signal_to_one_stops_all():
@@ -410,7 +410,7 @@ def test_a_signal_to_one_stops_all():
     assert stop.exit_code == 0
     assert should_stop(stop, 143)
     assert stop.exit_code == 143
-    assert Session._get_should_stop(SimpleNamespace(_workers=None), stop)()
+    assert shared_stop(stop, None)()
 
 
 def test_dropout_differs_between_workers():

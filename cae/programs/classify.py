@@ -1,0 +1,135 @@
+"""Classifies images whose labels are known, and records how well."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cae import terminal
+from cae.config.shapes import format_shape
+from cae.data.datasets import Dataset, Scaling, check_same_kind
+from cae.errors import ModelFileError
+from cae.files import write_csv, write_json, write_text
+from cae.programs.starting_points import choose_scaling
+from cae.programs.task import Task
+from cae.records.evaluation import Evaluation, evaluate
+from cae.records.run import Run
+from cae.records.saved_models import load_model
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
+
+
+def classify(
+    model: "keras.Model",
+    data: Dataset,
+    scaling: Scaling,
+    classes: np.ndarray,
+    class_names: list[str] | None,
+    indices: np.ndarray | None = None,
+) -> Evaluation:
+    """Classifies images and compares the predictions with their labels.
+
+    Args:
+        model: A classifier.
+        data: Images and labels.
+        scaling: Brings the images to [0, 1].
+        classes: int64 (num_classes,), the labels that training saw, sorted.
+        class_names: Their names; the labels themselves without them.
+        indices: int64 (num_images,), which images; all without it.
+
+    Raises:
+        DataError: The images have pixels of another kind than those of training.
+    """
+    from cae.training.predict import predict
+
+    check_same_kind(scaling, data.images, data.name)
+    evaluation = evaluate(
+        predict(model, data.images, scaling, indices),
+        data.labels if indices is None else data.labels[indices],
+        classes,
+        class_names,
+        indices,
+    )
+    if evaluation.num_unseen:
+        terminal.warn(
+            f"{evaluation.num_unseen} test images have a label that training never saw; "
+            "each counts as an error."
+        )
+    return evaluation
+
+
+def classify_with_file(path: Path, task: Task) -> tuple[Evaluation, Scaling]:
+    """Classifies the test images with a saved classifier.
+
+    Returns:
+        How it did, and what has brought the images to [0, 1].
+
+    Raises:
+        ModelFileError: It is no classifier, or takes images of another shape.
+        DataError: It was trained on pixels of another kind.
+    """
+    from cae.training.build import check_input_shape
+
+    model, metadata = load_model(path)
+    check_input_shape(model, task.input_shape, path)
+    if len(model.output_shape) != 2:
+        raise ModelFileError(
+            path,
+            "must be a classifier",
+            f"a model whose output has shape {format_shape(model.output_shape[1:])}",
+            "Give one saved by classification.py.",
+        )
+    num_classes = model.output_shape[1]
+    classes, names = metadata.get("classes"), metadata.get("class_names")
+    if classes is None or len(classes) != num_classes:
+        # Files of other programs do not name their classes.
+        classes = task.classes if len(task.classes) == num_classes else np.arange(num_classes)
+    if names is not None and len(names) != num_classes:
+        names = None
+    scaling = choose_scaling(path, task.data)
+    classes = np.asarray(classes, np.int64)
+    return classify(model, task.test, scaling, classes, names), scaling
+
+
+def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """What `metrics.json` says of test images."""
+    return {
+        "test_accuracy": evaluation.accuracy,
+        "test_macro_f1": evaluation.macro_f1,
+        "test_images": len(evaluation.labels),
+        "test_labels_unseen": evaluation.num_unseen,
+    }
+
+
+def write_evaluation(run: Run, evaluation: Evaluation) -> None:
+    """Writes the report and the prediction for every image."""
+    write_text(run.path / "classification_report.txt", evaluation.report_text)
+    write_csv(run.path / "predictions.csv", evaluation.rows)
+
+
+def draw_evaluation(evaluation: Evaluation, data: Dataset, scaling: Scaling) -> dict[str, "Figure"]:
+    """Draws the report, the confusion matrix and images that were classified."""
+    from cae.figures.classes import classifier_prediction_visualization
+
+    return classifier_prediction_visualization(
+        scaling.apply(data.images[evaluation.indices]),
+        evaluation.targets,
+        evaluation.probabilities,
+        evaluation.class_names,
+    )
+
+
+def record_test(
+    name: str, evaluation: Evaluation, scaling: Scaling, task: Task
+) -> dict[str, "Figure"]:
+    """Records a test as a run of its own, prints the report, and returns the figures."""
+    with Run(task.args.runs_dir, f"test-{name}") as run:
+        write_evaluation(run, evaluation)
+        write_json(run.path / "metrics.json", {"model": name, **get_test_metrics(evaluation)})
+        figures = draw_evaluation(evaluation, task.test, scaling)
+        run.save_figures(figures)
+    terminal.say(evaluation.report_text)
+    terminal.say(f"Report, predictions and figures: {terminal.relative(run.path)}")
+    return figures

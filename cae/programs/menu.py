@@ -1,0 +1,116 @@
+"""The menu: trains what the answers say, and asks what to do next until the choice is Exit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cae import prompts, terminal
+from cae.errors import UsageError, UserError
+from cae.programs.classify import classify_with_file, record_test
+from cae.programs.describe import describe_result
+from cae.programs.questions import ask_config
+from cae.programs.session import Session
+from cae.programs.task import Experiment
+from cae.records.saved_models import check_destination, read_metadata
+
+
+def run(session: Session) -> int:
+    """Trains one configuration at least, then shows the menu; returns the exit code."""
+    while not session.experiments and not session.is_stopped:
+        _try(_train, session)
+    session.conclude()
+    texts, actions = zip(*CHOICES[session.task.kind], strict=True)
+    while not session.is_stopped:
+        terminal.say("")
+        action = actions[prompts.choose("What next", texts, None) - 1]
+        if action is None:
+            break
+        _try(action, session)
+    return session.exit_code
+
+
+def _try(action: Callable[[Session], None], session: Session) -> None:
+    """Reports a mistake instead of ending the program, so that one can choose again."""
+    try:
+        action(session)
+    except prompts.InputEnded:
+        raise
+    except UserError as error:
+        terminal.report(error)
+
+
+def _train(session: Session) -> None:
+    task = session.task
+    session.train(*ask_config(task.kind, task.args, task.input_shape))
+
+
+def _show_graphs(session: Session) -> None:
+    """Says where the figures are, draws those that are missing, and opens windows."""
+    session.save_comparison()
+    for experiment in session.experiments:
+        plots = experiment.run.path / "plots"
+        if not plots.exists():  # --no-plots
+            experiment.run.save_figures(session.task.draw(experiment))
+        terminal.say(f"Figures of {experiment.name}: {terminal.relative(plots)}")
+    session.show_windows()
+
+
+def _save(session: Session) -> None:
+    experiment = _choose_experiment(session)
+    overwrite = session.task.args.overwrite
+
+    def destination(name: str) -> Path:
+        return check_destination(name, overwrite)
+
+    path = prompts.ask(
+        "Save as (.keras or .h5)",
+        prompts.file_name(destination),
+        f"models/{Path(experiment.name).name}.keras",
+    )
+    experiment.save(path, overwrite=overwrite)
+    terminal.say(f"Saved {experiment.name} as {terminal.relative(path)}")
+
+
+def _classify(session: Session) -> None:
+    """Tests a model of this session, or a saved one, on the test images."""
+    from cae.figures.windows import show_windows
+
+    task = session.task
+    if task.test is None:
+        raise UsageError(
+            "-t", "test images are required", "none", "Start again with -t TEST -tl TEST_LABELS."
+        )
+    experiment = _choose_experiment(session, "a saved classifier")
+    if experiment:
+        name, evaluation, scaling = experiment.name, experiment.evaluation, experiment.scaling
+    else:
+        path = prompts.ask("File of the classifier", prompts.file_name(_classifier_file))
+        name, (evaluation, scaling) = path.stem, classify_with_file(path, task)
+    figures = record_test(name, evaluation, scaling, task)
+    show_windows(figures.values())
+
+
+def _choose_experiment(session: Session, *others: str) -> Experiment | None:
+    """Asks for one of the experiments, the latest by default; None for one of `others`."""
+    experiments = session.experiments
+    if len(experiments) == 1 and not others:
+        return experiments[0]
+    texts = [f"{e.name}  {describe_result(e.history)}" for e in experiments]
+    number = prompts.choose("Which model", [*texts, *others], len(experiments))
+    return experiments[number - 1] if number <= len(experiments) else None
+
+
+def _classifier_file(name: str) -> Path:
+    read_metadata(name)
+    return Path(name)
+
+
+Action = Callable[[Session], None]
+REPEAT = ("Repeat with different hyperparameters", _train)
+SHOW = ("Show graphs", _show_graphs)
+SAVE = ("Save a model", _save)
+EXIT = ("Exit", None)
+# 1 to 4 are those of the original programs.
+CHOICES: dict[str, list[tuple[str, Action | None]]] = {
+    "autoencoder": [REPEAT, SHOW, SAVE, EXIT],
+    "classifier": [REPEAT, SHOW, ("Classify the test images", _classify), EXIT, SAVE],
+}

@@ -1,0 +1,164 @@
+"""What is particular to training autoencoders, or classifiers: filled in by their programs."""
+
+import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from cae.config.schema import PROGRAMS, Config, Kind
+from cae.data.datasets import Dataset, Scaling
+from cae.data.splits import encode_labels, get_classes
+from cae.programs.starting_points import choose_scaling
+from cae.records.evaluation import Evaluation
+from cae.records.history import History
+from cae.records.run import Run
+from cae.records.saved_models import save_model
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
+
+# Figures of single images and of encodings show this many images, not all of them.
+INSPECTED_IMAGES = 1000
+
+
+@dataclass
+class Experiment:
+    """A trained model, and what is needed to evaluate, draw and save it.
+
+    Attributes:
+        config: Its hyperparameters.
+        model: The model with its best weights.
+        history: How training went, and the final values.
+        scaling: Brings its images to [0, 1].
+        run: Its directory.
+        split: Indices of the training images and of the validation images.
+        metadata: What is saved with the model.
+        evaluation: Of a classifier, on the test images, or the validation images without any.
+    """
+
+    config: Config
+    model: "keras.Model"
+    history: History
+    scaling: Scaling
+    run: Run
+    split: tuple[np.ndarray, np.ndarray]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in figures and menus."""
+        return self.history.name
+
+    @property
+    def score(self) -> float:
+        """By which experiments are compared; larger is better.
+
+        Losses of different kinds cannot be compared, squared errors can.
+        """
+        metrics = self.history.metrics
+        if self.config.kind == "autoencoder":
+            return -metrics.get("val_mse", metrics["mse"])
+        return metrics.get("val_accuracy", metrics["accuracy"])
+
+    def save(self, path: str | Path, *, overwrite: bool) -> Path:
+        """Writes the model with its metadata."""
+        return save_model(self.model, path, self.metadata, overwrite=overwrite)
+
+
+class Task(ABC):
+    """What training autoencoders and training classifiers do not have in common.
+
+    Args:
+        args: The flags.
+        data: The training images, with labels where there are any.
+        test: The test images and labels, if there are any.
+
+    Attributes:
+        kind: Of the models.
+        shown_metrics: The metrics in the line of each epoch.
+        classes: int64, the distinct labels, sorted; None without labels.
+        class_names: Their names.
+    """
+
+    kind: ClassVar[Kind]
+    shown_metrics: ClassVar[tuple[str, ...]]
+
+    def __init__(self, args: argparse.Namespace, data: Dataset, test: Dataset | None = None):
+        self.args = args
+        self.data = data
+        self.test = test
+        self.classes = None if data.labels is None else get_classes(data.labels)
+        labels = [] if self.classes is None else self.classes.tolist()
+        self.class_names = [data.class_names.get(label, str(label)) for label in labels]
+
+    @property
+    def program(self) -> str:
+        """The file of the program."""
+        return PROGRAMS[self.kind]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images."""
+        return self.data.images.shape[1:]
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """The data by their role."""
+        return {"training": self.data, **({"test": self.test} if self.test else {})}
+
+    def get_model_file(self, config: Config) -> str | None:
+        """The saved model that training starts from, if any."""
+        return self.args.init_from
+
+    def get_scaling(self, config: Config) -> Scaling:
+        """Brings the images to [0, 1] as the saved model expects that training starts from."""
+        return choose_scaling(self.get_model_file(config), self.data)
+
+    @abstractmethod
+    def build(self, config: Config) -> "keras.Model":
+        """An untrained model for the images."""
+
+    @abstractmethod
+    def fit(self, model: "keras.Model", config: Config, **arguments: Any) -> History:
+        """Trains the model; `arguments` are those that all `train_*` functions have."""
+
+    @abstractmethod
+    def describe(self, config: Config) -> dict[str, Any]:
+        """Facts to print before training that only this kind of model has."""
+
+    def get_metadata(self, config: Config) -> dict[str, Any]:
+        """What is saved with this kind of model only."""
+        return {}
+
+    def evaluate(self, experiment: Experiment) -> None:  # noqa: B027 - classifiers do
+        """Measures a trained model on images that it has not seen."""
+
+    @abstractmethod
+    def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
+        """The figures of one experiment."""
+
+    @abstractmethod
+    def draw_all(self, experiments: Sequence[Experiment]) -> Iterator["Figure"]:
+        """The figures of several experiments, with one that compares them; drawn on demand."""
+
+    @abstractmethod
+    def next_command(self, saved: Path) -> str:
+        """What to type next, given the file of the best model."""
+
+    def draw_encodings(self, experiment: Experiment, data: Dataset, chosen: np.ndarray) -> "Figure":
+        """The encodings of the chosen images in two dimensions, coloured by class if known."""
+        from cae.figures.encodings import encodings_visualization
+        from cae.training.predict import predict
+
+        encoder = experiment.model.get_layer("encoder")
+        encodings = predict(encoder, data.images, experiment.scaling, chosen)
+        labels = data.labels
+        if labels is not None:
+            labels = encode_labels(labels[chosen], self.classes)
+        return encodings_visualization(encodings, labels, self.class_names)

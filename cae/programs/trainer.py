@@ -1,0 +1,282 @@
+"""Trains a configuration and records it: its run directory, checkpoint, trackers and figures."""
+
+import datetime
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cae import terminal
+from cae.config.load import load_config
+from cae.config.schema import Config
+from cae.data.splits import split_validation
+from cae.files import get_record
+from cae.programs import describe
+from cae.programs.start import StopSignal
+from cae.programs.task import Experiment, Task
+from cae.records import tracking
+from cae.records.checkpoint import Checkpoint, check_same
+from cae.records.history import History
+from cae.records.run import (
+    CHECKPOINT_FILE,
+    Arguments,
+    FileRecord,
+    Run,
+    Start,
+    describe_environment,
+    find_interrupted,
+    read_start,
+)
+from cae.records.tracking import MODEL_FILE
+
+if TYPE_CHECKING:
+    import keras
+
+    from cae.training.data_parallel import Workers
+
+# Called with the history's row of every epoch, as soon as a checkpoint contains it. What it raises
+# ends the training, which can then be resumed.
+OnEpoch = Callable[[dict[str, Any]], None]
+
+
+class Trainer:
+    """Trains configurations one after another, each in a run directory of its own.
+
+    Args:
+        task: What kind of model to train, and on which data.
+        on_epoch: See `OnEpoch`.
+
+    Attributes:
+        workers: Those that train every model together; None without --devices.
+        stop: The signals that came during training.
+    """
+
+    def __init__(self, task: Task, on_epoch: OnEpoch | None = None):
+        self.workers: Workers | None = None
+        self.stop = StopSignal()
+        self._task = task
+        self._args = task.args
+        self._on_epoch = on_epoch
+
+    def train(self, name: str, config: Config) -> Experiment | None:
+        """Trains a model and records it, or resumes an interrupted run.
+
+        Returns:
+            None in a worker other than the first, which keeps the record.
+        """
+        start = self._get_start(name, config)
+        if self.workers and self.workers.share.index:
+            return self._follow(start, config)
+        with self._get_run(name) as run:
+            if self._args.resume:
+                start = _check_unchanged(run, start, config)
+            else:
+                run.begin(start)
+            checkpoint = Checkpoint(run.checkpoint_path, start.to_json())
+            model = self._build(start, config)
+            # A signal while the run is written must not cost the training that it records.
+            with (
+                self._telling_how_to_resume(run),
+                self._open_trackers(run, start, checkpoint) as trackers,
+                self.stop,
+            ):
+                experiment = self._train(run, start, config, model, checkpoint, trackers)
+                if not run.interrupted:
+                    run.finish()  # a figure that fails must not cost the training
+                    self._conclude(experiment)
+                    trackers.finish(experiment.history, run.path)
+        return experiment
+
+    def _get_start(self, name: str, config: Config) -> Start:
+        """What a run with these flags begins with."""
+        arguments = {
+            key: getattr(self._args, key) for key in Arguments.model_fields if key in self._args
+        }
+        if len(self._args.config) > 1:
+            arguments["save"] = None  # of several the best, which a single run cannot know
+        model_file = self._task.get_model_file(config)
+        return Start(
+            program=self._task.program,
+            name=name,
+            command=self._args.command,
+            started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            folder=str(Path.cwd()),
+            arguments=Arguments(**arguments),
+            config=config.model_dump(mode="json"),
+            data={
+                role: [FileRecord(**file) for file in data.files]
+                for role, data in self._task.datasets.items()
+            },
+            models=[FileRecord(**get_record(model_file))] if model_file else [],
+        )
+
+    def _get_run(self, name: str) -> Run:
+        if self._args.resume:
+            return Run.reopen(self._args.resume)
+        return Run(self._args.runs_dir, name, self._args.run_dir)
+
+    def _build(self, start: Start, config: Config) -> "keras.Model":
+        with terminal.starting_keras():
+            from cae.training import build, callbacks, train  # noqa: F401 - the rest is quick
+
+        if self.workers:
+            # All are about to train the same; only after that may the record change.
+            files = [file for files in [*start.data.values(), start.models] for file in files]
+            num_images = len(self._task.data.images)
+            self.workers.check_same([start.config, num_images, [file.sha256 for file in files]])
+        model = self._task.build(config)
+        if self._args.init_from:
+            build.start_from(model, self._args.init_from)
+        return model
+
+    def _follow(self, start: Start, config: Config) -> None:
+        """Trains along with the first worker."""
+        checkpoint = None
+        if self._args.resume:
+            path = find_interrupted(self._args.resume)
+            identity = read_start(path).to_json()
+            checkpoint = Checkpoint(path / CHECKPOINT_FILE, identity, read_only=True)
+        model = self._build(start, config)
+        with self.stop:
+            self._fit(
+                model,
+                config,
+                name=start.name,
+                scaling=self._task.get_scaling(config),
+                checkpoint=checkpoint,
+            )
+
+    def _train(
+        self,
+        run: Run,
+        start: Start,
+        config: Config,
+        model: "keras.Model",
+        checkpoint: Checkpoint,
+        trackers: tracking.RunTrackers,
+    ) -> Experiment:
+        """Trains the model and writes its record: the final one, or the one so far."""
+        from cae.training.callbacks import ShowProgress, TellEpochs
+
+        data = self._task.data
+        stratify = data.labels if config.kind == "classifier" else None
+        split = split_validation(len(data.images), config.validation_split, config.seed, stratify)
+        scaling = self._task.get_scaling(config)
+        device = self._name_device(config)
+        facts = {
+            "device": device,
+            "images": describe.describe_images(data.images, *split),
+            **self._task.describe(config),
+            "parameters": describe.describe_parameters(model),
+            "hyperparameters": describe.describe_hyperparameters(config),
+            "destination": terminal.relative(run.final_path),
+            **describe.describe_progress(checkpoint.state),
+        }
+        terminal.show_facts(start.name, facts)
+        environment = describe_environment(start.command, self._task.datasets, device, config.seed)
+        environment["started"] = start.started
+        told = [TellEpochs(told) for told in (trackers.write_epoch, self._on_epoch) if told]
+        is_classifier = config.kind == "classifier"
+        with closing(
+            ShowProgress(terminal.ERR, start.name, self._task.shown_metrics, is_classifier)
+        ) as progress:
+            history = self._fit(
+                model,
+                config,
+                name=start.name,
+                scaling=scaling,
+                checkpoint=checkpoint,
+                callbacks=[progress, *told],
+            )
+        run.interrupted = self.stop.requested()
+        history.metrics["parameters"] = model.count_params()
+        experiment = Experiment(config, model, history, scaling, run, split)
+        experiment.metadata = self._get_metadata(experiment)
+        if not run.interrupted:
+            self._task.evaluate(experiment)
+        run.write_record(config, environment, history)
+        experiment.save(run.path / MODEL_FILE, overwrite=True)
+        return experiment
+
+    def _fit(self, model: "keras.Model", config: Config, **arguments: Any) -> History:
+        should_stop = shared_stop(self.stop, self.workers)
+        return self._task.fit(
+            model, config, should_stop=should_stop, workers=self.workers, **arguments
+        )
+
+    def _name_device(self, config: Config) -> str:
+        from cae.training import batches
+
+        if config.mixed_precision and not batches.computes_bfloat16():
+            terminal.warn("This CPU has no bfloat16 instructions: mixed precision gains nothing.")
+        workers = f", {self.workers.share.count} workers" if self.workers else ""
+        return batches.device_name() + workers
+
+    def _get_metadata(self, experiment: Experiment) -> dict[str, Any]:
+        """What is saved with the model."""
+        task, history = self._task, experiment.history
+        return {
+            "kind": task.kind,
+            "name": experiment.name,
+            "input_shape": list(task.input_shape),
+            "data": task.data.name,
+            "scaling": asdict(experiment.scaling),
+            **task.get_metadata(experiment.config),
+            **({"init_from": self._args.init_from} if self._args.init_from else {}),
+            "model_info": history.model_info,
+            "metrics": history.metrics,
+        }
+
+    def _conclude(self, experiment: Experiment) -> None:
+        """Draws the figures of a complete run, and prints how it went."""
+        figures = {} if self._args.no_plots else self._task.draw(experiment)
+        paths = experiment.run.save_figures(figures)
+        facts = describe.describe_run(experiment.history, experiment.run.path, paths)
+        terminal.show_facts(f"{experiment.name}: done", facts)
+
+    def _open_trackers(
+        self, run: Run, start: Start, checkpoint: Checkpoint
+    ) -> AbstractContextManager[tracking.RunTrackers]:
+        subject = tracking.Subject(
+            run.final_path.name,
+            self._task.kind,
+            run.path,
+            tracking.describe(start.config),
+            {"command": start.command, "data": self._task.data.name, "run": str(run.final_path)},
+        )
+        rows = checkpoint.state.rows if checkpoint.state else []
+        return tracking.opened_for_run(self._args, subject, rows, terminal.warn)
+
+    @contextmanager
+    def _telling_how_to_resume(self, run: Run) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if run.can_resume:
+                command = ["python", self._task.program, "--resume", terminal.relative(run.path)]
+                if self._args.devices:
+                    command += ["--devices", str(self._args.devices)]
+                terminal.ERR.print(f"Resume with: {shlex.join(command)}")
+
+
+def shared_stop(stop: StopSignal, workers: "Workers | None") -> Callable[[], bool]:
+    """Whether this worker or any other has received a signal; all get the same answer."""
+
+    def should_stop() -> bool:
+        exit_code = max(workers.gather(stop.exit_code))
+        stop.exit_code = exit_code or stop.exit_code
+        return exit_code != 0
+
+    return should_stop if workers else stop.requested
+
+
+def _check_unchanged(run: Run, now: Start, config: Config) -> Start:
+    """What an interrupted run began with, after a comparison with what there is now."""
+    start = read_start(run.path)
+    start.check_files(now)
+    written = run.path / "config.json"
+    if written.exists():
+        check_same(written, start.config, load_config(written, config.kind).model_dump(mode="json"))
+    return start
