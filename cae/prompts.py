@@ -54,6 +54,8 @@ def ask(question: str, parse: Callable[[str], T], default: Any = None) -> T:
     Raises:
         InputEnded: The input ended.
     """
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
     bracketed = "" if default is None else f" [{default}]"
     try:
         return _Prompt(question + bracketed, parse, "" if default is None else str(default))()

@@ -124,7 +124,7 @@ DATA_FLAGS = {
     "no_test_images": (
         "classification",
         "-d images -dl labels -tl test_labels",
-        "-tl: needs the test images",
+        "error: -tl: ",
         "Add -t TEST",
     ),
     "test_labels_as_images": (
@@ -421,10 +421,10 @@ FLAGS = {
     "no_value": ("autoencoder", "-d", "-d/--dataset: expected one argument", "--help"),
     "no_value_before_flag": ("autoencoder", "-d i --epochs --seed 1", "--epochs: expected one"),
     "zero_epochs": ("autoencoder", "-d i --epochs 0", "--epochs: must be a whole number from 1"),
-    "negative_epochs": ("autoencoder", "-d i --epochs -5", "--epochs", "got '-5'"),
-    "fraction": ("autoencoder", "-d i --batch-size 1.5", "--batch-size", "got '1.5'"),
-    "word": ("classification", "-d i --limit many", "--limit", "got 'many'"),
-    "zero_limit": ("autoencoder", "-d i --limit 0", "--limit", "got '0'"),
+    "negative_epochs": ("autoencoder", "-d i --epochs -5", "--epochs", 'got "-5"'),
+    "fraction": ("autoencoder", "-d i --batch-size 1.5", "--batch-size", 'got "1.5"'),
+    "word": ("classification", "-d i --limit many", "--limit", 'got "many"'),
+    "zero_limit": ("autoencoder", "-d i --limit 0", "--limit", 'got "0"'),
     "negative_seed": ("autoencoder", "-d i --seed -1", "--seed", "from 0 to 4294967295"),
     "many_epochs": ("autoencoder", "-d i --epochs 100001", "--epochs", "to 100000"),
     "many_digits": ("autoencoder", f"-d i --seed {'9' * 5000}", "--seed", "whole number"),
