@@ -136,7 +136,7 @@ class AutoencoderTask(Task):
 
     @override
     def next_command(self, saved: Path) -> str:
-        command = ["python", "classification.py", "-d", self.args.dataset]
+        command = [*start.name_command("classification.py"), "-d", self.args.dataset]
         if self.args.labels:
             command += ["-dl", self.args.labels]
         elif self.args.dataset not in NAMED_DATASETS:

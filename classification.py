@@ -256,7 +256,7 @@ class ClassifierTask(Task):
 
     @override
     def next_command(self, saved: Path) -> str:
-        command = ["python", "classification.py"]
+        command = start.name_command(self.program)
         for flag, value in (
             ("-d", self.args.dataset),
             ("-dl", self.args.labels),

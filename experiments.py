@@ -68,7 +68,12 @@ def build_parser() -> flags.Parser:
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="train what a study says, or go on with it")
     parser.set_defaults(action=run_study)
-    parser.add_argument("study", metavar="STUDY.json", help="the study, or a chain of studies")
+    parser.add_argument(
+        "study",
+        type=flags.config_file,
+        metavar="STUDY.json",
+        help="the study, or a chain of studies",
+    )
     parser.add_argument(
         "-d",
         "--dataset",

@@ -188,10 +188,10 @@ SECTIONS = {
         Promise(
             "What is written as CSV and to the terminal is no formula and no code of a terminal",
             (
-                "programs/test_strangers.py::test_names_of_classes_stay_out_of_csv",
-                "programs/test_strangers.py::test_names_of_experiments_stay_out_of_csv",
-                "programs/test_strangers.py::test_everything_a_run_writes",
-                "programs/test_strangers.py::test_terminal_codes_are_shown_not_sent",
+                "programs/test_untrusted_names.py::test_names_of_classes_stay_out_of_csv",
+                "programs/test_untrusted_names.py::test_names_of_experiments_stay_out_of_csv",
+                "programs/test_untrusted_names.py::test_everything_a_run_writes",
+                "programs/test_untrusted_names.py::test_terminal_codes_are_shown_not_sent",
                 "studies/test_compare.py::test_names_are_no_formulas",
             ),
         ),
@@ -205,7 +205,7 @@ SECTIONS = {
         ),
         Promise(
             "Nothing is sent or fetched but a named data set",
-            ("programs/test_strangers.py::test_nobody_calls_home",),
+            ("programs/test_untrusted_names.py::test_nobody_calls_home",),
         ),
     ),
 }

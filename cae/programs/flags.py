@@ -6,6 +6,7 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from typing_extensions import override
@@ -14,6 +15,7 @@ from cae.config.fields import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED
 from cae.errors import UsageError, parse_whole_number, shown
 from cae.training.workers import CLUSTER
 
+PROJECT = Path(__file__).parents[2]
 MAX_IMAGES = 2**32 - 1  # what the header of an idx file can say
 MAX_DEVICES = 64  # of one machine
 # Characters that word processors and PDFs put where a flag's hyphen belongs.
@@ -95,6 +97,13 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def config_file(text: str) -> str:
+    """The type of a flag that names a JSON file; those of `configuration/` are found anywhere."""
+    shipped = PROJECT / text
+    is_elsewhere = text.startswith("configuration/") and not Path(text).exists()
+    return str(shipped) if is_elsewhere and shipped.exists() else text
+
+
 def which_devices(text: str) -> str | int:
     """The type of --devices."""
     if text in ("all", CLUSTER):
@@ -120,6 +129,7 @@ def _add_training_flags(group: argparse._ActionsContainer) -> None:
         "-c",
         "--config",
         action="append",
+        type=config_file,
         default=[],
         metavar="FILE",
         help="train this configuration without asking; repeat it to train several and compare",

@@ -28,6 +28,7 @@ from cae.config.schema import AutoencoderConfig, ClassifierConfig, Config, Kind
 from cae.config.shapes import Shape, check_shapes
 from cae.errors import ConfigurationError, UserError
 from cae.files import write_text
+from cae.programs.flags import config_file
 from cae.programs.starting_points import (
     check_layers,
     check_model_shape,
@@ -77,7 +78,7 @@ def _ask_for_file(kind: Kind, args: argparse.Namespace, input_shape: Shape) -> t
         return kind == "classifier" and config.encoder_layers is None and model is None
 
     def load(path: str) -> tuple[str, Config]:
-        config = load_overridden(path, kind, args)
+        config = load_overridden(config_file(path), kind, args)
         if not needs_encoder(config):
             check_layers(config, model, input_shape, path)
         return Path(path).stem, config

@@ -6,11 +6,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cae.errors import UserError
 from cae.programs.flags import Parser
 from cae.terminal import ERR, report, warn
+
+# Of pyproject.toml, after `pip install -e .`
+COMMANDS = {
+    "autoencoder.py": "cae-autoencoder",
+    "classification.py": "cae-classify",
+    "experiments.py": "cae-experiments",
+    "make_configs.py": "cae-make-configs",
+}
 
 
 def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -> int:
@@ -53,6 +62,12 @@ def _explain_system_error(error: OSError | MemoryError) -> UserError:
         error.strerror or error,
         "Check the disk, the folder and its permissions.",
     )
+
+
+def name_command(program: str) -> list[str]:
+    """How to call a program: by its installed command if this start was called so."""
+    is_installed = Path(sys.argv[0]).name in COMMANDS.values()
+    return [COMMANDS[program]] if is_installed else ["python", program]
 
 
 class SecondSignal(KeyboardInterrupt):

@@ -13,6 +13,7 @@ from cae.config.shapes import Shape, check_shapes, format_shape
 from cae.data.datasets import Dataset, Scaling, check_same_kind, get_scaling
 from cae.data.named import NAMED_DATASETS
 from cae.errors import ModelFileError, UsageError
+from cae.programs.start import name_command
 from cae.records import tracking
 from cae.records.run import START_FILE, check_run_dir, check_runs_dir, find_interrupted, read_start
 from cae.records.saved_models import check_destination, read_metadata
@@ -190,7 +191,7 @@ def _take_over_run(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:
             "--resume",
             f"must be a run of {PROGRAMS[kind]}",
             f"one of {start.program}",
-            f"Type: python {start.program} --resume {args.resume}",
+            f"Type: {' '.join(name_command(start.program))} --resume {args.resume}",
         )
     config = validate_config(start.config, f"config in {path / START_FILE}", kind)
     for name, value in start.arguments.model_dump(include=set(vars(args))).items():

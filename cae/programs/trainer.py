@@ -14,7 +14,7 @@ from cae.config.schema import Config
 from cae.data.splits import split_validation
 from cae.files import get_record
 from cae.programs import describe
-from cae.programs.start import StopSignal
+from cae.programs.start import StopSignal, name_command
 from cae.programs.task import Experiment, Task
 from cae.records import tracking
 from cae.records.checkpoint import Checkpoint, check_same
@@ -255,10 +255,11 @@ class Trainer:
             yield
         finally:
             if run.can_resume:
-                command = ["python", self._task.program, "--resume", terminal.relative(run.path)]
+                flags = ["--resume", terminal.relative(run.path)]
                 if self._args.devices:
-                    command += ["--devices", str(self._args.devices)]
-                terminal.ERR.print(f"Resume with: {shlex.join(command)}")
+                    flags += ["--devices", str(self._args.devices)]
+                command = shlex.join([*name_command(self._task.program), *flags])
+                terminal.ERR.print(f"Resume with: {command}")
 
 
 def shared_stop(stop: StopSignal, workers: "Workers | None") -> Callable[[], bool]:

@@ -1,0 +1,57 @@
+"""The commands of `pip install -e .`, which work from any folder."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import run_program
+
+from cae.programs import start
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def project():
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_module_at_the_top_is_installed(project):
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    assert set(project["tool"]["setuptools"]["py-modules"]) == modules
+
+
+def test_commands_are_programs(project):
+    scripts = project["project"]["scripts"]
+    assert scripts == {
+        command: f"{Path(program).stem}:main" for program, command in start.COMMANDS.items()
+    }
+    for target in scripts.values():
+        assert callable(importlib.import_module(target.split(":")[0]).main)
+
+
+def test_requirements_are_read_from_their_files(project):
+    """Which may not include each other: setuptools reads plain lists."""
+    found = project["tool"]["setuptools"]["dynamic"]
+    for part in (found["dependencies"], *found["optional-dependencies"].values()):
+        assert not (ROOT / part["file"]).read_text().startswith("-r")
+
+
+def test_commands_call_each_other(monkeypatch):
+    assert start.name_command("classification.py") == ["python", "classification.py"]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/cae-autoencoder"])
+    assert start.name_command("classification.py") == ["cae-classify"]
+
+
+def test_shipped_configurations_are_found_from_any_folder(tmp_path, monkeypatch):
+    """Unless the folder has one of that name."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["-d", "digits", "-c", "configuration/autoencoder_small.json", "--print-config"]
+    done = run_program("autoencoder", *flags, runs_dir=tmp_path / "runs")
+    assert done.exit_code == 0
+    (tmp_path / "configuration").mkdir()
+    (tmp_path / "configuration" / "autoencoder_small.json").write_text("{}")
+    done = run_program("autoencoder", *flags, runs_dir=tmp_path / "runs")
+    assert done.exit_code == 2
