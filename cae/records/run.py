@@ -125,7 +125,6 @@ class Start(_Strict):
         config: The complete configuration.
         data: The files of the data sets by their role.
         models: The saved models that training starts from.
-        cores: How many of them compute a part of every batch by themselves; see `threads`.
     """
 
     program: Literal["autoencoder.py", "classification.py"]
@@ -137,7 +136,6 @@ class Start(_Strict):
     config: dict[str, Any]
     data: dict[str, list[FileRecord]]
     models: list[FileRecord]
-    cores: int = Field(default=1, ge=1, le=1024)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `run.json`."""

@@ -60,7 +60,7 @@ from cae.studies.label_results import (
     summarize,
 )
 from cae.studies.workload import format_duration
-from cae.training import features
+from cae.training import frozen
 
 NETWORKS = (FROZEN, FINE_TUNED, SCRATCH)
 ALL = "all"
@@ -298,7 +298,7 @@ class Study:
             with terminal.starting_keras():
                 self.autoencoder, _ = load_model(self.args.model)
         exit_code = 0
-        with start_module.StopSignal() as self.stop, features.sharing():
+        with start_module.StopSignal() as self.stop, frozen.sharing():
             for number, key in enumerate(missing, 1):
                 try:
                     result = self._measure(*key)

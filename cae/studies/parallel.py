@@ -62,7 +62,7 @@ from cae.studies.trials import (
     call,
     get_arguments,
 )
-from cae.training import features
+from cae.training import frozen
 
 # Threads of a trial: small convolutions gain little from more.
 DEFAULT_CPUS = 2
@@ -219,7 +219,7 @@ def train(config: Mapping[str, Any]) -> dict[str, list[str]]:
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.cpus)
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # several trials can share a GPU
     on_epoch = partial(_report, job.study.metric) if job.can_stop else None
-    with features.sharing():
+    with frozen.sharing():
         first, *others = job.trials
         errors = [_train_trial(job, first, on_epoch)]
         errors += [_train_trial(job, trial) for trial in others]

@@ -36,7 +36,7 @@ from cae.records.run import PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir
 from cae.records.saved_models import read_metadata
 from cae.studies.compare import DONE, best_model, best_paths, read_result, read_study
 from cae.studies.workload import estimate_training, format_duration, get_encoder_layers
-from cae.training import features
+from cae.training import frozen
 
 PROGRAMS = {"autoencoder": "autoencoder", "classifier": "classification"}
 FAILED, STOPPED, WAITING = "failed", "stopped", "waiting"
@@ -143,7 +143,7 @@ class Stage:
         for name in ("logs", "configuration"):
             check_runs_dir(self.folder / name)
         self._write_trials()
-        with features.sharing(), self._open_board() as board:
+        with frozen.sharing(), self._open_board() as board:
             exit_code = self._train_waiting(board)
             while exit_code <= 128 and self._has_lost_models():
                 exit_code = self._train_waiting(board)

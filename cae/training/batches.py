@@ -1,15 +1,16 @@
-"""Arrays in memory -> shuffled, scaled batches for training, by `tf.data`.
+"""Arrays in memory -> shuffled, scaled batches for training.
 
 Images stay in the dtype of their file and become float32 in [0, 1] one batch at a time. Every
 random choice (order, augmentation, noise) is a function of the seed, the epoch and the batch,
 so any epoch can be produced again without running those before it.
 """
 
-import functools
 import math
 import os
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,27 +18,28 @@ import tensorflow as tf
 
 from cae.config.fields import MAX_SEED, Augmentation
 from cae.data.datasets import Scaling
-from cae.training import threads
+from cae.training import on_device
 from cae.training.workers import Share
 
 # Images handed to the device in one execution: enough to hide the overhead of a step, few
 # enough that progress and Ctrl-C answer within about half a second.
 IMAGES_PER_EXECUTION = 1024
-# What is gathered in one go stays in the processor's cache until it is used.
+# What is gathered at once stays in the processor's cache until it is used.
 GATHERED_BYTES = 2**22
+# An epoch of no more steps and bytes is cut from the arrays without `tf.data`, whose start takes
+# 20 ms: longer than such an epoch.
+SHORT_STEPS = 16
+SHORT_BYTES = 2**26
 # Batches that wait for the step before them to end.
 PREPARED_BATCHES = 2
 # Batch for everything that needs no gradients; larger ones gained nothing on 2 cores.
 INFERENCE_BATCH_SIZE = 256
-# All images of every batch: the share of a worker that is alone.
+# All images of every batch: the share of a worker that trains alone.
 WHOLE = Share()
 # What is raised when memory runs out.
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
-
-
-def steps_per_execution(batch_size: int, steps: int, speed: int = 1) -> int:
-    """How many batches one call of the compiled function processes; `speed` is in CPUs."""
-    return max(1, min(steps, speed * IMAGES_PER_EXECUTION // batch_size))
+# On Linux, what the processor can do.
+CPU_FACTS = Path("/proc/cpuinfo")
 
 
 class TrainingBatches:
@@ -47,8 +49,8 @@ class TrainingBatches:
         images: (num_images, height, width, channels) in the file's dtype, or features of any
             shape and dtype when `scaling` is None.
         indices: int64 (num_training,), the images to train on.
-        batch_size: Images a batch; the last batch of an epoch may be smaller.
-        seed: Fixes order, augmentation and noise.
+        batch_size: Images per batch; the last batch of an epoch may be smaller.
+        seed: Determines order, augmentation and noise.
         targets: int32 (num_images,) class indices; None trains images towards themselves.
         scaling: Turns images into float32 in [0, 1]; None leaves them as they are.
         dropout: Share of the values that become 0, in [0, 1), the others divided by 1 - dropout;
@@ -62,11 +64,9 @@ class TrainingBatches:
             and augmentation, and each batch then ends with its `Share.get_counts`.
 
     Attributes:
-        dataset: The `tf.data.Dataset`; an iteration over it is the epoch numbered `epoch`.
-        steps: Batches an epoch.
-        batch_size: Images in the largest of them.
-        get_arrays: Iterates over the same batches as NumPy arrays, which starts in less time; None
-            where TensorFlow computes what is random.
+        steps: Batches per epoch.
+        steps_per_execution: How many of them to process in one call of the compiled step.
+        batch_size: Images in the largest batch of this share.
     """
 
     def __init__(
@@ -84,99 +84,200 @@ class TrainingBatches:
         share: Share = WHOLE,
     ):
         self.steps = math.ceil(len(indices) / batch_size)
+        self.steps_per_execution = get_steps_per_execution(batch_size, self.steps)
         self.batch_size = share.get_size(min(batch_size, len(indices)))
+        self._arrays = _Arrays(images, targets, scaling)
+        self._indices, self._batch_size_of_all, self._seed = indices, batch_size, seed
+        self._dropout, self._noise, self._augmentation = dropout, noise, augmentation
+        self._share = share
+        self._add_counts = _get_counter(share, len(indices), batch_size)
+        self._batches_at_once = self._arrays.count_at_once(self.batch_size, self.steps)
         self._epoch = tf.Variable(0, dtype=tf.int64)
-        batches_at_once = _batches_at_once(images, self.batch_size, self.steps)
-        at_once = self.batch_size * batches_at_once
-        add_counts = _get_counter(share, len(indices), batch_size)
-        take, shape, dtype = _get_source(images, scaling)
-
-        @functools.lru_cache(maxsize=1)
-        def get_order(epoch: int) -> np.ndarray:
-            return share.take(np.random.default_rng([seed, epoch]).permutation(indices), batch_size)
-
-        def choose(epoch: np.int64, execution: np.int64) -> np.ndarray:
-            return get_order(int(epoch))[execution * at_once : (execution + 1) * at_once]
-
-        def load(execution: tf.Tensor) -> tuple:
-            chosen = _call(choose, [self._epoch, execution], tf.int64)
-            chosen = tf.ensure_shape(chosen, (None,))
-            inputs, *labels = _gather(take, chosen, shape, dtype, targets)
-            if dropout:
-                dropped = _call(drop, [inputs, self._epoch, execution], tf.float32)
-                inputs = tf.ensure_shape(dropped, inputs.shape)
-            return inputs, *labels
-
-        def drop(inputs: np.ndarray, epoch: np.int64, execution: np.int64) -> np.ndarray:
-            # 0 would be the order's own random numbers: a seed's trailing zeros do not count.
-            return _drop(
-                inputs, dropout, np.random.PCG64([seed, epoch, execution + 1, share.index])
-            )
-
-        def prepare(batch_number: tf.Tensor, batch: tuple) -> tuple:
-            inputs, *labels = batch
-            random_key = tf.stack(
-                [
-                    tf.constant(seed + share.index * (MAX_SEED + 1), tf.int64),
-                    self._epoch * self.steps + batch_number,
-                ]
-            )
-            if augmentation is not None:
-                inputs = augment(inputs, augmentation, random_key)
-            outputs = labels[0] if labels else inputs
-            if noise:
-                grain = tf.random.stateless_normal(tf.shape(inputs), random_key, stddev=noise)
-                inputs = tf.clip_by_value(inputs + grain, 0.0, 1.0)
-            return add_counts(batch_number, (inputs, outputs))
-
-        def make_dataset(first_step: int) -> tf.data.Dataset:
-            # Gathered where they would be without it: the same memory layout, the same rounding.
-            first_load, skipped = divmod(first_step, batches_at_once)
-            return (
-                tf.data.Dataset.range(first_load, math.ceil(self.steps / batches_at_once))
-                .map(load)
-                .prefetch(1)
-                .rebatch(self.batch_size)
-                .skip(skipped)
-                .enumerate(first_step)
-                .map(prepare)
-                .apply(tf.data.experimental.assert_cardinality(self.steps - first_step))
-                .prefetch(PREPARED_BATCHES)
-                .with_options(_get_options())
-            )
-
-        def make_arrays() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for execution in range(math.ceil(self.steps / batches_at_once)):
-                chosen = choose(self.epoch, execution)
-                inputs = take(chosen)
-                if dropout:
-                    inputs = drop(inputs, self.epoch, execution)
-                outputs = inputs if targets is None else targets[chosen]
-                for start in range(0, len(chosen), batch_size):
-                    part = slice(start, start + batch_size)
-                    yield inputs[part], outputs[part]
-
-        self._make_dataset = make_dataset
-        self.dataset = make_dataset(0)
+        self._order: tuple[int, np.ndarray] = (-1, indices)  # an epoch, and its order
         needs_tensorflow = noise or augmentation is not None or share.count > 1
-        self.get_arrays = None if needs_tensorflow else make_arrays
+        self._is_short = not needs_tensorflow and self._arrays.is_short(len(indices), self.steps)
+        self._dataset = None if self._is_short else self._make_dataset(0)
 
-    def from_step(self, step: int) -> tf.data.Dataset:
-        """The epoch without its first `step` batches."""
-        return self._make_dataset(step)
+    def iterate(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
+        """The batches of an epoch, (inputs, targets), as tensors or as NumPy arrays.
+
+        Args:
+            epoch: Counted from 0.
+            first_step: How many batches to leave out at the start.
+        """
+        if self._is_short:
+            return islice(self._cut(epoch), first_step, None)
+        self._epoch.assign(epoch)
+        return iter(self._make_dataset(first_step) if first_step else self._dataset)
+
+    def _cut(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All batches of an epoch by NumPy alone."""
+        for load in range(math.ceil(self.steps / self._batches_at_once)):
+            chosen = self._choose(epoch, load)
+            inputs = self._arrays.take(chosen)
+            if self._dropout:
+                inputs = self._drop(inputs, epoch, load)
+            yield from self._arrays.cut(inputs, chosen, self.batch_size)
+
+    def _make_dataset(self, first_step: int) -> tf.data.Dataset:
+        """The same by `tf.data`, which prepares batches while others are trained on."""
+        # Gathered in the same loads, wherever it starts: the same memory layout, the same rounding.
+        first_load, skipped = divmod(first_step, self._batches_at_once)
+        return (
+            tf.data.Dataset.range(first_load, math.ceil(self.steps / self._batches_at_once))
+            .map(self._load)
+            .prefetch(1)
+            .rebatch(self.batch_size)
+            .skip(skipped)
+            .enumerate(first_step)
+            .map(self._prepare)
+            .apply(tf.data.experimental.assert_cardinality(self.steps - first_step))
+            .prefetch(PREPARED_BATCHES)
+            .with_options(_get_options())
+        )
+
+    def _load(self, load: tf.Tensor) -> tuple:
+        """Several batches, gathered at once."""
+        chosen = _call(self._choose, [self._epoch, load], tf.int64)
+        inputs, *labels = self._arrays.gather(tf.ensure_shape(chosen, (None,)))
+        if self._dropout:
+            dropped = _call(self._drop, [inputs, self._epoch, load], tf.float32)
+            inputs = tf.ensure_shape(dropped, inputs.shape)
+        return inputs, *labels
+
+    def _prepare(self, step: tf.Tensor, batch: tuple) -> tuple:
+        """One batch with everything that is random about it."""
+        inputs, *labels = batch
+        seed = tf.constant(self._seed + self._share.index * (MAX_SEED + 1), tf.int64)
+        random_key = tf.stack([seed, self._epoch * self.steps + step])
+        if self._augmentation is not None:
+            inputs = augment(inputs, self._augmentation, random_key)
+        targets = labels[0] if labels else inputs
+        if self._noise:
+            grain = tf.random.stateless_normal(tf.shape(inputs), random_key, stddev=self._noise)
+            inputs = tf.clip_by_value(inputs + grain, 0.0, 1.0)
+        return self._add_counts(step, (inputs, targets))
+
+    def _choose(self, epoch: int, load: int) -> np.ndarray:
+        """The images of several batches."""
+        known_epoch, order = self._order
+        if known_epoch != epoch:
+            order = np.random.default_rng([self._seed, epoch]).permutation(self._indices)
+            order = self._share.take(order, self._batch_size_of_all)
+            self._order = int(epoch), order
+        at_once = self.batch_size * self._batches_at_once
+        return order[load * at_once : (load + 1) * at_once]
+
+    def _drop(self, inputs: np.ndarray, epoch: int, load: int) -> np.ndarray:
+        # 0 would be the order's own random numbers: a seed's trailing zeros do not count.
+        random = np.random.PCG64([self._seed, epoch, load + 1, self._share.index])
+        return _drop(inputs, self._dropout, random)
+
+
+class InferenceBatches:
+    """The chosen images in order, unchanged but for the scaling.
+
+    Arguments as for `TrainingBatches`.
+
+    Attributes:
+        steps: How many batches there are.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        indices: np.ndarray,
+        *,
+        targets: np.ndarray | None = None,
+        scaling: Scaling | None = None,
+        share: Share = WHOLE,
+    ):
+        batch_size = INFERENCE_BATCH_SIZE * share.count  # of all shares together
+        self.steps = math.ceil(len(indices) / batch_size)
+        self._arrays = _Arrays(images, targets, scaling)
+        self._chosen = share.take(indices, batch_size)
+        self._dataset = None
+        if share.count > 1 or not self._arrays.is_short(len(indices), self.steps):
+            self._dataset = self._make_dataset(_get_counter(share, len(indices), batch_size))
+
+    def iterate(self) -> Iterator[tuple]:
+        """All batches, (inputs, targets), as tensors or as NumPy arrays."""
+        if self._dataset is not None:
+            return iter(self._dataset)
+        inputs = self._arrays.take(self._chosen)
+        return self._arrays.cut(inputs, self._chosen, INFERENCE_BATCH_SIZE)
+
+    def _make_dataset(self, add_counts: Callable[[tf.Tensor, tuple], tuple]) -> tf.data.Dataset:
+        batches_at_once = self._arrays.count_at_once(INFERENCE_BATCH_SIZE, self.steps)
+        at_once = INFERENCE_BATCH_SIZE * batches_at_once
+        chosen = tf.constant(self._chosen, tf.int64)
+
+        def load(number: tf.Tensor) -> tuple:
+            inputs, *labels = self._arrays.gather(chosen[number * at_once : (number + 1) * at_once])
+            return inputs, *(labels or [inputs])
+
+        return (
+            tf.data.Dataset.range(math.ceil(len(self._chosen) / at_once))
+            .map(load)
+            .prefetch(1)
+            .rebatch(INFERENCE_BATCH_SIZE)
+            .enumerate()
+            .map(add_counts)
+            .apply(tf.data.experimental.assert_cardinality(self.steps))
+            .prefetch(PREPARED_BATCHES)
+            .with_options(_get_options())
+        )
+
+
+class _Arrays:
+    """Images or encodings with their targets, gathered by NumPy: nothing is copied whole."""
+
+    def __init__(self, images: np.ndarray, targets: np.ndarray | None, scaling: Scaling | None):
+        self._images, self._targets, self._scaling = images, targets, scaling
+        self._value_type = images.dtype if scaling is None else np.float32
+
+    def take(self, chosen: np.ndarray) -> np.ndarray:
+        """The chosen images; float32 in [0, 1] if they are scaled."""
+        images = self._images[chosen]
+        return images if self._scaling is None else self._scaling.apply(images)
+
+    def cut(
+        self, inputs: np.ndarray, chosen: np.ndarray, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of inputs that have been taken, with their targets."""
+        targets = inputs if self._targets is None else self._targets[chosen]
+        for start in range(0, len(chosen), batch_size):
+            yield inputs[start : start + batch_size], targets[start : start + batch_size]
+
+    def gather(self, chosen: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The chosen images, and their targets if there are any, in a graph."""
+        taken = _call(self.take, [chosen], self._value_type, stateful=False)
+        inputs = tf.ensure_shape(taken, (None, *self._images.shape[1:]))
+        if self._targets is None:
+            return (inputs,)
+        return inputs, tf.gather(tf.constant(self._targets), chosen)
+
+    def count_at_once(self, batch_size: int, steps: int) -> int:
+        """How many batches to gather at once, so that Python is not asked every step."""
+        return max(1, min(steps, GATHERED_BYTES // (batch_size * self._bytes_per_image)))
+
+    def is_short(self, num_images: int, steps: int) -> bool:
+        """Whether a pipeline would take longer to start than it would save."""
+        return steps <= SHORT_STEPS and num_images * self._bytes_per_image <= SHORT_BYTES
 
     @property
-    def epoch(self) -> int:
-        """Which epoch the next iteration produces, counted from 0; set it before each."""
-        return int(self._epoch)
+    def _bytes_per_image(self) -> int:
+        return math.prod(self._images.shape[1:]) * 4  # as float32
 
-    @epoch.setter
-    def epoch(self, epoch: int) -> None:
-        self._epoch.assign(epoch)
+
+def get_steps_per_execution(batch_size: int, steps: int) -> int:
+    """How many of an epoch's steps one call of the compiled step processes."""
+    speed = on_device.SPEED if on_device.has_gpu() else 1  # in CPUs
+    return max(1, min(steps, speed * IMAGES_PER_EXECUTION // batch_size))
 
 
 def device_name() -> str:
-    """What TensorFlow computes on, in words."""
+    """The device that TensorFlow uses, in words."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return f"CPU, {os.cpu_count()} cores"
@@ -186,49 +287,19 @@ def device_name() -> str:
 
 def computes_bfloat16() -> bool:
     """Whether the device has instructions for bfloat16; without them it is slower than float32."""
-    return bool(tf.config.list_physical_devices("GPU")) or threads.computes_bfloat16()
-
-
-def inference_batches(
-    images: np.ndarray,
-    indices: np.ndarray,
-    *,
-    targets: np.ndarray | None = None,
-    scaling: Scaling | None = None,
-    share: Share = WHOLE,
-) -> tf.data.Dataset:
-    """The chosen images in order, unchanged but for the scaling, as (inputs, targets) batches.
-
-    Arguments as for `TrainingBatches`; without `targets` the inputs are their own targets.
-    """
-    batch_size = INFERENCE_BATCH_SIZE * share.count  # of all shares together
-
-    def load(execution: tf.Tensor) -> tuple:
-        part = chosen[execution * at_once : (execution + 1) * at_once]
-        inputs, *labels = _gather(take, part, shape, dtype, targets)
-        return inputs, *(labels or [inputs])
-
-    take, shape, dtype = _get_source(images, scaling)
-    chosen = tf.constant(share.take(indices, batch_size), tf.int64)
-    steps = math.ceil(len(indices) / batch_size)
-    at_once = INFERENCE_BATCH_SIZE * _batches_at_once(images, INFERENCE_BATCH_SIZE, steps)
-    return (
-        tf.data.Dataset.range(math.ceil(len(chosen) / at_once))
-        .map(load)
-        .prefetch(1)
-        .rebatch(INFERENCE_BATCH_SIZE)
-        .enumerate()
-        .map(_get_counter(share, len(indices), batch_size))
-        .apply(tf.data.experimental.assert_cardinality(steps))
-        .prefetch(PREPARED_BATCHES)
-        .with_options(_get_options())
-    )
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    try:
+        facts = CPU_FACTS.read_text(encoding="utf-8")
+    except OSError:
+        return False  # not Linux: unknown
+    return "avx512_bf16" in facts or "amx_bf16" in facts
 
 
 def _get_options() -> tf.data.Options:
-    """Without the thread that tunes: now and then the end of an epoch waited for its next round.
+    """Turns the tuning thread off: an epoch could not end before its next round.
 
-    Rounds are up to a minute apart. Measured with TensorFlow 2.21, see docs/performance.md.
+    Rounds are up to a minute apart. Measured with TensorFlow 2.21; see docs/performance.md.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -238,7 +309,7 @@ def _get_options() -> tf.data.Options:
 def _get_counter(
     share: Share, num_images: int, batch_size: int
 ) -> Callable[[tf.Tensor, tuple], tuple]:
-    """What adds the counts of its share to a numbered batch; nothing to the only share."""
+    """A function that adds the counts of the share to a numbered batch, if there are others."""
     counts = tf.constant(share.get_counts(num_images, batch_size))
 
     def add_counts(batch_number: tf.Tensor, batch: tuple) -> tuple:
@@ -247,49 +318,17 @@ def _get_counter(
     return add_counts
 
 
-def _batches_at_once(images: np.ndarray, batch_size: int, steps: int) -> int:
-    """How many batches are gathered in one go, so that Python is not asked every step."""
-    fitting = GATHERED_BYTES // (batch_size * math.prod(images.shape[1:]) * 4)
-    return max(1, min(steps, fitting))
-
-
-def _get_source(
-    images: np.ndarray, scaling: Scaling | None
-) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int | None, ...], Any]:
-    """What takes chosen images, as float32 in [0, 1] if they are scaled, their shape and dtype.
-
-    numpy gathers, so that nothing is copied whole.
-    """
-
-    def take(chosen: np.ndarray) -> np.ndarray:
-        return images[chosen] if scaling is None else scaling.apply(images[chosen])
-
-    return take, (None, *images.shape[1:]), images.dtype if scaling is None else np.float32
-
-
-def _gather(
-    take: Callable[[np.ndarray], np.ndarray],
-    chosen: tf.Tensor,
-    shape: tuple[int | None, ...],
-    dtype: Any,
-    targets: np.ndarray | None,
-) -> tuple[tf.Tensor, ...]:
-    """The chosen images with a known shape, and their targets if there are any."""
-    batch = tf.ensure_shape(_call(take, [chosen], dtype, stateful=False), shape)
-    return (batch,) if targets is None else (batch, tf.gather(tf.constant(targets), chosen))
-
-
-def _call(function: Callable[..., np.ndarray], *arguments: Any, **options: Any) -> tf.Tensor:
-    """Calls a function of arrays from a graph, as long as somebody else keeps that function.
+def _call(method: Callable[..., np.ndarray], *arguments: Any, **options: Any) -> tf.Tensor:
+    """Calls a method on arrays from a graph, without keeping its object alive.
 
     TensorFlow keeps what it is given until the program ends, with all arrays that it refers to.
     """
-    reference = weakref.ref(function)
+    reference = weakref.WeakMethod(method)
     return tf.numpy_function(lambda *arrays: reference()(*arrays), *arguments, **options)
 
 
 def _drop(inputs: np.ndarray, rate: float, random: np.random.BitGenerator) -> np.ndarray:
-    """Dropout with 16 random bits a value: a tenth of the time of TensorFlow's on a CPU."""
+    """Dropout with 16 random bits per value: a tenth of the time of TensorFlow's on a CPU."""
     bits = random.random_raw(math.ceil(inputs.size / 4)).view(np.uint16)
     kept = bits[: inputs.size].reshape(inputs.shape) >= round(rate * 2**16)
     outputs = inputs * kept

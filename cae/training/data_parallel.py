@@ -1,10 +1,9 @@
-"""One model trained by several workers: each computes its share of every batch, by `tf.distribute`.
+"""One model trained by several workers, each on its share of every batch, by `tf.distribute`.
 
-Keras 3's `fit` cannot run `MultiWorkerMirroredStrategy`. Here Keras sees an ordinary model on one
-device, in every worker; only the sums over a batch (gradients, metrics, the statistics of
-BatchNorm) go over all workers, so weights, metrics and whatever callbacks decide by them are the
-same everywhere. Li et al. 2020, "PyTorch Distributed: experiences on accelerating data parallel
-training", describes the scheme.
+Every worker has the whole model on one device. Only sums over a batch (gradients, metrics, the
+statistics of BatchNorm) involve all workers, so weights, metrics and the decisions based on them
+are the same everywhere. Li et al. 2020, "PyTorch Distributed: experiences on accelerating data
+parallel training", describes the scheme.
 """
 
 import json
@@ -13,6 +12,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import Any
 
 import keras
@@ -20,7 +20,15 @@ import tensorflow as tf
 
 from cae.errors import UsageError, UserError
 from cae.training.layers import synchronized_batch_norm
-from cae.training.workers import CLUSTER, Cluster, Share, meet, read_tf_config, started_here
+from cae.training.steps import Objective, Steps
+from cae.training.workers import (
+    CLUSTER,
+    Share,
+    WorkerGroup,
+    meet,
+    read_tf_config,
+    started_here,
+)
 
 # What is raised in the others when a worker has ended.
 LOST = (
@@ -40,20 +48,20 @@ class Workers:
     Must be made before TensorFlow computes anything; waits until all workers have come.
 
     Args:
-        cluster: Where they are.
+        group: Where they are.
 
     Attributes:
         share: Which part of every batch is this worker's.
     """
 
-    def __init__(self, cluster: Cluster):
+    def __init__(self, group: WorkerGroup):
         gpus = tf.config.list_physical_devices("GPU")
         if gpus:  # Slurm may show a task only its own
-            tf.config.set_visible_devices(gpus[cluster.index_on_host % len(gpus)], "GPU")
-        os.environ["TF_CONFIG"] = cluster.to_json()
+            tf.config.set_visible_devices(gpus[group.index_on_host % len(gpus)], "GPU")
+        os.environ["TF_CONFIG"] = group.to_json()
         self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
         self._gather = tf.function(lambda value: self.run(_gather, value))
-        self.share = Share(cluster.index, len(cluster.addresses))
+        self.share = Share(group.index, len(group.addresses))
 
     def run(self, step: Callable[..., Any], *arguments: Any) -> Any:
         """Calls a function that sums over the workers; inside of a compiled one."""
@@ -91,90 +99,57 @@ class Workers:
             if variable.name == "seed_generator_state":  # a seed and a counter
                 variable.assign(variable + keras.ops.convert_to_tensor([self.share.index, 0]))
 
+    def compile_steps(self, objective: Objective, optimizer: keras.optimizers.Optimizer) -> Steps:
+        """Compiles steps that process this worker's share of a batch and sum over all workers.
+
+        Batches are (inputs, targets, counts), with the counts of `Share.get_counts`. Gradients and
+        metrics come out as if one worker had processed the whole batch, to rounding; BatchNorm
+        normalises by the whole batch.
+        """
+        model, counters = objective.model, objective.metric_variables
+        weights = model.trainable_variables
+
+        def process_share(batch: tuple, training: bool) -> list[tf.Tensor]:
+            """The sums of the gradients; the metrics count what all workers have counted."""
+            *share, (counted, whole) = (*batch[:-1], tf.unstack(batch[-1]))
+            before = [tf.identity(counter) for counter in counters]
+            with tf.GradientTape() as tape, synchronized_batch_norm(model):
+                # What this share contributes to the mean over the whole batch.
+                contribution = objective(tuple(share), training) * counted / whole
+            gradients = tape.gradient(contribution, weights) if training else []
+            added = [
+                (counter - value) * tf.minimum(counted, 1)
+                for counter, value in zip(counters, before, strict=True)
+            ]
+            sums = tf.distribute.get_replica_context().all_reduce("sum", [*gradients, *added])
+            for counter, value, of_all in zip(
+                counters, before, sums[len(gradients) :], strict=True
+            ):
+                counter.assign(value + of_all)
+            return sums[: len(gradients)]
+
+        def train(batch: tuple) -> None:
+            optimizer.apply(self.run(process_share, batch, True), weights)
+
+        def evaluate(batch: tuple) -> None:
+            self.run(process_share, batch, False)
+
+        def repeat(step: Callable[[tuple], None]) -> Callable[[Iterator[tuple], int], None]:
+            # TensorFlow cannot compile what connects the workers into a loop over several steps.
+            step = tf.function(step, reduce_retracing=True)
+
+            def run(batches: Iterator[tuple], count: int) -> None:
+                for batch in islice(batches, count):
+                    step(batch)
+
+            return run
+
+        return Steps(repeat(train), repeat(evaluate), tf.function(objective.get_results))
+
 
 def _gather(value: tf.Tensor) -> tf.Tensor:
     # A copy, because what comes from outside is not on this worker's device yet.
     return tf.distribute.get_replica_context().all_gather(tf.identity(value), axis=0)
-
-
-class DataParallel(keras.Model):
-    """A model whose `fit` takes this worker's share of every batch and sums over all workers.
-
-    Its batches are (inputs, targets, counts), with the counts of `Share.get_counts`. Gradients and
-    metrics come out as if one worker had processed the whole batch, to rounding.
-
-    Args:
-        trained: A functional model; the layers are shared with it.
-        workers: All workers.
-    """
-
-    def __init__(self, trained: keras.Model, workers: Workers):
-        super().__init__(trained.inputs, trained.outputs, name=trained.name)
-        self._workers = workers
-
-    def compile(self, *, metrics: list[keras.metrics.Metric], **arguments: Any) -> None:
-        """As of `keras.Model`, with one metric, and one step an execution."""
-        # TensorFlow cannot compile what connects the workers into Keras' loop over several steps.
-        super().compile(**arguments | {"steps_per_execution": 1})
-        # Keras makes the variables of metrics it is compiled with in the middle of the first step.
-        (self._metric,) = metrics
-
-    def fit(self, *arguments: Any, **keywords: Any) -> Any:
-        """As of `keras.Model`; BatchNorm normalises by the whole batch."""
-        with synchronized_batch_norm(self):
-            return super().fit(*arguments, **keywords)
-
-    def train_step(self, batch: tuple) -> dict[str, Any]:
-        """Changes the weights by one batch."""
-        gradients = self._workers.run(self._compute_gradients, *batch)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return self.get_metrics_result()
-
-    def test_step(self, batch: tuple) -> dict[str, Any]:
-        """Measures one batch."""
-        self._workers.run(self._measure, *batch)
-        return self.get_metrics_result()
-
-    def _compute_gradients(self, inputs: Any, targets: Any, counts: tf.Tensor) -> list[tf.Tensor]:
-        with tf.GradientTape() as tape:
-            outputs = self(inputs, training=True)
-            loss = self._get_loss(inputs, targets, outputs)
-            # What this share contributes to the mean over the whole batch.
-            contribution = loss * counts[0] / counts[1]
-        gradients = tape.gradient(contribution, self.trainable_variables)
-        return self._sum_and_count(gradients, loss, targets, outputs, counts)
-
-    def _measure(self, inputs: Any, targets: Any, counts: tf.Tensor) -> list[tf.Tensor]:
-        outputs = self(inputs, training=False)
-        loss = self._get_loss(inputs, targets, outputs)
-        return self._sum_and_count([], loss, targets, outputs, counts)
-
-    def _get_loss(self, inputs: Any, targets: Any, outputs: Any) -> tf.Tensor:
-        """The mean over this share; Keras has divided it by the number of workers."""
-        return self.compute_loss(inputs, targets, outputs) * self._workers.share.count
-
-    def _sum_and_count(
-        self,
-        gradients: list[tf.Tensor],
-        loss: tf.Tensor,
-        targets: Any,
-        outputs: Any,
-        counts: tf.Tensor,
-    ) -> list[tf.Tensor]:
-        """The sums of the gradients, after adding what all workers counted to the metrics."""
-        loss_tracker, metric = self.metrics
-        counters = [*loss_tracker.variables, *metric.variables]
-        before = [tf.identity(counter) for counter in counters]
-        loss_tracker.update_state(loss, sample_weight=counts[0])
-        metric.update_state(targets, outputs)
-        counted = [
-            (counter - value) * tf.minimum(counts[0], 1)
-            for counter, value in zip(counters, before, strict=True)
-        ]
-        sums = tf.distribute.get_replica_context().all_reduce("sum", [*gradients, *counted])
-        for counter, value, added in zip(counters, before, sums[len(gradients) :], strict=True):
-            counter.assign(value + added)
-        return sums[: len(gradients)]
 
 
 @contextmanager
@@ -195,15 +170,15 @@ def joined(devices: str | int, command: Sequence[str]) -> Iterator[Workers | Non
     """
     with ExitStack() as stack:
         if devices == CLUSTER:
-            cluster = _find_cluster()
+            group = _find_group()
         else:
-            cluster = stack.enter_context(started_here(command, count_devices(devices)))
-        if len(cluster.addresses) == 1:
+            group = stack.enter_context(started_here(command, count_devices(devices)))
+        if len(group.addresses) == 1:
             yield None
             return
-        meet(cluster)
+        meet(group)
         try:
-            yield Workers(cluster)
+            yield Workers(group)
         except LOST as error:
             task = re.search(r"task:(\d+)", str(error))
             raise UserError(
@@ -233,11 +208,11 @@ def count_devices(devices: str | int) -> int:
     return devices
 
 
-def _find_cluster() -> Cluster:
-    return read_tf_config() if "TF_CONFIG" in os.environ else find_slurm_cluster()
+def _find_group() -> WorkerGroup:
+    return read_tf_config() if "TF_CONFIG" in os.environ else find_slurm_group()
 
 
-def find_slurm_cluster() -> Cluster:
+def find_slurm_group() -> WorkerGroup:
     """The tasks of a job step of Slurm, started by `srun`.
 
     Raises:
@@ -261,4 +236,4 @@ def find_slurm_cluster() -> Cluster:
             node,
             "Name the workers by TF_CONFIG.",
         )
-    return Cluster(addresses, resolver.task_id)
+    return WorkerGroup(addresses, resolver.task_id)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import keras
@@ -60,30 +59,6 @@ class InParts(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """float (parts, size, ...) -> (parts, size, ...), the model's output of every part."""
         return ops.map(lambda part: self.model(part, training=False), inputs)
-
-
-class SplitOverCores(keras.Model):
-    """A model that computes the parts of a batch beside each other; the outputs are the same.
-
-    Args:
-        model: A functional model without BatchNorm; the layers are shared with it.
-        cores: How many parts. They gain time where every operation has one thread (`threads`).
-    """
-
-    def __init__(self, model: keras.Model, cores: int):
-        super().__init__(model.inputs, model.outputs, name=model.name)
-        self._cores = cores
-
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """float (batch, ...) -> (batch, ...)."""
-        images, *shape = ops.shape(inputs)
-        # oneDNN makes nothing of no images: a last batch may have fewer of them than cores.
-        missing = ops.maximum(self._cores - images, 0)
-        inputs = ops.concatenate([inputs, ops.zeros((missing, *shape), inputs.dtype)])
-        ends = [(images + missing) * core // self._cores for core in range(self._cores + 1)]
-        parts = [inputs[start:end] for start, end in pairwise(ends)]
-        outputs = [super(SplitOverCores, self).call(part, training) for part in parts]
-        return ops.concatenate(outputs)[:images]
 
 
 class FasterConv2D(keras.layers.Layer):

@@ -1,5 +1,9 @@
-"""The training loop."""
+"""The training loop: epochs, executions of several steps, validation, callbacks, checkpoints."""
 
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -7,80 +11,265 @@ import keras
 from cae.config.fields import OPTIMIZERS
 from cae.config.schema import Config
 from cae.errors import UserError
+from cae.records.checkpoint import Checkpoint
 from cae.records.history import History
-from cae.training import on_device
-from cae.training.batches import TrainingBatches, steps_per_execution
-from cae.training.callbacks import AcrossFits, Interruptible, Record, schedule_callback
-from cae.training.data_parallel import DataParallel, Workers
+from cae.training.batches import InferenceBatches, TrainingBatches
+from cae.training.callbacks import BestWeights, Checkpoints
+from cae.training.data_parallel import Workers
 from cae.training.memory import batches_in_memory
-from cae.training.short_epochs import fit_short_epochs, is_worthwhile
+from cae.training.steps import Objective, Steps, compile_steps
 
 
-def fit_phase(
-    trained: keras.Model,
-    history: History,
-    batches: TrainingBatches,
-    validation: Any,
-    *,
-    phase: str,
-    epochs: int,
-    rate: float,
-    config: Config,
-    loss: str,
-    metric: keras.metrics.Metric,
-    interruptible: Interruptible,
-    workers: Workers | None,
-    callbacks: list[keras.callbacks.Callback],
-) -> None:
-    if workers:
-        trained = DataParallel(trained, workers)
-    speed = on_device.SPEED if on_device.has_gpu() else 1
-    trained.compile(
-        optimizer=_get_optimizer(config.optimizer.name)(rate),
-        loss=loss,
-        metrics=[metric],
-        steps_per_execution=steps_per_execution(config.batch_size, batches.steps, speed),
-    )
-    trained.optimizer.build(trained.trainable_variables)
-    epoch, step = interruptible.begin_phase(trained, phase, metric)
-    callbacks = [
-        schedule_callback(config.learning_rate_schedule, rate, epochs),
-        Record(history, batches, phase, interruptible),  # first: others look at the last row
-        *callbacks,
-    ]
-    value_bytes = 2 if config.mixed_precision else 4
-    with (
-        batches_in_memory(trained, batches.batch_size, value_bytes),
-        AcrossFits(
-            callbacks,
-            trained,
-            steps=batches.steps,
-            epochs=epochs,
-            epoch=epoch,
-            step=step,
-            rows=history.epochs,
-        ) as across_fits,
+@dataclass(frozen=True)
+class Phase:
+    """Epochs in which the same layers are trained.
+
+    Attributes:
+        name: `history.DENSE_ONLY` or `history.FULL`.
+        epochs: The most there can be.
+        learning_rate: Of the first epoch.
+    """
+
+    name: str
+    epochs: int
+    learning_rate: float
+
+
+class Loop:
+    """Trains a model in one phase or several, each from the best weights so far.
+
+    Args:
+        model: What is trained and kept; a phase may train another model over the same layers.
+        config: Its hyperparameters.
+        history: Receives a row per epoch.
+        monitor: The metrics by which epochs are compared; see `BestWeights`.
+        callbacks: Keras callbacks. Their `model` is the one above; during a phase it has the
+            `optimizer` of that phase, and `stop_training = True` ends it.
+        should_stop: Asked after every execution and every epoch; True ends the training.
+        checkpoint: Where the training is saved. What it holds is continued.
+        workers: The processes that train together; None for this one alone.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        config: Config,
+        history: History,
+        monitor: tuple[str, ...],
+        *,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        should_stop: Callable[[], bool] = lambda: False,
+        checkpoint: Checkpoint | None = None,
+        workers: Workers | None = None,
     ):
+        self._model = model
+        self._config = config
+        self._history = history
+        self._callbacks = callbacks
+        self._should_stop = should_stop
+        self._workers = workers
+        keras.utils.set_random_seed(config.seed)
+        self._best = BestWeights(model, history, monitor, config.early_stopping)
+        self._checkpoints = Checkpoints(model, history, self._best, checkpoint)
+        if workers:
+            workers.vary_random_states(model)
 
-        def fit(dataset: Any, end: int) -> None:
-            trained.fit(
-                dataset,
-                initial_epoch=epoch,
-                epochs=end,
-                validation_data=validation,
-                shuffle=False,  # the batches come in their epoch's order
-                verbose=0,
-                callbacks=across_fits,
+    def get_remaining(self, phases: Sequence[Phase]) -> Iterator[Phase]:
+        """The phases to train; none are left once training diverges or is asked to stop."""
+        for phase in phases:
+            if self._checkpoints.phase not in (None, phase.name):
+                continue  # completed before an interruption
+            if self._history.divergence or (self._history.epochs and self._should_stop()):
+                return
+            yield phase
+
+    def run(
+        self,
+        phase: Phase,
+        objective: Objective,
+        batches: TrainingBatches,
+        validation: InferenceBatches | None,
+    ) -> None:
+        """Trains the remaining epochs of a phase, then puts the best weights into the model."""
+        optimizer = _get_optimizer(self._config.optimizer.name)(phase.learning_rate)
+        optimizer.build(objective.model.trainable_variables)
+        compile_ = self._workers.compile_steps if self._workers else compile_steps
+        steps = compile_(objective, optimizer)
+        first_epoch, step = self._checkpoints.begin_phase(phase.name, optimizer, objective)
+        done = first_epoch * batches.steps + step
+        value_bytes = 2 if self._config.mixed_precision else 4
+        with (
+            batches_in_memory(objective.model, batches.batch_size, value_bytes),
+            self._calling_back(phase, optimizer, steps=batches.steps, done=done) as callbacks,
+        ):
+            for epoch in range(first_epoch, phase.epochs):
+                self._set_learning_rate(phase, optimizer, epoch)
+                if step == 0:
+                    self._checkpoints.begin_epoch()
+                    objective.reset_metrics()
+                callbacks.on_epoch_begin(epoch)
+                step, results = self._train_epoch(steps, batches, epoch, step, callbacks)
+                if validation:
+                    objective.reset_metrics()
+                    results |= _evaluate(steps, validation, callbacks)
+                self._record(phase, optimizer, results)
+                if step == batches.steps:  # an epoch cut short is repeated from its checkpoint
+                    self._end_epoch(phase, epoch)
+                callbacks.on_epoch_end(epoch, dict(results))
+                if self._model.stop_training:
+                    break
+                step = 0
+        self._best.restore()
+
+    def finish(self, num_images: int) -> History:
+        """The history with its final values, those of the best epoch.
+
+        Args:
+            num_images: Trained on per epoch.
+
+        Raises:
+            UserError: The loss was never finite.
+        """
+        self._best.restore()
+        history, seconds = self._history, self._checkpoints.seconds
+        if history.best_epoch is None:
+            raise history.divergence
+        bookkeeping = ("epoch", "phase", "learning_rate", "seconds")
+        history.metrics = {
+            **{key: value for key, value in history.best.items() if key not in bookkeeping},
+            "best_epoch": history.best_epoch,
+            "epochs": len(history.epochs),
+            "seconds": round(seconds, 2),
+            "images_per_second": round(num_images * len(history.epochs) / seconds, 1),
+        }
+        return history
+
+    @contextmanager
+    def _calling_back(
+        self, phase: Phase, optimizer: keras.optimizers.Optimizer, **params: Any
+    ) -> Iterator[keras.callbacks.CallbackList]:
+        """Lets callbacks begin, and end unless an exception ends the training."""
+        self._model.optimizer = optimizer
+        self._model.stop_training = False
+        callbacks = keras.callbacks.CallbackList(
+            list(self._callbacks),
+            model=self._model,
+            phase=phase.name,
+            epochs=phase.epochs,
+            rows=self._history.epochs,
+            **params,
+        )
+        try:
+            callbacks.on_train_begin()
+            yield callbacks
+            callbacks.on_train_end()
+        finally:
+            del self._model.optimizer  # a saved model has none
+
+    def _set_learning_rate(
+        self, phase: Phase, optimizer: keras.optimizers.Optimizer, epoch: int
+    ) -> None:
+        schedule = self._config.learning_rate_schedule
+        if schedule:  # without one a callback may change the rate
+            optimizer.learning_rate = learning_rate_at(
+                schedule, phase.learning_rate, epoch, phase.epochs
             )
 
-        if step:
-            fit(batches.from_step(step), epoch + 1)
-            epoch += 1
-        if not trained.stop_training:
-            if is_worthwhile(batches, epochs):
-                fit_short_epochs(trained, batches, validation, across_fits, epoch, epochs)
-            else:
-                fit(batches.dataset, epochs)
+    def _train_epoch(
+        self,
+        steps: Steps,
+        batches: TrainingBatches,
+        epoch: int,
+        step: int,
+        callbacks: keras.callbacks.CallbackList,
+    ) -> tuple[int, dict[str, float]]:
+        """Trains on the batches of an epoch from number `step` on.
+
+        Returns:
+            How many batches are done, all of them unless training is to stop, and the results.
+        """
+        iterator = batches.iterate(epoch, step)
+        results = {}
+        while step < batches.steps and not self._model.stop_training:
+            callbacks.on_train_batch_begin(step)
+            count = min(batches.steps_per_execution, batches.steps - step)
+            steps.train(iterator, count)
+            step += count
+            results = _get_results(steps)
+            if not math.isfinite(results["loss"]):  # a mean since the start of the epoch
+                self._model.stop_training = True
+            elif step < batches.steps:
+                self._pause(epoch, step)
+            callbacks.on_train_batch_end(step - 1, dict(results))
+        return step, results
+
+    def _pause(self, epoch: int, step: int) -> None:
+        """Saves and stops, if need be, between two executions of an epoch."""
+        self._model.stop_training = self._should_stop()
+        if self._model.stop_training or self._checkpoints.is_due(within_epoch=True):
+            self._checkpoints.save(epoch, step)
+
+    def _record(
+        self, phase: Phase, optimizer: keras.optimizers.Optimizer, results: dict[str, float]
+    ) -> None:
+        """Adds the row of an epoch to the history."""
+        rows = self._history.epochs
+        rows.append(
+            {
+                "epoch": len(rows) + 1,
+                "phase": phase.name,
+                "learning_rate": float(optimizer.learning_rate),
+                "seconds": round(self._checkpoints.epoch_seconds, 3),
+                **results,
+            }
+        )
+        if not self._best.update(results):
+            self._model.stop_training = True
+
+    def _end_epoch(self, phase: Phase, epoch: int) -> None:
+        """Saves and stops, if need be, after a whole epoch."""
+        is_over, requested = self._model.stop_training, self._should_stop()
+        if self._history.best_epoch and (requested or self._checkpoints.is_due(within_epoch=False)):
+            self._checkpoints.save(phase.epochs if is_over else epoch + 1, 0)
+        self._model.stop_training = is_over or requested
+
+
+def _evaluate(
+    steps: Steps, validation: InferenceBatches, callbacks: keras.callbacks.CallbackList
+) -> dict[str, float]:
+    """The `val_` results of the current weights."""
+    callbacks.on_test_begin()
+    steps.evaluate(validation.iterate(), validation.steps)
+    results = _get_results(steps)
+    callbacks.on_test_end(dict(results))
+    return {f"val_{name}": value for name, value in results.items()}
+
+
+def _get_results(steps: Steps) -> dict[str, float]:
+    return {name: float(value) for name, value in steps.get_results().items()}
+
+
+def learning_rate_at(schedule: tuple | None, rate: float, epoch: int, epochs: int) -> float:
+    """The learning rate of one epoch.
+
+    Args:
+        schedule: None (constant), `("cosine",)` (half a cosine to 0 after the last epoch;
+            Loshchilov & Hutter 2017, "SGDR"), `("exponential", factor)` per epoch, or
+            `("step", every, factor)` per `every` epochs.
+        rate: The first epoch's rate.
+        epoch: Counted from 0 within its phase.
+        epochs: Epochs of the phase.
+    """
+    match schedule:
+        case None:
+            return rate
+        case ("cosine",):
+            return rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        case ("exponential", factor):
+            return rate * factor**epoch
+        case ("step", every, factor):
+            return rate * factor ** (epoch // every)
+    raise ValueError(f"unknown learning_rate_schedule {schedule!r}")
 
 
 def _get_optimizer(name: str) -> type[keras.optimizers.Optimizer]:
@@ -88,8 +277,8 @@ def _get_optimizer(name: str) -> type[keras.optimizers.Optimizer]:
     if optimizer is None:
         raise UserError(
             f"optimizer {name}",
-            "must be one that the installed Keras has",
+            "must exist in the installed Keras",
             f"Keras {keras.__version__}",
-            "Choose another, or use Python 3.11 or later with a newer Keras.",
+            "Choose another optimizer, or use Python 3.11 or later with a newer Keras.",
         )
     return optimizer

@@ -1,6 +1,6 @@
-"""Images that stay on a GPU: batches bring their numbers, and the model looks them up there.
+"""Images that stay on a GPU: batches hold their numbers, and the model looks the images up there.
 
-A step then waits for a few bytes an image, instead of all its pixels as float32.
+A step then waits for a few bytes per image instead of all its pixels as float32.
 """
 
 from typing import Any
@@ -10,15 +10,16 @@ import numpy as np
 from keras import ops
 
 from cae.data.datasets import Scaling
+from cae.training.steps import Batch, Objective
 
 # Of images or encodings; the rest of a small GPU's memory is for training.
 MOST_BYTES = 2 * 2**30
-# Of a GPU, in CPUs: so many times as many images go into one execution.
+# How many times as many images as on a CPU go into one execution.
 SPEED = 16
 
 
 def is_possible(images: np.ndarray) -> bool:
-    """Whether there is a GPU, and whether it can hold the images and scale them as NumPy does.
+    """Whether there is a GPU that can hold the images, and scale them as NumPy does.
 
     Args:
         images: (num_images, ...) in the file's dtype.
@@ -29,7 +30,7 @@ def is_possible(images: np.ndarray) -> bool:
 
 
 def has_gpu() -> bool:
-    """Whether Keras computes on something else than a CPU."""
+    """Whether Keras computes on anything but a CPU."""
     # Asked for GPUs alone, JAX fails where there are none.
     return not any("cpu" in device.lower() for device in keras.distribution.list_devices())
 
@@ -37,23 +38,21 @@ def has_gpu() -> bool:
 def look_up(
     model: keras.Model, images: np.ndarray, scaling: Scaling | None, *, to_itself: bool = False
 ) -> tuple[keras.Model, np.ndarray]:
-    """The same model of numbers of images, with the images on its device.
+    """A model that finds the images by their numbers, with the images on its device.
 
     Args:
         model: A functional model of images.
         images: (num_images, ...) in the file's dtype.
         scaling: Brings them to [0, 1]; None leaves them as they are.
-        to_itself: Whether the images are also the targets, whatever targets `fit` is given.
+        to_itself: Whether the images are an output as well, as `AgainstItself` needs them.
 
     Returns:
-        The model for training, and the numbers of all images, int32 (num_images,).
+        The model, and the numbers of all images, int32 (num_images,).
     """
-    numbers = np.arange(len(images), dtype=np.int32)
-    inputs = keras.Input((), dtype="int32", name="numbers")
-    found = Lookup(images, scaling)(inputs)
-    if to_itself:
-        return AgainstItself(inputs, (model(found), found), name=model.name), numbers
-    return keras.Model(inputs, model(found), name=model.name), numbers
+    numbers = keras.Input((), dtype="int32", name="numbers")
+    found = Lookup(images, scaling)(numbers)
+    outputs = (model(found), found) if to_itself else model(found)
+    return keras.Model(numbers, outputs), np.arange(len(images), dtype=np.int32)
 
 
 class Lookup(keras.layers.Layer):
@@ -83,19 +82,10 @@ class Lookup(keras.layers.Layer):
         return ops.clip((found - self._scaling.offset) / self._scaling.scale, 0.0, 1.0)
 
 
-class AgainstItself(keras.Model):
-    """A model of two outputs, of which the first is trained to be the second."""
+class AgainstItself(Objective):
+    """The objective of an autoencoder that looks images up: its second output is the target."""
 
-    def compute_loss(
-        self, x: Any, y: Any, y_pred: tuple, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        """As of `keras.Model`, whatever the targets `y`."""
-        outputs, images = y_pred
-        return super().compute_loss(x, images, outputs, sample_weight, training)
-
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: tuple, sample_weight: Any = None
-    ) -> dict[str, Any]:
-        """As of `keras.Model`, whatever the targets `y`."""
-        outputs, images = y_pred
-        return super().compute_metrics(x, images, outputs, sample_weight)
+    def forward(self, batch: Batch, training: bool) -> tuple[Any, Any]:
+        """The reconstructions and the images, for (numbers, numbers)."""
+        numbers, _ = batch
+        return self.model(numbers, training=training)

@@ -1,12 +1,13 @@
-"""Autoencoders and classifiers: building them (`get_*`) and training them (`train_*`).
+"""Trains autoencoders and classifiers: two recipes for one loop.
 
 An autoencoder is `encoder` then `decoder`; a classifier is `encoder` then `fully_connected`.
-They are plain Keras models, never compiled themselves: training compiles a second model over
-the same layers, so that what is saved loads anywhere.
+They are plain Keras models that are never compiled. The loop trains other models over the same
+layers, so what is saved loads anywhere.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -19,18 +20,20 @@ from cae.data.splits import encode_labels, get_classes, split_validation
 from cae.records.checkpoint import Checkpoint
 from cae.records.history import DENSE_ONLY, FULL, History
 from cae.training import on_device
-from cae.training.batches import TrainingBatches, inference_batches
+from cae.training.batches import InferenceBatches, TrainingBatches
 from cae.training.build import ModelInfo, as_config
-from cae.training.callbacks import Interruptible, KeepBest, WatchCollapse
 from cae.training.data_parallel import Workers
 from cae.training.frozen import freeze_encoder
-from cae.training.layers import SplitOverCores, bfloat16_inside, fuse
-from cae.training.loop import fit_phase
+from cae.training.layers import bfloat16_inside, fuse
+from cae.training.loop import Loop, Phase
 from cae.training.predict import chunks
+from cae.training.steps import Objective
 from cae.training.workers import Share
 
 # The output bias starts where a constant image would have the mean pixel; logit(0) is infinite.
 PIXEL_RANGE = (0.01, 0.99)
+# A reconstruction must beat the mean image by this factor of its error to count as learning.
+COLLAPSE_MARGIN = 0.95
 
 
 def train_autoencoder(
@@ -44,26 +47,23 @@ def train_autoencoder(
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint: Checkpoint | None = None,
     workers: Workers | None = None,
-    cores: int = 1,
     warn: Callable[[str], None] = print,
 ) -> History:
-    """Trains an autoencoder to draw its own input; the best epoch's weights are kept.
+    """Trains an autoencoder to reconstruct its input; the best epoch's weights are kept.
 
     Args:
         model: From `get_autoencoder`.
         model_info: Hyperparameters as in the JSON files, validated or not.
-        images: (num_images, height, width, channels) in any dtype; part of them, chosen by
-            `validation_split` and `seed`, is only used for validation.
-        scaling: Brings them to [0, 1]; found from the images without it.
-        name: What the history is called.
-        callbacks: Further Keras callbacks.
-        should_stop: Asked after every execution; True ends training as if it were complete.
-        checkpoint: Where the training is saved now and then, and when it is stopped; one that
-            holds a training already is gone on from, to the same result as without interruption.
-        workers: Those that train the model together, each with these arguments; the batch size is
-            that of all of them. Without them it is trained here alone.
-        cores: How many of them compute a part of every batch by themselves; see `threads`.
-        warn: Receives a sentence when the reconstruction is no better than the mean image.
+        images: (num_images, height, width, channels) in any dtype; `validation_split` of them,
+            chosen by `seed`, are only used for validation.
+        scaling: Brings the images to [0, 1]; derived from them by default.
+        name: Of the history.
+        callbacks: Any Keras callbacks; their `model` is the one above.
+        should_stop: Asked several times per epoch; True ends training as if it were complete.
+        checkpoint: Where the training is saved; one that was interrupted continues from there, to
+            the same result as without the interruption.
+        workers: The processes that train the model together, each with the same arguments.
+        warn: Receives a sentence if the reconstruction is no better than the mean image.
 
     Returns:
         Rows with `loss`, `mse` and their `val_` twins: means over all pixels, scaled to [0, 1].
@@ -73,57 +73,23 @@ def train_autoencoder(
     """
     config = as_config(model_info, "autoencoder")
     scaling = scaling or get_scaling(images)
-    training, validation = split_validation(len(images), config.validation_split, config.seed)
+    split = split_validation(len(images), config.validation_split, config.seed)
     history = History(name, "autoencoder", config.model_dump(mode="json"))
-    keep_best = KeepBest(model, history, ("val_loss",), config.early_stopping)
-    mean_image = _mean_image(images, training, scaling)
-    watched = validation if len(validation) else training
-    mean_image_error = _mean_image_error(images, watched, scaling, mean_image)
+    mean_image = _get_mean_image(images, split[0], scaling)
     _start_output_at(model, mean_image)
-    keras.utils.set_random_seed(config.seed)
-    interruptible = Interruptible(model, history, keep_best, checkpoint, should_stop)
-    share = workers.share if workers else Share()
-    if workers:
-        workers.vary_random_states(model)
-    with bfloat16_inside(model) if config.mixed_precision else nullcontext():
-        trained, inputs, input_scaling = fuse(model), images, scaling
-        if not workers and not config.noise and _stay_on_device(config, images):
-            trained, inputs = on_device.look_up(trained, images, scaling, to_itself=True)
-            input_scaling = None
-        elif cores > 1:
-            trained = SplitOverCores(trained, cores)
-        fit_phase(
-            trained,
-            history,
-            TrainingBatches(
-                inputs,
-                training,
-                config.batch_size,
-                config.seed,
-                scaling=input_scaling,
-                noise=config.noise,
-                augmentation=config.augmentation,
-                share=share,
-            ),
-            inference_batches(inputs, validation, scaling=input_scaling, share=share)
-            if len(validation)
-            else None,
-            phase=FULL,
-            epochs=config.epochs,
-            rate=config.optimizer.learning_rate,
-            config=config,
-            loss=config.loss,
-            metric=keras.metrics.MeanSquaredError(name="mse"),
-            interruptible=interruptible,
-            workers=workers,
-            callbacks=[
-                keep_best,
-                interruptible,
-                WatchCollapse(history, mean_image_error, warn),
-                *callbacks,
-            ],
-        )
-    _finish(history, keep_best, len(training), interruptible.seconds)
+    loop = Loop(
+        model, config, history, ("val_loss",),
+        callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, workers=workers,
+    )  # fmt: skip
+    with _precision(model, config):
+        source = _Source(fuse(model), images, scaling)
+        source = _keep_on_device(source, config, workers, to_itself=True)
+        batches = _get_batches(source, split, config, workers, noise=config.noise)
+        metric = keras.metrics.MeanSquaredError(name="mse")
+        objective = source.objective(source.model, config.loss, metric)
+        loop.run(Phase(FULL, config.epochs, config.optimizer.learning_rate), objective, *batches)
+    loop.finish(len(split[0]))
+    _warn_if_collapsed(history, _get_error(mean_image, images, split, scaling), warn)
     return history
 
 
@@ -144,23 +110,17 @@ def train_classifier(
 ) -> History:
     """Trains the dense head on the frozen encoder, then everything; keeps the best weights.
 
+    Other arguments are those of `train_autoencoder`.
+
     Args:
         model: From `get_classifier`.
-        model_info: Hyperparameters as in the JSON files, validated or not.
-        images: (num_images, height, width, channels) in any dtype.
         labels: int64 (num_images,), any integers.
-        classes: int64 (num_classes,), sorted; those of `labels` without it.
-        scaling: Brings the images to [0, 1]; found from them without it.
+        classes: int64 (num_classes,), sorted; those of `labels` by default.
         pretrained: False trains everything in all epochs: a random encoder is not worth freezing.
-        name: What the history is called.
-        callbacks: Further Keras callbacks.
-        should_stop: Asked after every execution; True ends training as if it were complete.
-        checkpoint: As for `train_autoencoder`.
-        workers: As for `train_autoencoder`.
 
     Returns:
-        Rows of both phases in one, with `loss`, `accuracy`, macro `precision`, `recall` and `f1`
-        in [0, 1], and their `val_` twins. The best epoch has the highest validation accuracy; of
+        Rows of both phases, with `loss`, `accuracy`, macro `precision`, `recall` and `f1` in
+        [0, 1], and their `val_` twins. The best epoch has the highest validation accuracy; of
         equals, the lowest validation loss.
 
     Raises:
@@ -170,69 +130,29 @@ def train_classifier(
     scaling = scaling or get_scaling(images)
     classes = get_classes(labels) if classes is None else classes
     targets = encode_labels(labels, classes)
-    training, validation = split_validation(
-        len(images), config.validation_split, config.seed, labels
-    )
+    split = split_validation(len(images), config.validation_split, config.seed, labels)
     history = History(name, "classifier", config.model_dump(mode="json"))
-    keep_best = KeepBest(model, history, ("val_accuracy", "val_loss"), config.early_stopping)
-    keras.utils.set_random_seed(config.seed)
-    interruptible = Interruptible(model, history, keep_best, checkpoint, should_stop)
-    share = workers.share if workers else Share()
-    if workers:
-        workers.vary_random_states(model)
-    with bfloat16_inside(model) if config.mixed_precision else nullcontext():
-        for phase, epochs, rate in _phases(config, pretrained):
-            if interruptible.phase not in (None, phase):
-                continue  # done before an interruption
-            if history.divergence or (history.epochs and should_stop()):
-                break
-            if phase == DENSE_ONLY:
-                trained, inputs, input_scaling, dropout = freeze_encoder(
-                    model, config, images, scaling
-                )
+    loop = Loop(
+        model, config, history, ("val_accuracy", "val_loss"),
+        callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, workers=workers,
+    )  # fmt: skip
+    with _precision(model, config):
+        for phase in loop.get_remaining(_get_phases(config, pretrained)):
+            if phase.name == DENSE_ONLY:
+                source = _Source(*freeze_encoder(model, config, images, scaling))
             else:
-                trained = keras.Model(model.inputs, model.outputs, name=phase)
-                inputs, input_scaling, dropout = images, scaling, 0.0
-            if not workers and _stay_on_device(config, inputs):
-                trained, inputs = on_device.look_up(trained, inputs, input_scaling)
-                input_scaling = None
-            fit_phase(
-                trained,
-                history,
-                TrainingBatches(
-                    inputs,
-                    training,
-                    config.batch_size,
-                    config.seed,
-                    targets=targets,
-                    scaling=input_scaling,
-                    dropout=dropout,
-                    augmentation=config.augmentation,
-                    share=share,
-                ),
-                inference_batches(
-                    inputs, validation, targets=targets, scaling=input_scaling, share=share
-                )
-                if len(validation)
-                else None,
-                phase=phase,
-                epochs=epochs,
-                rate=rate,
-                config=config,
-                loss="sparse_categorical_crossentropy",
-                metric=MacroScores(len(classes)),
-                interruptible=interruptible,
-                workers=workers,
-                callbacks=[keep_best, interruptible, *callbacks],
-            )
-            keep_best.restore()
+                source = _Source(keras.Model(model.inputs, model.outputs), images, scaling)
+            source = _keep_on_device(source, config, workers)
+            batches = _get_batches(source, split, config, workers, targets=targets)
+            metric = MacroScores(len(classes))
+            objective = Objective(source.model, "sparse_categorical_crossentropy", metric)
+            loop.run(phase, objective, *batches)
             model.get_layer("encoder").trainable = True
-    _finish(history, keep_best, len(training), interruptible.seconds)
-    return history
+    return loop.finish(len(split[0]))
 
 
 class MacroScores(keras.metrics.Metric):
-    """Accuracy and macro precision, recall and F1, from three counts a class.
+    """Accuracy and macro precision, recall and F1, from three counts per class.
 
     The mean runs over the classes that occur among labels or predictions, and 0/0 counts as 0:
     as scikit-learn's `precision_recall_fscore_support(average="macro", zero_division=0)`.
@@ -274,38 +194,86 @@ class MacroScores(keras.metrics.Metric):
         }
 
 
-def _phases(config: ClassifierConfig, pretrained: bool) -> list[tuple[str, int, float]]:
-    """(phase, epochs, learning rate) of each phase that has epochs."""
+@dataclass(frozen=True)
+class _Source:
+    """What a phase trains, and the inputs: images, encodings, or the numbers of images.
+
+    Attributes:
+        model: What to train.
+        inputs: (num_images, ...).
+        scaling: Brings them to [0, 1]; None leaves them as they are.
+        dropout: Of the inputs.
+        objective: The kind that the model needs.
+    """
+
+    model: keras.Model
+    inputs: np.ndarray
+    scaling: Scaling | None
+    dropout: float = 0.0
+    objective: type[Objective] = Objective
+
+
+def _keep_on_device(
+    source: _Source, config: Config, workers: Workers | None, *, to_itself: bool = False
+) -> _Source:
+    """The same source with its inputs on the GPU, if there is one and they do not change."""
+    is_constant = config.augmentation is None and not getattr(config, "noise", 0)
+    if workers or not is_constant or not on_device.is_possible(source.inputs):
+        return source
+    model, numbers = on_device.look_up(
+        source.model, source.inputs, source.scaling, to_itself=to_itself
+    )
+    objective = on_device.AgainstItself if to_itself else Objective
+    return _Source(model, numbers, None, source.dropout, objective)
+
+
+def _get_batches(
+    source: _Source,
+    split: tuple[np.ndarray, np.ndarray],
+    config: Config,
+    workers: Workers | None,
+    *,
+    targets: np.ndarray | None = None,
+    noise: float = 0.0,
+) -> tuple[TrainingBatches, InferenceBatches | None]:
+    """Batches for training and for validation, if there are images for it."""
+    training, validation = split
+    common = {
+        "targets": targets,
+        "scaling": source.scaling,
+        "share": workers.share if workers else Share(),
+    }
+    batches = TrainingBatches(
+        source.inputs,
+        training,
+        config.batch_size,
+        config.seed,
+        dropout=source.dropout,
+        noise=noise,
+        augmentation=config.augmentation,
+        **common,
+    )
+    if not len(validation):
+        return batches, None
+    return batches, InferenceBatches(source.inputs, validation, **common)
+
+
+def _get_phases(config: ClassifierConfig, pretrained: bool) -> list[Phase]:
+    """The phases that have epochs."""
     first_rate = config.optimizer.learning_rate
     full_rate = config.optimizer.full_learning_rate or first_rate
     dense_only_epochs, full_epochs = config.dense_only_train_epochs, config.full_train_epochs
     if not pretrained:
-        return [(FULL, dense_only_epochs + full_epochs, first_rate)]
-    phases = [(DENSE_ONLY, dense_only_epochs, first_rate), (FULL, full_epochs, full_rate)]
-    return [phase for phase in phases if phase[1]]
+        return [Phase(FULL, dense_only_epochs + full_epochs, first_rate)]
+    phases = [Phase(DENSE_ONLY, dense_only_epochs, first_rate), Phase(FULL, full_epochs, full_rate)]
+    return [phase for phase in phases if phase.epochs]
 
 
-def _stay_on_device(config: Config, inputs: np.ndarray) -> bool:
-    """Whether a GPU keeps what is trained on; TensorFlow's CPU part augments."""
-    return config.augmentation is None and on_device.is_possible(inputs)
+def _precision(model: keras.Model, config: Config) -> AbstractContextManager[None]:
+    return bfloat16_inside(model) if config.mixed_precision else nullcontext()
 
 
-def _finish(history: History, keep_best: KeepBest, num_images: int, seconds: float) -> None:
-    """Puts the best weights back and the final values into the history."""
-    keep_best.restore()
-    if history.best_epoch is None:
-        raise history.divergence
-    bookkeeping = ("epoch", "phase", "learning_rate", "seconds")
-    history.metrics = {
-        **{key: value for key, value in history.best.items() if key not in bookkeeping},
-        "best_epoch": history.best_epoch,
-        "epochs": len(history.epochs),
-        "seconds": round(seconds, 2),
-        "images_per_second": round(num_images * len(history.epochs) / seconds, 1),
-    }
-
-
-def _mean_image(images: np.ndarray, indices: np.ndarray, scaling: Scaling) -> np.ndarray:
+def _get_mean_image(images: np.ndarray, indices: np.ndarray, scaling: Scaling) -> np.ndarray:
     """float64 (height, width, channels) in [0, 1]."""
     total = np.zeros(images.shape[1:])
     for chunk in chunks(indices):
@@ -313,10 +281,15 @@ def _mean_image(images: np.ndarray, indices: np.ndarray, scaling: Scaling) -> np
     return total / len(indices)
 
 
-def _mean_image_error(
-    images: np.ndarray, indices: np.ndarray, scaling: Scaling, mean_image: np.ndarray
+def _get_error(
+    mean_image: np.ndarray,
+    images: np.ndarray,
+    split: tuple[np.ndarray, np.ndarray],
+    scaling: Scaling,
 ) -> float:
-    """Mean squared error of predicting the mean image for every chosen image."""
+    """Mean squared error of the mean image on the validation images, if there are any."""
+    training, validation = split
+    indices = validation if len(validation) else training
     total = sum(
         np.square(scaling.apply(images[chunk]) - mean_image).sum() for chunk in chunks(indices)
     )
@@ -324,9 +297,9 @@ def _mean_image_error(
 
 
 def _start_output_at(model: keras.Model, mean_image: np.ndarray) -> None:
-    """Lets an untrained decoder begin by drawing the mean pixel of each channel.
+    """Sets an untrained decoder's output to the mean pixel of each channel.
 
-    Without it, textbook autoencoders on mostly black images learn to draw black and stay there.
+    Otherwise textbook autoencoders on mostly black images learn to draw black and stay there.
     """
     output = model.get_layer("decoder").layers[-1]
     if not isinstance(output, keras.layers.Conv2D) or np.any(output.bias):
@@ -335,3 +308,18 @@ def _start_output_at(model: keras.Model, mean_image: np.ndarray) -> None:
     if output.activation is keras.activations.sigmoid:
         mean_pixel = np.log(mean_pixel / (1 - mean_pixel))
     output.bias.assign(mean_pixel)
+
+
+def _warn_if_collapsed(
+    history: History, mean_image_error: float, warn: Callable[[str], None]
+) -> None:
+    """Warns if the last epoch's reconstructions are no better than the mean image."""
+    last = history.epochs[-1]
+    mse = last.get("val_mse", last["mse"])
+    if mse >= COLLAPSE_MARGIN * mean_image_error:
+        warn(
+            f"The autoencoder has collapsed: the mean squared error of its reconstructions is "
+            f"{mse:.4f}, no better than the mean image ({mean_image_error:.4f}). "
+            f"Use the loss binary_crossentropy with activation_function Sigmoid, a learning rate "
+            f"ten times smaller, or another seed. If the loss was still falling, use more epochs."
+        )

@@ -48,7 +48,7 @@ class _TfConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Cluster:
+class WorkerGroup:
     """All workers, and which of them this process is.
 
     Attributes:
@@ -131,13 +131,13 @@ def get_index(devices: str | int | None) -> int:
     )
 
 
-def read_tf_config() -> Cluster:
+def read_tf_config() -> WorkerGroup:
     """The workers that the environment variable `TF_CONFIG` names.
 
     Raises:
         UsageError: It is no JSON, or does not name workers and one of them.
     """
-    example = Cluster(["host1:2222", "host2:2222"], 0).to_json()
+    example = WorkerGroup(["host1:2222", "host2:2222"], 0).to_json()
     remedy = f"On the first machine it might be {example}."
     try:
         found = _TfConfig.model_validate_json(os.environ["TF_CONFIG"])
@@ -148,10 +148,10 @@ def read_tf_config() -> Cluster:
         raise UsageError(
             "TF_CONFIG", f"task.index must be below {len(addresses)}, the workers", index, remedy
         )
-    return Cluster(addresses, index)
+    return WorkerGroup(addresses, index)
 
 
-def meet(cluster: Cluster, seconds: float = MEETING_SECONDS) -> None:
+def meet(group: WorkerGroup, seconds: float = MEETING_SECONDS) -> None:
     """Waits until all workers have come; TensorFlow would wait an hour, and not hear Ctrl-C.
 
     The others call the first one, on the port that TensorFlow is going to use, until it answers.
@@ -159,17 +159,17 @@ def meet(cluster: Cluster, seconds: float = MEETING_SECONDS) -> None:
     Raises:
         UsageError: One has not come in time, or the first one's port is taken.
     """
-    host, _, port = cluster.addresses[0].rpartition(":")
+    host, _, port = group.addresses[0].rpartition(":")
     deadline = time.monotonic() + seconds
     try:
-        if cluster.index:
-            _call_first(host, int(port), cluster.index, deadline)
+        if group.index:
+            _call_first(host, int(port), group.index, deadline)
         else:
-            _wait_for_others(int(port), len(cluster.addresses), deadline)
+            _wait_for_others(int(port), len(group.addresses), deadline)
     except OSError as error:
         raise UsageError(
-            f"worker {cluster.index}",
-            f"must meet {len(cluster.addresses) - 1} others, the first at {host}:{port}",
+            f"worker {group.index}",
+            f"must meet {len(group.addresses) - 1} others, the first at {host}:{port}",
             f"{error.strerror or error} ({seconds:.0f} s)",
             "Start all of them, and check addresses, ports and firewalls.",
         ) from error
@@ -202,7 +202,7 @@ def _call_first(host: str, port: int, index: int, deadline: float) -> None:
 
 
 @contextmanager
-def started_here(command: Sequence[str], count: int) -> Iterator[Cluster]:
+def started_here(command: Sequence[str], count: int) -> Iterator[WorkerGroup]:
     """Starts all workers of this machine but the first, which is this process.
 
     Args:
@@ -212,17 +212,17 @@ def started_here(command: Sequence[str], count: int) -> Iterator[Cluster]:
     Yields:
         The workers; on leaving, the others are waited for, or ended where something went wrong.
     """
-    cluster = Cluster([f"127.0.0.1:{port}" for port in _find_ports(count)], 0)
+    group = WorkerGroup([f"127.0.0.1:{port}" for port in _find_ports(count)], 0)
     with ExitStack() as processes:
         for index in range(1, count):
-            tf_config = Cluster(cluster.addresses, index).to_json()
+            tf_config = WorkerGroup(group.addresses, index).to_json()
             process = subprocess.Popen(
                 [sys.executable, *command, "--devices", CLUSTER],
                 env={**os.environ, "TF_CONFIG": tf_config},
                 stdin=subprocess.DEVNULL,
             )
             processes.enter_context(_ending_with_this(process))
-        yield cluster
+        yield group
 
 
 @contextmanager

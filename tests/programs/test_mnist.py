@@ -71,14 +71,14 @@ def test_what_checkpoints_cost(tmp_path, monkeypatch, record_property):
     from cae.records.checkpoint import Checkpoint
     from cae.training import build, callbacks, train
 
-    seconds, save = [], callbacks.Interruptible._save
+    seconds, save = [], callbacks.Checkpoints.save
 
     def timed(*args):
         start = time.perf_counter()
         save(*args)
         seconds.append(time.perf_counter() - start)
 
-    monkeypatch.setattr(callbacks.Interruptible, "_save", timed)
+    monkeypatch.setattr(callbacks.Checkpoints, "save", timed)
     images = load_dataset("mnist", limit=6000).images
     config = load_config(CONFIGURATION / "autoencoder_small.json", "autoencoder")
     model = build.get_autoencoder(config, images.shape[1:])

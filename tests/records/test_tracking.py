@@ -16,7 +16,7 @@ from cae.errors import UsageError
 from cae.programs.flags import Parser, add_tracking_flags
 from cae.records import tracking
 from cae.records.history import History
-from cae.training.callbacks import Interruptible
+from cae.training.callbacks import ShowProgress
 
 ROOT = Path(__file__).parents[2]
 NEEDS_TENSORBOARD = pytest.mark.skipif(
@@ -374,9 +374,9 @@ def test_a_resumed_run_goes_on_in_both(tmp_path, autoencode, store, monkeypatch)
         if epoch == 1:
             signal.raise_signal(signal.SIGINT)
 
-    on_epoch_end = Interruptible.on_epoch_end
+    on_epoch_end = ShowProgress.on_epoch_end
     with monkeypatch.context() as patch:
-        patch.setattr(Interruptible, "on_epoch_end", stop)
+        patch.setattr(ShowProgress, "on_epoch_end", stop)
         stopped = autoencode("--epochs", 4, "--tensorboard", tmp_path / "board", "--mlflow", store)
     assert stopped.exit_code == 130
     (tracked,), _ = read_runs(store)

@@ -22,7 +22,7 @@ from cae.errors import UsageError
 from cae.programs import start as start_module
 from cae.programs.trainer import shared_stop
 from cae.training import workers
-from cae.training.workers import Cluster, Share, get_index, meet, read_tf_config
+from cae.training.workers import Share, WorkerGroup, get_index, meet, read_tf_config
 
 ROOT = Path(__file__).parents[2]
 PAIR = ("a:2222", "b:2222")
@@ -62,14 +62,13 @@ def test_a_share_is_never_empty():
 
 def test_batches_of_a_share():
     """Shares of one epoch's batches make up the batches of one worker, from any step on."""
-    from cae.training.batches import TrainingBatches, inference_batches
+    from cae.training.batches import InferenceBatches, TrainingBatches
 
     images = np.arange(11, dtype=np.float32).reshape(11, 1)
 
     def read(share, step):
         batches = TrainingBatches(images, np.arange(11), 4, seed=3, share=share)
-        batches.epoch = 2
-        return [[part.numpy() for part in batch] for batch in batches.from_step(step)]
+        return [list(map(np.asarray, batch)) for batch in batches.iterate(2, step)]
 
     for step in (0, 1):
         whole = [inputs for inputs, _ in read(Share(), step)]
@@ -78,8 +77,8 @@ def test_batches_of_a_share():
             joined = [inputs[: int(counted)] for inputs, _, (counted, _) in shares]
             assert np.concatenate(joined).tolist() == batch.tolist()
             assert all(total == len(batch) for _, _, (_, total) in shares)
-    validation = [inference_batches(images, np.arange(11), share=Share(i, 2)) for i in range(2)]
-    joined = [inputs.numpy() for part in validation for inputs, _, _ in part]
+    validation = [InferenceBatches(images, np.arange(11), share=Share(i, 2)) for i in range(2)]
+    joined = [inputs.numpy() for part in validation for inputs, _, _ in part.iterate()]
     assert np.concatenate(joined).tolist() == images.tolist()
 
 
@@ -90,7 +89,7 @@ def test_shares_draw_different_noise():
     def read(share, **random):
         images = np.full((8, 4, 4, 1), 0.5, np.float32)
         batches = TrainingBatches(images, np.arange(8), 8, seed=3, share=share, **random)
-        return next(iter(batches.dataset))[0].numpy()
+        return np.asarray(next(batches.iterate(0))[0])
 
     for random in ({"noise": 0.1}, {"dropout": 0.5}):
         first, second = (read(Share(index, 2), **random) for index in range(2))
@@ -105,10 +104,10 @@ def test_shares_draw_different_noise():
 
 def test_alone_without_the_flag(monkeypatch):
     """TF_CONFIG that is set for something else changes nothing."""
-    monkeypatch.setenv("TF_CONFIG", Cluster(PAIR, 1).to_json())
+    monkeypatch.setenv("TF_CONFIG", WorkerGroup(PAIR, 1).to_json())
     assert get_index(None) == get_index("all") == get_index(2) == 0
     assert get_index("cluster") == 1
-    assert read_tf_config() == Cluster(list(PAIR), 1)
+    assert read_tf_config() == WorkerGroup(list(PAIR), 1)
 
 
 def test_slurm_says_which_task(monkeypatch):
@@ -150,7 +149,7 @@ def test_nobody_names_the_workers(monkeypatch):
 def test_place_on_the_machine():
     """The second worker of a machine takes its second GPU."""
     addresses = ["a:1", "a:2", "b:1", "b:2"]
-    assert [Cluster(addresses, index).index_on_host for index in range(4)] == [0, 1, 0, 1]
+    assert [WorkerGroup(addresses, index).index_on_host for index in range(4)] == [0, 1, 0, 1]
 
 
 SLURM = {
@@ -173,34 +172,34 @@ def slurm(monkeypatch):
 
 def test_tasks_of_slurm(slurm):
     """Ports depend on the job; no GPU and no nvidia-smi is needed."""
-    from cae.training.data_parallel import find_slurm_cluster
+    from cae.training.data_parallel import find_slurm_group
 
-    found = find_slurm_cluster()
+    found = find_slurm_group()
     hosts, ports = zip(*(address.split(":") for address in found.addresses), strict=True)
     assert hosts == ("n01", "n01", "n02", "n02")
     assert ports[0] == ports[2] != ports[1] == ports[3]
     assert found.index == 3
     slurm.setenv("SLURM_JOB_ID", "1234568")
-    assert not set(ports) & {a.split(":")[1] for a in find_slurm_cluster().addresses}
+    assert not set(ports) & {a.split(":")[1] for a in find_slurm_group().addresses}
 
 
 def test_slurm_says_too_little(slurm):
     """E.g. inside salloc without srun."""
-    from cae.training.data_parallel import find_slurm_cluster
+    from cae.training.data_parallel import find_slurm_group
 
     slurm.delenv("SLURM_STEP_NODELIST")
     with pytest.raises(UsageError, match="srun"):
-        find_slurm_cluster()
+        find_slurm_group()
 
 
 def test_slurm_numbers_in_another_order(slurm):
     """TensorFlow sorts n2 behind n10: the wrong machine would be called."""
-    from cae.training.data_parallel import find_slurm_cluster
+    from cae.training.data_parallel import find_slurm_group
 
     slurm.setenv("SLURM_STEP_NODELIST", "n[2,10]")
     slurm.setenv("SLURMD_NODENAME", "n10")
     with pytest.raises(UsageError, match="task 3 must run on n2"):
-        find_slurm_cluster()
+        find_slurm_group()
 
 
 # --- Meeting --------------------------------------------------------------------------------------
@@ -216,7 +215,7 @@ def test_all_meet_whoever_comes_first(monkeypatch):
     addresses = find_addresses(3)
     left = []
     threads = [
-        threading.Thread(target=lambda i=i: (meet(Cluster(addresses, i), 20), left.append(i)))
+        threading.Thread(target=lambda i=i: (meet(WorkerGroup(addresses, i), 20), left.append(i)))
         for i in range(3)
     ]
     threads[1].start()
@@ -237,7 +236,7 @@ def test_all_meet_whoever_comes_first(monkeypatch):
 def test_one_that_does_not_come(index):
     """A line with the address, after the time that there is."""
     with pytest.raises(UsageError, match=r"must meet 1 others, the first at 127\.0\.0\.1"):
-        meet(Cluster(find_addresses(2), index), 0.2)
+        meet(WorkerGroup(find_addresses(2), index), 0.2)
 
 
 def test_a_taken_port():
@@ -245,7 +244,7 @@ def test_a_taken_port():
     with socket.create_server(("", 0)) as taken:
         addresses = [f"127.0.0.1:{taken.getsockname()[1]}", "127.0.0.1:1"]
         with pytest.raises(UsageError, match="in use"):
-            meet(Cluster(addresses, 0), 20)
+            meet(WorkerGroup(addresses, 0), 20)
 
 
 def test_workers_of_this_machine(tmp_path):
@@ -258,9 +257,9 @@ def test_workers_of_this_machine(tmp_path):
         "if '--wait' in sys.argv: time.sleep(60)\n"
     )
     told = tmp_path / "told"
-    with workers.started_here([str(script), str(told), "--epochs", "2"], 2) as cluster:
-        assert cluster.index == 0
-    other = Cluster(cluster.addresses, 1)
+    with workers.started_here([str(script), str(told), "--epochs", "2"], 2) as group:
+        assert group.index == 0
+    other = WorkerGroup(group.addresses, 1)
     assert told.read_text() == f"{other.to_json()}--epochs 2 --devices cluster"
     start = time.monotonic()
     with (
@@ -325,13 +324,13 @@ raise SystemExit(autoencoder.main(sys.argv[1:]))
 DYING_IN_THE_THIRD_EPOCH = """
 import os, signal, sys
 import autoencoder
-from cae.training import callbacks
-begin = callbacks.Record.on_epoch_begin
-def die(self, epoch, logs=None):
+from cae.training import batches
+iterate = batches.TrainingBatches.iterate
+def die(self, epoch, first_step=0):
     if epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    begin(self, epoch, logs)
-callbacks.Record.on_epoch_begin = die
+    return iterate(self, epoch, first_step)
+batches.TrainingBatches.iterate = die
 raise SystemExit(autoencoder.main(sys.argv[1:]))
 """
 
@@ -345,11 +344,11 @@ class Ended:
     err: str
 
 
-def start(command, cluster=None):
+def start(command, group=None):
     """Starts a worker: a program, or Python code after -c."""
     environment = dict(os.environ)
-    if cluster:
-        environment["TF_CONFIG"] = cluster.to_json()
+    if group:
+        environment["TF_CONFIG"] = group.to_json()
         command = [*command, "--devices", "cluster"]
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
@@ -366,7 +365,8 @@ def run_two(first, second):
     """Runs two workers that find each other by TF_CONFIG."""
     addresses = find_addresses(2)
     started = [
-        start(command, Cluster(addresses, index)) for index, command in enumerate([first, second])
+        start(command, WorkerGroup(addresses, index))
+        for index, command in enumerate([first, second])
     ]
     return [wait_for(process) for process in started]
 
@@ -493,8 +493,8 @@ def test_a_lost_worker_ends_the_others_and_both_go_on(autoencode, tmp_path, file
     flags = [*files.autoencoder, "-c", config, "--no-plots"]
     run = tmp_path / "run"
     addresses = find_addresses(2)
-    survivor = start([ROOT / "autoencoder.py", *flags, "--run-dir", run], Cluster(addresses, 0))
-    victim = wait_for(start(["-c", DYING_IN_THE_THIRD_EPOCH, *flags], Cluster(addresses, 1)))
+    survivor = start([ROOT / "autoencoder.py", *flags, "--run-dir", run], WorkerGroup(addresses, 0))
+    victim = wait_for(start(["-c", DYING_IN_THE_THIRD_EPOCH, *flags], WorkerGroup(addresses, 1)))
     died = time.monotonic()
     first = wait_for(survivor)
     assert time.monotonic() - died < 20

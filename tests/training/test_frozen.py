@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cae.training import features
+from cae.training import frozen
 
 IMAGES = np.arange(4)
 
@@ -23,20 +23,20 @@ class Encoder:
 def test_the_last_encodings_are_kept(other):
     """One set at a time: what another training needs takes its place."""
     encode = Encoder()
-    with features.sharing():
-        first = features.get_features(encode, [IMAGES, "1"])
-        assert features.get_features(encode, [IMAGES.copy(), "1"]) is first
+    with frozen.sharing():
+        first = frozen.get_features(encode, [IMAGES, "1"])
+        assert frozen.get_features(encode, [IMAGES.copy(), "1"]) is first
         assert encode.calls == 1
-        features.get_features(encode, other)
+        frozen.get_features(encode, other)
         assert encode.calls == 2
-        assert features.get_features(encode, [IMAGES, "1"]) is not first
+        assert frozen.get_features(encode, [IMAGES, "1"]) is not first
 
 
 def test_nothing_is_kept_outside():
     """A single training gives its memory back."""
     encode = Encoder()
-    with features.sharing():
-        features.get_features(encode, [IMAGES])
+    with frozen.sharing():
+        frozen.get_features(encode, [IMAGES])
     for _ in range(2):
-        features.get_features(encode, [IMAGES])
+        frozen.get_features(encode, [IMAGES])
     assert encode.calls == 3

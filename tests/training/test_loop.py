@@ -1,0 +1,210 @@
+"""The training loop: what callbacks see and may change, short epochs, both backends."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import AUTOENCODER, CLASSIFIER, check_same_training, draw_images, write_json
+
+from cae.training import batches, build, train
+from cae.training.loop import learning_rate_at
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def images():
+    return draw_images(40, (8, 8, 1), (2, 5), seed=1)
+
+
+def train_autoencoder(images, callbacks=(), **changes):
+    config = {**AUTOENCODER, "batch_size": 8, **changes}
+    model = build.get_autoencoder(config, images.shape[1:])
+    history = train.train_autoencoder(
+        model, config, images, callbacks=callbacks, warn=lambda sentence: None
+    )
+    return model, history
+
+
+def train_classifier(images, labels, callbacks=(), **changes):
+    config = {**CLASSIFIER, "encoder_layers": AUTOENCODER["encoder_layers"], "batch_size": 8}
+    config |= {"dense_layers": [["drop", 0.5], ["dense", 8], ["drop", 0.25]], **changes}
+    model = build.get_classifier(config, images.shape[1:], 2)
+    return model, train.train_classifier(model, config, images, labels, callbacks=callbacks)
+
+
+class TestCallbacksOfUsers:
+    def test_are_called_in_order(self, images, monkeypatch):
+        """36 images in batches of 8, two at a time: executions end with batches 1, 3 and 4."""
+        monkeypatch.setattr(batches, "IMAGES_PER_EXECUTION", 16)
+        told = []
+
+        class Note(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                told.append(("begin", self.params["steps"], self.params["epochs"]))
+
+            def on_epoch_begin(self, epoch, logs=None):
+                told.append(epoch)
+
+            def on_train_batch_end(self, batch, logs):
+                told.append((batch, sorted(logs)))
+
+            def on_epoch_end(self, epoch, logs):
+                told.append(sorted(logs))
+
+            def on_train_end(self, logs=None):
+                told.append("end")
+
+        train_autoencoder(images[0], [Note()], epochs=2)
+        epoch = [(batch, ["loss", "mse"]) for batch in (1, 3, 4)]
+        epoch.append(["loss", "mse", "val_loss", "val_mse"])
+        assert told == [("begin", 5, 2), 0, *epoch, 1, *epoch, "end"]
+
+    def test_can_stop_training(self, images):
+        """Nothing improves at this rate."""
+        stop = keras.callbacks.EarlyStopping("val_loss", patience=1, restore_best_weights=True)
+        _, history = train_autoencoder(images[0], [stop], epochs=9, optimizer=["sgd", 1e-30])
+        assert len(history.epochs) == 2
+
+    def test_can_stop_a_phase(self, images):
+        """The next one is trained all the same."""
+        stop = keras.callbacks.EarlyStopping("val_loss", patience=1)
+        _, history = train_classifier(
+            *images, [stop], dense_only_train_epochs=9, full_train_epochs=1,
+            optimizer=["sgd", 1e-30],
+        )  # fmt: skip
+        assert history.column("phase") == ["dense_only", "dense_only", "full"]
+
+    def test_can_change_the_learning_rate(self, images):
+        """Halved after every epoch without progress, which is each but the first."""
+        halve = keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=1, min_delta=9)
+        _, history = train_autoencoder(images[0], [halve], epochs=4)
+        assert history.column("learning_rate") == pytest.approx([0.01, 0.01, 0.005, 0.0025])
+
+    def test_a_schedule_of_the_user_overrides_the_configuration(self, images):
+        schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.1 / (epoch + 1))
+        _, history = train_autoencoder(
+            images[0], [schedule], epochs=2, learning_rate_schedule=["cosine"]
+        )
+        assert history.column("learning_rate") == pytest.approx([0.1, 0.05])
+
+    @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+    def test_saved_models_are_plain(self, images, tmp_path, name):
+        """No optimizer and no layer of ours: they load in any program that has Keras."""
+        path = tmp_path / name
+        save = keras.callbacks.ModelCheckpoint(path, save_weights_only=name.endswith("h5"))
+        model, _ = train_autoencoder(images[0], [save], epochs=1)
+        if name.endswith("h5"):
+            loaded = build.get_autoencoder({**AUTOENCODER, "seed": 9}, (8, 8, 1))
+            loaded.load_weights(path)
+        else:
+            loaded = keras.saving.load_model(path)
+            assert not loaded.compiled
+            assert [layer.name for layer in loaded.layers[1:]] == ["encoder", "decoder"]
+        for saved, kept in zip(loaded.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(saved, kept)
+
+    def test_see_the_model_that_is_kept(self, images, tmp_path):
+        """Its weights at the end of an epoch; a log of Keras holds the history's values."""
+        means = []
+        look = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: means.append(look.model.get_weights()[0].mean())
+        )
+        log = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+        model, history = train_autoencoder(images[0], [look, log], epochs=3)
+        assert means[history.best_epoch - 1] == model.get_weights()[0].mean()
+        assert len(set(means)) == 3
+        with (tmp_path / "log.csv").open(newline="") as file:
+            logged = [float(row["val_mse"]) for row in csv.DictReader(file)]
+        assert logged == pytest.approx(history.column("val_mse"))
+
+
+class TestShortEpochs:
+    """Batches cut by NumPy are those of `tf.data`: the same order, dropout and results."""
+
+    @pytest.mark.parametrize("validation_split", [0.0, 0.2])
+    def test_classifier(self, images, monkeypatch, validation_split):
+        def run():
+            model, history = train_classifier(
+                *images, dense_only_train_epochs=3, validation_split=validation_split
+            )
+            return history, model.get_weights()
+
+        short = run()
+        monkeypatch.setattr(batches, "SHORT_STEPS", 0)
+        check_same_training(short, run())
+
+    def test_autoencoder(self, images, monkeypatch):
+        def run():
+            model, history = train_autoencoder(images[0], epochs=3)
+            return history, model.get_weights()
+
+        short = run()
+        monkeypatch.setattr(batches, "SHORT_STEPS", 0)
+        check_same_training(short, run())
+
+
+@pytest.mark.parametrize("short_steps", [0, 16])
+def test_a_loss_that_is_not_finite_ends_training(images, monkeypatch, short_steps):
+    """A step per epoch multiplies the weights by 1 - 2 x 10; the best weights stay."""
+    monkeypatch.setattr(batches, "SHORT_STEPS", short_steps)
+    diverging = {"epochs": 90, "batch_size": 40, "optimizer": ["sgd", 10], "l2": 1}
+    model, history = train_autoencoder(images[0], **diverging)
+    assert history.divergence is not None
+    assert history.best_epoch < len(history.epochs) < 90
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (None, [0.1, 0.1, 0.1, 0.1]),
+        (("cosine",), [0.1, 0.1 * (0.5 + math.sqrt(0.125)), 0.05, 0.1 * (0.5 - math.sqrt(0.125))]),
+        (("exponential", 0.5), [0.1, 0.05, 0.025, 0.0125]),
+        (("step", 2, 0.1), [0.1, 0.1, 0.01, 0.01]),
+    ],
+)
+def test_learning_rate_schedules(schedule, rates):
+    """Worked by hand for four epochs from 0.1."""
+    assert [learning_rate_at(schedule, 0.1, epoch, 4) for epoch in range(4)] == pytest.approx(rates)
+
+
+def run_with_jax(program, *flags):
+    return subprocess.run(
+        [sys.executable, program, *map(str, flags), "--no-plots"],
+        cwd=ROOT, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_both_programs_train_with_jax(tmp_path, files):
+    """3 steps in each of 60 epochs, on the frozen encoder and on everything."""
+    pytest.importorskip("jax", reason="JAX is an extra: pip install jax")
+    encoder = tmp_path / "autoencoder.keras"
+    config = write_json(tmp_path / "tiny.json", AUTOENCODER, epochs=60, validation_split=0)
+    ended = run_with_jax(
+        "autoencoder.py", *files.autoencoder, "-c", config,
+        "--save", encoder, "--run-dir", tmp_path / "autoencoder",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    metrics = json.loads((tmp_path / "autoencoder" / "metrics.json").read_text())
+    assert metrics["epochs"] == 60
+    assert metrics["mse"] < 0.04  # the mean image has 0.09
+    config = write_json(
+        tmp_path / "head.json", CLASSIFIER, dense_only_train_epochs=30, full_train_epochs=30,
+        dense_layers=[["drop", 0.2], ["dense", 8], ["batchNorm"]],
+    )  # fmt: skip
+    ended = run_with_jax(
+        "classification.py", *files.classifier, "-c", config, "-model", encoder,
+        "--run-dir", tmp_path / "classifier",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    metrics = json.loads((tmp_path / "classifier" / "metrics.json").read_text())
+    assert metrics["epochs"] == 60
+    assert metrics["test_accuracy"] > 0.9
