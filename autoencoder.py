@@ -99,8 +99,6 @@ class AutoencoderTask(Task):
 
     @override
     def describe(self, config: AutoencoderConfig) -> dict[str, Any]:
-        from cae.figures.style import describe_architecture
-
         return {"architecture": describe_architecture(config.model_dump(mode="json"))}
 
     @override

@@ -235,7 +235,7 @@ class ClassifierTask(Task):
 
     @override
     def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
-        from cae.figures.curves import classifier_loss_visualization
+        from cae.figures.classes import classifier_loss_visualization
 
         evaluation, data = experiment.evaluation, self.test or self.data
         figures = classifier_loss_visualization([experiment.history], [None])
@@ -247,7 +247,7 @@ class ClassifierTask(Task):
 
     @override
     def draw_all(self, experiments: Sequence[Experiment]) -> Iterator["Figure"]:
-        from cae.figures.curves import classifier_loss_visualization
+        from cae.figures.classes import classifier_loss_visualization
 
         yield from classifier_loss_visualization(
             [experiment.history for experiment in experiments],

@@ -373,8 +373,10 @@ def _cell(value: Any) -> str:
 
 def _draw_best(best: Result, data: Data) -> dict[str, Any]:
     """The best classifier's curves, confusion matrix and labelled images, from its record."""
-    from cae.figures.classes import classifier_prediction_visualization
-    from cae.figures.curves import classifier_loss_visualization
+    from cae.figures.classes import (
+        classifier_loss_visualization,
+        classifier_prediction_visualization,
+    )
 
     figures = classifier_loss_visualization([best.history], [None])
     predictions, model = best.path / "predictions.csv", best.path / "model.keras"

@@ -10,13 +10,13 @@ Functions that draw one plot take and return a Matplotlib `Axes`; the others ret
 or alone. None of them shows or saves anything.
 """
 
-from cae.figures.classes import classifier_prediction_visualization, plot_confusion_matrix
-from cae.figures.curves import (
+from cae.figures.classes import (
     classifier_loss_visualization,
-    compare_visualization,
-    plot_curves,
-    plot_label_efficiency,
+    classifier_prediction_visualization,
+    plot_confusion_matrix,
 )
+from cae.figures.comparisons import compare_visualization, plot_label_efficiency
+from cae.figures.curves import plot_curves
 from cae.figures.encodings import plot_encodings, project_encodings
 from cae.figures.images import autoencoder_visualization, plot_filters, plot_worst_reconstructions
 

@@ -1,19 +1,19 @@
-"""Classes: confusion matrices and labelled images."""
+"""Classes: the results of a classifier, as a report, a confusion matrix and labelled images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib import colors, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
-from cae.figures.curves import plot_report
-from cae.figures.images import CELL, GAP, cell_height, displayable, draw_image, open_sheet
+from cae.figures.comparisons import with_comparison
+from cae.figures.curves import plot_history
+from cae.figures.sheets import CELL, GAP, Sheet, caption_height, cell_height, displayable
 from cae.figures.style import (
-    COUNTS_AND_SHARES_CLASSES,
     GREEN,
-    GRID_IMAGES,
-    LINE,
     PALE,
     STYLE,
     VERMILION,
@@ -27,58 +27,177 @@ from cae.figures.style import (
     text_inches,
     wrap_text,
 )
+from cae.records.history import History
 
-COUNTS_CLASSES = 32  # up to here it has room for the count
+# Up to so many classes a cell of the confusion matrix has room for the count and the share, or for
+# the count alone.
+COUNTS_AND_SHARES_CLASSES, COUNTS_CLASSES = 12, 32
+GRID_IMAGES = 25
 
 
-# ---------------------------------------------------------------------------- classification
+@rc_context(STYLE)
+def classifier_loss_visualization(
+    histories: Sequence[History], reports: Sequence[Mapping[str, Any] | None]
+) -> dict[str, Figure]:
+    """Draws the training of classifiers, their reports, and how they compare.
+
+    Args:
+        histories: One per experiment.
+        reports: Per experiment scikit-learn's `classification_report(output_dict=True)`, or `None`.
+
+    Returns:
+        ``history`` and, where there is a report, ``report``; for several experiments ``history-1``,
+        ``report-1``, ``history-2`` and so on, and ``comparison``.
+    """
+    figures = []
+    for history, report in zip(histories, reports, strict=True):
+        drawn = {"history": plot_history(history)}
+        if report is not None:
+            drawn["report"] = plot_report(report, f"{history.name}: classification report")
+        figures.append(drawn)
+    return with_comparison(figures, histories)
 
 
-def _frequent_mistakes(counts: np.ndarray, names: Sequence[str]) -> str:
-    """The three most frequent mistakes in words."""
-    mistakes = counts * (1 - np.eye(*counts.shape, dtype=counts.dtype))
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:3]
-    pairs = [np.unravel_index(flat, counts.shape) for flat in order if mistakes.flat[flat]]
-    words = (f"{names[true]} → {names[wrong]} ({counts[true, wrong]:,})" for true, wrong in pairs)
-    return "Most frequent mistakes: " + ",  ".join(words) if pairs else "No mistakes"
+@rc_context(STYLE)
+def classifier_prediction_visualization(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+) -> dict[str, Figure]:
+    """Draws the predictions of a classifier for images whose classes are known.
+
+    Args:
+        images: float (num_images, height, width, channels) in [0, 1].
+        labels: int (num_images,), indices into `class_names`, or -1 for a class that training never
+            saw, which counts as an error.
+        probabilities: float (num_images, num_classes).
+        class_names: One per class.
+
+    Returns:
+        ``report``, ``confusion_matrix``, ``correct`` and ``wrong``.
+    """
+    from sklearn.metrics import classification_report  # takes a second to load
+
+    names = [str(name) for name in class_names]
+    predicted = probabilities.argmax(axis=1)
+    classes = {"labels": range(len(names)), "target_names": names}
+    report = classification_report(labels, predicted, **classes, output_dict=True, zero_division=0)
+    title = f"Accuracy {np.mean(labels == predicted):.2%} on {len(labels):,} images"
+    if num_unseen := np.sum(labels == -1):
+        title += f", {num_unseen:,} of them of classes training never saw"
+    counts = count_predictions(labels, predicted, len(names))
+    return {
+        "report": plot_report(report, title),
+        "confusion_matrix": plot_confusion_matrix(counts, names, title),
+        **_plot_examples(images, labels, probabilities, names),
+    }
+
+
+# --- Report ----------------------------------------------------------------------------------
+
+
+@rc_context(STYLE)
+def plot_report(report: Mapping[str, Any], title: str) -> Figure:
+    """Draws precision, recall and F1 of every class as a heat map, and the number of its images.
+
+    Args:
+        report: scikit-learn's `classification_report(output_dict=True)`.
+        title: Of the figure.
+    """
+    rows = {name: values for name, values in report.items() if isinstance(values, Mapping)}
+    columns = ("precision", "recall", "f1-score")
+    shares = np.array([[values[column] for column in columns] for values in rows.values()])
+    row_height = 0.3 if len(rows) <= 20 else 0.21
+    figure = Figure(figsize=(6.6, row_height * len(rows) + 1.3))
+    ax = style_matrix(figure.subplots())
+    # Good classifiers differ only above 0.9, so the colours start just below the worst value.
+    norm = Normalize(np.floor(10 * min(shares.min(), 0.95)) / 10, 1)
+    heat = ax.imshow(shares, cmap="Blues", norm=norm, aspect="auto")
+    centered = {"ha": "center", "va": "center", "fontsize": 8}
+    for (row, column), share in np.ndenumerate(shares):
+        ax.text(column, row, f"{share:.3f}", color=ink_on(heat.to_rgba(share)), **centered)
+    for row, values in enumerate(rows.values()):
+        ax.text(3, row, f"{values['support']:,.0f}", **centered)
+    ax.set_xlim(-0.5, 3.5)
+    ax.set_xticks(range(4), ("precision", "recall", "F1", "images"))
+    ax.set_yticks(range(len(rows)), [shorten(name, 24) for name in rows])
+    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, labelsize=8)
+    ax.set_ylabel("class")
+    averages = sum(name.endswith(" avg") for name in rows)
+    ax.axhline(len(rows) - averages - 0.5, color="white", linewidth=4)
+    bar = figure.colorbar(heat, ax=ax, aspect=30, shrink=min(1, 12 / len(rows)), anchor=(0, 1))
+    style_colorbar(bar, "share (0 to 1)")
+    set_title(figure, title)
+    return figure
+
+
+# --- Confusion matrix ------------------------------------------------------------------------
+
+
+def count_predictions(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts how often each class was predicted as each.
+
+    Args:
+        labels: int (num_images,), true classes; -1 for a class that training never saw.
+        predicted: int (num_images,), predicted classes.
+        num_classes: How many training saw.
+
+    Returns:
+        int (num_classes, num_classes), rows for true classes, columns for predicted ones; with one
+        more row for -1 if it occurs.
+    """
+    counts = np.zeros((num_classes + 1, num_classes), np.int64)
+    np.add.at(counts, (labels, predicted), 1)  # -1 is the last row
+    return counts if np.any(labels == -1) else counts[:-1]
 
 
 @rc_context(STYLE)
 def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """Rows are true classes, columns predicted ones; mistakes have a colour scale of their own.
+    """Draws correct predictions and mistakes, each on its own colour scale.
 
     Args:
-        counts: int (num_classes, num_classes), or with one more row for the classes training never
-            saw.
-        class_names: One for each column.
+        counts: int (num_classes or num_classes + 1, num_classes) from `count_predictions`.
+        class_names: One per column.
         title: Of the figure.
     """
     num_rows, num_classes = counts.shape
     names = [shorten(str(name), 16) for name in class_names]
     row_names = [*names, "unseen"][:num_rows]
-    cell = 0.19  # inches
+    cell, size = 0.19, 7  # inches, points
     if num_classes <= COUNTS_AND_SHARES_CLASSES:
-        cell = max(0.68, 2.8 / num_classes)
+        cell, size = max(0.68, 2.8 / num_classes), 8
     elif num_classes <= COUNTS_CLASSES:
-        cell = 0.36
-    figure = Figure(figsize=(1.12 * cell * num_classes + 3, cell * num_rows + 2))
+        cell, size = 0.36, 8
+    longest = max(text_inches(name, size) for name in row_names)
+    figure = Figure(figsize=(1.12 * cell * num_classes + 2.5 + longest, cell * num_rows + 2))
     ax = style_matrix(figure.subplots())
     _draw_confusion(ax, counts)
-    ax.set_xticks(np.arange(num_classes), names, rotation=0 if max(map(len, names)) <= 2 else 90)
+    ax.set_xticks(np.arange(num_classes), names, rotation=90 if longest > 0.9 * cell else 0)
     ax.set_yticks(np.arange(num_rows), row_names)
-    ax.tick_params(labelsize=8 if num_classes <= COUNTS_CLASSES else 7)
+    ax.tick_params(labelsize=size)
     ax.set_xticks(np.arange(num_classes + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(num_rows + 1) - 0.5, minor=True)
     ax.grid(which="minor", color=PALE, linewidth=0.5)
     ax.tick_params(which="minor", length=0)
     ax.set(xlabel="predicted class", ylabel="true class")
-    mistakes = _frequent_mistakes(counts, row_names)
-    # The line may run on above the colour bars, which take 1.5 inches.
-    ax.set_title(
-        "\n".join(wrap_text(mistakes, fitting_characters(mistakes, cell * num_classes + 1.5, 10)))
-    )
+    mistakes = _describe_mistakes(counts, row_names)
+    # The line may continue above the colour bars, which take 1.5 inches.
+    width = fitting_characters(mistakes, cell * num_classes + 1.5, 10)
+    ax.set_title("\n".join(wrap_text(mistakes, width)))
     set_title(figure, title)
     return figure
+
+
+def _describe_mistakes(counts: np.ndarray, names: Sequence[str]) -> str:
+    """The three most frequent mistakes in words."""
+    mistakes = counts * (1 - np.eye(*counts.shape, dtype=counts.dtype))
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:3]
+    pairs = [np.unravel_index(flat, counts.shape) for flat in order if mistakes.flat[flat]]
+    # Spaces that do not break keep a pair on one line.
+    words = [f"{names[true]} → {names[wrong]} ({counts[true, wrong]:,})" for true, wrong in pairs]
+    listed = ",  ".join(word.replace(" ", "\xa0") for word in words)
+    return f"Most frequent mistakes: {listed}" if pairs else "No mistakes"
 
 
 def _draw_confusion(ax: Axes, counts: np.ndarray) -> None:
@@ -88,13 +207,13 @@ def _draw_confusion(ax: Axes, counts: np.ndarray) -> None:
     diagonal = np.eye(num_rows, num_classes, dtype=bool)
     correct = diagonal & (counts.sum(axis=1, keepdims=True) > 0)  # a class may have no image
     mistaken = ~diagonal & (counts > 0)
-    # The diagonal would drown the mistakes, so theirs is a scale of its own: a root, on which the
-    # rare ones too differ from none. What is unseen is always mistaken and must not stretch it.
+    # Next to the diagonal all mistakes would look alike. On a square-root scale of their own rare
+    # ones still differ from none. The row of unseen classes, all mistakes, must not stretch it.
     largest = shares[:num_classes][mistaken[:num_classes]].max(initial=0) or 1.0
-    beyond = "max" if num_rows > num_classes else "neither"
+    extend = "max" if num_rows > num_classes else "neither"
     scales = (
-        ("correct", correct, "Blues", colors.Normalize(0, 1), "neither"),
-        ("mistaken", mistaken, "Oranges", colors.PowerNorm(0.5, 0, largest, clip=True), beyond),
+        ("correct", correct, "Blues", Normalize(0, 1), "neither"),
+        ("mistaken", mistaken, "Oranges", PowerNorm(0.5, 0, largest, clip=True), extend),
     )
     for name, shown, cmap, norm, extend in scales:
         if not shown.any():
@@ -114,27 +233,35 @@ def _draw_confusion(ax: Axes, counts: np.ndarray) -> None:
             ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
 
 
-def _plot_predictions(
-    images: np.ndarray, captions: Sequence[str], color: str, title: str
-) -> Figure:
-    """A grid of images, each below its caption of two lines."""
-    if not len(images):
-        return open_sheet(5, GAP, title)[0]
-    columns = int(np.ceil(np.sqrt(len(images))))
-    lines = [line for caption in captions for line in caption.split("\n")]
-    pitch = max(CELL, *(text_inches(line, 8) for line in lines)) + 2 * GAP
-    caption_height = 2 * LINE + 0.06
-    row_height = caption_height + cell_height(images[0]) + GAP
-    width = max(5.0, columns * pitch + 2 * GAP)
-    figure, ax, top = open_sheet(width, -(-len(images) // columns) * row_height, title)
-    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(index, columns)
-        left = GAP + column * pitch + (pitch - CELL) / 2
-        y = top + row * row_height + caption_height
-        place = {"ha": "center", "va": "bottom"}
-        ax.text(left + CELL / 2, y - 0.04, caption, **place, fontsize=8, color=color)
-        draw_image(ax, displayable(image), left, y, colors.Normalize(0, 1))
-    return figure
+# --- Labelled images -------------------------------------------------------------------------
+
+
+def _plot_examples(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> dict[str, Figure]:
+    """Correct predictions of all classes, and the most confident mistakes."""
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    right, mistakes = np.flatnonzero(labels == predicted), np.flatnonzero(labels != predicted)
+    correct = _spread_over_classes(right, labels, GRID_IMAGES)
+    wrong = mistakes[np.argsort(-confidence[mistakes], kind="stable")][:GRID_IMAGES]
+
+    def plot(chosen: np.ndarray, color: str, title: str) -> Figure:
+        captions = [
+            f"true {class_name(labels[index], names, 15)}\npredicted "
+            f"{class_name(predicted[index], names, 15)} · {confidence[index]:.1%}"
+            for index in chosen
+        ]
+        return _plot_labelled(images[chosen], captions, color, title)
+
+    correct_title, wrong_title = "No image was classified correctly", "No image was misclassified"
+    if len(correct):
+        correct_title = f"Classified correctly: {len(correct)} of {len(right):,}"
+    if len(wrong):
+        wrong_title = f"Misclassified: the {len(wrong)} most confident of {len(mistakes):,}"
+    return {
+        "correct": plot(correct, GREEN, correct_title),
+        "wrong": plot(wrong, VERMILION, wrong_title),
+    }
 
 
 def _spread_over_classes(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
@@ -144,72 +271,27 @@ def _spread_over_classes(indices: np.ndarray, labels: np.ndarray, count: int) ->
     if not len(classes):
         return ordered
     within = np.arange(len(ordered)) - np.repeat(starts, sizes)  # 0, 1, … inside each class
-    enough = np.sort(within)[min(count, len(ordered)) - 1]  # images a class, to reach `count`
+    enough = np.sort(within)[min(count, len(ordered)) - 1]  # images per class, to reach `count`
     candidates = ordered[within <= enough]
     places = np.linspace(0, len(candidates) - 1, min(count, len(candidates)))
     return candidates[places.round().astype(int)]
 
 
-@rc_context(STYLE)
-def classifier_prediction_visualization(
-    images: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    class_names: Sequence[str],
-) -> dict[str, Figure]:
-    """Draws how a classifier did on images whose classes are known.
-
-    Args:
-        images: float (num_images, height, width, channels) in [0, 1].
-        labels: int (num_images,), indices into `class_names`, or -1 for a class that training never
-            saw, which counts as an error.
-        probabilities: float (num_images, num_classes).
-        class_names: One for each class.
-
-    Returns:
-        ``report``, ``confusion_matrix``, ``correct`` and ``wrong``.
-    """
-    from sklearn.metrics import classification_report, confusion_matrix  # a second to load
-
-    names = [str(name) for name in class_names]
-    predicted = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
-    report = classification_report(
-        labels,
-        predicted,
-        labels=range(len(names)),
-        target_names=names,
-        output_dict=True,
-        zero_division=0,
-    )
-    # Nothing is ever predicted as unseen: that row may be needed, that column never.
-    unseen = [-1] if (labels == -1).any() else []
-    counts = confusion_matrix(labels, predicted, labels=[*range(len(names)), *unseen])
-    right = labels == predicted
-    title = f"Accuracy {right.mean():.2%} on {len(labels):,} images"
-    if unseen:
-        title += f", {(labels == -1).sum():,} of them of classes training never saw"
-
-    def plot(chosen: np.ndarray, color: str, grid_title: str) -> Figure:
-        captions = [
-            f"true {class_name(labels[index], names, 15)}\npredicted "
-            f"{class_name(predicted[index], names, 15)} · {confidence[index]:.1%}"
-            for index in chosen
-        ]
-        return _plot_predictions(images[chosen], captions, color, grid_title)
-
-    correct = _spread_over_classes(np.flatnonzero(right), labels, GRID_IMAGES)
-    mistakes = np.flatnonzero(~right)
-    wrong = mistakes[np.argsort(-confidence[mistakes], kind="stable")][:GRID_IMAGES]
-    correct_title = f"Classified correctly: {len(correct)} of {right.sum():,}"
-    wrong_title = f"Classified wrongly: the {len(wrong)} most confident of {len(mistakes):,}"
-    return {
-        "report": plot_report(report, title),
-        "confusion_matrix": plot_confusion_matrix(counts[:, : len(names)], names, title),
-        "correct": plot(
-            correct, GREEN, correct_title if len(correct) else "No image was classified correctly"
-        ),
-        "wrong": plot(
-            wrong, VERMILION, wrong_title if len(wrong) else "No image was classified wrongly"
-        ),
-    }
+def _plot_labelled(images: np.ndarray, captions: Sequence[str], color: str, title: str) -> Figure:
+    """A grid of images, each below its caption of two lines."""
+    if not len(images):
+        return Sheet(5, GAP, title).figure
+    columns = int(np.ceil(np.sqrt(len(images))))
+    lines = [line for caption in captions for line in caption.split("\n")]
+    pitch = max(CELL, *(text_inches(line, 8) for line in lines)) + 2 * GAP
+    above = caption_height(captions[0])
+    row_height = above + cell_height(images[0]) + GAP
+    width = max(5.0, columns * pitch + 2 * GAP)
+    sheet = Sheet(width, -(-len(images) // columns) * row_height, title)
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(index, columns)
+        left = GAP + column * pitch + (pitch - CELL) / 2
+        top = sheet.top + row * row_height + above
+        sheet.write_caption(caption, left, top, color)
+        sheet.draw_image(displayable(image), left, top, Normalize(0, 1))
+    return sheet.figure

@@ -1,77 +1,21 @@
-"""Images: reconstructions, filters and sheets of images."""
+"""Images: reconstructions of an autoencoder, and the filters of its first convolution."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colors, rc_context
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
+from matplotlib import rc_context
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
 
-from cae.figures.curves import plot_autoencoder_history, plot_comparison
-from cae.figures.style import LINE, STYLE, format_number, numbered_key, style_colorbar, wrap_title
+from cae.figures.comparisons import with_comparison
+from cae.figures.curves import plot_history
+from cae.figures.sheets import CELL, GAP, Sheet, caption_height, cell_height, displayable
+from cae.figures.style import STYLE, format_number
 from cae.records.history import History
 
-CELL = 0.95  # inches: the side of one drawn image
-GAP = 0.1  # inches between images, and around a sheet of them
-COLUMNS = 10  # images beside each other, the next ones go below
-
-
-# ---------------------------------------------------------------------------- sheets of images
-
-
-def open_sheet(width: float, height: float, title: str) -> tuple[Figure, Axes, float]:
-    """A figure with one axes that is measured in inches from its top left corner.
-
-    One axes for all images is many times faster than one for each, and leaves nothing to a layout.
-
-    Returns:
-        The figure, the axes, and the distance from the top at which the title ends.
-    """
-    lines = wrap_title(title, width - 2 * GAP)
-    top = GAP + 0.21 * len(lines) + GAP
-    height += top
-    figure = Figure(figsize=(width, height), layout="none")
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-    ax.axis("off")
-    ax.text(GAP, GAP, "\n".join(lines), va="top", fontsize=12, fontweight="bold")
-    return figure, ax, top
-
-
-def displayable(image: np.ndarray) -> np.ndarray:
-    """(height, width, 3) stays colour, any other number of channels becomes its mean."""
-    image = np.nan_to_num(np.asarray(image, np.float32))
-    return image.clip(0, 1) if image.shape[-1] == 3 else image.mean(axis=-1)
-
-
-def cell_height(image: np.ndarray) -> float:
-    """Inches that an image takes in a cell `CELL` wide and at most as high."""
-    return CELL * min(1, image.shape[0] / image.shape[1])
-
-
-def draw_image(
-    ax: Axes, image: np.ndarray, left: float, top: float, norm: colors.Normalize, cmap: str = "gray"
-) -> AxesImage:
-    """Draws an image into the cell whose corner lies at (`left`, `top`) inches."""
-    height = cell_height(image)
-    width = height * image.shape[1] / image.shape[0]
-    left += (CELL - width) / 2
-    extent = (left, left + width, top + height, top)
-    return ax.imshow(image, cmap=cmap, norm=norm, extent=extent)
-
-
-def _add_colorbar(
-    figure: Figure, mappable: ScalarMappable, left: float, top: float, height: float, label: str
-) -> None:
-    """A colour bar at a place given in inches."""
-    page_width, page_height = figure.get_size_inches()
-    bounds = (left / page_width, 1 - (top + height) / page_height)
-    cax = figure.add_axes((*bounds, 0.12 / page_width, height / page_height))
-    bar = figure.colorbar(mappable, cax=cax)
-    bar.ax.yaxis.set_major_locator(MaxNLocator(4))
-    style_colorbar(bar, label)
+COLUMNS = 10  # images side by side; further ones continue below
+ROWS = ("original", "reconstruction", "absolute\ndifference")
+NAMES_WIDTH = 1.15  # inches for the names of the rows
 
 
 def _mse(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
@@ -83,35 +27,30 @@ def _mse(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
 def _plot_reconstructions(
     images: np.ndarray, reconstructions: np.ndarray, captions: Sequence[str], title: str
 ) -> Figure:
-    """Originals, below them the reconstructions, below them what lies between the two."""
+    """Originals, below them their reconstructions, below them the absolute differences."""
     differences = np.abs(np.subtract(images, reconstructions, dtype=np.float32)).mean(axis=-1)
-    rows = ("original", "reconstruction", "absolute\ndifference")
     columns, blocks = min(len(images), COLUMNS), -(-len(images) // COLUMNS)
-    drawn_height, label_width = cell_height(images[0]), 1.15  # inches
-    caption_height = LINE * (1 + captions[0].count("\n")) + 0.05
-    block_height = caption_height + len(rows) * (drawn_height + GAP) + GAP
-    bar_left = label_width + columns * (CELL + GAP)
-    figure, ax, top = open_sheet(max(bar_left + 0.7, 5), blocks * block_height, title)
-
-    unit = colors.Normalize(0, 1)
-    # Differences are small: black is none, the brightest is the largest one here.
-    errors = colors.Normalize(0, max(float(np.nan_to_num(differences).max()), 0.01))
+    pitch, row_pitch = CELL + GAP, cell_height(images[0]) + GAP
+    above = caption_height(captions[0])
+    block_height = above + len(ROWS) * row_pitch + GAP
+    bar_left = NAMES_WIDTH + columns * pitch
+    sheet = Sheet(max(bar_left + 0.7, 5), blocks * block_height, title)
+    unit = Normalize(0, 1)
+    # Differences are small: black is 0, the brightest colour is the largest of this figure.
+    errors = Normalize(0, max(float(np.nan_to_num(differences).max()), 0.01))
     for index, caption in enumerate(captions):
         block, column = divmod(index, COLUMNS)
-        left = label_width + column * (CELL + GAP)
-        first, second, third = (
-            top + block * block_height + caption_height + row * (drawn_height + GAP)
-            for row in range(len(rows))
-        )
-        ax.text(left + CELL / 2, first - 0.03, caption, ha="center", va="bottom", fontsize=8)
-        draw_image(ax, displayable(images[index]), left, first, unit)
-        draw_image(ax, displayable(reconstructions[index]), left, second, unit)
-        drawn = draw_image(ax, differences[index], left, third, errors, "magma")
+        left, top = NAMES_WIDTH + column * pitch, sheet.top + block * block_height + above
+        tops = [top + row * row_pitch for row in range(len(ROWS))]
+        sheet.write_caption(caption, left, top)
+        sheet.draw_image(displayable(images[index]), left, tops[0], unit)
+        sheet.draw_image(displayable(reconstructions[index]), left, tops[1], unit)
+        drawn = sheet.draw_image(differences[index], left, tops[2], errors, "magma")
         if column == 0:
-            for label, y in zip(rows, (first, second, third), strict=True):
-                ax.text(label_width - GAP, y + drawn_height / 2, label, ha="right", va="center")
-    _add_colorbar(figure, drawn, bar_left, third, drawn_height, "pixel value")
-    return figure
+            for name, row_top in zip(ROWS, tops, strict=True):
+                sheet.write_row_name(name, NAMES_WIDTH - GAP, row_top + (row_pitch - GAP) / 2)
+    sheet.add_colorbar(drawn, bar_left, tops[2], row_pitch - GAP, "pixel value")
+    return sheet.figure
 
 
 @rc_context(STYLE)
@@ -120,32 +59,26 @@ def autoencoder_visualization(
     images: np.ndarray,
     reconstructions: Sequence[np.ndarray],
 ) -> dict[str, Figure]:
-    """Draws what training autoencoders gave: curves, reconstructions, and how they compare.
+    """Draws the training of autoencoders, their reconstructions, and how they compare.
 
     Args:
-        histories: One for each experiment.
+        histories: One per experiment.
         images: float (num_images, height, width, channels) in [0, 1], all of them drawn.
-        reconstructions: For each experiment what its autoencoder made of `images`.
+        reconstructions: Per experiment the output of its autoencoder for `images`.
 
     Returns:
         ``loss`` and ``reconstructions``; for several experiments ``loss-1``, ``reconstructions-1``,
         ``loss-2`` and so on, and ``comparison``.
     """
-    figures = {}
-    for number, (history, output) in enumerate(zip(histories, reconstructions, strict=True), 1):
+    figures = []
+    for history, output in zip(histories, reconstructions, strict=True):
         errors = _mse(images, output)
         captions = [f"MSE {format_number(error)}" for error in errors]
-        title = (
-            f"{history.name}: reconstructions, mean squared error {format_number(errors.mean())}"
-        )
-        loss_key, images_key = (
-            numbered_key(key, number, len(histories)) for key in ("loss", "reconstructions")
-        )
-        figures[loss_key] = plot_autoencoder_history(history)
-        figures[images_key] = _plot_reconstructions(images, output, captions, title)
-    if len(histories) > 1:
-        figures["comparison"] = plot_comparison(histories)
-    return figures
+        mean = format_number(errors.mean())
+        title = f"{history.name}: reconstructions, mean squared error {mean}"
+        drawn = _plot_reconstructions(images, output, captions, title)
+        figures.append({"loss": plot_history(history), "reconstructions": drawn})
+    return with_comparison(figures, histories)
 
 
 @rc_context(STYLE)
@@ -155,13 +88,13 @@ def plot_worst_reconstructions(
     count: int = 10,
     indices: np.ndarray | None = None,
 ) -> Figure:
-    """Draws the images that came out worst, by mean squared error, the worst first.
+    """Draws the images with the largest mean squared errors, the largest first.
 
     Args:
         images: float (num_images, height, width, channels) in [0, 1].
         reconstructions: Like `images`.
-        count: How many to draw, at most.
-        indices: int (num_images,), positions of the images in their file; all of it without.
+        count: The most images to draw.
+        indices: int (num_images,), positions of the images in their file; by default 0, 1, 2, …
     """
     errors = _mse(images, reconstructions)
     indices = np.arange(len(images)) if indices is None else indices
@@ -175,7 +108,7 @@ def plot_worst_reconstructions(
 def plot_filters(kernels: np.ndarray) -> Figure:
     """Draws the kernels of a first convolution.
 
-    Kernels over three channels are drawn as colour, any others as the mean over their inputs.
+    Kernels over three channels are drawn in colour, others as the mean over their inputs.
 
     Args:
         kernels: float (height, width, in_channels, out_channels).
@@ -192,11 +125,12 @@ def plot_filters(kernels: np.ndarray) -> Figure:
         title += f" (gray: 0, full colour: ±{limit:.2g})"
         shown = 0.5 + shown / (2 * limit)
     bar_left = GAP + columns * pitch
-    figure, ax, top = open_sheet(bar_left + (0 if in_color else 0.75), height, title)
-    norm = colors.Normalize(-limit, limit)
+    sheet = Sheet(bar_left + (0 if in_color else 0.75), height, title)
+    norm = Normalize(-limit, limit)
     for index, kernel in enumerate(shown):
         row, column = divmod(index, columns)
-        drawn = draw_image(ax, kernel, GAP + column * pitch, top + row * row_pitch, norm, "RdBu_r")
+        left, top = GAP + column * pitch, sheet.top + row * row_pitch
+        drawn = sheet.draw_image(kernel, left, top, norm, "RdBu_r")
     if not in_color:
-        _add_colorbar(figure, drawn, bar_left, top, min(height - GAP, 3), "weight")
-    return figure
+        sheet.add_colorbar(drawn, bar_left, sheet.top, min(height - GAP, 3), "weight")
+    return sheet.figure

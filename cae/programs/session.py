@@ -92,7 +92,7 @@ class Session:
         """Saves the figure that compares the experiments beside those of the latest."""
         if len(self.experiments) < 2:
             return
-        from cae.figures.curves import plot_comparison
+        from cae.figures.comparisons import plot_comparison
 
         figure = plot_comparison([experiment.history for experiment in self.experiments])
         (path,) = self.experiments[-1].run.save_figures({"comparison": figure})

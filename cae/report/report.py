@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from cae import terminal
+from cae.config.architecture import describe_architecture
 from cae.config.json_text import load_record
 from cae.config.load import format_config
 from cae.config.shapes import format_shape
@@ -68,7 +69,6 @@ from cae.studies.label_results import (
 from cae.studies.label_results import Result as LabelResult
 
 OUTPUT = "report.html"
-CURVE_INCHES = (5.0, 3.4)
 # What is shown large: key of `metrics.json` -> what it is.
 KEY_VALUES = {
     "test_accuracy": "test accuracy",
@@ -78,10 +78,6 @@ KEY_VALUES = {
     "val_loss": "validation loss",
     "parameters": "parameters",
     "seconds": "seconds of training",
-}
-CURVES = {
-    "autoencoder": ("loss", "mse"),
-    "classifier": ("loss", "accuracy", "precision", "recall", "f1"),
 }
 # Of what a run or a study has drawn, what cannot be drawn from its record.
 PICTURES = {
@@ -465,8 +461,6 @@ def _format_metric(key: str, value: float) -> str:
 
 
 def _describe_architecture(result: Result) -> str:
-    from cae.figures.style import describe_architecture
-
     layers = describe_architecture(result.history.model_info)
     if result.encoder:
         layers += f", with the encoder of {terminal.relative(result.encoder)}"
@@ -478,21 +472,13 @@ def _config(history: History) -> Code:
 
 
 def _draw_curves(history: History) -> Gallery:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    from cae.figures.curves import plot_curves
-    from cae.figures.style import METRIC_NAMES, STYLE
+    from cae.figures.curves import METRIC_NAMES, curve_figures
+    from cae.figures.style import as_sentence
 
     pictures = []
-    for metric in filter(history.has, CURVES[history.kind]):
-        with rc_context(STYLE):
-            figure = Figure(figsize=CURVE_INCHES)
-            plot_curves(history, metric, figure.subplots())
-            figure.legend(loc="outside lower left", ncols=2)
-            name = METRIC_NAMES[metric]
-            caption = name[0].upper() + name[1:]
-            pictures.append(draw(figure, caption, _describe_curve(history, metric, caption)))
+    for metric, figure in curve_figures(history).items():
+        caption = as_sentence(METRIC_NAMES[metric])
+        pictures.append(draw(figure, caption, _describe_curve(history, metric, caption)))
     return Gallery(pictures)
 
 
@@ -580,7 +566,7 @@ def _draw_confusion(
 
 
 def _draw_label_efficiency(curves: dict[str, list[tuple[int, float, float]]]) -> Picture:
-    from cae.figures.curves import label_efficiency_visualization
+    from cae.figures.comparisons import label_efficiency_visualization
 
     caption = "Test error of each method by the number of labels"
     description = f"{caption}. The table below has the numbers."

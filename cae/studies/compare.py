@@ -372,7 +372,7 @@ def _summary(means: list[float]) -> tuple[int, float, float]:
 
 def draw_comparison(groups: Sequence[Group]) -> "dict[str, Figure]":
     """The figures of `compare_visualization`, of the runs that have the metric."""
-    from cae.figures.curves import compare_visualization
+    from cae.figures.comparisons import compare_visualization
 
     known = [group for group in groups if group.values]
     return compare_visualization(

@@ -351,7 +351,7 @@ class Study:
         terminal.say(f"Results: {terminal.relative(self.folder)}")
 
     def _draw(self, errors: dict[tuple[str, int], Estimate]) -> None:
-        from cae.figures.curves import label_efficiency_visualization
+        from cae.figures.comparisons import label_efficiency_visualization
 
         write_figure(
             self.folder / "label_efficiency.png", label_efficiency_visualization(get_curves(errors))

@@ -10,7 +10,7 @@ from conftest import AUTOENCODER, CLASSIFIER
 
 from cae.config.load import validate_config
 from cae.errors import UserError
-from cae.figures.curves import compare_visualization
+from cae.figures.comparisons import compare_visualization
 from cae.records.history import History
 from cae.studies.compare import (
     Result,

@@ -1,0 +1,279 @@
+"""Comparisons: of experiments by their epochs, of the runs of a study, of numbers of labels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from cae.figures.curves import METRIC_NAMES, MINIMIZED, epoch_axis, loss_scale, metric_label
+from cae.figures.style import (
+    BLUE,
+    INK,
+    MARKERS,
+    PALETTE,
+    STYLE,
+    as_sentence,
+    finite_values,
+    format_number,
+    log_ticks,
+    outside_legend,
+    set_title,
+    shorten,
+    style_axes,
+)
+from cae.records.history import History
+
+
+def _describe_key(key: str) -> str:
+    """A metric in words: `val_mse` -> `validation mean squared error`."""
+    metric = key.removeprefix("val_")
+    return f"{'validation' if metric != key else 'training'} {METRIC_NAMES[metric]}"
+
+
+def _is_minimized(key: str) -> bool:
+    return key.removeprefix("val_") in MINIMIZED
+
+
+# --- Experiments -----------------------------------------------------------------------------
+
+
+def with_comparison(
+    figures: Sequence[dict[str, Figure]], histories: Sequence[History]
+) -> dict[str, Figure]:
+    """The figures of one experiment; those of several numbered, and their comparison.
+
+    Args:
+        figures: Per experiment its figures by name.
+        histories: One per experiment.
+    """
+    if len(figures) == 1:
+        return figures[0]
+    numbered = {
+        f"{name}-{number}": figure
+        for number, drawn in enumerate(figures, 1)
+        for name, figure in drawn.items()
+    }
+    return {**numbered, "comparison": plot_comparison(histories)}
+
+
+@rc_context(STYLE)
+def plot_comparison(histories: Sequence[History]) -> Figure:
+    """Draws the epochs of several experiments, and ranks them by their best epochs.
+
+    Classifiers are ranked by accuracy, autoencoders by loss, or by mean squared error if their
+    losses differ in kind.
+
+    Args:
+        histories: Two or more, all of autoencoders or all of classifiers.
+    """
+    title = f"{len(histories)} {histories[0].kind}s compared"
+    curves, ranked = ["loss", "accuracy"], "accuracy"
+    if histories[0].kind == "autoencoder":
+        curves, ranked = ["loss"], "loss"
+        # The penalty of l2 is part of the loss, so it too makes losses incomparable.
+        if len({(h.model_info.get("loss"), h.model_info.get("l2")) for h in histories}) > 1:
+            curves, ranked = ["mse"], "mse"
+            title += " by mean squared error: their losses differ in kind"
+    key = _shared_key(histories, ranked)
+    values = _best_values(histories, key)
+    sign = 1 if ranked in MINIMIZED else -1
+    styles = _rank_styles(np.argsort(sign * values, kind="stable").tolist())  # NaN comes last
+    height = max(2.2 + 2.2 * len(curves), 0.27 * len(histories) + 1.6)
+    figure = Figure(figsize=(13, height))
+    grid = figure.add_gridspec(len(curves), 2)
+    for row, metric in enumerate(curves):
+        ax = figure.add_subplot(grid[row, 0])
+        _plot_all_curves(histories, _shared_key(histories, metric), styles, ax)
+    names = [history.name for history in histories]
+    _plot_ranking(names, values, key, styles, figure.add_subplot(grid[:, 1]))
+    set_title(figure, title)
+    return figure
+
+
+def _shared_key(histories: Sequence[History], metric: str) -> str:
+    """The validation metric, or the training metric if an experiment had no validation data."""
+    has_validation = all(history.has(f"val_{metric}") for history in histories if history.epochs)
+    return f"val_{metric}" if has_validation else metric
+
+
+def _best_values(histories: Sequence[History], key: str) -> np.ndarray:
+    """(num_histories,): the best value of each; NaN where none is finite."""
+    best = min if _is_minimized(key) else max
+    finite = [finite_values(history.column(key)) for history in histories]
+    return np.array([best(values) if values.size else np.nan for values in finite])
+
+
+def _rank_styles(ranking: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Colours and markers for the best experiments, gray for the others, by index, best first."""
+    behind = {"color": "#BDBDBD", "marker": None, "linewidth": 1, "zorder": 1.5}
+    styles = dict.fromkeys(ranking, behind)
+    for rank, (index, color) in enumerate(zip(ranking, PALETTE, strict=False)):
+        styles[index] = {"color": color, "marker": MARKERS[rank], "zorder": 3 - rank / 10}
+    return styles
+
+
+def _plot_all_curves(histories: Sequence[History], key: str, styles: dict, ax: Axes) -> None:
+    style_axes(ax)
+    length = max(len(history.epochs) for history in histories)
+    spacing = {"markersize": 5, "markevery": max(1, length // 10)}
+    for index, history in enumerate(histories):
+        ax.plot(history.column("epoch"), history.column(key), **styles[index], **spacing)
+    epoch_axis(ax, length)
+    ax.set_ylabel(metric_label(key.removeprefix("val_"), histories[0]))
+    ax.set_title(f"{as_sentence(_describe_key(key))}; colours and markers as on the right")
+    if _is_minimized(key):
+        loss_scale(ax, [value for history in histories for value in history.column(key)])
+
+
+def _plot_ranking(
+    names: Sequence[str], values: np.ndarray, key: str, styles: dict, ax: Axes
+) -> None:
+    """One row per experiment, the best on top: its value, with the marker of its curve."""
+    style_axes(ax)
+    note = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+    for row, (index, style) in enumerate(styles.items()):
+        value, marker = values[index], style["marker"] or "o"
+        ax.plot(value, row, color=style["color"], marker=marker, markersize=7)
+        if np.isnan(value):
+            ax.annotate("no finite value", (0, row), xycoords=("axes fraction", "data"), **note)
+        else:
+            ax.annotate(format_number(value), (value, row), **note)
+    labels = [f"{index + 1} · {shorten(names[index], 40)}" for index in styles]
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.set_xlabel(f"best {_describe_key(key)}")
+    colored = f"; the best {len(PALETTE)} in colour" if len(labels) > len(PALETTE) else ""
+    ax.set_title(f"Best epoch of each experiment{colored}")
+
+
+# --- Studies ---------------------------------------------------------------------------------
+
+
+@rc_context(STYLE)
+def compare_visualization(
+    histories: Sequence[History],
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    intervals: Sequence[tuple[float, float] | None],
+    metric: str,
+) -> dict[str, Figure]:
+    """Draws how the configurations of a study compare, and what better values cost.
+
+    Args:
+        histories: One per run; `parameters` and `seconds` in their metrics are the costs.
+        names: One per configuration, the best first.
+        values: Per configuration the metric of its seeds.
+        intervals: Per configuration the 95 % interval of the mean, if it has several seeds.
+        metric: The key that ranks them, such as `val_accuracy`.
+
+    Returns:
+        ``final_values``, ``costs``, and for several runs ``comparison``.
+    """
+    figures = {
+        "final_values": _plot_final_values(names, values, intervals, metric),
+        "costs": _plot_costs(histories, metric),
+    }
+    if len(histories) > 1:
+        figures["comparison"] = plot_comparison(histories)
+    return figures
+
+
+def _plot_final_values(
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    intervals: Sequence[tuple[float, float] | None],
+    metric: str,
+) -> Figure:
+    """One row per configuration: a dot per seed, the mean and its interval."""
+    figure = Figure(figsize=(9, 1.6 + 0.3 * len(names)))
+    ax = style_axes(figure.subplots())
+    for row, (seeds, interval) in enumerate(zip(values, intervals, strict=True)):
+        ax.plot(seeds, [row] * len(seeds), "o", color=BLUE, alpha=0.5, markersize=5)
+        if interval:
+            ax.plot(interval, [row, row], color=INK, linewidth=1)
+            ax.plot(np.mean(seeds), row, "|", color=INK, markersize=12, markeredgewidth=2)
+    ax.set_yticks(range(len(names)), [shorten(name, 60) for name in names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    low, high = ax.get_xlim()  # the interval of two seeds can be absurdly wide
+    highest = high if _is_minimized(metric) else 1.02
+    ax.set_xlim(max(low, -0.02 * high), min(high, highest))
+    ax.set_xlabel(_describe_key(metric))
+    set_title(figure, "Final values: one dot per seed, the mean and its 95 % interval")
+    return figure
+
+
+def _plot_costs(histories: Sequence[History], metric: str) -> Figure:
+    """The metric against the number of parameters and against the time of training."""
+    figure = Figure(figsize=(11, 4.2))
+    axes = figure.subplots(1, 2, sharey=True)
+    labels = {"parameters": "parameters", "seconds": "training time in seconds"}
+    reached = [history.metrics.get(metric, np.nan) for history in histories]
+    for ax, (key, label) in zip(axes, labels.items(), strict=True):
+        style_axes(ax)
+        costs = [history.metrics.get(key, np.nan) for history in histories]
+        ax.plot(costs, reached, "o", color=BLUE, alpha=0.6)
+        finite = finite_values(costs)
+        if finite.size and 0 < finite.min() < finite.max() / 3:
+            ax.set_xscale("log")
+            log_ticks(ax.xaxis, "{x:,.10g}")  # a million in digits
+        ax.set_xlabel(label)
+    axes[0].set_ylabel(_describe_key(metric))
+    set_title(figure, f"Costs: {_describe_key(metric)} of {len(histories)} runs")
+    return figure
+
+
+# --- Label efficiency ------------------------------------------------------------------------
+
+LabelCurves = Mapping[str, Sequence[tuple[int, float, float]]]
+
+
+@rc_context(STYLE)
+def label_efficiency_visualization(curves: LabelCurves) -> Figure:
+    """Draws what `plot_label_efficiency` draws, as a figure."""
+    figure = Figure(figsize=(9, 5.5))
+    plot_label_efficiency(curves, figure.subplots())
+    return figure
+
+
+@rc_context(STYLE)
+def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
+    """Draws test errors over the number of labels, which has a logarithmic axis.
+
+    The errors have one too if they differ by a factor of ten and none is 0. The figure must have
+    the constrained layout, which makes room for the legend.
+
+    Args:
+        curves: By method, (labels, error, margin) in order of labels: the mean error, a share in
+            [0, 1], and half the width of its 95 % interval, infinite where there is none.
+        ax: Where to draw.
+
+    Returns:
+        `ax`.
+    """
+    style_axes(ax)
+    bars = {"capsize": 2, "elinewidth": 1}
+    for index, (name, points) in enumerate(curves.items()):
+        labels, errors, margins = np.transpose(points)
+        errors = 100 * errors
+        margins = np.where(np.isfinite(margins), 100 * margins, 0)
+        # A bar that reached 0 would have no end on a logarithmic axis.
+        bounds = np.stack([np.minimum(margins, 0.9 * errors), margins])
+        # Moved apart by 2 % each, so that bars do not cover each other.
+        apart = 1.02 ** (index - (len(curves) - 1) / 2)
+        style = {"color": PALETTE[index], "marker": MARKERS[index], "markersize": 5}
+        ax.errorbar(labels * apart, errors, bounds, **style, **bars, label=name)
+    ax.set_xscale("log")
+    ticks = sorted({labels for points in curves.values() for labels, _, _ in points})
+    ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("number of labels, log scale")
+    ax.set_ylabel("test error in %")
+    loss_scale(ax, [error for points in curves.values() for _, error, _ in points])
+    ax.set_title("Test error by number of labels; bars: 95 % interval of the mean over seeds")
+    outside_legend(ax.figure, ax)
+    return ax

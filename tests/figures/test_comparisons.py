@@ -1,0 +1,109 @@
+"""Experiments, studies and numbers of labels compared."""
+
+import numpy as np
+import pytest
+from artists import (
+    assert_readable,
+    autoencoder_history,
+    classifier_history,
+    make_axes,
+    tick_labels,
+    words,
+)
+
+from cae.figures.comparisons import plot_comparison, plot_label_efficiency
+
+
+def ranked_values(figure):
+    return [float(line.get_xdata()[0]) for line in figure.axes[-1].lines]
+
+
+def test_autoencoders_are_ranked_by_their_best_validation_losses():
+    histories = [
+        autoencoder_history("middle", [0.4, 0.2]),
+        autoencoder_history("best", [0.3, 0.1, 0.5]),
+        autoencoder_history("worst", [0.9]),
+    ]
+    figure = plot_comparison(histories)
+    curves, ranking = figure.axes
+    assert tick_labels(ranking.yaxis) == ["2 · best", "1 · middle", "3 · worst"]
+    assert ranked_values(figure) == pytest.approx([0.11, 0.21, 0.91])
+    assert ranking.get_xlabel() == "best validation loss"
+    np.testing.assert_allclose(curves.lines[0].get_ydata(), [0.41, 0.21])
+    looks = [(line.get_color(), line.get_marker()) for line in curves.lines]
+    assert len(set(looks)) == 3
+    best = ranking.lines[0]
+    assert (best.get_color(), best.get_marker()) == looks[1]
+
+
+@pytest.mark.parametrize("different", [{"loss": "mse"}, {"l2": 0.01}])
+def test_losses_of_different_kinds_are_compared_by_squared_error(different):
+    histories = [autoencoder_history("a"), autoencoder_history("b", [0.6], **different)]
+    figure = plot_comparison(histories)
+    assert ranked_values(figure) == pytest.approx([0.011, 0.061])
+    assert "by mean squared error" in figure.get_suptitle()
+    assert figure.axes[-1].get_xlabel() == "best validation mean squared error"
+
+
+def test_without_validation_data_training_losses_are_compared():
+    histories = [autoencoder_history("a"), autoencoder_history("b", [0.6], validation=False)]
+    figure = plot_comparison(histories)
+    assert ranked_values(figure) == pytest.approx([0.1, 0.6])
+    assert figure.axes[-1].get_xlabel() == "best training loss"
+
+
+def test_only_the_best_of_many_experiments_are_in_colour():
+    figure = plot_comparison([autoencoder_history(str(n), [0.1 + n / 100]) for n in range(25)])
+    colors = [line.get_color() for line in figure.axes[0].lines]
+    assert len(set(colors[:7])) == 7
+    assert len(set(colors[7:])) == 1
+
+
+def test_classifiers_are_ranked_by_accuracy():
+    histories = [classifier_history("a", best_accuracy=0.9), classifier_history("b")]
+    loss, accuracy, ranking = plot_comparison(histories).axes
+    assert loss.get_ylabel().startswith("loss per image")
+    assert accuracy.get_ylabel() == "accuracy (0 to 1)"
+    assert tick_labels(ranking.yaxis) == ["2 · b", "1 · a"]
+
+
+@pytest.mark.parametrize("values", [[], [np.nan, np.nan], [0.1, np.nan], [np.inf, 0.1]])
+def test_a_failed_training_comes_last(values):
+    figure = plot_comparison([autoencoder_history("failed", values), autoencoder_history("good")])
+    assert_readable(figure)
+    if not np.isfinite(values).any():
+        assert tick_labels(figure.axes[-1].yaxis) == ["2 · good", "1 · failed"]
+        assert "no finite value" in words(figure)
+
+
+def test_a_long_name_is_shortened():
+    names = ["autoencoder_large_" + "with_every_variation_" * 12, "W" * 300]
+    assert_readable(plot_comparison([autoencoder_history(name) for name in names]))
+
+
+def test_label_efficiency_shows_means_and_intervals_in_percent():
+    """One seed has no interval; an interval below 0 ends above it, where a log axis does."""
+    curves = {
+        "pretrained": [(10, 0.5, 0.1), (100, 0.1, 0.2)],
+        "from scratch": [(10, 0.6, np.inf), (100, 0.05, 0.01)],
+    }
+    ax = make_axes()
+    assert plot_label_efficiency(curves, ax) is ax
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert tick_labels(ax.xaxis) == ["10", "100"]
+    (first, _, (bars,)), (second, _, (other_bars,)) = ax.containers
+    assert first.get_xdata() == pytest.approx([10, 100], rel=0.05)
+    assert first.get_ydata() == pytest.approx([50, 10])
+    assert second.get_ydata() == pytest.approx([60, 5])
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+    assert ends == [pytest.approx([40, 60]), pytest.approx([1, 30])]
+    assert other_bars.get_segments()[0][:, 1].tolist() == pytest.approx([60, 60])
+    (legend,) = ax.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(curves)
+    assert_readable(ax.figure)
+
+
+def test_label_efficiency_draws_an_error_of_zero():
+    ax = make_axes()
+    plot_label_efficiency({"perfect": [(10, 0.0, 0.0), (20, 0.0, np.inf)]}, ax)
+    assert ax.get_yscale() == "linear"

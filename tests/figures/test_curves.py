@@ -1,0 +1,131 @@
+"""Curves of one training, and the record beside them."""
+
+import numpy as np
+import pytest
+from artists import (
+    assert_readable,
+    autoencoder_history,
+    classifier_history,
+    make_axes,
+    words,
+)
+
+from cae.figures.curves import curve_figures, plot_curves, plot_history
+
+
+def labels_of(ax):
+    return [line.get_label() for line in ax.lines]
+
+
+def test_training_is_dashed_and_validation_solid():
+    ax = make_axes()
+    assert plot_curves(autoencoder_history(), "loss", ax, color="red") is ax
+    training, validation, kept = ax.lines
+    assert labels_of(ax) == ["training", "validation", "weights kept (epoch 2)"]
+    assert (training.get_linestyle(), validation.get_linestyle()) == ("--", "-")
+    assert {training.get_color(), validation.get_color()} == {"red"}
+    np.testing.assert_allclose(training.get_ydata(), [0.3, 0.1, 0.2])
+    np.testing.assert_allclose(validation.get_xydata(), [[1, 0.31], [2, 0.11], [3, 0.21]])
+    np.testing.assert_allclose(kept.get_xydata(), [[2, 0.11]])
+    assert ax.get_xlabel() == "epoch"
+    assert ax.get_ylabel() == "loss per pixel (binary crossentropy)"
+
+
+def test_without_validation_data_training_values_are_marked():
+    ax = plot_curves(autoencoder_history(validation=False), "loss", make_axes())
+    assert labels_of(ax) == ["training", "weights kept (epoch 2)"]
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[2, 0.1]])
+
+
+def test_a_line_marks_the_end_of_the_first_phase():
+    ax = plot_curves(classifier_history(dense_only=2, full=3), "accuracy", make_axes())
+    assert ax.lines[-1].get_xdata() == [2.5, 2.5]
+    assert "encoder frozen" in labels_of(ax)[-1]
+    assert ax.get_ylabel() == "accuracy (0 to 1)"
+
+
+@pytest.mark.parametrize(("dense_only", "full"), [(3, 0), (0, 3)])
+def test_one_phase_has_no_such_line(dense_only, full):
+    ax = plot_curves(classifier_history(dense_only=dense_only, full=full), "loss", make_axes())
+    assert not any("frozen" in label for label in labels_of(ax))
+
+
+def test_a_single_epoch_is_visible():
+    ax = plot_curves(autoencoder_history(values=[0.1]), "loss", make_axes())
+    assert {line.get_marker() for line in ax.lines} == {"o"}
+    assert [tick for tick in ax.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+
+
+@pytest.mark.parametrize("num_epochs", [2, 3, 7, 50, 400])
+def test_epoch_ticks_are_integers(num_epochs):
+    history = autoencoder_history(values=np.linspace(0.2, 0.1, num_epochs))
+    ticks = plot_curves(history, "loss", make_axes()).get_xticks()
+    assert all(tick == int(tick) for tick in ticks)
+
+
+def test_losses_over_more_than_a_decade_get_a_logarithmic_axis_that_says_so():
+    near = plot_curves(autoencoder_history(values=[0.5, 0.1]), "loss", make_axes())
+    far = plot_curves(autoencoder_history(values=[5.0, 0.1]), "loss", make_axes())
+    assert (near.get_yscale(), far.get_yscale()) == ("linear", "log")
+    assert "log scale" in far.get_ylabel()
+    assert "0.2" in words(far.figure).split("\n")
+
+
+@pytest.mark.parametrize("values", [[], [np.nan, np.nan], [0.1, np.nan], [np.inf, 0.1]])
+def test_a_failed_training_can_be_drawn(values):
+    assert_readable(plot_history(autoencoder_history(values=values)))
+
+
+def test_the_record_of_an_autoencoder():
+    text = words(plot_history(autoencoder_history("my run", early_stopping=5)))
+    for expected in (
+        "my run",
+        "conv 32 3×3 → pool 2×2 → conv 64 3×3",
+        "epoch 2 (kept)",
+        "epoch 3 (last)",
+        "0.1100",  # validation loss of the epoch kept
+        "0.02100",  # validation error of the last epoch
+        "12.50",
+        "optimizer: adam, 0.001;",
+        "early stopping: 5;",
+        "rotation 10, shift 0.1",
+    ):
+        assert expected in text
+
+
+def test_hyperparameters_that_are_off_are_left_out():
+    assert "early stopping" not in words(plot_history(autoencoder_history()))
+
+
+def test_a_classifier_has_five_metrics_and_a_record():
+    figure = plot_history(classifier_history())
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["Loss", "Accuracy", "Macro precision", "Macro recall", "Macro F1", ""]
+    text = words(figure)
+    for part in ("encoder of small.keras", "dense 64 → drop 0.5", "test accuracy", "0.9876"):
+        assert part in text
+    labels = [label.get_text() for label in figure.legends[0].get_texts()]
+    assert labels[:2] == ["training", "validation"]
+    assert len(labels) == len(set(labels)) == 4
+
+
+@pytest.mark.parametrize("name", ["autoencoder_large_" + "with_every_variation_" * 12, "W" * 300])
+def test_a_long_name_is_wrapped_and_shortened(name):
+    figure = plot_history(autoencoder_history(f"{name}end"))
+    assert_readable(figure)
+    title = figure.get_suptitle().split("\n")
+    assert 1 < len(title) <= 3
+    assert title[0].endswith("_" if "_" in name else "W")
+    assert title[-1].endswith("end")
+
+
+def test_a_name_is_not_taken_for_mathematics():
+    assert r"$\frac$" in words(plot_history(autoencoder_history(r"$\frac$")))
+
+
+def test_a_figure_per_recorded_metric():
+    assert list(curve_figures(autoencoder_history())) == ["loss", "mse"]
+    figures = curve_figures(classifier_history())
+    assert list(figures) == ["loss", "accuracy", "precision", "recall", "f1"]
+    for figure in figures.values():
+        assert_readable(figure)
