@@ -14,6 +14,7 @@ import numpy as np
 from typing_extensions import override
 
 from cae import terminal
+from cae.config.architecture import describe_architecture
 from cae.config.schema import AutoencoderConfig
 from cae.data.datasets import check_dataset, load_dataset
 from cae.data.named import NAMED_DATASETS
