@@ -1,7 +1,7 @@
-"""Writes the shipped configurations and their JSON Schema.
+"""Writes the shipped configurations, their JSON Schema and docs/reference.md.
 
-    python make_configs.py            writes configuration/*.json
-    python make_configs.py --check    says which of them are not up to date
+    python make_configs.py            writes configuration/*.json and docs/reference.md
+    python make_configs.py --check    lists the files that are not up to date
 
 Three autoencoders for 28 by 28 images, each with the variations of the original research, and
 five classifiers. Change the tables here rather than the files.
@@ -13,12 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import autoencoder
+import classification
+import experiments
 from cae.config.load import format_config
-from cae.config.schema import json_schema
+from cae.config.schema import CONFIGS, json_schema
 from cae.errors import UsageError
-from cae.files import replace_file
+from cae.files import explaining, write_bytes
 from cae.programs import flags, start
+from cae.report.reference import build_reference
 
+CONFIGURATION = Path(__file__).parent / "configuration"
+REFERENCE = Path(__file__).parent / "docs" / "reference.md"
 SCHEMA = "schema.json"
 
 AUTOENCODER = {
@@ -72,7 +78,7 @@ CLASSIFIERS = {
 Document = dict[str, Any]
 
 
-def autoencoder(encoder: Sequence[int | str]) -> Document:
+def make_autoencoder(encoder: Sequence[int | str]) -> Document:
     """The configuration of an autoencoder whose decoder is the reverse of its encoder."""
 
     def layers(parts: Sequence[int | str], scaling: str) -> list:
@@ -98,7 +104,7 @@ def insert_layer(config: Document, inserted: list, after: Sequence[str]) -> Docu
     return config | changed
 
 
-def classifier(units: Sequence[int], drop: float) -> Document:
+def make_classifier(units: Sequence[int], drop: float) -> Document:
     """The configuration of a classifier; the command line gives the encoder."""
     dense_layers = [["drop", ENCODING_DROP]]
     for count in units:
@@ -113,62 +119,70 @@ def configurations() -> dict[str, Document]:
     configs = {}
     for size, encoder in ENCODERS.items():
         name = f"autoencoder_{size}"
-        base = configs[name] = autoencoder(encoder)
+        base = configs[name] = make_autoencoder(encoder)
         for variation, changes in VARIATIONS.items():
             configs[f"{name}_{variation}"] = base | changes
         for variation, (layer, after) in LAYER_VARIATIONS.items():
             configs[f"{name}_{variation}"] = insert_layer(base, layer, after)
     for name, (units, drop) in CLASSIFIERS.items():
-        configs[f"classifier_{name}"] = classifier(units, drop)
+        configs[f"classifier_{name}"] = make_classifier(units, drop)
     return configs
 
 
 def shipped_files() -> dict[str, bytes]:
-    """The content of every shipped file by its name."""
+    """The content of every file in configuration/ by its name."""
     texts = {SCHEMA: json.dumps(json_schema(), indent=2) + "\n"}
     for name, config in configurations().items():
         texts[f"{name}.json"] = format_config({"$schema": SCHEMA} | config)
     return {name: text.encode() for name, text in texts.items()}
 
 
-def outdated(directory: Path) -> dict[str, str]:
-    """What is wrong with the files of `directory`: name -> missing, differs or not shipped."""
-    files = shipped_files()
-    problems = {}
-    for name, content in files.items():
-        path = directory / name
-        if not path.exists():
-            problems[name] = "missing"
-        elif path.read_bytes() != content:
-            problems[name] = "differs"
-    for kind in ("autoencoder", "classifier"):
-        for path in sorted(directory.glob(f"{kind}_*")):
-            if path.name not in files:
-                problems[path.name] = "not shipped: rename or remove it"
-    return problems
+def get_reference() -> bytes:
+    """The content of docs/reference.md."""
+    programs = {
+        "autoencoder.py": autoencoder.build_parser(),
+        "classification.py": classification.build_parser(),
+        "experiments.py": experiments.build_parser(),
+        "make_configs.py": build_parser(),
+    }
+    return build_reference(programs).encode()
 
 
 def write_or_check(args: argparse.Namespace) -> int:
     """Writes or checks the files; returns the exit code."""
-    directory = args.directory
+    directory = args.directory or CONFIGURATION
     remedy = "Name another place with --directory."
     if directory.exists() and not directory.is_dir():
         raise UsageError(directory, "must be a directory", "a file", remedy)
-    try:
-        if args.check:
-            problems = outdated(directory)
-            for name, problem in problems.items():
-                print(f"{directory / name}: {problem}")
-            return 1 if problems else 0
+    files = {directory / name: content for name, content in shipped_files().items()}
+    if args.directory is None:
+        files[REFERENCE] = get_reference()
+    if args.check:
+        problems = find_outdated(files, directory)
+        for path, problem in problems.items():
+            print(f"{path}: {problem}")
+        return 1 if problems else 0
+    with explaining(directory, remedy):
         directory.mkdir(parents=True, exist_ok=True)
-        files = shipped_files()
-        for name, content in files.items():
-            with replace_file(directory / name) as file:
-                file.write(content)
-        print(f"{len(files)} files written to {directory}")
-    except OSError as error:
-        raise UsageError(directory, "must be accessible", error.strerror, remedy) from error
+    for path, content in files.items():
+        write_bytes(path, content, remedy)
+    print(f"{len(files)} files written to {directory}")
     return 0
+
+
+def find_outdated(files: dict[Path, bytes], directory: Path) -> dict[Path, str]:
+    """The problems of files: missing, different, or in `directory` but not shipped."""
+    problems = {}
+    for path, content in files.items():
+        if not path.exists():
+            problems[path] = "missing"
+        elif path.read_bytes() != content:
+            problems[path] = "differs"
+    for kind in CONFIGS:
+        for path in sorted(directory.glob(f"{kind}_*")):
+            if path not in files:
+                problems[path] = "not shipped: rename or remove it"
+    return problems
 
 
 def build_parser() -> flags.Parser:
@@ -177,13 +191,15 @@ def build_parser() -> flags.Parser:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; exit with 1 and list the files that are missing, differ or are stray",
+        help="write nothing; list files that are missing, differ or are not shipped, and exit "
+        "with 1 if there are any",
     )
     parser.add_argument(
         "--directory",
         type=Path,
-        default=Path(__file__).parent / "configuration",
-        help="where the files are (default: configuration beside this program)",
+        metavar="DIR",
+        help="write the configurations here and no reference (default: configuration beside this "
+        "program)",
     )
     return parser
 

@@ -12,13 +12,17 @@ import autoencoder
 import classification
 import experiments
 import make_configs
+from cae.config.fields import Augmentation
 from cae.config.load import parse_config
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shapes import check_shapes
+from cae.config.study_schema import Chain, Study
 from cae.errors import ConfigurationError
+from cae.report.reference import LAYERS, SCHEDULES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 PROGRAMS = {
     "autoencoder.py": autoencoder,
     "classification.py": classification,
@@ -35,37 +39,30 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("config", [AutoencoderConfig, ClassifierConfig])
-def test_table_of_keys(config):
-    """Every key stands in README with its default and the schema's own description."""
-    for key, field in config.model_fields.items():
+@pytest.mark.parametrize("model", [AutoencoderConfig, ClassifierConfig, Augmentation, Study, Chain])
+def test_every_key_is_in_the_reference(model):
+    """Each has a row with its default and its meaning."""
+    for key, field in model.model_fields.items():
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
-        assert f"| `{key}` | {default} | {field.description} |" in README
+        assert f"| `{key}` | {default} |" in REFERENCE
+        assert field.description in REFERENCE
 
 
-@pytest.mark.parametrize("program", ["autoencoder.py", "classification.py"])
-def test_table_of_flags(program):
-    """Every flag stands in README with the words of --help."""
-    for action in PROGRAMS[program].build_parser()._actions:
-        if action.dest == "help":
-            continue
-        names = ", ".join(f"`{name}`" for name in action.option_strings)
-        value = f" `{action.metavar}`" if action.metavar else ""
-        line = (
-            rf"\| {re.escape(names + value)} \| (both|`{program}`) \| {re.escape(action.help)} \|"
-        )
-        assert re.search(line, README), action.option_strings
-
-
-@pytest.mark.parametrize("command", ["run", "compare", "report"])
-def test_table_of_flags_of_experiments(command):
-    """The same for the subcommands, whose arguments have names without a hyphen as well."""
-    commands = experiments.build_parser()._subparsers._group_actions[0].choices
-    for action in commands[command]._actions:
-        if action.dest != "help":
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_flag_is_in_the_reference(program):
+    """Each has a row with the words of --help."""
+    for action in PROGRAMS[program].build_parser().all_actions():
+        if action.option_strings and action.dest != "help":
             names = ", ".join(f"`{name}`" for name in action.option_strings)
-            value = f" `{action.metavar}`" if action.metavar else ""
-            assert f"| {(names + value).strip()} | `{command}` | {action.help} |" in README
+            assert f"| {names}" in REFERENCE and f"| {action.help} |" in REFERENCE
+
+
+@pytest.mark.parametrize("form", [*LAYERS, *SCHEDULES])
+def test_every_layer_and_schedule_is_in_the_reference(form):
+    """Each has a row with an example, and its arguments by name."""
+    start = f"| `{json.dumps(form.EXAMPLE)}` |"
+    (row,) = (line for line in REFERENCE.splitlines() if line.startswith(start))
+    assert all(f"`{argument}`: " in row for argument in form._fields[1:])
 
 
 def test_every_short_flag_has_a_long_form():

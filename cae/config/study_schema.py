@@ -37,10 +37,10 @@ Limit = integer_type(1, MAX_LIMIT)
 Seed = integer_type(0, MAX_SEED)
 
 
-def _filled(what: str) -> BeforeValidator:
+def _listing(what: str, at_least: int = 1) -> BeforeValidator:
     def check(value: Any) -> Any:
-        if not isinstance(value, list) or not value:
-            raise refusal(f"must be a list of at least one {what}")
+        if not isinstance(value, list) or len(value) < at_least:
+            raise refusal(f"must be a list of {what}" + ", at least one" * at_least)
         return value
 
     return BeforeValidator(check)
@@ -96,7 +96,7 @@ class Vary(_Strict):
     """What changes in every configuration: a grid of values, or a random search."""
 
     grid: Annotated[
-        dict[str, Annotated[list[Any], _filled("value")]],
+        dict[str, Annotated[list[Any], _listing("values")]],
         Field(description="Key of the configuration → list of values; all combinations are tried."),
     ] = {}
     search: Annotated[
@@ -169,7 +169,9 @@ class Base(_Strict):
         Field(description="Name of the base; null: that of the file, without its extension."),
     ] = None
     variations: Annotated[
-        list[FilePath], Field(description="Files of further configurations.")
+        list[FilePath],
+        _listing("files", at_least=0),
+        Field(description="Files of further configurations."),
     ] = []
     encoder: Annotated[
         BestEncoder | None,
@@ -218,7 +220,7 @@ class Study(_Strict):
     ]
     bases: Annotated[
         list[Base],
-        _filled("base"),
+        _listing("bases"),
         Field(
             description="The configurations to begin with.",
             examples=[[{"configuration": "../autoencoder_small.json"}]],
@@ -290,10 +292,14 @@ class Chain(_Strict):
     name: Annotated[
         Name, Field(description="Name of the chain and of its directory.", examples=["my-research"])
     ]
-    kind: Annotated[Literal["chain"], Field(description="That it is a chain.", examples=["chain"])]
+    kind: Annotated[
+        Literal["chain"],
+        worded('must be "chain"'),
+        Field(description="That it is a chain.", examples=["chain"]),
+    ]
     stages: Annotated[
         list[FilePath],
-        _filled("file"),
+        _listing("files"),
         Field(
             description="Files of studies, in order.",
             examples=[["autoencoders.json", "classifiers.json"]],

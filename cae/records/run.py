@@ -30,6 +30,26 @@ from cae.records.history import History
 PARTIAL = ".partial"
 START_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.npz"
+# The files of a run and what they hold, for docs/reference.md.
+FILES = {
+    "run.json": "what the run began with: flags, configuration, and the SHA-256 of every file that "
+    "it depends on",
+    "checkpoint.npz": "the state of the training, from which `--resume` continues; deleted when "
+    "the run is complete",
+    "config.json": "the complete configuration, every default filled in; `-c` takes it to repeat "
+    "the run",
+    "environment.json": "command, versions, device, git commit, and the data files with their "
+    "SHA-256",
+    "history.csv": "one row per epoch",
+    "metrics.json": "final values: `val_loss`, `val_mse`, `best_epoch`, `seconds`, "
+    "`images_per_second`, `parameters`; for classifiers `val_accuracy`, `test_accuracy`, "
+    "`test_macro_f1`",
+    "model.keras": "the model with the weights of the best epoch: the one with the lowest "
+    "validation loss (autoencoder) or the highest validation accuracy (classifier)",
+    "plots/": "the figures",
+    "classification_report.txt": "classifiers: precision, recall and F1 per class",
+    "predictions.csv": "classifiers: one row per test image",
+}
 TRIALS_FILE = "trials.json"  # what a study records of itself, beside the runs of its trials
 
 # In characters of up to 4 bytes, so that the folder's name stays below the 255 bytes of most disks.

@@ -66,6 +66,18 @@ NETWORKS = (FROZEN, FINE_TUNED, SCRATCH)
 ALL = "all"
 COUNTS = ("1", "2", "5", "10", "50", "100", "500", ALL)  # labels per class
 CONFIG = "configuration/classifier_small_small.json"
+# The files of a comparison and what they hold, for docs/reference.md.
+FILES = {
+    "results.csv": "one row per method, number of labels and seed: labels in all and for "
+    "validation, steps, test error, seconds",
+    "summary.csv": "means over seeds, and half the width of their 95 % intervals",
+    "conclusion.txt": "the sentences printed at the end",
+    "label_efficiency.png": "the figure",
+    "order_<seed>.json": "the order of the images from which all subsets of a seed are taken, with "
+    "its SHA-256 and that of the data",
+    "environment.json": "command, versions, git commit and data files of the latest start",
+    "settings.json": "what the results depend on; a start with other settings is refused",
+}
 STEPS = 2000
 # With fewer labels than a batch holds, a step is an epoch; more of them than this change nothing.
 MAX_EPOCHS = 500

@@ -39,6 +39,18 @@ from cae.studies.workload import estimate_training, format_duration, get_encoder
 from cae.training import frozen
 
 PROGRAMS = {"autoencoder": "autoencoder", "classifier": "classification"}
+# The files of a study and what they hold, for docs/reference.md.
+FILES = {
+    "trials.json": "the study, its command, and every trial with its status",
+    "<trial>/": "the run of one trial",
+    "configuration/": "the configuration of every trial",
+    "logs/": "the output of every trial",
+    "results.csv": "one row per configuration: mean, standard deviation and best value over its "
+    "seeds",
+    "plots/": "the figures of the comparison, and of the best classifier",
+    "optuna.journal": "with `--ray` and a search: the state of the search",
+    "report.html": "the page that `experiments.py report` writes",
+}
 FAILED, STOPPED, WAITING = "failed", "stopped", "waiting"
 
 

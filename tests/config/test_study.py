@@ -175,7 +175,7 @@ def test_names_of_trials_are_names_of_folders(write):
     ("changes", "said"),
     [
         ({"metrik": "x"}, 'metrik: is not a known key, got "x". Did you mean'),
-        ({"bases": []}, "bases: must be a list of at least one base, got []"),
+        ({"bases": []}, "bases: must be a list of bases, at least one, got []"),
         ({"bases": [{}]}, "bases[0].configuration: is required"),
         ({"bases": [{"configuration": "base.json", "variation": []}]}, 'Did you mean "variations"'),
         ({"bases": [{"configuration": "gone.json"}]}, "gone.json: must be a configuration file"),
@@ -220,7 +220,7 @@ def test_names_of_trials_are_names_of_folders(write):
         ({"epochs": 0}, "epochs: must be a whole number from 1 to 100000, got 0"),
         ({"screening": {"finalists": 1}}, 'screening: must have "limit" or "epochs"'),
         ({"screening": {"finalists": 1, "epochs": 1, "limits": 9}}, 'Did you mean "limit"?'),
-        ({"vary": {"grid": {"l2": []}}}, "vary.grid.l2: must be a list of at least one value"),
+        ({"vary": {"grid": {"l2": []}}}, "vary.grid.l2: must be a list of values, at least one"),
         (
             {"vary": {"grid": {"l2": [2]}}},
             "vary (base-l2=2): l2: must be a number from 0 to 1, got 2",

@@ -204,6 +204,6 @@ def test_a_failed_write_leaves_the_old_file(directory, capsys, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
     before = (directory / "schema.json").read_text()
     assert main(["--directory", str(directory)]) == 2
-    assert "must be accessible, got No space left on device" in capsys.readouterr().err
+    assert "schema.json: must be writable, got No space left on device" in capsys.readouterr().err
     assert (directory / "schema.json").read_text() == before
     assert {path.name for path in directory.iterdir()} == set(shipped_files())

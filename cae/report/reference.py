@@ -1,0 +1,196 @@
+"""The reference, docs/reference.md: tables of keys, flags and files, made from the code itself."""
+
+import argparse
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from cae.config import fields, study_schema
+from cae.config.fields import OPTIMIZERS, form_type
+from cae.config.schema import AutoencoderConfig, ClassifierConfig
+from cae.errors import find_problems, listed, shown
+from cae.records import run
+from cae.studies import label_efficiency, trials
+
+LAYERS = (
+    fields.Conv,
+    fields.Pool,
+    fields.UpSample,
+    fields.Dense,
+    fields.BatchNorm,
+    fields.Drop,
+)
+SCHEDULES = (fields.Cosine, fields.Exponential, fields.Step)
+
+
+def build_reference(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
+    """The text of docs/reference.md, in Markdown.
+
+    Args:
+        parsers: Name of a program -> its command line.
+    """
+    return "\n\n".join([*_configuration(), *_studies(), *_flags(parsers), *_files()]) + "\n"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+# --- Keys -----------------------------------------------------------------------------------
+
+
+def _configuration() -> list[str]:
+    return [
+        "# Reference",
+        "Written by `python make_configs.py`; do not edit.",
+        "- [Keys of a configuration](#keys-of-a-configuration): [autoencoder](#autoencoder), "
+        "[classifier](#classifier), [layers](#layers), "
+        "[learning-rate schedules](#learning-rate-schedules), [augmentation](#augmentation)\n"
+        "- [Keys of a study](#keys-of-a-study)\n"
+        "- [Flags](#flags)\n"
+        "- [Files of a run](#files-of-a-run), [of a study](#files-of-a-study), "
+        "[of label-efficiency](#files-of-label-efficiency)",
+        "## Keys of a configuration",
+        "The keys may also stand in an object `model_info`. `$schema` names the JSON Schema for "
+        "editors and is otherwise ignored.",
+        "### Autoencoder",
+        _key_table(AutoencoderConfig),
+        "### Classifier",
+        _key_table(ClassifierConfig),
+        "In both phases of a classifier the learning-rate schedule starts anew.",
+        "### Optimizers",
+        f"By name: {listed((f'`{name}`' for name in OPTIMIZERS), 'and')}.",
+        "### Layers",
+        _form_table("layer", LAYERS),
+        "### Learning-rate schedules",
+        _form_table("schedule", SCHEDULES),
+        "### Augmentation",
+        _key_table(fields.Augmentation),
+    ]
+
+
+def _studies() -> list[str]:
+    parts = {
+        "`data`": study_schema.Data,
+        "each of `bases`": study_schema.Base,
+        "`encoder` of a base": study_schema.BestEncoder,
+        "`vary`": study_schema.Vary,
+        "each range of `search`": study_schema.Range,
+        "`screening`": study_schema.Screening,
+    }
+    sections = ["## Keys of a study", _key_table(study_schema.Study)]
+    for name, model in parts.items():
+        sections += [f"Keys of {name}:", _key_table(model)]
+    return [
+        *sections,
+        "A chain of studies has other keys:",
+        _key_table(study_schema.Chain),
+        "Paths are relative to the file of the study or chain.",
+    ]
+
+
+def _key_table(model: type[BaseModel]) -> str:
+    allowed = _get_allowed(model, dict.fromkeys(model.model_fields, object()))
+    for key, field in model.model_fields.items():
+        if field.default is None and "null" not in allowed[key]:
+            allowed[key] += ", or null"
+    return _table(
+        ("key", "default", "allowed", "meaning"),
+        (
+            (
+                f"`{key}`",
+                "required" if field.is_required() else f"`{json.dumps(field.default)}`",
+                allowed[key],
+                field.description,
+            )
+            for key, field in model.model_fields.items()
+        ),
+    )
+
+
+def _form_table(title: str, forms: Iterable[Any]) -> str:
+    rows = []
+    for form in forms:
+        kind, *examples = form.EXAMPLE
+        value = (kind, *(object() for _ in examples))
+        allowed = _get_allowed(form_type(form), value) if examples else {}
+        rows.append(
+            (
+                f"`{shown(form.EXAMPLE)}`",
+                "<br>".join(f"`{key}`: {words}" for key, words in allowed.items()) or "none",
+                inspect.getdoc(form),
+            )
+        )
+    return _table((title, "arguments", "meaning"), rows)
+
+
+def _get_allowed(schema: Any, wrong: Any) -> dict[str, str]:
+    """What is allowed at each path, in the words of the errors about wrong values."""
+    try:
+        TypeAdapter(schema).validate_python(wrong)
+    except ValidationError as invalid:
+        problems = find_problems(invalid, schema)
+        return {problem.path: problem.required.removeprefix("must be ") for problem in problems}
+    return {}
+
+
+# --- Flags ----------------------------------------------------------------------------------
+
+
+def _flags(parsers: Mapping[str, argparse.ArgumentParser]) -> list[str]:
+    sections = ["## Flags"]
+    for program, parser in parsers.items():
+        commands = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        if not commands:
+            sections += [f"### `{program}`", _flag_table(parser)]
+        for command, subparser in commands[0].choices.items() if commands else ():
+            sections += [f"### `{program} {command}`", _flag_table(subparser)]
+    return sections
+
+
+def _flag_table(parser: argparse.ArgumentParser) -> str:
+    rows = []
+    for action in parser._actions:
+        if action.dest != "help":
+            names = ", ".join(f"`{name}`" for name in action.option_strings)
+            value = f"`{action.metavar}`" if action.metavar else ""
+            rows.append((f"{names} {value}".strip(), action.help))
+    return _table(("flag", "meaning"), rows)
+
+
+# --- Files ----------------------------------------------------------------------------------
+
+
+def _files() -> list[str]:
+    columns = ("file", "content")
+    sections = (
+        (
+            "## Files of a run",
+            "In `runs/<UTC time>-<name>/`, or the directory given by `--run-dir`. The name ends in "
+            "`.partial` until the run is complete.",
+            run.FILES,
+        ),
+        (
+            "## Files of a study",
+            "In `runs/<study>/`; for a chain in `runs/<chain>/<study>/`.",
+            trials.FILES,
+        ),
+        (
+            "## Files of label-efficiency",
+            "In `runs/label-efficiency-<data set>/`.",
+            label_efficiency.FILES,
+        ),
+    )
+    return [
+        part
+        for title, words, files in sections
+        for part in (
+            title,
+            words,
+            _table(columns, ((f"`{name}`", meaning) for name, meaning in files.items())),
+        )
+    ]
