@@ -16,15 +16,15 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, NoReturn
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
 from cae.errors import ModelFileError, UsageError, UserError
 from cae.files import explaining, replace_file
-from cae.records import untrusted
+from cae.records import keras2, untrusted
 from cae.records.untrusted import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 METADATA_KEY = "convolutional_autoencoder"
 CONFIG_KEY = "model_config"
 SUFFIXES = (".keras", ".h5")
+# Groups of a `.weights.h5` file, of Keras 3 and of Keras 2.12.
+WEIGHTS_GROUPS = ("layers", "_layer_checkpoint_dependencies")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURE = b"PK\x03\x04"
 # What one image may become inside a model: 1 GiB as float32. A number in a configuration is
@@ -189,7 +191,9 @@ def _read_h5_metadata(path: Path) -> dict[str, Any]:
 
 def _read_h5_config(where: Path, file: "h5py.File") -> dict[str, Any]:
     if CONFIG_KEY not in file.attrs:
-        raise ValueError("an HDF5 file without a model (weights alone, or other data)")
+        if "layer_names" in file.attrs or file.keys() & set(WEIGHTS_GROUPS):
+            _refuse_weights(where, "weights alone, as model.save_weights writes them")
+        raise ValueError("an HDF5 file without a model")
     return untrusted.parse_config(where, file.attrs[CONFIG_KEY])
 
 
@@ -281,6 +285,8 @@ def _checked_copy(path: Path) -> Iterator[Path]:
 def _unpack(path: Path, folder: Path) -> Path:
     with untrusted.open_archive(path, path) as archive:
         config = untrusted.parse_config(path, archive.read(CONFIG_FILE))
+        if keras2.is_keras2(json.loads(archive.read(METADATA_FILE)).get("keras_version")):
+            keras2.translate(path, config)
         (folder / CONFIG_FILE).write_text(json.dumps(config))
         with archive.open(WEIGHTS_FILE) as packed, (folder / WEIGHTS_FILE).open("wb") as weights:
             shutil.copyfileobj(packed, weights)
@@ -289,11 +295,7 @@ def _unpack(path: Path, folder: Path) -> Path:
 
 
 def _copy_h5(path: Path, folder: Path) -> Path:
-    """Copies an `.h5` file, as Keras 3 would have written it.
-
-    Keras 2 counts the construction of a nested model as its first call, Keras 3 does not and
-    finds no input for what follows the encoder.
-    """
+    """Copies an `.h5` file, as Keras 3 would have written it."""
     import h5py
 
     # Keras goes by the ending, which a downloaded file may have lost.
@@ -302,23 +304,10 @@ def _copy_h5(path: Path, folder: Path) -> Path:
     untrusted.check_hdf5(path, copy)
     with h5py.File(copy, "r+") as file:
         config = _read_h5_config(path, file)
-        if str(file.attrs.get("keras_version", "")).startswith("2"):
-            _renumber_calls(config["config"])
+        if keras2.is_keras2(file.attrs.get("keras_version")):
+            keras2.translate(path, config)
         file.attrs[CONFIG_KEY] = json.dumps(config)
     return copy
-
-
-def _renumber_calls(network: dict[str, Any]) -> None:
-    """Lets the calls of nested models in a Keras 2 config count from 0, in place."""
-    nested = [layer for layer in network["layers"] if "layers" in layer["config"]]
-    names = {layer["config"]["name"] for layer in nested}
-    calls = [call for layer in network["layers"] for call in layer.get("inbound_nodes", [])]
-    for reference in [*chain(*calls), *network.get("output_layers", [])]:
-        name, call, *_ = reference
-        if name in names:
-            reference[1] = call - 1
-    for layer in nested:
-        _renumber_calls(layer["config"])
 
 
 def find_encoder(model: "keras.Model", where: object) -> "keras.Model":
@@ -340,6 +329,7 @@ def find_encoder(model: "keras.Model", where: object) -> "keras.Model":
 
 
 def _file_kind(path: Path) -> str:
+    _refuse_tensorflow_formats(path)
     if path.is_dir():
         raise ModelFileError(
             path,
@@ -371,6 +361,31 @@ def _file_kind(path: Path) -> str:
     )
 
 
+def _refuse_tensorflow_formats(path: Path) -> None:
+    """Names the formats of TensorFlow that a model may lie in, and how to get another one."""
+    folder = path.parent if path.suffix == ".pb" else path
+    if (folder / "saved_model.pb").exists():
+        raise ModelFileError(
+            path,
+            "must be a .keras or .h5 file",
+            "a TensorFlow SavedModel, which Keras 3 cannot open",
+            "Load it where it was saved, with tf.keras.models.load_model (TensorFlow 2.15 or "
+            "older, or the package tf_keras), and save it with model.save('model.h5').",
+        )
+    if path.name == "checkpoint" or path.suffix == ".index" or ".data-0" in path.suffix:
+        _refuse_weights(path, "a TensorFlow checkpoint, which holds weights alone")
+
+
+def _refuse_weights(path: Path, got: str) -> NoReturn:
+    raise ModelFileError(
+        path,
+        "must hold the model's layers and their weights",
+        got,
+        "Build the model, load the weights into it with model.load_weights, and save both with "
+        "model.save('model.keras').",
+    )
+
+
 @contextmanager
 def _errors_of(path: Path) -> Iterator[None]:
     """Says in a line what is wrong with a model: a damaged one raises nearly every type."""
@@ -383,6 +398,7 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise ModelFileError(
             path,
             "must be a complete model of plain Keras layers",
-            f"one that cannot be read ({reason if len(reason) <= 200 else reason[:200] + '…'})",
+            # Keras shows the configuration first and the cause last.
+            f"one that cannot be read ({reason if len(reason) <= 200 else '…' + reason[-200:]})",
             "Save it again, or give another model.",
         ) from error

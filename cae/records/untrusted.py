@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from cae.errors import ModelFileError
+from cae.records import keras2
 
 if TYPE_CHECKING:
     import h5py
@@ -73,7 +74,7 @@ LAYERS = _names(
     SeparableConv2D Softmax SpatialDropout2D Subtract UnitNormalization UpSampling2D ZeroPadding2D
     """
 )
-MODELS = frozenset({"Functional", "Model", "Sequential"})
+MODELS = keras2.MODELS
 INITIALIZERS = _names(
     """
     Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones
@@ -100,11 +101,11 @@ MODULES = {
     "keras.mixed_precision": POLICIES,
     "keras.models": MODELS,
     "keras.regularizers": REGULARIZERS,
-    "keras.src.engine.functional": MODELS,
     "keras.src.models.functional": MODELS,
     "keras.src.models.sequential": MODELS,
+    **dict.fromkeys(keras2.FUNCTIONAL_MODULES, MODELS),
 }
-CLASSES = frozenset().union(*MODULES.values())
+CLASSES = frozenset(keras2.RENAMED_LAYERS).union(*MODULES.values())
 # Not objects but ways to write values: an input of a layer, and tuples.
 VALUES = frozenset({"__keras_tensor__", "__tuple__", "TensorShape"})
 # A key that ends so takes a function by its name: "he_normal" as well as "HeNormal".

@@ -1,0 +1,129 @@
+"""Configurations of Keras 2 (and of tf_keras), rewritten as Keras 3 would have written them.
+
+Keras 3 reads most files of Keras 2 itself. What it stumbles over is translated here, in place, in
+the checked copy of a model file: arguments that Keras 3 has dropped, classes that it keeps in other
+modules, models without an input layer, and calls of nested models, which it counts from another
+number. Nothing here imports Keras. `tests/fixtures/make_keras2.py` writes a file for every layer.
+"""
+
+from itertools import chain
+from typing import Any
+
+from cae.errors import ModelFileError
+
+MODELS = frozenset({"Functional", "Model", "Sequential"})
+# Where Keras 2.12, 2.13 to 2.15 and tf_keras say that a functional model comes from.
+FUNCTIONAL_MODULES = frozenset(
+    {
+        "keras.engine.functional",
+        "keras.src.engine.functional",
+        "tf_keras.src.engine.functional",
+    }
+)
+# As TensorFlow 1.14 and 1.15 wrote it.
+RENAMED_LAYERS = {
+    "BatchNormalizationV1": "BatchNormalization",
+    "BatchNormalizationV2": "BatchNormalization",
+}
+# Arguments that had no effect in Keras 2.
+UNUSED = {
+    "SeparableConv2D": ("kernel_initializer", "kernel_regularizer", "kernel_constraint"),
+    "SpatialDropout2D": ("noise_shape", "trainable"),
+}
+# Arguments that Keras 3 has dropped; only these values mean the same without them.
+ONLY_VALUES = {
+    "Conv2DTranspose": {"groups": 1},
+    "DepthwiseConv2D": {"groups": 1},
+    "SeparableConv2D": {"groups": 1},
+}
+
+
+def is_keras2(version: object) -> bool:
+    """Whether a file's `keras_version`, missing in the oldest ones, is one before Keras 3."""
+    return not str(version or "2").startswith("3")
+
+
+def translate(where: object, config: dict[str, Any]) -> None:
+    """Translates the configuration of a model, checked by `untrusted`, in place.
+
+    Args:
+        where: The file, for errors.
+        config: The model as `{"class_name": …, "config": …}`.
+
+    Raises:
+        ModelFileError: A layer computes what no layer of Keras 3 computes.
+    """
+    _translate_object(where, config)
+    _renumber_calls(config["config"])
+
+
+def _translate_object(where: object, value: Any) -> None:
+    """Translates an object and all inside it."""
+    if isinstance(value, dict):
+        if isinstance(value.get("class_name"), str):
+            _translate_class(where, value)
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _translate_object(where, item)
+
+
+def _translate_class(where: object, value: dict[str, Any]) -> None:
+    name = value["class_name"] = RENAMED_LAYERS.get(value["class_name"], value["class_name"])
+    if value.get("module") in FUNCTIONAL_MODULES:
+        value["module"] = "keras.src.models.functional"
+    if name == "Sequential":
+        _translate_sequential(value)
+    elif isinstance(value.get("config"), dict):
+        _translate_layer(where, name, value["config"])
+
+
+def _translate_sequential(value: dict[str, Any]) -> None:
+    """Gives a Sequential model the name and the input layer that the oldest versions left out."""
+    if isinstance(value["config"], list):  # before Keras 2.2.3
+        value["config"] = {"name": "sequential", "layers": value["config"]}
+    layers = value["config"]["layers"]
+    shape = layers and layers[0]["config"].get("batch_input_shape")
+    if shape and layers[0]["class_name"] not in {"InputLayer", *MODELS}:
+        config = {"batch_input_shape": shape, "dtype": "float32", "name": "input"}
+        layers.insert(0, {"class_name": "InputLayer", "config": config})
+
+
+def _translate_layer(where: object, name: str, config: dict[str, Any]) -> None:
+    if name != "InputLayer":
+        config.pop("batch_input_shape", None)
+    if name == "BatchNormalization" and isinstance(config.get("axis"), list):
+        (config["axis"],) = config["axis"]
+    if isinstance(config.get("dtype"), dict):  # a policy of mixed precision
+        config["dtype"] = config["dtype"]["config"]["name"]
+    for key, value in config.items():
+        if key.endswith("_initializer") and isinstance(value, dict):
+            value["config"].pop("dtype", None)  # before TensorFlow 2.1
+    for key in UNUSED.get(name, ()):
+        config.pop(key, None)
+    for key, only in ONLY_VALUES.get(name, {}).items():
+        found = config.pop(key, only)
+        if found != only:
+            raise ModelFileError(
+                where,
+                f"must hold layers that Keras 3 has: {name} with {key} {only}",
+                f"{key} {found}",
+                "Train the model again without it.",
+            )
+
+
+def _renumber_calls(network: dict[str, Any]) -> None:
+    """Lets the calls of nested models count from 0.
+
+    Keras 2 counts the construction of a nested model as its first call, Keras 3 does not and
+    finds no input for what follows.
+    """
+    nested = [layer for layer in network["layers"] if "layers" in layer["config"]]
+    names = {layer["config"]["name"] for layer in nested}
+    calls = [call for layer in network["layers"] for call in layer.get("inbound_nodes", [])]
+    for reference in [*chain(*calls), *network.get("output_layers", [])]:
+        name, call, *_ = reference
+        if name in names:
+            reference[1] = call - 1
+    for layer in nested:
+        _renumber_calls(layer["config"])
