@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, NoReturn
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
 from cae.errors import ModelFileError, UsageError, UserError
 from cae.files import explaining, replace_file
@@ -169,7 +169,11 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     read = {"keras": _read_keras_metadata, "h5": _read_h5_metadata}[_file_kind(path)]
     with _errors_of(path):
         metadata = read(path)
+    try:
         _Metadata.model_validate(metadata)
+    except ValidationError as invalid:
+        remedy = "Save the model again, or give another one."
+        raise ModelFileError.from_validation(path, invalid, _Metadata, remedy) from invalid
     return metadata
 
 

@@ -191,7 +191,7 @@ def cut_short(path):
         ("m.keras", other_zip, "must be a complete model"),
         ("m.keras", cut_short, "must be a complete model"),
         ("m.keras", with_metadata_file(" " * 2_000_000), "metadata.json of 2,000,000 bytes"),
-        ("m.keras", with_metadata([1]), "cannot be read"),
+        ("m.keras", with_metadata([1]), "must be an object"),
         ("m.keras", with_metadata({"input_shape": 3}), "input_shape"),
         ("m.keras", with_metadata({"scaling": {"offset": 0}}), "scaling.scale"),
         ("m.keras", with_metadata({"scaling": METADATA["scaling"] | {"dtype": "O"}}), "dtype"),
@@ -201,18 +201,18 @@ def cut_short(path):
         ("m.keras", with_metadata({"classes": [2, 1]}), "labels must ascend"),
         ("m.keras", with_metadata({"class_names": ["\x1b[2J"]}), "names must be printable"),
         ("m.keras", lambda_model, "Lambda"),
-        ("m.h5", weights_only, "without a model"),
+        ("m.h5", weights_only, "weights alone"),
         ("m.h5", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "complete model"),
     ],
 )
 def test_refused_with_a_reason(tmp_path, name, make, message):
-    """One line that names the file, and no code of the file runs."""
+    """Every line names the file, and no code of the file runs."""
     path = tmp_path / name
     make(path)
     with pytest.raises(ModelFileError, match=message) as caught:
         load_model(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert all(line.startswith(str(path)) for line in caught.value.lines)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_model_without_an_encoder(tmp_path):
