@@ -59,7 +59,7 @@ def test_every_allowed_layer_is_in_a_file():
     for path in FIXTURES.glob("*_215.keras"):
         with zipfile.ZipFile(path) as archive:
             found |= find_classes(json.loads(archive.read("config.json")))
-    assert LAYERS <= found
+    assert found >= LAYERS
 
 
 class TestOlderVersions:
@@ -125,7 +125,7 @@ def test_what_keras3_cannot_compute_is_refused(tmp_path):
         "autoencoder_215",
         lambda config: json.loads(json.dumps(config).replace('"groups": 1', '"groups": 2')),
     )
-    with pytest.raises(ModelFileError, match="Conv2DTranspose.*groups 2"):
+    with pytest.raises(ModelFileError, match=r"Conv2DTranspose.*groups 2"):
         load_model(path)
 
 
