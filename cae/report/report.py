@@ -46,27 +46,29 @@ from cae.report.pages import (
 from cae.studies.compare import (
     COLUMNS,
     Group,
-    Result,
-    StudyRecord,
     best_of,
     draw_comparison,
     group_results,
     influences,
-    read_result,
-    read_study,
-    read_trials,
     verdict,
 )
 from cae.studies.label_results import (
     METHODS,
     TABLE_TITLE,
+    Measurement,
     conclude,
     get_columns,
     get_curves,
     read_results,
     summarize,
 )
-from cae.studies.label_results import Result as LabelResult
+from cae.studies.results import (
+    RunResult,
+    StudyRecord,
+    read_result,
+    read_study,
+    read_trials,
+)
 
 OUTPUT = "report.html"
 # What is shown large: key of `metrics.json` -> what it is.
@@ -93,23 +95,6 @@ COMPARISONS = {
     "comparison": "Every run's epochs, and the best one of each",
     "costs": "What better values cost in parameters and time",
 }
-
-
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand `report` to those of a program."""
-    parser = subparsers.add_parser(
-        "report", help="write a study or a run as one HTML page", description=__doc__
-    )
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        help="a directory: of a run, of a study, of a chain of studies, or of label-efficiency",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help=f"where to write the page (default: {OUTPUT} in that directory)",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -200,7 +185,7 @@ class Stage(NamedTuple):
 
     folder: Path
     record: StudyRecord
-    results: list[Result]
+    results: list[RunResult]
     environments: list[Environment]
 
 
@@ -388,7 +373,7 @@ def _failed_sections(record: StudyRecord) -> list[Section]:
     return [Section("Trials without a result", [table])]
 
 
-def _best_sections(stage: Stage, best: Result | None) -> list[Section]:
+def _best_sections(stage: Stage, best: RunResult | None) -> list[Section]:
     if best is None:
         return []
     intro = [Text(f"{best.path.name}: {_describe_architecture(best)}.")]
@@ -423,7 +408,7 @@ def _all_trials(groups: list[Group]) -> list[Any]:
 # --- Runs -----------------------------------------------------------------------------------
 
 
-def _run_sections(result: Result, plots: Path) -> list[Section]:
+def _run_sections(result: RunResult, plots: Path) -> list[Section]:
     """What there is to see of a run.
 
     Args:
@@ -460,7 +445,7 @@ def _format_metric(key: str, value: float) -> str:
     return f"{value:,.0f}" if key == "parameters" or value >= 1000 else f"{value:.4g}"
 
 
-def _describe_architecture(result: Result) -> str:
+def _describe_architecture(result: RunResult) -> str:
     layers = describe_architecture(result.history.model_info)
     if result.encoder:
         layers += f", with the encoder of {terminal.relative(result.encoder)}"
@@ -503,7 +488,7 @@ def _epoch_table(history: History) -> Table:
 # --- Classified images ----------------------------------------------------------------------
 
 
-def _test_blocks(result: Result) -> list[Any]:
+def _test_blocks(result: RunResult) -> list[Any]:
     """The report and the confusion matrix of a classifier, from its predictions."""
     predicted = read_predictions(result.path / "predictions.csv")
     labels, predictions, classes = (
@@ -520,7 +505,7 @@ def _test_blocks(result: Result) -> list[Any]:
     ]
 
 
-def _class_names(result: Result, classes: list[int], labels: list[int]) -> dict[int, str]:
+def _class_names(result: RunResult, classes: list[int], labels: list[int]) -> dict[int, str]:
     """A name for each label: first those that training saw, then those that it did not."""
     data = _read_environment(result.path).data.training.name
     known = NAMED_DATASETS[data].class_names if data in NAMED_DATASETS else ()
@@ -592,11 +577,11 @@ def _settings_blocks(settings: LabelSettings) -> list[Any]:
     ]
 
 
-def _label_table(results: Sequence[LabelResult]) -> Table:
+def _label_table(results: Sequence[Measurement]) -> Table:
     ordered = sorted(results, key=lambda r: (r.labels, r.method, r.seed))
     return Table(
         "Every model: labels in all and those for validation, steps, test error",
-        {key: [getattr(r, key) for r in ordered] for key in LabelResult.model_fields},
+        {key: [getattr(r, key) for r in ordered] for key in Measurement.model_fields},
     )
 
 

@@ -1,36 +1,33 @@
-"""Records of runs, compared: tables, spread over seeds, what mattered. No Keras.
+"""Compares finished runs: groups over seeds, tables, which hyperparameters mattered. No Keras.
 
-Runs of the same configuration that differ in their seed alone make one group. A difference counts
-only where the 95 % intervals of the means do not overlap (Student's t over the seeds).
+Runs of one configuration that differ in their seed alone form a group. A difference counts only
+where the 95 % intervals of the means do not overlap (Student's t over the seeds).
 """
 
-import csv
+import argparse
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from rich.table import Table
 
-from cae.config.json_text import load_record
-from cae.config.load import validate_config
+from cae import terminal
 from cae.config.study import hyperparameters_of, is_larger_better
-from cae.config.study_schema import BestEncoder
-from cae.config.values import Number
-from cae.errors import DataError, UsageError, printable, shown
-from cae.records.history import History
+from cae.config.study_schema import METRICS, BestEncoder
+from cae.errors import UsageError, shown
+from cae.files import explaining, write_csv, write_figures
 from cae.records.run import TRIALS_FILE
 from cae.studies.intervals import estimate
+from cae.studies.results import RunResult, read_runs, read_study, read_trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
-DONE = "done"
-# Columns of the table beside the metric: key -> heading.
+# Columns of the table: key -> heading.
 COLUMNS = {
     "name": "configuration",
     "seeds": "seeds",
@@ -44,46 +41,22 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Result:
-    """The record of one complete run.
-
-    Attributes:
-        path: Its directory.
-        name: What its configuration is called, whatever the seed.
-        base: The name of the configuration that it is a variation of.
-        history: Its epochs, hyperparameters and final values.
-        encoder: The saved model that its encoder came from; None without.
-    """
-
-    path: Path
-    name: str
-    base: str
-    history: History
-    encoder: str | None = None
-
-    def value(self, metric: str) -> float:
-        """A final value; NaN where the run has none that is finite."""
-        value = self.history.metrics.get(metric, math.nan)
-        return value if math.isfinite(value) else math.nan
-
-
-@dataclass(frozen=True)
 class Group:
     """Runs that differ in their seed alone."""
 
     name: str
-    results: list[Result]
+    results: list[RunResult]
     metric: str
 
     @property
     def values(self) -> list[float]:
-        """The metric of every run that has it."""
+        """The metric of every run that has a finite one."""
         values = [result.value(self.metric) for result in self.results]
         return [value for value in values if not math.isnan(value)]
 
     @property
     def mean(self) -> float:
-        """Mean of the metric over the seeds; NaN without any."""
+        """Mean of the metric over the seeds; NaN without values."""
         return fmean(self.values) if self.values else math.nan
 
     @property
@@ -100,14 +73,19 @@ class Group:
         return mean - margin, mean + margin
 
     @property
-    def best(self) -> Result | None:
-        """The run with the best value; None when no run has one."""
-        choose = max if is_larger_better(self.results[0].history.kind, self.metric) else min
+    def is_larger_better(self) -> bool:
+        """The direction of the metric."""
+        return is_larger_better(self.results[0].history.kind, self.metric)
+
+    @property
+    def best(self) -> RunResult | None:
+        """The run with the best value; None when no run has a finite one."""
+        choose = max if self.is_larger_better else min
         known = [result for result in self.results if not math.isnan(result.value(self.metric))]
         return choose(known, key=lambda result: result.value(self.metric), default=None)
 
     def cell(self, key: str) -> Any:
-        """The value of a column of the table; None where there is none."""
+        """The value in the column `key` of the table; None for an empty cell."""
         if key in ("name", "mean", "sd"):
             value = getattr(self, key)
         elif key == "seeds":
@@ -120,103 +98,14 @@ class Group:
         return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def read_result(path: Path, name: str | None = None, base: str | None = None) -> Result:
-    """Reads the record of a run.
+def group_results(results: Iterable[RunResult], metric: str) -> list[Group]:
+    """Groups runs that differ in their seed alone, the best mean first.
 
     Args:
-        path: Its directory.
-        name: What to call its configuration; by default the name of the run.
-        base: What its configuration is a variation of; by default itself.
-
-    Raises:
-        DataError: It is no complete run, or its record is damaged.
+        results: Runs of one kind.
+        metric: The value to rank by; groups without a finite value come last.
     """
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        kind = "classifier" if "dense_layers" in config else "autoencoder"
-        config = validate_config(config, str(path / "config.json"), kind).model_dump(mode="json")
-        text = (path / "metrics.json").read_text(encoding="utf-8")
-        metrics = TypeAdapter(dict[str, Number]).validate_json(text)
-        with (path / "history.csv").open(encoding="utf-8", newline="") as file:
-            epochs = [_parse_row(row) for row in csv.DictReader(file)]
-        start = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        name, base = printable(name or start["name"]), printable(base or name or start["name"])
-        title = f"{name}, seed {config['seed']}"
-        history = History(title, kind, config, epochs, metrics["best_epoch"], metrics)
-        return Result(path, name, base, history, start["arguments"].get("model"))
-    except FileNotFoundError as error:
-        problem, cause = f"no {Path(error.filename).name} in it", error
-    except OSError as error:
-        problem, cause = error.strerror, error
-    except ValidationError as error:
-        raise DataError.from_validation(
-            path / "metrics.json", error, dict[str, Number], "Restore the file and run again."
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem, cause = f"a record that cannot be read ({error})", error
-    raise DataError(
-        path, "must be a complete run", problem, "Name a folder that holds metrics.json."
-    ) from cause
-
-
-def _parse_row(row: dict[str, str]) -> dict[str, Any]:
-    parsed: dict[str, Any] = {}
-    for key, text in row.items():
-        if text:
-            parsed[key] = text if key == "phase" else float(text)
-    return parsed | {"epoch": int(row["epoch"])}
-
-
-class TrialRecord(BaseModel):
-    """What a study has recorded of a trial, as far as it is needed here."""
-
-    id: str
-    base: str
-    configuration: str
-    status: str
-    reason: str
-
-
-class StudyRecord(BaseModel):
-    """What a study has recorded of itself, as far as it is needed here."""
-
-    name: str
-    metric: str
-    command: str
-    trials: list[TrialRecord]
-
-
-def read_trials(folder: Path) -> StudyRecord:
-    """Reads what a study has recorded of itself.
-
-    Raises:
-        DataError: There is no such record, or it is damaged.
-    """
-    return load_record(folder / TRIALS_FILE, StudyRecord, "Run the study again.")
-
-
-def read_study(folder: Path) -> list[Result]:
-    """The trials of a study that are done."""
-    return [
-        read_result(folder / trial.id, trial.configuration, trial.base)
-        for trial in read_trials(folder).trials
-        if trial.status == DONE
-    ]
-
-
-def read_runs(path: Path) -> list[Result]:
-    """Reads a run, or all finished trials of a study."""
-    return read_study(path) if (path / TRIALS_FILE).exists() else [read_result(path)]
-
-
-def group_results(results: Iterable[Result], metric: str) -> list[Group]:
-    """Puts runs together that differ in their seed alone, the best mean first.
-
-    Args:
-        results: Of one kind.
-        metric: What to rank them by; runs without a finite value come last.
-    """
-    groups: dict[str, list[Result]] = {}
+    groups: dict[str, list[RunResult]] = {}
     for result in results:
         key = json.dumps([hyperparameters_of(result.history.model_info), result.encoder])
         groups.setdefault(key, []).append(result)
@@ -225,17 +114,19 @@ def group_results(results: Iterable[Result], metric: str) -> list[Group]:
 
 
 def _rank(group: Group) -> tuple[bool, float]:
-    sign = -1 if is_larger_better(group.results[0].history.kind, group.metric) else 1
-    return (math.isnan(group.mean), sign * group.mean)
+    return math.isnan(group.mean), -group.mean if group.is_larger_better else group.mean
 
 
-def best_of(groups: list[Group]) -> Result | None:
-    """The run to go on with: of the best configuration the best seed."""
+# --- Choosing -------------------------------------------------------------------------------
+
+
+def best_of(groups: list[Group]) -> RunResult | None:
+    """The best seed of the best configuration."""
     return groups[0].best if groups else None
 
 
-def best_paths(results: list[Result], metric: str) -> list[Path]:
-    """The run to keep of each base."""
+def best_paths(results: list[RunResult], metric: str) -> list[Path]:
+    """The directory of the best run of each base."""
     bases = dict.fromkeys(result.base for result in results)
     best = [
         best_of(group_results([r for r in results if r.base == base], metric)) for base in bases
@@ -244,14 +135,14 @@ def best_paths(results: list[Result], metric: str) -> list[Path]:
 
 
 def get_finalists(folder: Path, count: int) -> set[tuple[str, str]]:
-    """The configurations that go on after a screening.
+    """The configurations that are trained in full after a screening.
 
     Args:
-        folder: Of the screening, a study.
+        folder: The directory of the screening, which is a study.
         count: How many of each base; fewer where fewer have a finite value.
 
     Returns:
-        Names of bases and of their configurations.
+        (base, configuration) pairs of names.
     """
     results, metric = read_study(folder), read_trials(folder).metric
     finalists = set()
@@ -273,25 +164,28 @@ def best_model(folder: Path, encoder: BestEncoder) -> Path:
             if not (path / "model.keras").exists():
                 raise UsageError(
                     path,
-                    "must hold the model of the best trial",
+                    "must contain the model of the best trial",
                     "none",
-                    "Run its study again, which trains that one again.",
+                    f"Run the study {encoder.study} again; it retrains that trial.",
                 )
             return path / "model.keras"
     raise UsageError(
         folder,
-        f"must hold a finished study with the base {encoder.base}",
+        f"must contain a finished study with the base {encoder.base}",
         "none",
-        f"Run the study {encoder.study} first, with the same --runs-dir, or a chain of both.",
+        f"Run the study {encoder.study} first with the same --runs-dir, or a chain of both.",
     )
 
 
+# --- What the numbers say -------------------------------------------------------------------
+
+
 def sort_groups(groups: list[Group], key: str) -> list[Group]:
-    """Sorts by a column, what has no value last; by the metric and accuracies the best first.
+    """Sorts by a column, empty cells last; metrics and accuracies with the best first.
 
     Args:
         groups: From `group_results`.
-        key: One of `COLUMNS`.
+        key: A key of `COLUMNS`.
     """
     if key == "mean":
         return groups
@@ -303,7 +197,7 @@ def sort_groups(groups: list[Group], key: str) -> list[Group]:
 
 
 def verdict(groups: list[Group]) -> str:
-    """One sentence on which configuration is best, if any can be told from the next.
+    """One sentence: which configuration is best, or why none can be called best.
 
     Args:
         groups: The best mean first.
@@ -312,7 +206,7 @@ def verdict(groups: list[Group]) -> str:
     if len(known) < 2:
         return f"Best: {known[0].name}, the only one." if known else "No run has a finite value."
     first, second = known[:2]
-    values = f"{first.metric} {_short(first.mean)} against {_short(second.mean)}"
+    values = f"{first.metric} {first.mean:.4g} against {second.mean:.4g}"
     if first.interval is None or second.interval is None:
         return (
             f"No winner: {first.name} leads {second.name} ({values}), but one seed does not show "
@@ -323,12 +217,14 @@ def verdict(groups: list[Group]) -> str:
             f"No winner: {first.name} leads {second.name} ({values}), within the noise: the 95 % "
             "intervals of their means overlap."
         )
-    return f"Best: {first.name}, ahead of {second.name} ({values}; 95 % intervals apart)."
+    return (
+        f"Best: {first.name}, ahead of {second.name} ({values}; the 95 % intervals do not overlap)."
+    )
 
 
 @dataclass(frozen=True)
 class Influence:
-    """What a hyperparameter did to the metric.
+    """How the metric changes with one hyperparameter.
 
     Attributes:
         key: The hyperparameter.
@@ -347,9 +243,9 @@ class Influence:
 
 
 def influences(groups: Sequence[Group]) -> list[Influence]:
-    """What each hyperparameter that varies did to the metric, the largest difference first.
+    """How the metric changes with each varied hyperparameter, the largest difference first.
 
-    A mean over configurations that differ in other keys as well: a hint of where to look, no proof.
+    The means are over configurations that differ in other keys as well: a hint, not a proof.
     """
     known = [group for group in groups if not math.isnan(group.mean)]
     described = [
@@ -370,8 +266,114 @@ def _summary(means: list[float]) -> tuple[int, float, float]:
     return len(means), fmean(means), stdev(means) if len(means) > 1 else math.nan
 
 
+# --- Tables, files and figures --------------------------------------------------------------
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compares runs or studies on the terminal, and in the files that the flags name."""
+    results = [result for path in args.runs for result in read_runs(Path(path))]
+    kinds = {result.history.kind for result in results}
+    if len(kinds) != 1:
+        found = " and ".join(sorted(f"{kind}s" for kind in kinds)) or "no finished run"
+        raise UsageError("RUN", "must name runs of one kind", found, "Compare one kind at a time.")
+    for flag, path in (("--csv", args.csv), ("--figures", args.figures)):
+        if path and Path(path).exists():
+            raise UsageError(flag, "must not exist yet", path, "Choose another name.")
+    groups = group_results(results, _choose_metric(args.runs, kinds.pop()))
+    print_comparison("Comparison", groups, sort_groups(groups, args.sort))
+    if args.csv:
+        write_table(Path(args.csv), groups)
+    if args.figures and best_of(groups):
+        folder = Path(args.figures)
+        with explaining(folder):
+            folder.mkdir(parents=True)
+        for path in write_figures(folder, draw_comparison(groups)):
+            terminal.say(f"Figure: {terminal.relative(path)}")
+    return 0
+
+
+def _choose_metric(paths: list[str], kind: str) -> str:
+    """The metric of the studies if they agree on one, otherwise the first of the kind."""
+    folders = [Path(path) for path in paths if (Path(path) / TRIALS_FILE).exists()]
+    metrics = {read_trials(folder).metric for folder in folders}
+    return metrics.pop() if len(metrics) == 1 else next(iter(METRICS[kind]))
+
+
+def print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> None:
+    """Prints the table, the influence of each hyperparameter, and the verdict.
+
+    Args:
+        title: Of the table.
+        ranked: The groups, the best mean first.
+        rows: The same groups in the order of the table.
+    """
+    keys = [key for key in COLUMNS if any(group.cell(key) is not None for group in rows)]
+    metric = ranked[0].metric
+    table = Table(title=f"{title}: {metric}", title_justify="left")
+    for key in keys:
+        if key == "name":
+            table.add_column(COLUMNS[key], overflow="fold", min_width=12)
+        else:
+            table.add_column(COLUMNS[key], justify="right", no_wrap=True)
+    for group in rows:
+        table.add_row(*(_format(group.cell(key)) for key in keys))
+    terminal.print_table(table)
+    found = influences(ranked)
+    if found:
+        mattered = Table(title=f"Which hyperparameters mattered for {metric}", title_justify="left")
+        mattered.add_column("hyperparameter")
+        mattered.add_column("mean (sd; configurations) of each value")
+        for influence in found:
+            mattered.add_row(influence.key, "\n".join(_describe_values(influence.values)))
+        terminal.print_table(mattered)
+    terminal.say(verdict(ranked))
+
+
+def _describe_values(values: dict[str, tuple[int, float, float]]) -> Iterator[str]:
+    for text, (count, mean, sd) in values.items():
+        yield f"{text}: {mean:.4g} ({'–' if math.isnan(sd) else f'{sd:.2g}'}; {count})"
+
+
+def _format(value: Any) -> str:
+    if value is None:
+        return "–"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def write_table(path: Path, groups: Sequence[Group]) -> None:
+    """Writes one CSV row per run: its names, hyperparameters and final values."""
+    rows = [_describe_run(group, result) for group in groups for result in group.results]
+    write_csv(
+        path, [{_harmless(key): _harmless(value) for key, value in row.items()} for row in rows]
+    )
+
+
+def _describe_run(group: Group, result: RunResult) -> dict[str, Any]:
+    info = result.history.model_info
+    hyperparameters = {
+        key: json.dumps(value) if isinstance(value, list | dict) else value
+        for key, value in hyperparameters_of(info).items()
+    }
+    return {
+        "run": result.path.name,
+        "configuration": group.name,
+        "base": result.base,
+        "seed": info["seed"],
+        **hyperparameters,
+        **result.history.metrics,
+    }
+
+
+def _harmless(value: Any) -> Any:
+    """A text that no spreadsheet reads as a formula: names may come from an untrusted source."""
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return f"'{value}" if is_formula else value
+
+
 def draw_comparison(groups: Sequence[Group]) -> "dict[str, Figure]":
-    """The figures of `compare_visualization`, of the runs that have the metric."""
+    """The figures of `compare_visualization` for the groups with a finite value."""
     from cae.figures.comparisons import compare_visualization
 
     known = [group for group in groups if group.values]
@@ -382,43 +384,3 @@ def draw_comparison(groups: Sequence[Group]) -> "dict[str, Figure]":
         [group.interval for group in known],
         known[0].metric,
     )
-
-
-def write_csv(groups: Sequence[Group]) -> Callable[[TextIO], None]:
-    """A function that writes one row a run: its place, hyperparameters and final values."""
-    rows = []
-    for group in groups:
-        for result in group.results:
-            info = result.history.model_info
-            rows.append(
-                {
-                    "run": result.path.name,
-                    "configuration": group.name,
-                    "base": result.base,
-                    "seed": info["seed"],
-                    **{key: _text(value) for key, value in hyperparameters_of(info).items()},
-                    **result.history.metrics,
-                }
-            )
-
-    def write(file: TextIO) -> None:
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(map(_harmless, columns))
-        writer.writerows([_harmless(row.get(key, "")) for key in columns] for row in rows)
-
-    return write
-
-
-def _text(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict) else value
-
-
-def _harmless(value: Any) -> Any:
-    """A text that no spreadsheet takes for a formula: a name can come from a stranger."""
-    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    return f"'{value}" if is_formula else value
-
-
-def _short(value: float) -> str:
-    return f"{value:.4g}"

@@ -28,7 +28,6 @@ import numpy as np
 from rich.text import Text
 
 from cae import terminal
-from cae.config.fields import MAX_SEED
 from cae.config.load import load_config
 from cae.config.schema import ClassifierConfig
 from cae.config.shapes import format_shape
@@ -38,13 +37,14 @@ from cae.data.named import NAMED_DATASETS
 from cae.data.splits import get_classes, split_validation
 from cae.errors import DataError, UsageError, UserError
 from cae.files import get_record, locked, replace_file, write_figure
-from cae.programs import flags as flags_module
 from cae.programs import start as start_module
 from cae.programs.starting_points import check_model_shape, choose_scaling
 from cae.records.run import check_runs_dir, describe_environment
 from cae.records.saved_models import find_encoder, load_model
 from cae.studies.intervals import Estimate
 from cae.studies.label_results import (
+    ALL,
+    COUNTS,
     FINE_TUNED,
     FROZEN,
     METHODS,
@@ -52,19 +52,17 @@ from cae.studies.label_results import (
     PCA,
     PIXELS,
     SCRATCH,
-    Result,
+    Measurement,
     conclude,
     get_curves,
     get_table,
     read_results,
     summarize,
 )
-from cae.studies.workload import format_duration
+from cae.studies.progress import format_duration
 from cae.training import frozen
 
 NETWORKS = (FROZEN, FINE_TUNED, SCRATCH)
-ALL = "all"
-COUNTS = ("1", "2", "5", "10", "50", "100", "500", ALL)  # labels per class
 CONFIG = "configuration/classifier_small_small.json"
 # The files of a comparison and what they hold, for docs/reference.md.
 FILES = {
@@ -89,100 +87,6 @@ MANY_VALUES = 10**7  # of a matrix whose products are worth several threads
 PCA_COMPONENTS = 50
 PCA_IMAGES = 10_000  # from which the components are computed
 NUM_NEIGHBOURS = 5
-
-
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand `label-efficiency` to those of a program."""
-    add_flags(
-        subparsers.add_parser(
-            "label-efficiency",
-            help="what pretraining is worth at how many labels",
-            description=__doc__,
-        )
-    )
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `run`."""
-    names = ", ".join(NAMED_DATASETS)
-    for *flags, metavar, text in (
-        ("-d", "--dataset", "TRAIN", f"an idx file of training images, or {names}"),
-        ("-dl", "--labels", "LABELS", "labels of the training images"),
-        ("-t", "--test", "TEST", "an idx file of test images"),
-        ("-tl", "--test-labels", "TEST_LABELS", "labels of the test images"),
-        ("-model", "--model", "MODEL", "the saved autoencoder that is judged"),
-    ):
-        required = flags[0] in ("-d", "-model")
-        parser.add_argument(*flags, metavar=metavar, required=required, help=text)
-    parser.add_argument(
-        "-c",
-        "--config",
-        default=CONFIG,
-        metavar="FILE",
-        help=f"head, optimizer and batch size of the classifiers (default: {CONFIG})",
-    )
-    parser.add_argument(
-        "--pretraining",
-        metavar="IMAGES",
-        help="the images that the autoencoder learned from (default: those of -d)",
-    )
-    parser.add_argument(
-        "--counts",
-        nargs="+",
-        type=_count,
-        metavar="N",
-        help=f"labels per class, or all (default: of {' '.join(COUNTS)} those there are)",
-    )
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        choices=METHODS,
-        default=list(METHODS),
-        metavar="METHOD",
-        help=f"which to compare (default: {' '.join(METHODS)})",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=flags_module.whole_number(1, MAX_SEED),
-        default=5,
-        metavar="N",
-        help="how many times to repeat each, with seeds from 0 (default: 5)",
-    )
-    parser.add_argument(
-        "--steps",
-        type=flags_module.whole_number(1, 10**9),
-        default=STEPS,
-        metavar="N",
-        help=f"optimizer steps of every network, but at most {MAX_EPOCHS} epochs "
-        f"(default: {STEPS})",
-    )
-    parser.add_argument(
-        "--limit",
-        type=flags_module.whole_number(1, flags_module.MAX_IMAGES),
-        metavar="N",
-        help="use only the first N training images",
-    )
-    parser.add_argument(
-        "--allow-leakage",
-        action="store_true",
-        help="measure even if test images are among the pretraining or training images",
-    )
-    parser.add_argument(
-        "--runs-dir",
-        default="runs",
-        metavar="DIR",
-        help="where the folder of results is made (default: runs)",
-    )
-    parser.add_argument(
-        "--name",
-        metavar="NAME",
-        help="name of that folder (default: label-efficiency and the data set's); "
-        "the same again goes on where it was",
-    )
-
-
-def _count(text: str) -> str:
-    return text if text == ALL else str(flags_module.whole_number(1, flags_module.MAX_IMAGES)(text))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -247,7 +151,7 @@ class Study:
         self.classes = get_classes(self.data.labels)
         self.counts = self._choose_counts()
         self.folder = Path(args.runs_dir) / (args.name or f"label-efficiency-{self.data.name}")
-        self.results: list[Result] = []
+        self.results: list[Measurement] = []
 
     def open(self, lock: ExitStack) -> None:
         """Looks for shared images, and reads or begins the folder.
@@ -412,7 +316,7 @@ class Study:
             terminal.ERR.print(Text(f"Exact duplicates: {fact}"))
         return facts
 
-    def _measure(self, seed: int, count: str, method: str) -> Result:
+    def _measure(self, seed: int, count: str, method: str) -> Measurement:
         start = time.perf_counter()
         size = len(self.data.labels) if count == ALL else int(count) * len(self.classes)
         chosen = self.orders[seed][:size]
@@ -429,7 +333,7 @@ class Study:
             predictions = self._votes_of_all if count == ALL else self._vote(chosen)
         else:
             predictions = self._regress(chosen, validation, method)
-        return Result(
+        return Measurement(
             method=method,
             per_class=count,
             seed=seed,

@@ -25,10 +25,12 @@ METHODS = {
     NEIGHBOURS: "nearest encodings",
 }
 TABLE_TITLE = "Test error in %, mean and half of the 95 % interval"
+ALL = "all"
+COUNTS = ("1", "2", "5", "10", "50", "100", "500", ALL)  # labels per class
 REFERENCE_LABELS = 100  # what the sentence is about, or the nearest number measured
 
 
-class Result(BaseModel):
+class Measurement(BaseModel):
     """One trained model, as a row of `results.csv`; one that is there is not measured again.
 
     Attributes:
@@ -59,7 +61,7 @@ class Result(BaseModel):
         return self.seed, self.per_class, self.method
 
 
-def read_results(path: Path) -> list[Result]:
+def read_results(path: Path) -> list[Measurement]:
     """Reads `results.csv`.
 
     Raises:
@@ -68,9 +70,9 @@ def read_results(path: Path) -> list[Result]:
     remedy = "Delete the row: it is measured again."
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return TypeAdapter(list[Result]).validate_python(list(csv.DictReader(file)))
+            return TypeAdapter(list[Measurement]).validate_python(list(csv.DictReader(file)))
     except ValidationError as error:
-        raise DataError.from_validation(path, error, list[Result], remedy) from error
+        raise DataError.from_validation(path, error, list[Measurement], remedy) from error
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(path, "must hold one result per row", error, remedy) from error
 
@@ -91,7 +93,7 @@ class Effect(NamedTuple):
     difference: Estimate
 
 
-def summarize(results: Sequence[Result]) -> dict[tuple[str, int], Estimate]:
+def summarize(results: Sequence[Measurement]) -> dict[tuple[str, int], Estimate]:
     """Test errors by method and number of labels."""
     values = defaultdict(list)
     for (method, labels, _), error in _get_errors(results).items():
@@ -110,12 +112,12 @@ def get_curves(
     }
 
 
-def _get_errors(results: Sequence[Result]) -> dict[tuple[str, int, int], float]:
+def _get_errors(results: Sequence[Measurement]) -> dict[tuple[str, int, int], float]:
     """By method, labels and seed; `all` may be as many labels as another count."""
     return {(r.method, r.labels, r.seed): r.test_error for r in results}
 
 
-def get_effects(results: Sequence[Result]) -> list[Effect]:
+def get_effects(results: Sequence[Measurement]) -> list[Effect]:
     """What fine-tuning a pretrained encoder changes, by number of labels.
 
     Only seeds that have both are compared; each has the same labels, split and steps in both.
@@ -133,7 +135,7 @@ def get_effects(results: Sequence[Result]) -> list[Effect]:
     return effects
 
 
-def conclude(results: Sequence[Result]) -> list[str]:
+def conclude(results: Sequence[Measurement]) -> list[str]:
     """The comparison of fine-tuning with training from scratch in plain sentences."""
     effects = get_effects(results)
     if not effects:

@@ -42,7 +42,6 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cae import terminal
-from cae.config.schema import Config
 from cae.config.study import StudyFile, Trial, expand
 from cae.config.study_schema import Base, Range, Study, Vary
 from cae.errors import UsageError
@@ -50,18 +49,9 @@ from cae.files import locked
 from cae.programs import start as start_module
 from cae.programs.session import OnEpoch
 from cae.records.run import CHECKPOINT_FILE, PARTIAL, START_FILE, TRIALS_FILE
-from cae.studies.compare import DONE
-from cae.studies.trials import (
-    PROGRAMS,
-    STOPPED,
-    WAITING,
-    Board,
-    Log,
-    Outcome,
-    Stage,
-    call,
-    get_arguments,
-)
+from cae.studies.progress import Outcome, ProgressTable, count_epochs
+from cae.studies.results import DONE, STOPPED, WAITING
+from cae.studies.trials import StudyRun, train_trial
 from cae.training import frozen
 
 # Threads of a trial: small convolutions gain little from more.
@@ -123,10 +113,10 @@ class Job:
     tracker_flags: tuple[str, ...] = ()
 
 
-def choose_stage(study: Study) -> type[Stage]:
+def choose_run(study: Study) -> type[StudyRun]:
     """How to train a study; one that is screened has another way of stopping early."""
     is_searched = study.vary and study.vary.search and not study.screening
-    return SearchStage if is_searched else ClusterStage
+    return RaySearchRun if is_searched else RayStudyRun
 
 
 @contextmanager
@@ -231,13 +221,9 @@ def _train_trial(job: Job, trial: Trial, on_epoch: OnEpoch | None = None) -> str
     path = job.folder / trial.id
     if path.exists():
         return ""  # by a process that died before it could say so
-    log_path = job.folder / "logs" / f"{trial.id}.txt"
-    with log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        log = Log(file)
-        _wait_for_lock(path.with_name(path.name + PARTIAL))
-        arguments = get_arguments(job.study, job.folder, trial, job.tracker_flags)
-        call(PROGRAMS[job.study.kind], arguments, log, on_epoch=on_epoch)
-    return log.error
+    _wait_for_lock(path.with_name(path.name + PARTIAL))
+    _, error = train_trial(job.study, job.folder, trial, job.tracker_flags, on_epoch=on_epoch)
+    return error
 
 
 def _wait_for_lock(run: Path) -> None:
@@ -262,10 +248,10 @@ def _report(metric: str, row: dict[str, Any]) -> None:
 # --- In the program -------------------------------------------------------------------------
 
 
-class ClusterStage(Stage):
+class RayStudyRun(StudyRun):
     """A study whose trials are trained side by side, each in full."""
 
-    def _train_waiting(self, board: Board) -> int:
+    def train_waiting(self, board: ProgressTable) -> int:
         """See `Stage`; the exit code is that of a signal, if there was one."""
         with _quiet():
             if not any(self._has_more()):
@@ -276,7 +262,7 @@ class ClusterStage(Stage):
                 self._train_jobs(board, stop)
         return stop.exit_code
 
-    def _train_jobs(self, board: Board, stop: start_module.StopSignal) -> None:
+    def _train_jobs(self, board: ProgressTable, stop: start_module.StopSignal) -> None:
         jobs = [self.get_job([o.trial]) for o in self.outcomes if o.status == WAITING]
         self._tune(board, stop, config={"job": tune.grid_search(jobs)})
 
@@ -296,7 +282,7 @@ class ClusterStage(Stage):
             tuple(self.tracker_flags),
         )
 
-    def _tune(self, board: Board, stop: start_module.StopSignal, **settings: Any) -> None:
+    def _tune(self, board: ProgressTable, stop: start_module.StopSignal, **settings: Any) -> None:
         """Lets Ray Tune train jobs until there are no more."""
         # What Ray writes down is not needed: the trials have their own records.
         with tempfile.TemporaryDirectory() as scratch:
@@ -331,8 +317,8 @@ class ClusterStage(Stage):
             if errors is None:
                 self.give_up(outcome)
             else:
-                self._judge(outcome, errors[place])
-        self._write_trials()
+                self.judge(outcome, errors[place])
+        self.record()
         return concluded
 
     def get_outcomes(self, trials: Iterable[Trial]) -> list[Outcome]:
@@ -366,7 +352,7 @@ class StopWhenAsked(tune.Stopper):
 class Follow(tune.Callback):
     """Records what becomes of the jobs, and shows it."""
 
-    def __init__(self, stage: ClusterStage, board: Board, stop: start_module.StopSignal):
+    def __init__(self, stage: RayStudyRun, board: ProgressTable, stop: start_module.StopSignal):
         self._stage = stage
         self._board = board
         self._stop = stop
@@ -375,7 +361,7 @@ class Follow(tune.Callback):
         """Shows the epoch."""
         if "epoch" in result:
             name = trial.config["job"].trials[0].id
-            self._board.note(f"{name}: epoch {result['epoch']}, {result['value']:.4g}")
+            self._board.set_note(f"{name}: epoch {result['epoch']}, {result['value']:.4g}")
 
     def on_trial_complete(self, trial: TuneTrial, **_: Any) -> None:
         """Records a job that has ended, by itself or early."""
@@ -386,7 +372,7 @@ class Follow(tune.Callback):
     def on_trial_recover(self, trial: TuneTrial, **_: Any) -> None:
         """Says that a process has died."""
         name = trial.config["job"].trials[0].id
-        self._board.note(f"{name}: its process died, another one goes on with it", is_news=True)
+        self._board.announce(f"{name}: its process died, another one goes on with it")
 
     def on_trial_error(self, trial: TuneTrial, **_: Any) -> None:
         """Records a job whose process has died too often."""
@@ -401,7 +387,7 @@ class Follow(tune.Callback):
 # --- Search spaces --------------------------------------------------------------------------
 
 
-class SearchStage(ClusterStage):
+class RaySearchRun(RayStudyRun):
     """A study of a search space: suggested by Optuna, stopped early by ASHA."""
 
     def __init__(self, *args: Any, **settings: Any):
@@ -409,7 +395,7 @@ class SearchStage(ClusterStage):
         for search in self._searches:
             search.recall()
 
-    def _expand(self) -> list[Trial]:
+    def expand(self) -> list[Trial]:
         """What has been suggested in earlier starts."""
         self._searches = [
             Search(self, base, path)
@@ -419,12 +405,12 @@ class SearchStage(ClusterStage):
         # Two suggestions of few whole numbers may be the same.
         return list({t.id: t for search in self._searches for t in search.trials}.values())
 
-    def _open_board(self) -> Board:
+    def open_progress(self) -> ProgressTable:
         total = len(self._searches) * self.study.vary.samples * len(self.study.seeds)
         total = max(total, len(self.outcomes))
-        return Board(terminal.ERR, self.study, self.outcomes, total)
+        return ProgressTable(terminal.ERR, self.study, self.outcomes, total)
 
-    def _train_jobs(self, board: Board, stop: start_module.StopSignal) -> None:
+    def _train_jobs(self, board: ProgressTable, stop: start_module.StopSignal) -> None:
         for search in self._searches:
             search.begin()
             if search.has_more and not stop.requested():
@@ -452,12 +438,12 @@ class SearchStage(ClusterStage):
     def take_up(self, trials: list[Trial], can_stop: bool) -> Job:
         """A job of what has just been suggested, or was in an earlier start."""
         known = {outcome.trial.id for outcome in self.outcomes}
-        self._add(trial for trial in trials if trial.id not in known)
-        self._write_trials()
+        self.add(trial for trial in trials if trial.id not in known)
+        self.record()
         return self.get_job(trials, can_stop)
 
     def conclude(self, job: Job, errors: list[str] | None) -> list[Outcome]:
-        """See `ClusterStage`; Optuna is told."""
+        """See `RayStudyRun`; Optuna is told."""
         concluded = super().conclude(job, errors)
         for search in self._searches:
             search.tell()
@@ -477,7 +463,7 @@ class Search(Searcher):
         path: The configuration, as it is named in the study's file.
     """
 
-    def __init__(self, stage: SearchStage, base: Base, path: str):
+    def __init__(self, stage: RaySearchRun, base: Base, path: str):
         study = stage.study
         super().__init__(metric="value", mode="max" if study.larger_is_better else "min")
         self._vary = study.vary
@@ -485,7 +471,7 @@ class Search(Searcher):
         self._stage = stage
         self._expand = partial(stage.expand_suggestion, base, path)
         unchanged, *_ = self._expand({})
-        self._epochs = _count_epochs(unchanged.config)
+        self._epochs = count_epochs(unchanged.config)
         identity = [unchanged.digest, self._vary.model_dump(exclude={"samples"}), study.metric]
         digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         self._study = optuna.create_study(
@@ -601,8 +587,3 @@ def _get_distribution(drawn_from: Range) -> BaseDistribution:
     is_whole = isinstance(low, int) and isinstance(high, int)
     distribution = IntDistribution if is_whole else FloatDistribution
     return distribution(low, high, log=drawn_from.scale == "log")
-
-
-def _count_epochs(config: Config) -> int:
-    """The epochs of both phases."""
-    return sum(value for key, value in config.model_dump().items() if key.endswith("epochs"))

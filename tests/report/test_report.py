@@ -27,7 +27,7 @@ from cae.records.history import DENSE_ONLY, FULL, History
 from cae.records.run import Arguments, FileRecord, Start, describe_environment
 from cae.report.pages import format_column
 from cae.report.report import OUTPUT
-from cae.studies.label_results import METHODS, Result
+from cae.studies.label_results import METHODS, Measurement
 
 ROOT = Path(__file__).parents[2]
 SHA = "0123456789abcdef" * 4
@@ -369,7 +369,7 @@ def test_label_efficiency(tmp_path, report):
     folder.mkdir()
     errors = {"fine-tuned": 0.1, "scratch": 0.2}
     results = [
-        Result(
+        Measurement(
             method=method,
             per_class="10",
             seed=seed,
@@ -383,7 +383,7 @@ def test_label_efficiency(tmp_path, report):
         for seed in range(3)
     ]
     with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, Result.model_fields, lineterminator="\n")
+        writer = csv.DictWriter(file, Measurement.model_fields, lineterminator="\n")
         writer.writeheader()
         writer.writerows(result.model_dump() for result in results)
     config = validate_config(CLASSIFIER, "head", "classifier").model_dump(mode="json")

@@ -1,7 +1,6 @@
 """Comparing records: spread over seeds, the verdict, and which hyperparameters mattered."""
 
 import csv
-import io
 import json
 import math
 
@@ -12,15 +11,8 @@ from cae.config.load import validate_config
 from cae.errors import UserError
 from cae.figures.comparisons import compare_visualization
 from cae.records.history import History
-from cae.studies.compare import (
-    Result,
-    group_results,
-    influences,
-    read_result,
-    sort_groups,
-    verdict,
-    write_csv,
-)
+from cae.studies.compare import group_results, influences, sort_groups, verdict, write_table
+from cae.studies.results import RunResult, read_result
 
 
 def result(tmp_path, name, value, seed=0, **changes):
@@ -28,7 +20,7 @@ def result(tmp_path, name, value, seed=0, **changes):
     info = config.model_dump(mode="json")
     metrics = {"val_mse": value, "seconds": 10.0 * (seed + 1), "best_epoch": 1}
     history = History(name, "autoencoder", info, [], 1, metrics)
-    return Result(tmp_path / f"{name}-{seed}", name, "base", history)
+    return RunResult(tmp_path / f"{name}-{seed}", name, "base", history)
 
 
 @pytest.fixture
@@ -84,7 +76,9 @@ def test_of_accuracies_the_largest_is_best(tmp_path):
     """Encoders tell apart classifiers of the same hyperparameters."""
     info = validate_config(CLASSIFIER, "head", "classifier").model_dump(mode="json")
     runs = [
-        Result(tmp_path / name, name, name, History(name, "classifier", info, [], 1, metrics), name)
+        RunResult(
+            tmp_path / name, name, name, History(name, "classifier", info, [], 1, metrics), name
+        )
         for name, metrics in (("a", {"val_accuracy": 0.7}), ("b", {"val_accuracy": 0.9}))
     ]
     first, second = group_results(runs, "val_accuracy")
@@ -116,12 +110,15 @@ def test_what_mattered(tmp_path):
     assert size.difference == pytest.approx(1)
 
 
-def test_csv(groups):
-    """A row a run, the best configuration first."""
-    file = io.StringIO()
-    write_csv(groups)(file)
-    file.seek(0)
-    rows = list(csv.DictReader(file))
+def read_table(path, groups):
+    write_table(path, groups)
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv(groups, tmp_path):
+    """One row per run, the best configuration first."""
+    rows = read_table(tmp_path / "table.csv", groups)
     assert [row["run"] for row in rows[:2]] == ["near-0", "near-1"]
     assert rows[0]["learning_rate"] == "0.01" and rows[0]["val_mse"] == "0.1"
     assert len(rows) == 6
@@ -129,10 +126,8 @@ def test_csv(groups):
 
 def test_names_are_no_formulas(tmp_path):
     """A negative number stays one."""
-    file = io.StringIO()
-    write_csv(group_results([result(tmp_path, "=1+1", -0.5)], "val_mse"))(file)
-    file.seek(0)
-    (row,) = csv.DictReader(file)
+    groups = group_results([result(tmp_path, "=1+1", -0.5)], "val_mse")
+    (row,) = read_table(tmp_path / "table.csv", groups)
     assert (row["configuration"], row["run"]) == ("'=1+1", "'=1+1-0")
     assert row["val_mse"] == "-0.5"
 

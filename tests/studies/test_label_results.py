@@ -5,7 +5,7 @@ from cae.studies.label_results import (
     FROZEN,
     METHODS,
     SCRATCH,
-    Result,
+    Measurement,
     conclude,
     get_table,
     summarize,
@@ -15,7 +15,7 @@ from cae.studies.label_results import (
 def results_of(method, errors_by_labels):
     """Results with seeds from 0."""
     return [
-        Result(
+        Measurement(
             method=method,
             per_class=str(labels // 10),
             seed=seed,

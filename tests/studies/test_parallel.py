@@ -20,12 +20,11 @@ import autoencoder
 import experiments
 from cae.config.study import load_stages
 from cae.programs import start as start_module
+from cae.studies.run import RAY_PACKAGES
 
 ROOT = Path(__file__).parents[2]
 NO_RAY = "needs Ray and Optuna: pip install -r requirements-cluster.txt"
-NEEDS_RAY = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, experiments.RAY_PACKAGES)), reason=NO_RAY
-)
+NEEDS_RAY = pytest.mark.skipif(not all(map(importlib.util.find_spec, RAY_PACKAGES)), reason=NO_RAY)
 VOLATILE = ("seconds", "images_per_second")
 
 
@@ -140,15 +139,17 @@ def search(study, tmp_path):
     """The suggestions of a study in a folder of `tmp_path`."""
     pytest.importorskip("ray", reason=NO_RAY)
     pytest.importorskip("optuna", reason=NO_RAY)
-    from cae.studies.parallel import Resources, SearchStage
+    from cae.studies.parallel import RaySearchRun, Resources
 
     def search(folder, seed=0, samples=6, seeds=2):
         vary = {"search": SEARCH, "samples": samples, "seed": seed}
         _, (file,) = load_stages(study(vary=vary, seeds=seeds))
-        args = experiments.build_parser().parse_args(["run", str(file.path), "--ray"])
+        args = experiments.build_parser().parse_args(
+            ["run", str(file.path), "--ray", "--runs-dir", str(tmp_path)]
+        )
         path = tmp_path / folder
         path.mkdir(exist_ok=True)
-        stage = SearchStage(file, path, args)
+        stage = RaySearchRun(file, path, args)
         stage._resources = Resources(cpus=1, gpus=0, parallel=1)
         (search,) = stage._searches
         search.begin()
@@ -276,7 +277,7 @@ def test_a_signal_stops_a_study_in_order(start, study, tmp_path):
     wait_for(lambda: [*folder.glob("*.partial/checkpoint.npz")])
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 143, process.said()
-    assert "Stopped. Go on with: python experiments.py run" in process.said()
+    assert "python experiments.py run" in process.said()
     assert "***" not in process.said()
     process = start(study())
     assert process.wait(120) == 0, process.said()

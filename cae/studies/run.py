@@ -1,0 +1,193 @@
+"""Runs studies: checks all of them, trains their trials, compares these, keeps the best models."""
+
+import argparse
+import re
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cae import terminal
+from cae.config.study import StudyFile, expand, load_stages
+from cae.config.study_schema import Data, Study
+from cae.data.datasets import Scaling, check_dataset, load_dataset
+from cae.data.named import NAMED_DATASETS
+from cae.data.splits import encode_labels
+from cae.errors import UsageError
+from cae.files import locked, write_figures
+from cae.records import tracking
+from cae.records.evaluation import read_predictions
+from cae.records.run import check_runs_dir
+from cae.records.saved_models import read_metadata
+from cae.studies.compare import (
+    best_of,
+    best_paths,
+    draw_comparison,
+    get_finalists,
+    group_results,
+    print_comparison,
+    write_table,
+)
+from cae.studies.results import RunResult, read_study
+from cae.studies.trials import StudyRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RAY_PACKAGES = ("ray", "optuna")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains a study or a chain of studies, or continues it; returns the exit code.
+
+    An interrupted one ends with the command that continues it.
+    """
+    try:
+        exit_code = _run_file(args)
+    except KeyboardInterrupt:  # between two trials
+        exit_code = 128 + signal.SIGINT
+    if exit_code > 128:
+        again = re.sub(r"^experiments\.py", "python experiments.py", args.command)
+        terminal.ERR.print(f"Stopped. Resume with: {again}")
+    return exit_code
+
+
+def _run_file(args: argparse.Namespace) -> int:
+    tracking.check_flags(args)
+    _check_ray(args)
+    name, files = load_stages(args.study)
+    files = [StudyFile(file.path, _override(file.study, args)) for file in files]
+    for file in files:
+        _check_study(file)
+    folder = check_runs_dir(args.runs_dir)
+    if len(files) > 1 or name != files[0].study.name:
+        folder = check_runs_dir(folder / name)
+    exit_code = 0
+    for file in files:
+        exit_code = max(exit_code, _run_study(file, folder, args))
+        if exit_code > 128:
+            break
+    return exit_code
+
+
+def _check_ray(args: argparse.Namespace) -> None:
+    """Checks the flags for Ray before anything starts."""
+    shares = (args.cpus_per_trial, args.gpus_per_trial)
+    if args.ray is None and shares != (None, None):
+        raise UsageError("--cpus-per-trial and --gpus-per-trial", "need --ray", None, "Add --ray.")
+    missing = [name for name in RAY_PACKAGES if args.ray and find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            "--ray",
+            "requires optional packages",
+            f"no {' and no '.join(missing)}",
+            "Type: pip install -r requirements-cluster.txt",
+        )
+
+
+def _override(study: Study, args: argparse.Namespace) -> Study:
+    """The study with the values that flags give."""
+    if args.labels and not args.dataset:
+        raise UsageError("-dl", "requires the images that it labels", "no -d", "Add -d DATASET.")
+    data = study.data
+    if args.dataset:
+        data = Data(dataset=args.dataset, labels=args.labels, limit=data.limit)
+    if args.limit:
+        data = data.model_copy(update={"limit": args.limit})
+    changes: dict[str, Any] = {"data": data}
+    if args.seed is not None:
+        changes["seeds"] = [args.seed]
+    if args.epochs:
+        changes["epochs"] = args.epochs
+    return study.model_copy(update=changes)
+
+
+def _check_study(file: StudyFile) -> None:
+    """Checks the configurations, data and models of a study, before any study is trained."""
+    expand(file, None, {})
+    check_dataset(file.study.data.dataset, file.study.data.labels)
+    for base in file.study.bases:
+        if base.model:
+            read_metadata(file.resolve(base.model))
+
+
+def _run_study(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
+    """Trains a study, after its screening if it has one; returns the exit code."""
+    exit_code, finalists = 0, None
+    tracking.prepare(args, file.study.kind)
+    run_class = _choose_run(file.study, args)
+    for part in file.rounds:
+        part_folder = check_runs_dir(folder / part.study.name)
+        with locked(part_folder):
+            exit_code = max(exit_code, run_class(part, part_folder, args, finalists).run())
+            if exit_code > 128:
+                break
+            _conclude(part.study, part_folder, args)
+        if file.study.screening:
+            finalists = get_finalists(part_folder, file.study.screening.finalists)
+    return exit_code
+
+
+def _choose_run(study: Study, args: argparse.Namespace) -> type[StudyRun]:
+    """How trials are trained: one after another, or side by side with Ray."""
+    if args.ray is None:
+        return StudyRun
+    from cae.studies import parallel
+
+    return parallel.choose_run(study)
+
+
+def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:
+    """Compares the trials, keeps the best models, and draws the figures."""
+    results = read_study(folder)
+    if not results:
+        return
+    groups = group_results(results, study.metric)
+    write_table(folder / "results.csv", groups)
+    print_comparison(study.name, groups, groups)
+    best = best_of(groups)
+    if args.keep == "best":
+        _delete_models(results, kept=best_paths(results, study.metric))
+    if best and not args.no_plots:
+        write_figures(folder / "plots", draw_comparison(groups))
+        if study.kind == "classifier":
+            write_figures(folder / "plots", _draw_best(best, study.data))
+    if best:
+        terminal.say(f"Best trial: {terminal.relative(best.path)}")
+        report = best.path / "classification_report.txt"
+        if report.exists():
+            terminal.say(report.read_text(encoding="utf-8"))
+    terminal.say(f"Table, figures and trials: {terminal.relative(folder)}")
+
+
+def _delete_models(results: list[RunResult], kept: list[Path]) -> None:
+    """Deletes the models of all other trials; their records stay."""
+    for result in results:
+        if result.path not in kept:
+            (result.path / "model.keras").unlink(missing_ok=True)
+
+
+def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
+    """The best classifier's curves, confusion matrix and labelled images, from its record."""
+    from cae.figures.classes import (
+        classifier_loss_visualization,
+        classifier_prediction_visualization,
+    )
+
+    figures = classifier_loss_visualization([best.history], [None])
+    predictions, model = best.path / "predictions.csv", best.path / "model.keras"
+    if not (predictions.exists() and model.exists()):
+        return figures  # there were no images to predict, or another trial was the best before
+    metadata = read_metadata(model)
+    test = data.test or (data.dataset if data.dataset in NAMED_DATASETS else None)
+    if test:
+        dataset = load_dataset(test, data.test_labels, split="test")
+    else:
+        dataset = load_dataset(data.dataset, data.labels, limit=data.limit)
+    predicted = read_predictions(predictions)
+    return figures | classifier_prediction_visualization(
+        Scaling(**metadata["scaling"]).apply(dataset.images[predicted.indices]),
+        encode_labels(predicted.labels, predicted.classes),
+        predicted.probabilities,
+        metadata["class_names"],
+    )

@@ -1,0 +1,132 @@
+"""The live table of a study, and the time left, by hand."""
+
+import io
+
+import pytest
+from conftest import AUTOENCODER, write_json
+from rich.console import Console
+
+from cae.config.study import expand, load_stages
+from cae.studies import progress as progress_module
+from cae.studies.progress import Outcome, ProgressTable, format_duration
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Three rates with two seeds each, of 4 epochs."""
+    write_json(tmp_path / "base.json", AUTOENCODER, epochs=4)
+    path = write_json(
+        tmp_path / "study.json",
+        name="tiny",
+        kind="autoencoder",
+        data={"dataset": "digits"},
+        bases=[{"configuration": "base.json"}],
+        vary={"grid": {"learning_rate": [0.02, 0.01, 0.03]}},
+        metric="val_mse",
+        seeds=2,
+    )
+    _, (file,) = load_stages(path)
+    return file
+
+
+@pytest.fixture
+def outcomes(file):
+    return [Outcome(trial) for trial in expand(file, "data", {})]
+
+
+class Terminal(io.StringIO):
+    """Keeps what a terminal would show."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "100"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    return Terminal()
+
+
+@pytest.fixture
+def progress(file, outcomes, screen):
+    return ProgressTable(Console(file=screen), file.study, outcomes)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that `time.monotonic` returns next."""
+    clock = [0.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock[0])
+    return clock
+
+
+def finish(outcome, seconds, value=0.1, **trial):
+    outcome.status, outcome.seconds, outcome.value = "done", seconds, value
+    outcome.trial = outcome.trial._replace(**trial)
+
+
+def test_the_live_table(progress, outcomes, screen):
+    """One row per base: done, failed, the best so far; below, the last line of output."""
+    finish(outcomes[0], 60, 0.2)
+    finish(outcomes[1], 60, 0.1)
+    outcomes[2].status = "failed"
+    with progress:
+        progress.set_note("epoch 3/10")
+    text = screen.getvalue()
+    assert "tiny: 2 of 6 trials done" in text and "3 min" in text
+    *_, row = [line for line in text.splitlines() if "base-" in line]
+    assert row.split()[1:8:2] == ["base", "2/6", "1", "0.1"]
+    assert "epoch 3/10" in text
+
+
+def test_before_the_first_epoch_the_time_left_is_unknown(progress):
+    assert progress.estimate_seconds_left() is None
+
+
+def test_the_first_epochs_tell_the_time_left(progress, outcomes, clock):
+    """6 trials of 4 epochs at 5 s each; 10 s of them have passed."""
+    with progress.timing(outcomes[0]):
+        for clock[0] in (5.0, 10.0):
+            progress.count_epoch({})
+        assert progress.estimate_seconds_left() == 6 * 4 * 5 - 10
+    assert outcomes[0].seconds == 10
+
+
+def test_finished_trials_tell_the_time_left(progress, outcomes):
+    """Those of the same base, where there are any."""
+    finish(outcomes[0], 100)
+    assert progress.estimate_seconds_left() == 5 * 100
+    finish(outcomes[1], 30, base="other")
+    assert progress.estimate_seconds_left() == 4 * 100
+    outcomes[2].trial = outcomes[2].trial._replace(base="third")  # the mean of all
+    assert progress.estimate_seconds_left() == 3 * 100 + 65
+    progress.parallel = 2
+    assert progress.estimate_seconds_left() == (3 * 100 + 65) / 2
+    for outcome in outcomes:
+        outcome.status = "done"
+    assert progress.estimate_seconds_left() == 0
+
+
+def test_the_time_left_grows_with_the_epochs(progress, outcomes):
+    """10 s per epoch."""
+    finish(outcomes[0], 40)
+    for outcome in outcomes[1:]:
+        config = outcome.trial.config.model_copy(update={"epochs": 1})
+        outcome.trial = outcome.trial._replace(config=config)
+    assert progress.estimate_seconds_left() == 5 * 10
+
+
+def test_trials_that_have_not_been_suggested_count(file, outcomes):
+    progress = ProgressTable(Console(file=io.StringIO()), file.study, outcomes[:2], total=6)
+    assert progress.estimate_seconds_left() is None
+    finish(outcomes[0], 100)
+    assert progress.estimate_seconds_left() == 5 * 100
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40, "40 s"), (89, "89 s"), (100, "2 min"), (3599, "1 h 0 min"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds, text):
+    assert format_duration(seconds) == text
