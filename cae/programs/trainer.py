@@ -155,7 +155,7 @@ class Trainer:
         config: Config,
         model: "keras.Model",
         checkpoint: Checkpoint,
-        trackers: tracking.RunTrackers,
+        trackers: tracking.Trackers,
     ) -> Experiment:
         """Trains the model and writes its record: the final one, or the one so far."""
         from cae.training.callbacks import ShowProgress, TellEpochs
@@ -238,16 +238,9 @@ class Trainer:
 
     def _open_trackers(
         self, run: Run, start: Start, checkpoint: Checkpoint
-    ) -> AbstractContextManager[tracking.RunTrackers]:
-        subject = tracking.Subject(
-            run.final_path.name,
-            self._task.kind,
-            run.path,
-            tracking.describe(start.config),
-            {"command": start.command, "data": self._task.data.name, "run": str(run.final_path)},
-        )
+    ) -> AbstractContextManager[tracking.Trackers]:
         rows = checkpoint.state.rows if checkpoint.state else []
-        return tracking.opened_for_run(self._args, subject, rows, terminal.warn)
+        return tracking.opened(self._args, run, start, rows, terminal.warn)
 
     @contextmanager
     def _telling_how_to_resume(self, run: Run) -> Iterator[None]:

@@ -30,6 +30,8 @@ from cae.records.history import History
 PARTIAL = ".partial"
 START_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.npz"
+MODEL_FILE = "model.keras"
+TRIALS_FILE = "trials.json"  # what a study records of itself, beside the runs of its trials
 # The files of a run and what they hold, for docs/reference.md.
 FILES = {
     "run.json": "what the run began with: flags, configuration, and the SHA-256 of every file that "
@@ -50,7 +52,6 @@ FILES = {
     "classification_report.txt": "classifiers: precision, recall and F1 per class",
     "predictions.csv": "classifiers: one row per test image",
 }
-TRIALS_FILE = "trials.json"  # what a study records of itself, beside the runs of its trials
 
 # In characters of up to 4 bytes, so that the folder's name stays below the 255 bytes of most disks.
 MAX_NAME = 50
@@ -207,7 +208,7 @@ def find_interrupted(run: str | Path) -> Path:
             "--resume",
             "must be an interrupted run",
             f"{run}, which is complete",
-            f"Start a new run from its model: --init-from {final / 'model.keras'}.",
+            f"Start a new run from its model: --init-from {final / MODEL_FILE}.",
         )
     interrupted = sorted(path.name for path in final.parent.glob(f"*{PARTIAL}"))
     nearest = difflib.get_close_matches(partial.name, interrupted, 1) or interrupted[-1:]
