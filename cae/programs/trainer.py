@@ -158,7 +158,7 @@ class Trainer:
         trackers: tracking.Trackers,
     ) -> Experiment:
         """Trains the model and writes its record: the final one, or the one so far."""
-        from cae.training.callbacks import ShowProgress, TellEpochs
+        from cae.training.callbacks import ShowProgress
 
         data = self._task.data
         stratify = data.labels if config.kind == "classifier" else None
@@ -177,7 +177,12 @@ class Trainer:
         terminal.show_facts(start.name, facts)
         environment = describe_environment(start.command, self._task.datasets, device, config.seed)
         environment["started"] = start.started
-        told = [TellEpochs(told) for told in (trackers.write_epoch, self._on_epoch) if told]
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            trackers.write_epoch(row)
+            if self._on_epoch:
+                self._on_epoch(row)
+
         is_classifier = config.kind == "classifier"
         with closing(
             ShowProgress(terminal.ERR, start.name, self._task.shown_metrics, is_classifier)
@@ -188,7 +193,8 @@ class Trainer:
                 name=start.name,
                 scaling=scaling,
                 checkpoint=checkpoint,
-                callbacks=[progress, *told],
+                callbacks=[progress],
+                on_epoch=on_epoch,
             )
         run.interrupted = self.stop.requested()
         history.metrics["parameters"] = model.count_params()

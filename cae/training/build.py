@@ -13,10 +13,10 @@ from cae.config.shapes import check_shapes, format_shape
 from cae.errors import ModelFileError, UserError
 from cae.records.saved_models import find_encoder, load_model
 
-# Keras' 0.99 needs some 500 batches until inference agrees with training; a short training on
-# few images has fewer.
+# With Keras' default of 0.99, inference agrees with training after some 500 batches; a short
+# training on few images has fewer.
 BATCH_NORM_MOMENTUM = 0.9
-# What of a layer's configuration decides what it computes from its weights.
+# The keys of a layer's configuration that determine what it computes from its weights.
 ARCHITECTURE = ("filters", "units", "kernel_size", "pool_size", "size", "padding", "activation")
 
 ModelInfo = dict[str, Any] | Config | str | Path
@@ -34,7 +34,7 @@ def get_autoencoder(model_info: ModelInfo, input_shape: Sequence[int]) -> keras.
         [0, 1] both ways, with the sub-models `encoder` and `decoder`.
 
     Raises:
-        ConfigurationError: A hyperparameter is wrong, or the decoder does not give back the size.
+        ConfigurationError: A hyperparameter is wrong, or the decoder does not restore the size.
         ModelFileError: The saved model cannot be loaded or takes images of another shape.
     """
     if isinstance(model_info, str | Path):
@@ -72,9 +72,9 @@ def get_classifier(
         model_info: Hyperparameters as in the JSON files, validated or not, or a path.
         input_shape: (height, width, channels) of the images.
         num_classes: At least 1.
-        encoder: A model with a sub-model `encoder`, or the path of one; it is copied. Without
-            it, `encoder_layers` says which saved model to use or which layers to build.
-        pretrained: False takes the encoder's architecture with fresh weights.
+        encoder: A model with a sub-model `encoder`, or its path; the encoder is copied. By default
+            `encoder_layers` names the saved model to use or lists the layers to build.
+        pretrained: False uses the encoder's architecture with fresh weights.
 
     Returns:
         An uncompiled model of images, float32 (batch, height, width, channels) in [0, 1], to
@@ -102,6 +102,7 @@ def get_classifier(
 
 
 def as_config(model_info: ModelInfo, kind: Kind) -> Any:
+    """The configuration, validated if it is a dict."""
     if isinstance(model_info, dict):
         return validate_config(model_info, "model_info", kind)
     return model_info
@@ -119,7 +120,7 @@ def _get_encoder(
             "encoder_layers",
             "an encoder is required",
             "none",
-            "Give -model MODEL, or encoder_layers in the configuration.",
+            "Pass -model MODEL, or set encoder_layers in the configuration.",
         )
     if isinstance(source, tuple | list):
         check_shapes(config, input_shape, "model_info")
@@ -142,7 +143,7 @@ def _load_for(path: str | Path, input_shape: Sequence[int]) -> keras.Model:
 
 
 def start_from(model: keras.Model, path: str | Path) -> None:
-    """Gives a model the weights of a saved one that has the same layers.
+    """Copies the weights of a saved model with the same layers into a model.
 
     Args:
         model: From `get_autoencoder` or `get_classifier`.
@@ -161,13 +162,13 @@ def start_from(model: keras.Model, path: str | Path) -> None:
                 path,
                 f"must have the layers of the configuration, here {required}",
                 found,
-                "Give the configuration it was trained with, or leave out -c.",
+                "Use the configuration that it was trained with, or leave out -c.",
             )
     model.set_weights(saved.get_weights())
 
 
 def _describe_layers(model: keras.Model) -> Iterator[str]:
-    """A line for each layer of each sub-model, without its input."""
+    """A line for each layer of each sub-model, without inputs."""
     for part in model.layers:
         layers = getattr(part, "layers", [])
         layers = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
@@ -187,15 +188,15 @@ def check_input_shape(model: keras.Model, input_shape: Sequence[int], where: obj
             where,
             f"takes images of shape {format_shape(expected)} (height × width × channels)",
             f"images of shape {format_shape(input_shape)}",
-            "Give images of that shape, or train an autoencoder on these.",
+            "Use images of that shape, or train an autoencoder on these images.",
         )
 
 
 def _hidden_layers(specification: Iterable[tuple], l2: float) -> list[keras.Layer]:
-    """Keras layers for the lists of a configuration; all weights start as He et al. 2015 say.
+    """Keras layers for the lists of a configuration, with He initialisation.
 
-    He, Zhang, Ren & Sun 2015, "Delving deep into rectifiers". Keras' default (Glorot) makes
-    textbook autoencoders collapse to black images more often.
+    He, Zhang, Ren & Sun 2015, "Delving deep into rectifiers". With Keras' default (Glorot) textbook
+    autoencoders collapse to black images more often.
     """
     relu = {
         "activation": "relu",
@@ -225,6 +226,7 @@ def _hidden_layers(specification: Iterable[tuple], l2: float) -> list[keras.Laye
 def chain_layers(
     chain: Sequence[keras.Layer], input_shape: Sequence[int], name: str
 ) -> keras.Model:
+    """A model that calls the layers one after the other; they may belong to other models too."""
     inputs = keras.Input(input_shape)
     outputs = inputs
     for layer in chain:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -215,22 +215,6 @@ class Checkpoints:
 
 def _values(variables: Sequence[Any]) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
-
-
-class TellEpochs(keras.callbacks.Callback):
-    """Calls a function at the end of every epoch.
-
-    Args:
-        on_epoch: Receives the history's row.
-    """
-
-    def __init__(self, on_epoch: Callable[[dict[str, Any]], None]):
-        super().__init__()
-        self._on_epoch = on_epoch
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Passes the last row of the history on."""
-        self._on_epoch(self.params["rows"][-1])
 
 
 class ShowProgress(keras.callbacks.Callback):

@@ -30,33 +30,33 @@ from cae.training.workers import (
     started_here,
 )
 
-# What is raised in the others when a worker has ended.
+# What is raised in the other workers when one has ended.
 LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
 )
-# Two jobs of Slurm on one machine may not use the same ports; above 32768 Linux gives them away.
+# Two Slurm jobs on one machine must not use the same ports; Linux hands out those above 32768.
 SLURM_PORTS = range(16384, 32768)
-PORTS_A_JOB = 16
+PORTS_PER_JOB = 16
 
 
 class Workers:
-    """The workers of one training, each connected with all others.
+    """The workers of one training, connected with each other.
 
-    Must be made before TensorFlow computes anything; waits until all workers have come.
+    To be created before TensorFlow computes anything; waits until all workers are connected.
 
     Args:
-        group: Where they are.
+        group: Their addresses.
 
     Attributes:
-        share: Which part of every batch is this worker's.
+        share: This worker's part of every batch.
     """
 
     def __init__(self, group: WorkerGroup):
         gpus = tf.config.list_physical_devices("GPU")
-        if gpus:  # Slurm may show a task only its own
+        if gpus:  # Slurm may let a task see only its own
             tf.config.set_visible_devices(gpus[group.index_on_host % len(gpus)], "GPU")
         os.environ["TF_CONFIG"] = group.to_json()
         self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -64,18 +64,18 @@ class Workers:
         self.share = Share(group.index, len(group.addresses))
 
     def run(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Calls a function that sums over the workers; inside of a compiled one."""
+        """Calls a function that sums over the workers, inside a compiled function."""
         return self._strategy.run(step, args=arguments)
 
     def gather(self, value: int) -> list[int]:
-        """The value that each worker gives, in their order; waits for all of them."""
+        """The value that each worker passes, in their order; waits for all of them."""
         return self._gather(tf.constant([value], tf.int64)).numpy().tolist()
 
     def check_same(self, description: Any) -> None:
         """Checks that all workers are about to do the same.
 
         Args:
-            description: What, as JSON.
+            description: What this worker is about to do, as JSON.
 
         Raises:
             UsageError: The descriptions differ.
@@ -86,12 +86,12 @@ class Workers:
             raise UsageError(
                 f"worker {different[0]}",
                 "must have the configuration and the data of worker 0",
-                "others",
+                "different ones",
                 "Start all workers with the same command, on copies of the same files.",
             )
 
     def vary_random_states(self, model: keras.Model) -> None:
-        """Lets Dropout draw other numbers in every worker; those of worker 0 stay.
+        """Gives Dropout different random numbers in every worker; worker 0 keeps its own.
 
         All other variables must have the same values everywhere.
         """
@@ -148,24 +148,24 @@ class Workers:
 
 
 def _gather(value: tf.Tensor) -> tf.Tensor:
-    # A copy, because what comes from outside is not on this worker's device yet.
+    # A copy, because an argument is not on this worker's device yet.
     return tf.distribute.get_replica_context().all_gather(tf.identity(value), axis=0)
 
 
 @contextmanager
 def joined(devices: str | int, command: Sequence[str]) -> Iterator[Workers | None]:
-    """Connects the workers that --devices asks for.
+    """Connects the workers that --devices requests.
 
     Args:
         devices: The value of the flag.
-        command: The program and its flags, by which other workers of this machine are started.
+        command: The program and its flags, which start the other workers on this machine.
 
     Yields:
-        The workers; None where there is a single one.
+        The workers; None if there is only one.
 
     Raises:
-        UsageError: There are not so many GPUs, the environment does not name the workers, or one
-            did not come.
+        UsageError: There are fewer GPUs, the environment does not name the workers, or one of them
+            did not start.
         UserError: A worker was lost.
     """
     with ExitStack() as stack:
@@ -183,17 +183,17 @@ def joined(devices: str | int, command: Sequence[str]) -> Iterator[Workers | Non
             task = re.search(r"task:(\d+)", str(error))
             raise UserError(
                 "workers",
-                "all of them must go on until the end",
-                f"no answer from worker {task[1]}" if task else "no answer from one",
-                "See what it says, then start all again, with --resume if that was said.",
+                "must all run until the end",
+                f"no answer from worker {task[1]}" if task else "no answer from one of them",
+                "Read its output, then start all of them again, with --resume if it was printed.",
             ) from error
 
 
 def count_devices(devices: str | int) -> int:
-    """How many devices of this machine --devices asks for.
+    """How many devices of this machine --devices requests.
 
     Raises:
-        UsageError: There are not so many GPUs.
+        UsageError: There are fewer GPUs.
     """
     found = max(1, len(tf.config.list_physical_devices("GPU")))
     if devices == "all":
@@ -201,7 +201,7 @@ def count_devices(devices: str | int) -> int:
     if devices > found:
         raise UsageError(
             f"--devices {devices}",
-            "must be no more than the GPUs of this machine",
+            "must be at most the number of GPUs in this machine",
             f"{found} device" + "s" * (found > 1),
             "Use --devices all.",
         )
@@ -216,24 +216,26 @@ def find_slurm_group() -> WorkerGroup:
     """The tasks of a job step of Slurm, started by `srun`.
 
     Raises:
-        UsageError: Slurm does not say enough, or numbers its tasks in another order.
+        UsageError: A variable of Slurm is missing, or Slurm numbers its tasks in another order.
     """
     try:
         tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
-        first_port = SLURM_PORTS[int(os.environ["SLURM_JOB_ID"]) * PORTS_A_JOB % len(SLURM_PORTS)]
+        first_port = SLURM_PORTS[int(os.environ["SLURM_JOB_ID"]) * PORTS_PER_JOB % len(SLURM_PORTS)]
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=first_port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
         )
         addresses = resolver.cluster_spec().job_tasks("worker")
         node = os.environ["SLURMD_NODENAME"]
     except (KeyError, RuntimeError) as error:
-        raise UsageError("Slurm", "must say who works", error, "Start with srun.") from error
+        raise UsageError(
+            "Slurm", "must name the tasks of this step", error, "Start with srun."
+        ) from error
     host = addresses[resolver.task_id].rpartition(":")[0]
     if host != node:  # TensorFlow sorts the nodes by name, as n1, n10, n2
         raise UsageError(
             "Slurm",
-            f"task {resolver.task_id} must run on {host}, by the order of names",
+            f"task {resolver.task_id} must run on {host}, in the order of names",
             node,
-            "Name the workers by TF_CONFIG.",
+            "Name the workers in TF_CONFIG instead.",
         )
     return WorkerGroup(addresses, resolver.task_id)

@@ -1,4 +1,4 @@
-"""Custom Keras layers, for training only: saved models contain none of them."""
+"""Layers that exist only while a model trains or predicts; saved models contain none of them."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-# Layers with one input: a model of nothing else is a chain.
+# Layers with one input; a model that has no others is a chain.
 CHAINED = (
     keras.layers.Conv2D,
     keras.layers.MaxPooling2D,
@@ -18,17 +18,17 @@ CHAINED = (
     keras.layers.Dropout,
 )
 
-# Up to as many filters a matrix product beats oneDNN's convolution: twice as fast for one, 15 %
-# for three, forward and back, at 32 channels on AVX-512.
+# Up to this many filters a matrix product beats oneDNN's convolution: it is twice as fast for one
+# filter and 15 % faster for three, forward and backward, with 32 channels on AVX-512.
 FEW_FILTERS = 3
 
 
 class InferenceMode(keras.layers.Layer):
-    """Calls a layer or model as in inference, also while it is part of a model being fitted.
+    """Calls a layer or model in inference mode, even within a model that is being trained.
 
-    BatchNorm then uses its moving averages and Dropout passes everything. A functional model
-    cannot say so itself: in Keras 3, `fit` passes `training=True` to every layer of its graph,
-    over a `training=False` given when the graph was built.
+    BatchNorm then uses its moving averages, and Dropout does nothing. A functional model cannot
+    express this: Keras 3 passes `training=True` to every layer of the graph, even to one called
+    with `training=False` when the graph was built.
 
     Args:
         wrapped: The layer or model.
@@ -39,14 +39,14 @@ class InferenceMode(keras.layers.Layer):
         self.wrapped = wrapped
 
     def call(self, inputs: Any) -> Any:
-        """The wrapped layer's output in inference mode."""
+        """The output of the wrapped layer in inference mode."""
         return self.wrapped(inputs, training=False)
 
 
 class InParts(keras.layers.Layer):
-    """Runs a model over a batch in parts, in inference mode, within one execution.
+    """Runs a model on the parts of a batch in turn, in inference mode, in one execution.
 
-    Small parts stay in the processor's cache, and Python is asked once for all of them.
+    Small parts stay in the processor's cache, and Python is involved once for all of them.
 
     Args:
         model: The model.
@@ -57,12 +57,12 @@ class InParts(keras.layers.Layer):
         self.model = model
 
     def call(self, inputs: Any) -> Any:
-        """float (parts, size, ...) -> (parts, size, ...), the model's output of every part."""
+        """float (parts, size, ...) -> (parts, size, ...): the outputs of the model."""
         return ops.map(lambda part: self.model(part, training=False), inputs)
 
 
 class FasterConv2D(keras.layers.Layer):
-    """Another way to compute an ordinary convolution, which keeps the weights.
+    """Computes an ordinary convolution in another way, with the weights of that convolution.
 
     Args:
         convolution: A `Conv2D` with stride 1, padding "same", no dilation and no groups.
@@ -73,7 +73,7 @@ class FasterConv2D(keras.layers.Layer):
         self.convolution = convolution
 
     def build(self, input_shape: tuple) -> None:
-        """Builds the convolution, unless it has its weights already."""
+        """Builds the convolution, unless it has weights already."""
         if not self.convolution.built:
             self.convolution.build(input_shape)
 
@@ -83,28 +83,18 @@ class FasterConv2D(keras.layers.Layer):
             outputs = outputs + ops.cast(self.convolution.bias, self.compute_dtype)
         return self.convolution.activation(outputs)
 
-    def get_config(self) -> dict[str, Any]:
-        """The convolution's configuration."""
-        convolution = keras.saving.serialize_keras_object(self.convolution)
-        return {**super().get_config(), "convolution": convolution}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "FasterConv2D":
-        """Rebuilds the layer and its convolution."""
-        convolution = keras.saving.deserialize_keras_object(config.pop("convolution"))
-        return cls(convolution, **config)
-
 
 class UpSampleConv2D(FasterConv2D):
     """`UpSampling2D(size)` then a `Conv2D` with padding "same", as one transposed convolution.
 
     Repeating every pixel s times and then applying a kernel of k weights along an axis adds to
-    output s·i + e (i an input position) the sum of the s weights that meet a copy of pixel i. So
-    the pair is a transposed convolution of stride s whose kernel has k + s - 1 entries, each a sum
-    of at most s neighbours of the ordinary kernel: for k = 3 and s = 2, from (a, b, c), the entries
-    (c, b + c, a + b, a). It needs ((k + s - 1) / (k · s))² of the multiplications, 0.44 for those.
+    output s·i + e (i an input position) the sum of the s weights that meet a copy of pixel i.
+    Therefore the pair is a transposed convolution of stride s whose kernel has k + s - 1 entries,
+    each a sum of at most s neighbours of the ordinary kernel: for k = 3 and s = 2, from (a, b, c),
+    the entries (c, b + c, a + b, a). It needs ((k + s - 1) / (k · s))² of the multiplications, 0.44
+    in this example.
 
-    Both compute the same to rounding.
+    The results are equal to rounding.
 
     Args:
         convolution: As for `FasterConv2D`.
@@ -116,7 +106,7 @@ class UpSampleConv2D(FasterConv2D):
         self.size = tuple(size)
 
     def build(self, input_shape: tuple) -> None:
-        """Builds the convolution and what makes its kernel that of a transposed one."""
+        """Builds the convolution, and the matrix that turns its kernel into the transposed one."""
         super().build(input_shape)
         # Both axes in one matrix: entries of the transposed kernel by weights of the ordinary one.
         self._sums = np.kron(*map(summing_matrix, self.convolution.kernel_size, self.size))
@@ -146,17 +136,13 @@ class UpSampleConv2D(FasterConv2D):
         larger = [side and side * factor for side, factor in zip(size, self.size, strict=True)]
         return (batch, *larger, self.convolution.filters)
 
-    def get_config(self) -> dict[str, Any]:
-        """The convolution's configuration and the factors."""
-        return {**super().get_config(), "size": self.size}
-
 
 class FewFiltersConv2D(FasterConv2D):
     """A `Conv2D` with very few filters, as a matrix product and a sum over neighbours.
 
-    oneDNN computes convolutions in blocks of 16 filters, of which an output convolution to
-    grayscale fills one. Here every pixel meets all weights of all filters in one matrix product;
-    a fixed convolution then adds each of these few numbers to the output it belongs to.
+    oneDNN computes convolutions in blocks of 16 filters, and a convolution to grayscale uses one
+    of them. Here a matrix product multiplies every pixel by all weights of all filters; a fixed
+    convolution then adds each product to the output to which it belongs.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -168,7 +154,7 @@ class FewFiltersConv2D(FasterConv2D):
         kernel = ops.reshape(ops.transpose(kernel, (2, 3, 0, 1)), (channels, products))
         outputs = ops.matmul(ops.reshape(inputs, (-1, channels)), kernel)
         outputs = ops.reshape(outputs, (-1, height, width, products))
-        # Every product belongs to one place of the kernel: a fixed convolution adds them up.
+        # Every product belongs to one place in the kernel.
         places = np.einsum("fg,ab->afbg", np.eye(filters), np.eye(math.prod(size)))
         places = ops.cast(places.reshape(*size, products, filters), self.compute_dtype)
         outputs = ops.conv(outputs, places, padding="same")
@@ -178,12 +164,12 @@ class FewFiltersConv2D(FasterConv2D):
 def summing_matrix(kernel_length: int, factor: int) -> np.ndarray:
     """Which weights of an ordinary kernel each entry of the transposed one sums, along one axis.
 
-    An even kernel is first given a leading 0: with padding "same" that leaves its result as it is
-    and makes the transposed convolution symmetric.
+    An even kernel first gets a leading 0, which makes the transposed convolution symmetric and,
+    with padding "same", does not change the result.
 
     Returns:
-        float32 (kernel_length + factor - 1, kernel_length), one row more for an even kernel, of
-        zeros and ones.
+        float32 (kernel_length + factor - 1, kernel_length) of zeros and ones, with another row for
+        an even kernel.
     """
     odd = kernel_length | 1
     entries, weights = np.mgrid[: odd + factor - 1, :odd]
@@ -193,13 +179,13 @@ def summing_matrix(kernel_length: int, factor: int) -> np.ndarray:
 
 
 def fuse(model: keras.Model) -> keras.Model:
-    """The same computation over the same weights, every `upSample` and `conv` pair in one layer.
+    """A faster model with the same weights: each `upSample` and `conv` pair becomes one layer.
 
     Args:
-        model: A chain of sub-models, or of layers, of the kinds that configurations have.
+        model: A chain of sub-models or layers of the types that configurations offer.
 
     Returns:
-        A model for training; with other layers, which may not form a chain, nothing is fused.
+        A model for training. If there are other layers, which may not form a chain, none is fused.
     """
     layers = list(_flatten(model))
     if any(type(layer) not in CHAINED for layer in layers):
@@ -218,9 +204,9 @@ def fuse(model: keras.Model) -> keras.Model:
 
 @contextmanager
 def bfloat16_inside(model: keras.Model) -> Iterator[None]:
-    """Lets all layers but the last compute in bfloat16 for the time being; weights stay float32.
+    """All layers but the last compute in bfloat16 while this is open; weights stay float32.
 
-    The last one, which makes pixels or probabilities, stays exact because the loss takes
+    The last layer, which outputs pixels or probabilities, stays exact because the loss takes
     logarithms of its output. Micikevicius et al. 2018, "Mixed precision training"; bfloat16 has
     the range of float32 and needs no scaling of the loss.
     """
@@ -239,7 +225,7 @@ def bfloat16_inside(model: keras.Model) -> Iterator[None]:
 
 @contextmanager
 def synchronized_batch_norm(model: keras.Model) -> Iterator[None]:
-    """Lets BatchNorm use the statistics of all workers' images for the time being."""
+    """BatchNorm uses the statistics of all workers' images while this is open."""
     found = [
         layer for layer in _flatten(model) if isinstance(layer, keras.layers.BatchNormalization)
     ]
@@ -253,27 +239,27 @@ def synchronized_batch_norm(model: keras.Model) -> Iterator[None]:
 
 
 def get_predictor(model: keras.Model, size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The model as a compiled function of parts, `InParts`; made once and kept with the model.
+    """The compiled function of `InParts`, built once per model and kept with it.
 
     Args:
         model: Any model.
-        size: Images a part.
+        size: Images per part.
     """
     if getattr(model, "predictor", None) is None:
         inputs = keras.Input((size, *model.input_shape[1:]))
-        # The method and not the model: Keras would save a model as a part of this one.
+        # The method, not the model: Keras would save a model as a part of this one.
         model.predictor = keras.Model(inputs, InParts(model)(inputs)).predict_on_batch
     return model.predictor
 
 
 def forget_predictor(model: keras.Model) -> None:
-    """Has the model, and its sub-models, compiled again after a change of its layers."""
+    """Forgets the compiled functions of a model and its sub-models after a change of layers."""
     for part in (model, *model.layers):
         part.predictor = None
 
 
 def _flatten(model: keras.Model) -> Iterator[keras.Layer]:
-    """The layers of a model and its sub-models in order, without the inputs."""
+    """The layers of a model and its sub-models in order, without inputs."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _flatten(layer)

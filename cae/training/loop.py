@@ -19,6 +19,9 @@ from cae.training.data_parallel import Workers
 from cae.training.memory import batches_in_memory
 from cae.training.steps import Objective, Steps, compile_steps
 
+# Called with a row of the history.
+OnEpoch = Callable[[dict[str, Any]], None]
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -47,6 +50,7 @@ class Loop:
             `optimizer` of that phase, and `stop_training = True` ends it.
         should_stop: Asked after every execution and every epoch; True ends the training.
         checkpoint: Where the training is saved. What it holds is continued.
+        on_epoch: Called with the history's row of every epoch, after it has been saved.
         workers: The processes that train together; None for this one alone.
     """
 
@@ -60,6 +64,7 @@ class Loop:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         should_stop: Callable[[], bool] = lambda: False,
         checkpoint: Checkpoint | None = None,
+        on_epoch: OnEpoch = lambda row: None,
         workers: Workers | None = None,
     ):
         self._model = model
@@ -67,6 +72,7 @@ class Loop:
         self._history = history
         self._callbacks = callbacks
         self._should_stop = should_stop
+        self._on_epoch = on_epoch
         self._workers = workers
         keras.utils.set_random_seed(config.seed)
         self._best = BestWeights(model, history, monitor, config.early_stopping)
@@ -116,6 +122,7 @@ class Loop:
                 if step == batches.steps:  # an epoch cut short is repeated from its checkpoint
                     self._end_epoch(phase, epoch)
                 callbacks.on_epoch_end(epoch, dict(results))
+                self._on_epoch(self._history.epochs[-1])
                 if self._model.stop_training:
                     break
                 step = 0
@@ -156,7 +163,6 @@ class Loop:
             model=self._model,
             phase=phase.name,
             epochs=phase.epochs,
-            rows=self._history.epochs,
             **params,
         )
         try:

@@ -1,4 +1,4 @@
-"""Runs a model on many images."""
+"""Prediction: runs a model on many images."""
 
 import math
 
@@ -9,8 +9,7 @@ from cae.data.datasets import Scaling
 from cae.training.batches import IMAGES_PER_EXECUTION
 from cae.training.layers import get_predictor
 
-# Images of a part, for everything that needs no gradients: half as many or four times as many were
-# no faster on 2 cores.
+# Images per part. Half as many and four times as many were no faster on 2 cores.
 PART_SIZE = 64
 
 
@@ -26,7 +25,7 @@ def predict(
         model: An autoencoder, encoder or classifier.
         images: (num_images, height, width, channels) in the file's dtype.
         scaling: Brings them to [0, 1].
-        indices: int64 (num_chosen,), which images; all without it.
+        indices: int64 (num_chosen,), the images to use; all by default.
 
     Returns:
         float32 (num_chosen, ...): reconstructions, encodings or probabilities.
@@ -35,7 +34,7 @@ def predict(
     outputs = np.empty((len(indices), *model.output_shape[1:]), np.float32)
     predictor = get_predictor(model, PART_SIZE)
     parts = max(1, min(IMAGES_PER_EXECUTION // PART_SIZE, math.ceil(len(indices) / PART_SIZE)))
-    # Always as many parts, the last ones of zeros: every other number would be compiled anew.
+    # The number of parts never changes, because any other would be compiled anew: zeros fill up.
     batch = np.zeros((parts * PART_SIZE, *images.shape[1:]), np.float32)
     done = 0
     for chosen in chunks(indices, len(batch)):
@@ -56,4 +55,5 @@ def first_filters(model: keras.Model) -> np.ndarray | None:
 
 
 def chunks(indices: np.ndarray, size: int = 1024) -> list[np.ndarray]:
+    """The indices in parts of at most that size."""
     return [indices[start : start + size] for start in range(0, len(indices), size)]

@@ -25,7 +25,7 @@ from cae.training.build import ModelInfo, as_config
 from cae.training.data_parallel import Workers
 from cae.training.frozen import freeze_encoder
 from cae.training.layers import bfloat16_inside, fuse
-from cae.training.loop import Loop, Phase
+from cae.training.loop import Loop, OnEpoch, Phase
 from cae.training.predict import chunks
 from cae.training.steps import Objective
 from cae.training.workers import Share
@@ -46,6 +46,7 @@ def train_autoencoder(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint: Checkpoint | None = None,
+    on_epoch: OnEpoch = lambda row: None,
     workers: Workers | None = None,
     warn: Callable[[str], None] = print,
 ) -> History:
@@ -62,6 +63,7 @@ def train_autoencoder(
         should_stop: Asked several times per epoch; True ends training as if it were complete.
         checkpoint: Where the training is saved; one that was interrupted continues from there, to
             the same result as without the interruption.
+        on_epoch: Called with the history's row of every epoch.
         workers: The processes that train the model together, each with the same arguments.
         warn: Receives a sentence if the reconstruction is no better than the mean image.
 
@@ -79,7 +81,8 @@ def train_autoencoder(
     _start_output_at(model, mean_image)
     loop = Loop(
         model, config, history, ("val_loss",),
-        callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, workers=workers,
+        callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, on_epoch=on_epoch,
+        workers=workers,
     )  # fmt: skip
     with _precision(model, config):
         source = _Source(fuse(model), images, scaling)
@@ -106,6 +109,7 @@ def train_classifier(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint: Checkpoint | None = None,
+    on_epoch: OnEpoch = lambda row: None,
     workers: Workers | None = None,
 ) -> History:
     """Trains the dense head on the frozen encoder, then everything; keeps the best weights.
@@ -134,7 +138,8 @@ def train_classifier(
     history = History(name, "classifier", config.model_dump(mode="json"))
     loop = Loop(
         model, config, history, ("val_accuracy", "val_loss"),
-        callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, workers=workers,
+        callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, on_epoch=on_epoch,
+        workers=workers,
     )  # fmt: skip
     with _precision(model, config):
         for phase in loop.get_remaining(_get_phases(config, pretrained)):

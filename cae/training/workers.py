@@ -1,8 +1,8 @@
-"""The workers that train one model together: which there are, and the share of each. No Keras.
+"""The workers that train one model together: their addresses, and the share of each. No Keras.
 
-A worker is a process with a device and a copy of the model of its own. All run the same program
-with the same flags; they find each other by `TF_CONFIG`, as TensorFlow describes it in its guide
-to distributed training, or by what Slurm tells every task.
+A worker is a process with its own device and its own copy of the model. All run the same program
+with the same flags. They find each other by `TF_CONFIG`, which TensorFlow's guide to distributed
+training describes, or by the environment of a Slurm task.
 """
 
 import json
@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 
 from cae.errors import UsageError
 
-# The value of --devices for workers that the environment names.
+# The value of --devices for workers whose addresses are in the environment.
 CLUSTER = "cluster"
-# How long workers wait for each other at the start: nodes of a cluster may load slowly.
+# How long workers wait for each other at the start: the nodes of a cluster may load slowly.
 MEETING_SECONDS = 600
 SECONDS_BETWEEN_CALLS = 0.5
 SECONDS_TO_SPEAK = 5
@@ -49,11 +49,11 @@ class _TfConfig(BaseModel):
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """All workers, and which of them this process is.
+    """The addresses of all workers, and which of them this process is.
 
     Attributes:
-        addresses: `host:port` of each.
-        index: This one's place among them; number 0 keeps the record.
+        addresses: `host:port` of each worker.
+        index: This process's place among them; worker 0 keeps the record.
     """
 
     addresses: Sequence[str]
@@ -61,7 +61,7 @@ class WorkerGroup:
 
     @property
     def index_on_host(self) -> int:
-        """How many workers before this one run on the same machine."""
+        """How many of the earlier workers run on the same machine."""
         hosts = [address.rpartition(":")[0] for address in self.addresses[: self.index + 1]]
         return hosts.count(hosts[-1]) - 1
 
@@ -75,8 +75,8 @@ class WorkerGroup:
 class Share:
     """One worker's images of every batch.
 
-    No share is empty: where a batch has fewer images than there are workers, the others get an
-    image as well, which `get_counts` says not to count.
+    No share is empty: if a batch has fewer images than there are workers, the remaining workers get
+    an image too, which `get_counts` excludes.
 
     Attributes:
         index: Of the worker.
@@ -87,7 +87,7 @@ class Share:
     count: int = 1
 
     def take(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
-        """Of int64 (num_images,) those in this share of each batch, one batch after the other."""
+        """The part of int64 (num_images,) in this share, one batch after the other."""
         batches = [indices[start:] for start in range(0, len(indices), batch_size)]
         return np.concatenate([self._take_of(batch[:batch_size]) for batch in batches])
 
@@ -96,7 +96,7 @@ class Share:
         return len(self._take_of(np.arange(batch_size)))
 
     def get_counts(self, num_images: int, batch_size: int) -> np.ndarray:
-        """float32 (num_batches, 2): images to count in this share of each batch, and in all."""
+        """float32 (num_batches, 2): images of each batch to count in this share, and in all."""
         sizes = np.array(
             [min(batch_size, num_images - start) for start in range(0, num_images, batch_size)]
         )
@@ -109,13 +109,13 @@ class Share:
 
 
 def get_index(devices: str | int | None) -> int:
-    """Which worker this process is, as far as the flag and the environment say; 0 when alone.
+    """Which worker this process is, according to the flag and the environment; 0 if it is alone.
 
     Args:
         devices: The value of --devices.
 
     Raises:
-        UsageError: `TF_CONFIG` is wrong, or nothing names the workers.
+        UsageError: `TF_CONFIG` is wrong, or there are no addresses of workers.
     """
     if devices != CLUSTER:
         return 0
@@ -125,20 +125,20 @@ def get_index(devices: str | int | None) -> int:
         return int(os.environ["SLURM_PROCID"])
     raise UsageError(
         f"--devices {CLUSTER}",
-        "needs the workers' addresses",
-        "neither TF_CONFIG nor a step of Slurm",
-        "Set TF_CONFIG or use srun: see docs/cluster.md.",
+        "requires the addresses of the workers",
+        "no TF_CONFIG and no Slurm step",
+        "Set TF_CONFIG, or start with srun (docs/cluster.md).",
     )
 
 
 def read_tf_config() -> WorkerGroup:
-    """The workers that the environment variable `TF_CONFIG` names.
+    """The workers in the environment variable `TF_CONFIG`.
 
     Raises:
-        UsageError: It is no JSON, or does not name workers and one of them.
+        UsageError: It is not JSON, or does not list workers and name one of them.
     """
     example = WorkerGroup(["host1:2222", "host2:2222"], 0).to_json()
-    remedy = f"On the first machine it might be {example}."
+    remedy = f"On the first machine it could be {example}."
     try:
         found = _TfConfig.model_validate_json(os.environ["TF_CONFIG"])
     except ValidationError as error:
@@ -146,18 +146,18 @@ def read_tf_config() -> WorkerGroup:
     addresses, index = found.cluster.worker, found.task.index
     if index >= len(addresses):
         raise UsageError(
-            "TF_CONFIG", f"task.index must be below {len(addresses)}, the workers", index, remedy
+            "TF_CONFIG: task.index", f"must be below {len(addresses)}, the workers", index, remedy
         )
     return WorkerGroup(addresses, index)
 
 
 def meet(group: WorkerGroup, seconds: float = MEETING_SECONDS) -> None:
-    """Waits until all workers have come; TensorFlow would wait an hour, and not hear Ctrl-C.
+    """Waits until all workers have started; TensorFlow would wait an hour and ignore Ctrl-C.
 
-    The others call the first one, on the port that TensorFlow is going to use, until it answers.
+    The others call the first worker, on the port that TensorFlow will use, until it answers.
 
     Raises:
-        UsageError: One has not come in time, or the first one's port is taken.
+        UsageError: A worker does not start in time, or the first worker's port is in use.
     """
     host, _, port = group.addresses[0].rpartition(":")
     deadline = time.monotonic() + seconds
@@ -169,9 +169,9 @@ def meet(group: WorkerGroup, seconds: float = MEETING_SECONDS) -> None:
     except OSError as error:
         raise UsageError(
             f"worker {group.index}",
-            f"must meet {len(group.addresses) - 1} others, the first at {host}:{port}",
+            f"must connect to all {len(group.addresses)} workers, the first at {host}:{port}",
             f"{error.strerror or error} ({seconds:.0f} s)",
-            "Start all of them, and check addresses, ports and firewalls.",
+            "Start all workers, and check addresses, ports and firewalls.",
         ) from error
 
 
@@ -183,7 +183,7 @@ def _wait_for_others(port: int, count: int, deadline: float) -> None:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             call = open_calls.enter_context(server.accept()[0])
             call.settimeout(SECONDS_TO_SPEAK)
-            with suppress(OSError):  # not every caller is a worker
+            with suppress(OSError):  # a caller need not be a worker
                 missing.discard(int.from_bytes(call.recv(4), "big"))
             calls.append(call)
         for call in calls:
@@ -203,14 +203,14 @@ def _call_first(host: str, port: int, index: int, deadline: float) -> None:
 
 @contextmanager
 def started_here(command: Sequence[str], count: int) -> Iterator[WorkerGroup]:
-    """Starts all workers of this machine but the first, which is this process.
+    """Starts the other workers on this machine; the first is this process.
 
     Args:
         command: The program and its flags.
-        count: How many workers there are then.
+        count: The number of workers, this one included.
 
     Yields:
-        The workers; on leaving, the others are waited for, or ended where something went wrong.
+        The workers. On leaving, the others are waited for, or killed after an exception.
     """
     group = WorkerGroup([f"127.0.0.1:{port}" for port in _find_ports(count)], 0)
     with ExitStack() as processes:
@@ -237,7 +237,7 @@ def _ending_with_this(process: subprocess.Popen) -> Iterator[None]:
 
 
 def _find_ports(count: int) -> list[int]:
-    """Free ports of this machine, all found before one is used."""
+    """Free ports of this machine, all found before any is used."""
     with ExitStack() as sockets:
         found = [sockets.enter_context(socket.socket()) for _ in range(count)]
         for one in found:

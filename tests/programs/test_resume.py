@@ -584,7 +584,7 @@ class TestRunDir:
             "autoencoder", "-c", configs["autoencoder"], "--run-dir", tmp_path / "mine"
         )
         assert done.exit_code == 2
-        assert "--run-dir: needs exactly one configuration, got 2" in done.err
+        assert "--run-dir" in done.err and "got 2" in done.err
 
 
 # Runs a program with a checkpoint after every execution.

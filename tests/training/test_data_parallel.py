@@ -235,7 +235,7 @@ def test_all_meet_whoever_comes_first(monkeypatch):
 @pytest.mark.parametrize("index", [0, 1])
 def test_one_that_does_not_come(index):
     """A line with the address, after the time that there is."""
-    with pytest.raises(UsageError, match=r"must meet 1 others, the first at 127\.0\.0\.1"):
+    with pytest.raises(UsageError, match=r"127\.0\.0\.1:\d+"):
         meet(WorkerGroup(find_addresses(2), index), 0.2)
 
 
@@ -285,7 +285,7 @@ def test_more_devices_than_there_are(autoencode):
     """Refused, with nothing written."""
     finished = autoencode("--devices", 2)
     assert finished.exit_code == 2
-    assert "no more than the GPUs of this machine, got 1 device" in finished.err
+    assert "--devices 2" in finished.err and "got 1 device" in finished.err
     assert not finished.runs
 
 
@@ -500,7 +500,7 @@ def test_a_lost_worker_ends_the_others_and_both_go_on(autoencode, tmp_path, file
     assert time.monotonic() - died < 20
     assert (victim.exit_code, first.exit_code) == (-signal.SIGKILL, 2)
     *_, resume, error = first.err.splitlines()
-    assert error.startswith("error: workers: all of them must go on until the end, got no answer")
+    assert error.startswith("error: workers: ") and "no answer from worker 1" in error
     assert resume.endswith("run.partial --devices cluster")
     command = [ROOT / "autoencoder.py", "--resume", run, "--no-plots"]
     resumed = run_two(command, command)

@@ -80,17 +80,6 @@ class TestUpSampleConv2D:
         compare(lambda x: convolution(upsampling(x)), fused, images, convolution)
         assert fused.compute_output_shape((2, *image)) == fused(images).shape
 
-    def test_serialises(self):
-        """Configuration and weights, with the convolution inside."""
-        *_, fused = pair_and_fused((3, 2), (2, 3), 4, activation="relu")
-        images = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(np.float32)
-        expected = fused(images)
-        copy = UpSampleConv2D.from_config(fused.get_config())
-        copy.build(images.shape)
-        copy.set_weights(fused.get_weights())
-        np.testing.assert_array_equal(copy(images), expected)
-        assert [w.shape for w in fused.get_weights()] == [(3, 2, 3, 4), (4,)]
-
     def test_no_bias(self):
         """A convolution without bias stays without."""
         upsampling, convolution, fused = pair_and_fused((3, 3), (2, 2), 2, use_bias=False)
