@@ -14,7 +14,7 @@ from rich.prompt import InvalidResponse, PromptBase
 from rich.text import Text
 
 from cae.errors import UsageError, UserError, listed, parse_whole_number, shown
-from cae.terminal import OUT
+from cae.terminal import OUT, print_sentence
 
 T = TypeVar("T")
 
@@ -37,10 +37,11 @@ class _Prompt(PromptBase[Any]):
         except ValueError as error:
             message = str(error)
             lines = [f"{message[:1].upper()}{message[1:]}."]
-        raise InvalidResponse("\n".join(f"  {line}" for line in lines))
+        raise InvalidResponse("\n".join(lines))
 
     def on_validate_error(self, value: str, error: InvalidResponse) -> None:
-        self.console.print(Text(str(error.message), style="red"))
+        for line in str(error.message).splitlines():
+            print_sentence(OUT, f"  {line}", "red")
 
 
 def ask(question: str, parse: Callable[[str], T], default: Any = None) -> T:

@@ -1,13 +1,14 @@
-"""What the programs share: their flags, their exit codes, and how they talk.
+"""What the programs print: results on standard output, progress and problems on standard error.
 
-Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 2 a
-person's error (one line each on standard error), 130 and 143 stopped by Ctrl-C and SIGTERM.
+Exit codes: 0 done, 2 an error of the user (one line each on standard error), 130 and 143 stopped
+by Ctrl-C and SIGTERM.
 """
 
 import logging
 import os
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,8 @@ from rich.text import Text
 
 from cae.errors import UserError
 
-# Names and paths are printed as they are: no markup in [brackets], no :emoji:. In notebooks as well
-# everything goes to the streams, where the logs of trials take it from.
+# Names and paths are printed as they are: no markup in [brackets], no :emoji:. Notebooks, too, get
+# plain streams, which the logs of trials capture.
 PLAIN = {
     "highlight": False, "soft_wrap": True, "markup": False, "emoji": False, "force_jupyter": False
 }  # fmt: skip
@@ -32,30 +33,47 @@ EXIT_USER_ERROR = 2
 
 
 def report(error: UserError) -> int:
-    """Prints an error, a line for each problem; returns the exit code."""
+    """Prints an error, one line per problem; returns the exit code."""
     ERR.quiet = False
     for line in error.lines:
-        ERR.print(Text(f"error: {line}"))
+        print_sentence(ERR, f"error: {line}")
     return EXIT_USER_ERROR
 
 
 def keep_silent() -> None:
-    """Prints nothing from here on but errors: another worker says the rest."""
+    """Prints only errors from here on: another worker prints the rest."""
     OUT.quiet = ERR.quiet = True
 
 
 def warn(sentence: str) -> None:
-    """Says on standard error what deserves attention."""
-    ERR.print(Text(f"warning: {sentence}", style="bold yellow"))
+    """Prints a warning on standard error."""
+    print_sentence(ERR, f"warning: {sentence}", "bold yellow")
 
 
 def say(sentence: str) -> None:
-    """Prints a plain line of the result."""
+    """Prints a line of the result, which is never wrapped: it can be copied."""
     OUT.print(Text(sentence))
 
 
+def print_sentence(console: Console, sentence: str, style: str = "") -> None:
+    """Prints a sentence, with line breaks between words at a terminal."""
+    console.print(Text(_fill(console, "", sentence, indent=2), style=style))
+
+
+def _fill(console: Console, start: str, text: str, indent: int) -> str:
+    """Breaks lines between words where a terminal would break them anywhere; words stay whole."""
+    return textwrap.fill(
+        text,
+        console.width if console.is_terminal else sys.maxsize,
+        initial_indent=start,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def print_table(table: Table) -> None:
-    """Fits a table to the terminal; in a file it may be as wide as it is."""
+    """Fits a table to the terminal; in a file it may be wider."""
     console = OUT
     if not console.is_terminal:
         console = Console(**PLAIN, file=console.file, width=WIDEST_TABLE)
@@ -63,18 +81,18 @@ def print_table(table: Table) -> None:
 
 
 def show_facts(title: str, facts: dict[str, Any]) -> None:
-    """Prints names and values below a title, one a line; values are never wrapped or cut."""
+    """Prints a title, and names with their values below it."""
     OUT.print(Text(title, style="bold"))
     width = max(map(len, facts))
     for name, value in facts.items():
-        OUT.print(Text(f"  {name:<{width}}  {value}"))
+        OUT.print(Text(_fill(OUT, f"  {name:<{width}}  ", str(value), indent=width + 4)))
 
 
 @contextmanager
 def starting_keras() -> Iterator[None]:
-    """Wraps the import of Keras: says that it takes seconds, and hides C++ start-up messages.
+    """Wraps the import of Keras: says that it takes seconds, and hides messages from C++.
 
-    They are written straight to file descriptor 2, and shown after all if the import fails.
+    These are written to file descriptor 2 directly, and shown after all if the import fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # every machine without CUDA logs errors
     if "keras" not in sys.modules:
@@ -85,7 +103,7 @@ def starting_keras() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-            # One process trains several models, each with functions of its own; it warns of that.
+            # TensorFlow warns when one process compiles a function for each of several models.
             logging.getLogger("tensorflow").setLevel(logging.ERROR)
         except BaseException:
             held.seek(0)
@@ -97,9 +115,9 @@ def starting_keras() -> Iterator[None]:
 
 
 def relative(path: str | Path) -> str:
-    """A path as short as it can be said from here."""
+    """A path from the current folder where it lies below it."""
     path = Path(path)
     try:
         return str(path.resolve().relative_to(Path.cwd()))
-    except (OSError, ValueError):  # the working directory may have been deleted
+    except (OSError, ValueError):  # the current folder may have been deleted
         return str(path)

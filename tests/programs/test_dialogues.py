@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ class Terminal:
             sys.executable,
             [str(ROOT / f"{program}.py"), *map(str, args)],
             cwd=folder,
+            env=dict(os.environ),  # without the COLUMNS that readline adds behind Python's back
             encoding="utf-8",
             timeout=60,
             dimensions=(40, 200),
