@@ -1,6 +1,5 @@
-"""README, --help and the code tell the same story."""
+"""The documents agree with the code: keys, flags, commands, files and links."""
 
-import ast
 import json
 import re
 import shlex
@@ -15,7 +14,6 @@ import make_configs
 from cae.config.fields import Augmentation
 from cae.config.load import parse_config
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
-from cae.config.shapes import check_shapes
 from cae.config.study_schema import Chain, Study
 from cae.errors import ConfigurationError
 from cae.report.reference import LAYERS, SCHEDULES
@@ -29,14 +27,21 @@ PROGRAMS = {
     "experiments.py": experiments,
     "make_configs.py": make_configs,
 }
-CODE = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-COMMANDS = [
-    line
-    for language, block in CODE
-    if language == "sh"
-    for line in block.splitlines()
-    if re.search(r"\w+\.py", line)
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *ROOT.glob("docs/*.md"),
+    ROOT / "data/README.md",
 ]
+CODE = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+COMMANDS = {
+    line.partition(" &&")[0]
+    for page in PAGES
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    if not block.startswith("#!")
+    for line in block.splitlines()
+    if re.search(rf"python\S* (\./)?({'|'.join(map(re.escape, PROGRAMS))}) ", line)
+}
 
 
 @pytest.mark.parametrize("model", [AutoencoderConfig, ClassifierConfig, Augmentation, Study, Chain])
@@ -73,30 +78,46 @@ def test_every_short_flag_has_a_long_form():
             assert not names or any(name.startswith("--") for name in names)
 
 
-def test_every_file_is_listed_with_its_job():
-    """The job is the first line of the file's docstring."""
-    for path in ROOT.glob("*.py"):
-        job = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).splitlines()[0]
-        assert f"| `{path.name}` | {job} |" in README
+def test_the_files_are_in_readme():
+    """Programs, and folders of the repository and of the library."""
+    tree = next(block for language, block in CODE if not language and "cae/" in block)
+    folders = [path.parent.name for path in ROOT.glob("cae/*/__init__.py")]
+    names = [path.name for path in ROOT.glob("*.py")] + [f"{name}/" for name in folders]
+    for name in [*names, "configuration/", "data/", "models/", "runs/", "tests/", "benchmarks/"]:
+        assert re.search(rf"(^|\s){re.escape(name)}\s", tree, re.MULTILINE), name
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_is_short():
+    assert len(README.encode()) <= 10_000
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_commands_are_accepted(command):
     """Flags exist, and shipped files are where the commands say."""
-    words = shlex.split(command)
-    program = next(word for word in words if word.endswith(".py"))
+    words = shlex.split(command, comments=True)
+    program = next(word for word in words if word in PROGRAMS)
     flags = words[words.index(program) + 1 :]
     PROGRAMS[program].build_parser().parse_args(flags)
     for word in flags:
         assert not word.startswith("configuration/") or (ROOT / word).is_file()
 
 
-def test_links_lead_somewhere():
-    """Files and images that README and docs point to exist."""
-    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "data" / "README.md"]:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
-            if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+def get_anchors(page):
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    """Files, images and headings that a page points to exist."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in get_anchors(linked), target
 
 
 def test_the_example_configuration_is_the_small_autoencoder():
@@ -108,10 +129,9 @@ def test_the_example_configuration_is_the_small_autoencoder():
     )
 
 
-def test_the_example_errors_are_real():
-    """The lines README shows are the lines the program prints."""
+def test_the_example_error_is_real():
+    """The line README shows is the line the program prints."""
     (shown,) = (block for language, block in CODE if not language and "error:" in block)
-    lines = [line.removeprefix("error: ") for line in shown.splitlines()]
     document = {
         "encoder_layers": [["conv", 32, [3, 3]], ["polo", [2, 2]]],
         "decoder_layers": [],
@@ -121,14 +141,7 @@ def test_the_example_errors_are_real():
     }
     with pytest.raises(ConfigurationError) as caught:
         parse_config(json.dumps(document), "my.json", "autoencoder")
-    assert caught.value.lines == lines[:1]
-    document["encoder_layers"] = [["pool", [2, 2]], ["pool", [2, 2]]]
-    document["decoder_layers"] = [["upSample", [2, 2]]]
-    with pytest.raises(ConfigurationError) as caught:
-        check_shapes(
-            parse_config(json.dumps(document), "my.json", "autoencoder"), (28, 28, 1), "my.json"
-        )
-    assert caught.value.lines == lines[1:]
+    assert shown.splitlines() == [f"error: {line}" for line in caught.value.lines]
 
 
 def test_readme_writes_idx_files(tmp_path, monkeypatch):

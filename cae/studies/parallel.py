@@ -139,7 +139,7 @@ def connected(args: argparse.Namespace) -> Iterator[Resources]:
             "--ray",
             "must be the address of a Ray cluster that this machine belongs to",
             f"{args.ray} ({_first_line(error)})",
-            "Start Ray there and here (docs/cluster.md), or leave the address out.",
+            "Start Ray there and here (docs/parallel.md), or leave the address out.",
         ) from error
     try:
         yield _divide(args.cpus_per_trial, args.gpus_per_trial)

@@ -127,7 +127,7 @@ def get_index(devices: str | int | None) -> int:
         f"--devices {CLUSTER}",
         "requires the addresses of the workers",
         "no TF_CONFIG and no Slurm step",
-        "Set TF_CONFIG, or start with srun (docs/cluster.md).",
+        "Set TF_CONFIG, or start with srun (docs/parallel.md).",
     )
 
 

@@ -23,9 +23,8 @@ from cae.config.load import dump_config, validate_config
 from cae.data import idx
 from cae.data.datasets import Dataset
 from cae.files import write_csv
-from cae.records.environment import describe_environment
 from cae.records.history import DENSE_ONLY, FULL, History
-from cae.records.run import Arguments, FileRecord, Start
+from cae.records.run import Arguments, FileRecord, Start, describe_environment
 from cae.report.pages import format_column
 from cae.report.report import OUTPUT
 from cae.studies.label_results import METHODS, Measurement

@@ -142,7 +142,7 @@ def test_nobody_names_the_workers(monkeypatch):
     """Neither TF_CONFIG nor Slurm."""
     monkeypatch.delenv("TF_CONFIG", raising=False)
     monkeypatch.delenv("SLURM_PROCID", raising=False)
-    with pytest.raises(UsageError, match=r"docs/cluster\.md"):
+    with pytest.raises(UsageError, match=r"docs/parallel\.md"):
         get_index("cluster")
 
 
