@@ -1,12 +1,7 @@
-"""Data sets: named ones and files, pixel scaling, the validation split, and classes.
+"""Data sets: images with their labels, and the scaling of their pixels.
 
-Images stay in the type of their file until a batch of them is scaled to float32 in [0, 1]. A named
-data set lives under `data/` in the four files that MNIST was published in; what is missing there is
-made (`digits`) or downloaded and verified by checksum. Nothing here imports Keras.
-
-Sources: MNIST, Y. LeCun, C. Cortes and C. Burges, http://yann.lecun.com/exdb/mnist/.
-Fashion-MNIST, H. Xiao, K. Rasul and R. Vollgraf, arXiv:1708.07747. Kuzushiji-MNIST, T. Clanuwat
-et al., arXiv:1812.01718. Digits, E. Alpaydin and C. Kaynak, doi:10.24432/C50P49.
+A data set is a pair of idx files, or a name from `NAMED_DATASETS`. Images stay in the type of their
+file until a batch of them is scaled to float32 in [0, 1].
 """
 
 import difflib
@@ -26,15 +21,14 @@ LABELS_FLAGS = {"train": "-dl", "test": "-tl"}
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images with their labels, if any, and where they came from.
+    """Images, their labels if any, and the files they came from.
 
     Attributes:
         name: The named data set, or the name of the file of images.
         images: (num_images, height, width, channels) in the type of the file.
         labels: int64 (num_images,), any integers; None without labels.
-        class_names: Names of the labels, for named data sets whose labels are no digits.
-        files: For the record of a run, one dict a file: `path`, `sha256` of the file as stored,
-            and `bytes`.
+        class_names: Names of the labels, for named data sets whose labels are not digits.
+        files: For the record of a run, one dict per file: `path`, `sha256`, `bytes`.
     """
 
     name: str
@@ -46,11 +40,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How pixels become float32 in [0, 1]: (pixel - offset) / scale, clipped.
+    """The scaling of pixels to float32 in [0, 1]: (pixel - offset) / scale, clipped.
 
     Attributes:
-        offset: Pixel value that becomes 0.
-        scale: Difference between the pixel values that become 1 and 0.
+        offset: Pixel value that is scaled to 0.
+        scale: Difference between the pixel values that are scaled to 1 and to 0.
         dtype: Type of the training images, e.g. `uint8`.
     """
 
@@ -60,7 +54,7 @@ class Scaling:
 
     def apply(self, images: np.ndarray) -> np.ndarray:
         """Scales images of any shape to float32 in [0, 1]."""
-        # float32 holds 8 and 16 bit integers exactly; wider types need float64 on the way.
+        # float32 holds 8 and 16 bit integers exactly; wider types need float64 in between.
         exact = np.result_type(images.dtype, np.float32)
         scaled = np.subtract(images, self.offset, dtype=exact)
         scaled /= self.scale
@@ -74,13 +68,13 @@ def check_dataset(
     split: Split = "train",
     labels_required: bool = False,
 ) -> tuple[int, tuple[int, int, int]]:
-    """Checks a data set from the headers of its files; makes or downloads a named one first.
+    """Checks a data set by the headers of its files; downloads or makes a named one first.
 
     Args:
-        images: Path of an idx file of images, or a name from `NAMED_DATASETS`. A file that has
-            such a name can be given as `./mnist`.
+        images: Path of an idx file of images, or a name from `NAMED_DATASETS`. A file with such
+            a name can be given as `./mnist`.
         labels: Path of an idx file of labels, or such a name; by default those of a named data set.
-        split: Which part of a named data set, and which flags an error names.
+        split: The part of a named data set, and of the flags that errors name.
         labels_required: Whether images without labels are an error.
 
     Returns:
@@ -88,7 +82,7 @@ def check_dataset(
 
     Raises:
         DataError: A file or named data set cannot be used, or images and labels differ in number.
-        UsageError: Labels are required and there are none.
+        UsageError: Labels are required but missing.
     """
     images_path, labels_path = _find_files(images, labels, split, labels_required)
     header = idx.read_images_header(images_path)
@@ -98,7 +92,7 @@ def check_dataset(
         if num_labels != num_images:
             raise DataError(
                 labels_path,
-                f"must hold one label for each of the {num_images} images in {images_path}",
+                f"must hold {num_images} labels, one per image in {images_path}",
                 f"{num_labels} labels",
                 "Give images and labels that belong together.",
             )
@@ -113,14 +107,14 @@ def load_dataset(
     limit: int | None = None,
     labels_required: bool = False,
 ) -> Dataset:
-    """Loads images and labels, checked and, for a named data set, verified.
+    """Loads images and labels, and verifies the checksums of a named data set.
 
     Args:
-        images: As for `check_dataset`, like `labels`, `split` and `labels_required`.
-        labels: See there.
-        split: See there.
+        images: As for `check_dataset`.
+        labels: As for `check_dataset`.
+        split: As for `check_dataset`.
         limit: Load only the first `limit` images and labels.
-        labels_required: See there.
+        labels_required: As for `check_dataset`.
 
     Raises:
         DataError: As for `check_dataset`, or the values of a file cannot be used.
@@ -142,11 +136,10 @@ def load_dataset(
 
 
 def get_scaling(images: np.ndarray) -> Scaling:
-    """Chooses the scaling from the training images, by their type and range.
+    """Chooses the scaling by the type and range of the training images.
 
-    Floats within [0, 1] and images of 0 and 1 alone are left as they are, bytes and other integers
-    within 0 to 255 are divided by 255, and anything else is brought from its own minimum and
-    maximum to [0, 1].
+    Pixels within [0, 1] stay as they are, integers from 0 to 255 are divided by 255, and anything
+    else is scaled from its own minimum and maximum to [0, 1].
     """
     low, high = float(images.min()), float(images.max())
     if low >= 0 and high <= 1:
@@ -157,11 +150,11 @@ def get_scaling(images: np.ndarray) -> Scaling:
 
 
 def check_same_kind(scaling: Scaling, images: np.ndarray, where: object) -> None:
-    """Raises a DataError if `images` are floats where the training images were not, or reverse."""
+    """Raises a DataError if only one of `images` and the training images is floating point."""
     if (images.dtype.kind == "f") != (np.dtype(scaling.dtype).kind == "f"):
         raise DataError(
             where,
-            f"must hold pixels of the kind the model was trained on ({scaling.dtype})",
+            f"must hold pixels like those the model was trained on ({scaling.dtype})",
             images.dtype.name,
             "Convert the images to that type and range.",
         )
@@ -170,7 +163,7 @@ def check_same_kind(scaling: Scaling, images: np.ndarray, where: object) -> None
 def _find_files(
     images: str, labels: str | None, split: Split, labels_required: bool
 ) -> tuple[Path, Path | None]:
-    """Paths of the images and of the labels, if there are any."""
+    """The paths of the images and of the labels, if any."""
     if labels is None and images in NAMED_DATASETS:
         labels = images
     if labels is None and labels_required:
@@ -178,14 +171,14 @@ def _find_files(
             LABELS_FLAGS[split],
             f"must give the labels of the images in {images}",
             "nothing",
-            f"Add {LABELS_FLAGS[split]} FILE, or name a data set: {', '.join(NAMED_DATASETS)}.",
+            f"Add {LABELS_FLAGS[split]} FILE, or use a data set: {', '.join(NAMED_DATASETS)}.",
         )
     images_path = _find_file(images, split, "images")
     return images_path, None if labels is None else _find_file(labels, split, "labels")
 
 
 def _find_file(source: str, split: Split, role: Role) -> Path:
-    """The path that `source` is, or the file of the named data set that it names."""
+    """The path `source`, or the file of the named data set `source`."""
     if source in NAMED_DATASETS:
         return find_named_file(source, split, role)
     path = Path(source)
@@ -194,7 +187,7 @@ def _find_file(source: str, split: Split, role: Role) -> Path:
         raise DataError(
             source,
             f"must be a file or one of {', '.join(NAMED_DATASETS)}",
-            "neither",
+            "no file of that name",
             f"Did you mean {nearest[0]}?",
         )
     return path

@@ -1,7 +1,6 @@
-"""Images that two sets share, which would make a test look better than it is. No Keras.
+"""Exact duplicates: images that two sets share, or that one set repeats.
 
-Images are compared by a hash of their pixel values, so only exact duplicates are found, whatever
-integer or float type either file holds them in.
+Images are compared by a hash of their pixel values, so their type does not matter: 1 equals 1.0.
 """
 
 import hashlib
@@ -12,8 +11,8 @@ import numpy as np
 
 from cae.errors import DataError
 
-# Of BLAKE2b: among a million images, two different ones have the same 64 bits with a chance of
-# 3e-8, and numpy compares integers fast.
+# Of BLAKE2b. 64 bits are integers that NumPy compares fast; that any two of a million different
+# images collide has a probability of 3e-8.
 HASH_BYTES = 8
 IMAGES_AT_ONCE = 1024
 SHOWN_INDICES = 5
@@ -21,11 +20,11 @@ SHOWN_INDICES = 5
 
 @dataclass(frozen=True)
 class Overlap:
-    """Images of one set that occur in another as well.
+    """Images of one set that also occur in another.
 
     Attributes:
-        first: What the other set is called.
-        second: What this set is called.
+        first: Name of the other set.
+        second: Name of this set.
         indices: int64, positions of the shared images in the second set, ascending.
     """
 
@@ -43,14 +42,14 @@ class Overlap:
         """Raises a DataError if there are shared images.
 
         Args:
-            where: The file or data set that the second set comes from.
+            where: File or data set of the second set.
         """
         if len(self.indices):
             raise DataError(
                 where,
                 f"the {self.second} images must not be among the {self.first} images",
-                f"{self._count()} that are, {self._first_indices()}",
-                "Take them out, or add --allow-leakage to measure with them.",
+                f"{self._count()} of them, {self._first_indices()}",
+                "Remove them, or add --allow-leakage to measure nevertheless.",
             )
 
     def _count(self) -> str:
@@ -62,7 +61,7 @@ class Overlap:
 
 
 def hash_images(images: np.ndarray) -> np.ndarray:
-    """Hashes every image, with memory for `IMAGES_AT_ONCE` of them.
+    """Hashes every image; memory is needed for `IMAGES_AT_ONCE` of them.
 
     Args:
         images: (num_images, height, width, channels) in any dtype.
@@ -80,10 +79,10 @@ def hash_images(images: np.ndarray) -> np.ndarray:
 
 
 def find_overlaps(hashes: dict[str, np.ndarray]) -> list[Overlap]:
-    """What each two sets share.
+    """The images that each pair of sets shares.
 
     Args:
-        hashes: From `hash_images`, by what the set is called; of two, the later one is `second`.
+        hashes: Name of a set -> its hashes; the later set of a pair is the `second`.
     """
     return [
         Overlap(first, second, np.flatnonzero(np.isin(hashes[second], hashes[first])))
@@ -92,6 +91,6 @@ def find_overlaps(hashes: dict[str, np.ndarray]) -> list[Overlap]:
 
 
 def find_repeats(hashes: np.ndarray) -> np.ndarray:
-    """int64, ascending: positions of the images that occurred before in the same set."""
+    """Positions of the images that occurred before in the same set: int64, ascending."""
     first_occurrences = np.unique(hashes, return_index=True)[1]
     return np.setdiff1d(np.arange(len(hashes)), first_occurrences)

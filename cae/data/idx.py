@@ -1,10 +1,9 @@
 """idx files, the format MNIST was published in, to and from NumPy arrays.
 
 A file is a header and the values after it, all big-endian: two zero bytes, one byte for the data
-type, one for the rank, an unsigned 32-bit size for each dimension, then the values with the last
-dimension changing fastest. Files are read raw or gzip-compressed; their content tells which, not
-their name. A file is somebody else's until its header has been compared with its size, so nothing
-is allocated from a header that has not been.
+type, one for the rank, an unsigned 32-bit size per dimension, then the values, the last dimension
+changing fastest. Files may be raw or gzip-compressed; the content tells which, not the name. A
+header is not trusted: nothing is allocated before its sizes have been compared with the file's.
 
 Source: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits",
 http://yann.lecun.com/exdb/mnist/, section "File formats for the MNIST database".
@@ -24,9 +23,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import psutil
 
 from cae.errors import DataError, UsageError
-from cae.files import CHUNK_BYTES, replace_file
+from cae.files import CHUNK_BYTES, write_bytes
 
 DTYPES = {
     0x08: np.dtype(">u1"),
@@ -44,10 +44,10 @@ IMAGES_RANKS = (3, 4)
 GZIP_MAGIC = b"\x1f\x8b"
 # Deflate writes at best 258 bytes for 2 bits (RFC 1951: one length code, one distance code).
 DEFLATE_MAX_RATIO = 1032
-# Raw data above this stays on the disk. Below, a copy is safer: reading a mapped file that somebody
-# cuts short ends the process.
+# Raw data above this stays on the disk. Below, a copy is safer: a process that reads a mapped file
+# is killed if the file is truncated.
 MAPPED_BYTES = 1 << 28
-# Enough of a file to tell what it is: a tar archive names itself at byte 257.
+# Enough to recognise a file: the signature of a tar archive is at byte 257.
 START_BYTES = 512
 
 SIGNATURES = (
@@ -61,21 +61,21 @@ SIGNATURES = (
     (b"BZh", "a bzip2 archive"),
     (b"\xfd7zXZ", "an xz archive"),
     (b"(\xb5/\xfd", "a zstandard archive"),
-    (b"version https://git-lfs", "the pointer that Git LFS leaves in place of a file"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
 )
 
-MAKE_IDX = "Give an idx file; write_idx in idx.py makes one from a NumPy array."
+MAKE_IDX = "Give an idx file; cae.data.idx.write_idx makes one from a NumPy array."
 GET_AGAIN = "Download or copy the file again."
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an idx file says of itself before its values begin.
+    """The header of an idx file.
 
     Attributes:
         dtype: Big-endian type of the values.
         shape: Size of each dimension, the number of items first.
-        data_offset: Where the values begin, in bytes of the uncompressed content.
+        data_offset: Position of the first value, in bytes of the uncompressed content.
         compressed: Whether the file is gzip-compressed.
     """
 
@@ -91,7 +91,7 @@ class Header:
 
     @property
     def data_bytes(self) -> int:
-        """Bytes of all the values that the header promises."""
+        """Bytes of all values, according to the header."""
         return self.shape[0] * self.item_bytes
 
     def __str__(self) -> str:
@@ -99,13 +99,14 @@ class Header:
 
 
 def read_header(path: str | os.PathLike) -> Header:
-    """Reads the header of an idx file and checks all it can tell without reading the data.
+    """Reads the header of an idx file and checks it without reading the data.
 
     Args:
         path: A raw or gzip-compressed idx file of labels (rank 1) or images (rank 3 or 4).
 
     Raises:
-        DataError: The file cannot be read, is no idx file, or its sizes do not fit its bytes.
+        DataError: The file cannot be read, is not an idx file, or does not have the size that
+            its header implies.
     """
     path = Path(path)
     stored_bytes = _get_stored_bytes(path)
@@ -118,7 +119,7 @@ def read_header(path: str | os.PathLike) -> Header:
 
 
 def read_images_header(path: str | os.PathLike) -> Header:
-    """Like `read_header`, of a file that must hold images: (N, H, W) or (N, H, W, C)."""
+    """Like `read_header`, for a file of images: (N, H, W) or (N, H, W, C)."""
     header = read_header(path)
     if len(header.shape) not in IMAGES_RANKS:
         raise DataError(
@@ -131,7 +132,7 @@ def read_images_header(path: str | os.PathLike) -> Header:
 
 
 def read_labels_header(path: str | os.PathLike) -> Header:
-    """Like `read_header`, of a file that must hold labels: integers, one an image."""
+    """Like `read_header`, for a file of labels: one integer per image."""
     header = read_header(path)
     if len(header.shape) != LABELS_RANK:
         raise DataError(
@@ -158,12 +159,12 @@ def read_images(path: str | os.PathLike, limit: int | None = None) -> np.ndarray
         limit: Read only the first `limit` images; all of them if the file has fewer.
 
     Returns:
-        Images (N, H, W, C) in the file's type; C is 1 for a file of rank 3. Raw files above
-        `MAPPED_BYTES` stay on the disk: the array is a read-only view of the file, in the file's
-        byte order. Others are in memory and in native byte order.
+        Images (N, H, W, C) in the file's type; C is 1 for a file of rank 3. A raw file above
+        `MAPPED_BYTES` stays on the disk: the array is a read-only view of it, in its byte order.
+        Other arrays are in memory and in native byte order.
 
     Raises:
-        DataError: The file cannot be used, or has pixels that are not finite.
+        DataError: The file cannot be used, or holds NaN or infinite pixels.
         UsageError: `limit` is less than 1.
     """
     images = _read_items(Path(path), read_images_header(path), limit)
@@ -194,44 +195,39 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
     """Writes labels or images as an idx file, replacing `path` only once it is complete.
 
     Args:
-        path: Where to write; a name that ends in `.gz` is gzip-compressed, without a time in it,
-            so that equal arrays make equal files.
+        path: Where to write; with the extension `.gz` the file is gzip-compressed, without a
+            timestamp, so that equal arrays make equal files.
         array: Labels (N,) or images (N, H, W) or (N, H, W, C) of one of the format's types:
             uint8, int8, int16, int32, float32 or float64.
 
     Raises:
-        DataError: The format cannot hold the array, or the file cannot be written.
+        DataError: The format cannot hold the array.
+        UsageError: The file cannot be written.
     """
     path, array = Path(path), np.asarray(array)
     dtype = array.dtype.newbyteorder(">")
     if dtype not in CODES:
         raise DataError(
             path,
-            f"an idx file holds {DTYPE_NAMES}",
+            f"must be written from an array of {DTYPE_NAMES}",
             array.dtype.name,
-            "Convert the array with astype first.",
+            "Convert the array with astype.",
         )
     if array.ndim not in (LABELS_RANK, *IMAGES_RANKS) or array.size == 0:
         raise DataError(
             path,
-            "must be given labels (N,) or images (N, H, W) or (N, H, W, C), none of them 0",
+            "must be written from labels (N,) or images (N, H, W) or (N, H, W, C), none of them 0",
             f"shape {array.shape}",
-            "Reshape the array first.",
+            "Reshape the array.",
         )
     header = struct.pack(f">HBB{array.ndim}I", 0, CODES[dtype], array.ndim, *array.shape)
     content = header + array.astype(dtype).tobytes()
-    try:
-        with replace_file(path) as file:
-            file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-    except OSError as error:
-        raise DataError(
-            path, "must be a file that can be written", error.strerror, "Choose another place."
-        ) from error
+    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 @contextmanager
 def open_content(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file for reading, uncompressed on the way if it is gzip-compressed.
+    """Opens a file for reading and decompresses it if it is a gzip file.
 
     Raises:
         DataError: The file cannot be opened or read, or the gzip file is damaged.
@@ -243,15 +239,15 @@ def open_content(path: Path) -> Iterator[BinaryIO]:
             with gzip.GzipFile(fileobj=stored) if compressed else nullcontext(stored) as file:
                 yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(path, "must be a whole gzip file", error, GET_AGAIN) from error
+        raise DataError(path, "must be a complete gzip file", error, GET_AGAIN) from error
     except OSError as error:
         raise DataError(
-            path, "must be a file that can be read", error.strerror, "Check its permissions."
+            path, "must be readable", error.strerror, "Check its permissions."
         ) from error
 
 
 def _get_stored_bytes(path: Path) -> int:
-    """Size of the file on disk; opens nothing, because opening a pipe would wait for ever."""
+    """The size of the file on disk. Opens nothing: opening a pipe would block."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -260,14 +256,16 @@ def _get_stored_bytes(path: Path) -> int:
     if stat.S_ISDIR(status.st_mode):
         raise DataError(path, "must be a file", "a directory", _name_idx_files(path))
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(path, "must be a file on disk", "a pipe or device", "Save it first.")
+        raise DataError(
+            path, "must be a file on disk", "a pipe or device", "Save the data to a file."
+        )
     if status.st_size == 0:
         raise DataError(path, "must be an idx file", "an empty file", GET_AGAIN)
     return status.st_size
 
 
 def _name_idx_files(folder: Path) -> str:
-    """Says which files of a folder could have been meant; looks at the first 100 only."""
+    """Names the idx files in a folder, among its first 100 entries."""
 
     def is_idx(path: Path) -> bool:
         try:
@@ -280,14 +278,14 @@ def _name_idx_files(folder: Path) -> str:
     except OSError:
         names = []
     if not names:
-        return "No idx file was found in it; give the path of one."
+        return "It holds no idx file: give the path of one."
     return f"Give one of the idx files in it: {', '.join(sorted(names))}."
 
 
 def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
     """Reads a header from the first bytes of the uncompressed content."""
     if not start:
-        raise DataError(path, "must be an idx file", "nothing once decompressed", GET_AGAIN)
+        raise DataError(path, "must be an idx file", "a gzip file of nothing", GET_AGAIN)
     if any(start[:2]):
         raise DataError(path, "must be an idx file", _describe_content(start), MAKE_IDX)
     if len(start) < 4:
@@ -315,8 +313,8 @@ def _check_rank(path: Path, rank: int) -> None:
         raise DataError(
             path,
             "must hold images of rank 3 (N, H, W) or 4 (N, H, W, C)",
-            "rank 2, flattened images that do not say their height and width",
-            "Reshape them to (N, H, W) and write them again with write_idx.",
+            "rank 2: flattened images without height and width",
+            "Reshape them to (N, H, W) and write them with write_idx.",
         )
     if rank not in (LABELS_RANK, *IMAGES_RANKS):
         raise DataError(
@@ -327,7 +325,7 @@ def _check_rank(path: Path, rank: int) -> None:
 def _check_sizes(path: Path, header: Header, stored_bytes: int) -> None:
     """Compares the sizes in the header with the bytes of the file."""
     if header.data_bytes == 0:
-        raise DataError(path, "must have sizes of 1 or more", header, GET_AGAIN)
+        raise DataError(path, "must have sizes of at least 1", header, GET_AGAIN)
     most = stored_bytes * DEFLATE_MAX_RATIO if header.compressed else stored_bytes
 
     def fits(shape: tuple[int, ...]) -> bool:
@@ -341,24 +339,24 @@ def _check_sizes(path: Path, header: Header, stored_bytes: int) -> None:
         raise DataError(
             path,
             "must have big-endian sizes",
-            f"{header}, which is {' x '.join(map(str, swapped))} with the bytes swapped",
+            f"{header}, or {' x '.join(map(str, swapped))} with swapped bytes",
             "Write the file again with write_idx.",
         )
     if header.compressed:
         raise DataError(
             path,
-            f"must hold the {header.data_bytes} bytes that its header promises ({header})",
-            f"{stored_bytes} compressed bytes, which cannot hold more than {most}",
+            f"must hold {header.data_bytes} bytes of data ({header})",
+            f"{stored_bytes} compressed bytes, which hold at most {most}",
             GET_AGAIN,
         )
     _check_data_bytes(path, header, stored_bytes - header.data_offset)
 
 
 def _check_data_bytes(path: Path, header: Header, found: int) -> None:
-    """Compares the bytes after the header with what it promises."""
+    """Compares the number of bytes after the header with what the header says."""
     if found == header.data_bytes:
         return
-    too_short = f"{found}: the data are cut off"
+    too_short = f"{found}: the file is truncated"
     raise DataError(
         path,
         f"must hold {header.data_bytes} bytes of data ({header})",
@@ -368,7 +366,7 @@ def _check_data_bytes(path: Path, header: Header, found: int) -> None:
 
 
 def _describe_content(start: bytes) -> str:
-    """Says what a file that is no idx file looks like."""
+    """A description of a file that is not an idx file, by its first bytes."""
     for signature, description in SIGNATURES:
         if start.startswith(signature):
             return description
@@ -379,16 +377,16 @@ def _describe_content(start: bytes) -> str:
     text = start.decode("utf-8-sig", errors="replace")
     if text.lstrip().lower().startswith(("<!doctype", "<html", "<?xml")):
         return "a web page (HTML or XML)"
-    # The last character may be one that START_BYTES cut in two.
+    # START_BYTES may have cut the last character in two.
     if "\N{REPLACEMENT CHARACTER}" not in text[:-1] and "".join(text.split()).isprintable():
         return "text"
     return f"a file that begins with 0x{start[:4].hex()}"
 
 
 def _read_items(path: Path, header: Header, limit: int | None) -> np.ndarray:
-    """Reads the first `limit` items in native byte order, or all and checks that no more follow."""
+    """Reads the first `limit` items, or all, and checks that nothing follows."""
     if limit is not None and limit < 1:
-        raise UsageError("--limit", "must be 1 or more", limit, "Leave it out to read everything.")
+        raise UsageError("--limit", "must be at least 1", limit, "Leave it out to read everything.")
     num_items = min(limit or header.shape[0], header.shape[0])
     num_bytes = num_items * header.item_bytes
     _check_memory(path, header, num_bytes)
@@ -400,7 +398,7 @@ def _read_items(path: Path, header: Header, limit: int | None) -> np.ndarray:
     try:
         with open_content(path) as file:
             file.read(header.data_offset)
-            # Reading past the end is also what makes gzip compare its checksum.
+            # Reading past the end also makes gzip verify its checksum.
             content = _read_bytes(file, num_bytes + everything)
         if len(content) != num_bytes:
             _check_data_bytes(path, header, len(content))
@@ -413,19 +411,19 @@ def _read_items(path: Path, header: Header, limit: int | None) -> np.ndarray:
 
 
 def _check_memory(path: Path, header: Header, num_bytes: int) -> None:
-    """Refuses what can never be held; a raw file can be larger, because it stays on the disk."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Refuses compressed data that exceed the memory; raw data can stay on the disk."""
+    memory = psutil.virtual_memory().total
     if header.compressed and num_bytes > memory:
         raise DataError(
             path,
-            f"must fit in the {memory} bytes of memory once decompressed",
+            f"must fit in {memory} bytes of memory when decompressed",
             f"{num_bytes} bytes ({header})",
-            "Read fewer items with --limit, or decompress the file: it then stays on the disk.",
+            "Read fewer items with --limit, or decompress the file: raw data stay on the disk.",
         )
 
 
 def _read_bytes(file: BinaryIO, num_bytes: int) -> bytearray:
-    """Reads up to `num_bytes`, in chunks: memory grows with what is there, not with the promise."""
+    """Reads up to `num_bytes` in chunks: memory grows with the file, not with its header."""
     content = bytearray()
     while chunk := file.read(min(CHUNK_BYTES, num_bytes - len(content))):
         content += chunk
@@ -433,7 +431,7 @@ def _read_bytes(file: BinaryIO, num_bytes: int) -> bytearray:
 
 
 def _check_finite(path: str | os.PathLike, images: np.ndarray) -> None:
-    # In parts: the answer for all pixels at once takes a quarter of the images' memory.
+    # In parts: a mask of all pixels would take a quarter of the images' memory.
     starts = range(0, len(images), 4096)
     parts = [np.isfinite(images[start : start + 4096]).all(axis=(1, 2, 3)) for start in starts]
     finite = np.concatenate(parts)
@@ -443,5 +441,5 @@ def _check_finite(path: str | os.PathLike, images: np.ndarray) -> None:
             "must hold finite pixels",
             f"NaN or infinity in {np.sum(~finite)} of {len(images)} images, "
             f"first in image {np.argmin(finite)} (counted from 0)",
-            "Replace those pixels or leave the images out.",
+            "Replace those pixels, or remove the images.",
         )

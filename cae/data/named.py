@@ -1,4 +1,11 @@
-"""Named data sets: where their files are, and how they are fetched and verified."""
+"""Named data sets: finding, downloading, making and verifying their files.
+
+A named data set is stored in `data/<name>/` in four idx files named like those of MNIST.
+
+Sources: MNIST, Y. LeCun, C. Cortes and C. Burges, http://yann.lecun.com/exdb/mnist/.
+Fashion-MNIST, H. Xiao, K. Rasul and R. Vollgraf, arXiv:1708.07747. Kuzushiji-MNIST, T. Clanuwat
+et al., arXiv:1812.01718. Digits, E. Alpaydin and C. Kaynak, doi:10.24432/C50P49.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -9,10 +16,9 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from cae import files
 from cae.data import idx
 from cae.errors import DataError
-from cae.files import get_digest
+from cae.files import get_digest, replace_file
 
 Split = Literal["train", "test"]
 Role = Literal["images", "labels"]
@@ -24,19 +30,19 @@ FILE_NAMES: dict[tuple[Split, Role], str] = {
     ("test", "images"): "t10k-images-idx3-ubyte",
     ("test", "labels"): "t10k-labels-idx1-ubyte",
 }
-DOWNLOAD_TIMEOUT = 30  # seconds of silence before a mirror is given up
+DOWNLOAD_TIMEOUT = 30  # seconds without data after which the next mirror is tried
 
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """What is known of a named data set before any of its files is there.
+    """Where a named data set comes from, and how to recognise it.
 
     Attributes:
-        mirrors: Addresses that the names of the gzip-compressed files are appended to, tried in
-            order; empty for a data set that is made here.
-        content_sha256: SHA-256 of the uncompressed content by file name, whatever compressed it.
-        gzip_md5: MD5 of the published gzip files by name, where only that is known.
-        class_names: What the labels 0, 1, ... stand for, if they are no digits.
+        mirrors: URLs to which the name of a gzip-compressed file is appended, tried in order;
+            empty for a data set that is made here.
+        content_sha256: File name -> SHA-256 of the uncompressed content.
+        gzip_md5: File name -> MD5 of the published gzip file, where only that is known.
+        class_names: Names of the labels 0, 1, ..., unless they are digits.
     """
 
     mirrors: tuple[str, ...] = ()
@@ -102,7 +108,7 @@ NAMED_DATASETS = {
 
 
 def find_named_file(name: str, split: Split, role: Role) -> Path:
-    """The file of a named data set, made or downloaded if it is not there."""
+    """The file of a named data set, made or downloaded if it is missing."""
     raw = DATA_DIR / name / FILE_NAMES[split, role]
     compressed = raw.with_name(f"{raw.name}.gz")
     try:
@@ -119,9 +125,9 @@ def find_named_file(name: str, split: Split, role: Role) -> Path:
     except OSError as error:
         raise DataError(
             raw.parent,
-            "must be a folder that can be read and written",
+            "must be readable and writable",
             error.strerror,
-            "Change that, or give the paths of your own files.",
+            "Change its permissions, or give the paths of other files.",
         ) from error
 
 
@@ -133,7 +139,7 @@ def _check_named_header(name: str, path: Path) -> None:
 
 
 def verify_named_file(name: str, path: Path) -> None:
-    """Compares a file of a named data set with its checksum; any other file is as good as it is."""
+    """Compares a file of a named data set with its checksum; other files pass."""
     if name in NAMED_DATASETS and not _has_known_content(name, path.name, path):
         raise _get_wrong_file_error(name, path)
 
@@ -141,14 +147,14 @@ def verify_named_file(name: str, path: Path) -> None:
 def _get_wrong_file_error(name: str, path: Path) -> DataError:
     return DataError(
         path,
-        f"must be the file that belongs to {name}",
-        "a damaged or different one",
-        "Delete it to have it made or downloaded again, or give its path instead of the name.",
+        f"must be the published file of {name}",
+        "a damaged or different file",
+        "Delete it to download or make it again, or give its path instead of the name.",
     )
 
 
 def _has_known_content(name: str, file_name: str, path: Path) -> bool:
-    """Whether the content of `path` is that of a published file; True where none is known."""
+    """Whether `path` has the published checksum; True where none is known."""
     named = NAMED_DATASETS[name]
     content_name = file_name.removesuffix(".gz")
     try:
@@ -158,14 +164,14 @@ def _has_known_content(name: str, file_name: str, path: Path) -> bool:
         if file_name in named.gzip_md5:
             with path.open("rb") as file:
                 return get_digest(file, "md5") == named.gzip_md5[file_name]
-    except DataError:  # not even a whole gzip file
+    except DataError:  # a damaged gzip file
         return False
     return True
 
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder, and removes it again if it is new and nothing got into it."""
+    """Makes a folder; removes it again if an error leaves it new and empty."""
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -178,13 +184,13 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
 
 def _download(name: str, path: Path) -> None:
-    """Downloads one published file from the first mirror that has it whole."""
+    """Downloads a file from the first mirror that serves it complete."""
     from http.client import HTTPException
 
     mirrors, failures = NAMED_DATASETS[name].mirrors, []
     for mirror in mirrors:
         try:
-            with files.replace_file(path) as file:
+            with replace_file(path) as file:
                 _fetch(mirror + path.name, file)
                 file.flush()
                 if not _has_known_content(name, path.name, Path(file.name)):
@@ -195,15 +201,15 @@ def _download(name: str, path: Path) -> None:
     names = ", ".join(f"{file_name}.gz" for file_name in FILE_NAMES.values())
     raise DataError(
         path,
-        "must be downloaded first",
+        "must be downloadable",
         "; ".join(failures),
-        f"Put the gzip-compressed idx files {names} from {mirrors[0]} into {path.parent} by "
-        "hand, or use digits, which needs no network.",
+        f"Put the files {names} from {mirrors[0]} into {path.parent}, or use digits, which needs "
+        "no network.",
     )
 
 
 def _fetch(url: str, file: BinaryIO) -> None:
-    """Copies what an address sends into `file`, with a progress bar on standard error."""
+    """Copies the content of a URL into `file`, with a progress bar on standard error."""
     from urllib.request import urlopen
 
     from rich.console import Console
@@ -213,7 +219,7 @@ def _fetch(url: str, file: BinaryIO) -> None:
         urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response,
         wrap_file(
             response,
-            total=response.length or 0,  # a server need not say how much it will send
+            total=response.length or 0,  # a server may not send the length
             description=url.rpartition("/")[2],
             console=Console(stderr=True),
         ) as body,
@@ -222,10 +228,10 @@ def _fetch(url: str, file: BinaryIO) -> None:
 
 
 def _make_digits(path: Path, split: Split, role: Role) -> None:
-    """Writes one file of `digits`: scikit-learn's 8 x 8 digits, laid out like MNIST's.
+    """Writes a file of `digits`: scikit-learn's 8 x 8 digits in the layout of MNIST.
 
     The digits fill 20 x 20 pixels in the middle of 28 x 28. The last fifth of each class is for
-    testing; the original order goes by writer, so that hardly any wrote in both parts.
+    testing: the original order is by writer, so that few writers appear in both parts.
     """
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
@@ -239,7 +245,7 @@ def _make_digits(path: Path, split: Split, role: Role) -> None:
     if role == "labels":
         idx.write_idx(path, digits.target[chosen].astype(np.uint8))
         return
-    # grid_mode: pixels are areas, so that the digit stays in the middle.
+    # grid_mode: pixels are areas, which keeps the digit in the middle.
     images = zoom(
         digits.images[chosen], (1, 2.5, 2.5), order=3, mode="grid-constant", grid_mode=True
     )

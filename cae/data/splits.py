@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 
 from cae.errors import DataError
-from cae.files import replace_file
+from cae.files import write_text
 
 
 def split_validation(
     num_images: int, share: float, seed: int, labels: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divides the training images into those to train on and those to validate on.
+    """Splits the training images into images to train on and images to validate on.
 
-    With labels every class gives its share, rounded down or up so that the total comes as near to
-    `share * num_images` as that allows; every class keeps an image to train on.
+    With labels the split is stratified: every class gives its share, rounded so that the total is
+    as close to `share * num_images` as possible. Every class keeps an image to train on.
 
     Args:
-        num_images: How many training images there are.
-        share: Part of them to validate on, in [0, 1).
+        num_images: Number of training images.
+        share: Share of them to validate on, in [0, 1).
         seed: Seed of the draw.
-        labels: int64 (num_images,), to draw from each class alike.
+        labels: int64 (num_images,), for a stratified split.
 
     Returns:
         Indices to train on and to validate on: int64, sorted, disjoint, together all images.
@@ -36,7 +36,7 @@ def split_validation(
     if share > 0 and not taken.any():
         raise DataError(
             "validation_split",
-            "needs two images or more, and two of some class when there are labels",
+            "needs at least two images, and with labels at least two of one class",
             f"{num_images} in {len(counts)} classes" if labels is not None else num_images,
             "Give more images, or set validation_split to 0.",
         )
@@ -53,21 +53,21 @@ def get_classes(labels: np.ndarray) -> np.ndarray:
 
 
 def encode_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Turns labels into indices of classes.
+    """Converts labels to indices of classes.
 
     Args:
         labels: Integers (num_images,).
-        classes: The classes seen in training, from `get_classes`.
+        classes: The classes of the training labels, from `get_classes`.
 
     Returns:
-        int32 (num_images,): positions in `classes`, -1 for a label that training never saw.
+        int32 (num_images,): positions in `classes`; -1 for a label that is not among them.
     """
     indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     return np.where(classes[indices] == labels, indices, -1).astype(np.int32)
 
 
 def _share_out(counts: np.ndarray, share: float) -> np.ndarray:
-    """How many images of each class to validate on: the method of largest remainders."""
+    """Number of validation images per class, by the method of largest remainders."""
     quotas = share * counts
     taken = np.minimum(np.floor(quotas).astype(int), counts - 1)
     spare = np.maximum(round(quotas.sum()), 1) - taken.sum()
@@ -85,7 +85,7 @@ def draw_order(labels: np.ndarray, seed: int) -> np.ndarray:
         seed: Seed of the draw.
 
     Returns:
-        int64 (num_images,): each position once; classes that run out are left out of later turns.
+        int64 (num_images,): every position once; a class without images left skips its turn.
     """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     _, class_of = np.unique(labels[shuffled], return_inverse=True)
@@ -97,22 +97,22 @@ def draw_order(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def keep_order(path: Path, labels: np.ndarray, seed: int, data_sha256: str) -> np.ndarray:
-    """Reads the order that a file holds, or draws one and writes the file.
+    """Reads an order from a file, or draws one and writes the file.
 
     Args:
-        path: Where it lies, as JSON.
-        labels: As for `draw_order`, like `seed`.
-        seed: See there.
+        path: JSON file of the order.
+        labels: As for `draw_order`.
+        seed: As for `draw_order`.
         data_sha256: Hash of the images and labels that the order belongs to.
 
     Raises:
         DataError: The file is damaged, or belongs to other data.
+        UsageError: The file cannot be written.
     """
     if not path.exists():
         order = draw_order(labels, seed)
         document = _describe(order, seed, data_sha256) | {"order": order.tolist()}
-        with replace_file(path) as file:
-            file.write(json.dumps(document).encode())
+        write_text(path, json.dumps(document))
         return order
     try:
         document = json.loads(path.read_bytes())
@@ -122,9 +122,9 @@ def keep_order(path: Path, labels: np.ndarray, seed: int, data_sha256: str) -> n
     if document != _describe(order, seed, data_sha256) or len(order) != len(labels):
         raise DataError(
             path,
-            "must hold the order that was drawn from these images and labels",
-            "another, or a damaged one",
-            "Put it back, or measure anew with another --name.",
+            f"must hold the order drawn from these images and labels with seed {seed}",
+            "a damaged file" if document is None else "the order of other data",
+            "Restore the file, or start again with another --name.",
         )
     return order
 

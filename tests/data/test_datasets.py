@@ -104,7 +104,7 @@ class TestFiles:
         data = datasets.load_dataset(images_path, labels_path, limit=2)
         np.testing.assert_array_equal(data.images[..., 0], IMAGES[:2])
         assert data.labels.tolist() == [3, 0]
-        with pytest.raises(UsageError, match="--limit: must be 1 or more, got 0"):
+        with pytest.raises(UsageError, match="--limit: must be at least 1, got 0"):
             datasets.load_dataset(images_path, labels_path, limit=0)
 
     @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ class TestFiles:
     def test_different_lengths(self, images_path, tmp_path, limit):
         """Images and labels that do not belong together are refused even where a limit hides it."""
         idx.write_idx(tmp_path / "other", LABELS[:3])
-        with pytest.raises(DataError, match=r"label for each of the 4 images in .*, got 3 labels"):
+        with pytest.raises(DataError, match=r"must hold 4 labels, .*, got 3 labels"):
             datasets.load_dataset(images_path, str(tmp_path / "other"), limit=limit)
 
     def test_swapped_files(self, images_path, labels_path):
@@ -148,7 +148,7 @@ class TestFiles:
         ],
     )
     def test_near_misses_of_names(self, typed, meant, images_path):
-        with pytest.raises(DataError, match=f"^{typed}: .* got neither. Did you mean {meant}"):
+        with pytest.raises(DataError, match=f"^{typed}: .* Did you mean {meant}"):
             datasets.check_dataset(typed)
         with pytest.raises(DataError, match=f"Did you mean {meant}"):
             datasets.check_dataset(images_path, typed)
@@ -199,19 +199,21 @@ class TestNamed:
     def test_wrong_content(self, data_dir, suffix):
         """A whole idx file that is not MNIST's is not taken for it."""
         write_named(data_dir / "mnist", suffix=suffix)
-        with pytest.raises(DataError, match=f"{IMAGES_NAME}{suffix}: must be the file .* mnist.*D"):
+        with pytest.raises(
+            DataError, match=f"{IMAGES_NAME}{suffix}: must be the published file of mnist"
+        ):
             datasets.load_dataset("mnist")
 
     def test_wrong_labels(self, data_dir, monkeypatch):
         know_content(monkeypatch, "mnist")
         write_named(data_dir / "mnist", labels=LABELS[::-1])
-        with pytest.raises(DataError, match=f"{LABELS_NAME}: must be the file"):
+        with pytest.raises(DataError, match=f"{LABELS_NAME}: must be the published file of mnist"):
             datasets.load_dataset("mnist")
 
     def test_wrong_published_gzip(self, data_dir):
         """Where only the MD5 of the published file is known, that is compared."""
         write_named(data_dir / "kmnist", suffix=".gz")
-        with pytest.raises(DataError, match="that belongs to kmnist, got a damaged or different"):
+        with pytest.raises(DataError, match="of kmnist, got a damaged or different"):
             datasets.load_dataset("kmnist")
 
     @pytest.mark.parametrize("content", [b"<html>403</html>", b"", gzip.compress(b"\0\0\x08")])
@@ -219,7 +221,7 @@ class TestNamed:
         """A web page saved in place of the file is found out from the header alone."""
         write_named(data_dir / "mnist", suffix=".gz")
         (data_dir / "mnist" / f"{IMAGES_NAME}.gz").write_bytes(content)
-        with pytest.raises(DataError, match="Delete it to have it made or downloaded again, or g"):
+        with pytest.raises(DataError, match="Delete it to download"):
             datasets.check_dataset("mnist")
 
     def test_damaged_gzip(self, data_dir, monkeypatch):
@@ -231,7 +233,7 @@ class TestNamed:
 
     def test_folder_that_is_a_file(self, data_dir):
         (data_dir / "digits").write_text("in the way")
-        with pytest.raises(DataError, match="digits: must be a folder that can be read and writ"):
+        with pytest.raises(DataError, match="digits: must be readable and writ"):
             datasets.check_dataset("digits")
 
 
@@ -452,7 +454,7 @@ class TestDownload:
         with serve(send) as address:
             pass  # the port is closed from here on
         know_content(monkeypatch, "mnist", [address, f"{address}second/"])
-        with pytest.raises(DataError, match=r"must be downloaded first, got .*refused") as error:
+        with pytest.raises(DataError, match=r"must be downloadable, got .*refused") as error:
             datasets.load_dataset("mnist")
         (line,) = error.value.lines
         assert f"({address})" in line and f"({address}second/)" in line
@@ -487,7 +489,7 @@ class TestDownload:
 
         with serve(answer) as address:
             know_content(monkeypatch, "mnist", [address])
-            with pytest.raises(DataError, match=f"{LABELS_NAME}.gz: must be downloaded first"):
+            with pytest.raises(DataError, match=f"{LABELS_NAME}.gz: must be downloadable"):
                 datasets.check_dataset("mnist")
         assert [path.name for path in (data_dir / "mnist").iterdir()] == [f"{IMAGES_NAME}.gz"]
 
@@ -627,9 +629,9 @@ class TestSplitValidation:
         assert validation.dtype == np.int64 and validation.size == 0
 
     def test_too_few_images(self):
-        with pytest.raises(DataError, match=r"^validation_split: needs two images .* got 1\. Give"):
+        with pytest.raises(DataError, match=r"^validation_split: needs .* got 1\. Give"):
             splits.split_validation(1, 0.1, 0)
-        with pytest.raises(DataError, match=r"two of some class .*, got 3 in 3 classes"):
+        with pytest.raises(DataError, match=r"two of one class, got 3 in 3 classes"):
             splits.split_validation(3, 0.5, 0, np.array([0, 1, 2]))
 
 

@@ -74,8 +74,8 @@ def test_an_overlap_in_words():
 def test_shared_images_are_refused():
     Overlap("pretraining", "test", np.arange(0)).refuse("t10k")
     message = (
-        r"t10k: the test images must not be among the pretraining images, got 2 that are, "
-        r"numbers 4, 9\. Take them out, or add --allow-leakage"
+        r"t10k: the test images must not be among the pretraining images, got 2 of them, "
+        r"numbers 4, 9\. .*--allow-leakage"
     )
     with pytest.raises(DataError, match=message):
         Overlap("pretraining", "test", np.array([4, 9])).refuse("t10k")
@@ -90,7 +90,5 @@ def test_classification_warns_of_test_images_that_it_trains_on(capsys):
     classification._warn_of_shared_images(training, other)
     assert capsys.readouterr().err == ""
     classification._warn_of_shared_images(training, test)
-    assert capsys.readouterr().err == (
-        "warning: 1 of the test images also among the training images (numbers 0): "
-        "the test will look better than it is.\n"
-    )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1 of the test images also among the training images (numbers 0)" in line

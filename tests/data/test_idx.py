@@ -9,14 +9,15 @@ import tarfile
 import tempfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from cae import files
 from cae.data import idx
 from cae.errors import DataError, UsageError
 
@@ -125,14 +126,14 @@ def test_limit_does_not_read_the_rest(path):
     idx.write_idx(path.with_suffix(".gz"), pixels)
     path.write_bytes(path.with_suffix(".gz").read_bytes()[:-1000])
     np.testing.assert_array_equal(idx.read_images(path, 2)[..., 0], pixels[:2])
-    with pytest.raises(DataError, match="whole gzip file"):
+    with pytest.raises(DataError, match="complete gzip file"):
         idx.read_images(path)
 
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_limit_below_one(path, limit):
     path.write_bytes(header(12) + IMAGE)
-    with pytest.raises(UsageError, match=f"--limit: must be 1 or more, got {limit}"):
+    with pytest.raises(UsageError, match=f"--limit: must be at least 1, got {limit}"):
         idx.read_labels(path, limit)
 
 
@@ -167,7 +168,7 @@ GZIP = gzip.compress(RAW, mtime=0)
 BAD_CHECKSUM = GZIP[:-8] + bytes(4) + GZIP[-4:]
 MALFORMED = {
     "empty": (b"", "must be an idx file, got an empty file"),
-    "empty_gzip": (gzip.compress(b""), "got nothing once decompressed"),
+    "empty_gzip": (gzip.compress(b""), "got a gzip file of nothing"),
     "one_byte": (b"\0", "header of 4 bytes or more, got 1 in all"),
     "three_bytes": (RAW[:3], "header of 4 bytes or more, got 3 in all"),
     "header_cut_off": (RAW[:10], "header of 16 bytes, got 10"),
@@ -198,25 +199,25 @@ MALFORMED = {
     "swapped_header": (RAW[3::-1] + RAW[4:], r"byte-swapped \(little-endian\) idx header"),
     "swapped_sizes": (
         RAW[:4] + struct.pack("<3I", 3, 2, 2) + IMAGE,
-        "big-endian sizes, got .* which is 3 x 2 x 2 with the bytes swapped",
+        "big-endian sizes, got .* or 3 x 2 x 2 with swapped bytes",
     ),
     "gzip_swapped_sizes": (
         gzip.compress(RAW[:4] + struct.pack("<3I", 3, 2, 2) + IMAGE),
-        "which is 3 x 2 x 2 with the bytes swapped",
+        "or 3 x 2 x 2 with swapped bytes",
     ),
     "code_0": (header(3, 2, 2, code=0) + IMAGE, r"data type codes 0x08 \(uint8\).*got 0x00"),
     "code_0a": (header(3, 2, 2, code=0x0A) + IMAGE, "got 0x0a"),
     "code_0f": (header(3, 2, 2, code=0x0F) + IMAGE, "got 0x0f"),
     "rank_0": (header() + IMAGE, "got rank 0"),
-    "rank_2": (header(3, 4) + IMAGE, "flattened images that do not say their height and width"),
+    "rank_2": (header(3, 4) + IMAGE, "got rank 2"),
     "rank_5": (header(1, 1, 3, 2, 2) + IMAGE, "got rank 5"),
     "rank_255": (b"\0\0\x08\xff" + IMAGE, "got rank 255"),
-    "no_items": (header(0, 2, 2), "sizes of 1 or more, got 0 x 2 x 2 uint8"),
-    "no_labels": (header(0), "sizes of 1 or more, got 0 uint8"),
+    "no_items": (header(0, 2, 2), "sizes of at least 1, got 0 x 2 x 2 uint8"),
+    "no_labels": (header(0), "sizes of at least 1, got 0 uint8"),
     "no_height": (header(3, 0, 2), "got 3 x 0 x 2"),
     "no_channels": (header(3, 2, 2, 0), "got 3 x 2 x 2 x 0"),
-    "no_data": (header(3, 2, 2), r"12 bytes of data \(3 x 2 x 2 uint8\), got 0: .*cut off"),
-    "one_byte_short": (RAW[:-1], "12 bytes of data .*, got 11: the data are cut off"),
+    "no_data": (header(3, 2, 2), r"12 bytes of data \(3 x 2 x 2 uint8\), got 0: .*truncated"),
+    "one_byte_short": (RAW[:-1], "12 bytes of data .*, got 11: the file is truncated"),
     "one_byte_more": (RAW + b"\0", "12 bytes of data .*, got trailing bytes"),
     "wider_type": (header(3, 2, 2, code=0x0D) + IMAGE, "48 bytes of data .*float32.*, got 12"),
     "gzip_one_byte_short": (gzip.compress(RAW[:-1]), "12 bytes of data .*, got 11"),
@@ -224,18 +225,21 @@ MALFORMED = {
     "absurd_sizes": (header(*[2**32 - 1] * 4), "must hold 340282366604025813516997721"),
     "gzip_absurd_sizes": (
         gzip.compress(header(*[2**32 - 1] * 3) + IMAGE),
-        "compressed bytes, which cannot hold more than",
+        "compressed bytes, which hold at most",
     ),
     "gzip_more_than_deflate_can": (
         gzip.compress(header(1000, 28, 28) + IMAGE),
-        "784000 bytes .*compressed bytes, which cannot hold",
+        "784000 bytes .*compressed bytes, which hold at most",
     ),
-    "gzip_cut_off": (GZIP[:-10], "whole gzip file, got Compressed file ended"),
-    "gzip_magic_only": (GZIP[:2], "whole gzip file"),
-    "gzip_bad_checksum": (BAD_CHECKSUM, "whole gzip file, got CRC check failed"),
-    "gzip_bad_method": (GZIP[:2] + b"\x07" + GZIP[3:], "whole gzip file, got Unknown compression"),
-    "gzip_bad_data": (GZIP[:10] + b"\xff" * 10 + GZIP[20:], "whole gzip file, got Error -3"),
-    "gzip_then_garbage": (GZIP + b"garbage", "whole gzip file, got Not a gzipped file"),
+    "gzip_cut_off": (GZIP[:-10], "complete gzip file, got Compressed file ended"),
+    "gzip_magic_only": (GZIP[:2], "complete gzip file"),
+    "gzip_bad_checksum": (BAD_CHECKSUM, "complete gzip file, got CRC check failed"),
+    "gzip_bad_method": (
+        GZIP[:2] + b"\x07" + GZIP[3:],
+        "complete gzip file, got Unknown compression",
+    ),
+    "gzip_bad_data": (GZIP[:10] + b"\xff" * 10 + GZIP[20:], "complete gzip file, got Error -3"),
+    "gzip_then_garbage": (GZIP + b"garbage", "complete gzip file, got Not a gzipped file"),
     "nan": (
         header(2, 1, 2, code=0x0D) + struct.pack(">4f", 0, 1, 0, np.nan),
         r"finite pixels, got NaN or infinity in 1 of 2 images, first in image 1",
@@ -289,7 +293,7 @@ def test_any_bytes_give_an_array_or_a_data_error(content, compressed):
 
 def test_absurd_sizes_allocate_nothing(path, monkeypatch):
     """A promise is believed only as far as bytes arrive, however well they compress."""
-    monkeypatch.setattr(files, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(idx, "CHUNK_BYTES", 1000)
     promised = 10**6
     path.write_bytes(gzip.compress(header(promised) + bytes(promised - 5000)))
     asked = []
@@ -297,7 +301,7 @@ def test_absurd_sizes_allocate_nothing(path, monkeypatch):
     monkeypatch.setattr(
         gzip.GzipFile, "read", lambda self, size: asked.append(size) or read(self, size)
     )
-    with pytest.raises(DataError, match="got 995000: the data are cut off"):
+    with pytest.raises(DataError, match="got 995000: the file is truncated"):
         idx.read_labels(path)
     assert max(asked) == 1000
 
@@ -318,7 +322,7 @@ def test_missing_file(path):
 
 
 def test_directory_names_its_idx_files(tmp_path):
-    with pytest.raises(DataError, match=r"got a directory\. No idx file was found in it"):
+    with pytest.raises(DataError, match=r"got a directory"):
         idx.read_images(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "notes.txt").write_text("none")
@@ -333,7 +337,7 @@ def test_directory_that_cannot_be_listed(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(DataError, match=r"got a directory\. No idx file"):
+    with pytest.raises(DataError, match=r"got a directory"):
         idx.read_images(tmp_path)
 
 
@@ -353,7 +357,7 @@ def test_no_permission(path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(DataError, match=r"can be read, got Permission denied\. Check its perm"):
+    with pytest.raises(DataError, match=r"got Permission denied"):
         idx.read_images(path)
 
 
@@ -371,7 +375,7 @@ def test_too_large_for_memory(path, monkeypatch):
 @pytest.mark.parametrize("dtype", [bool, np.int64, np.uint16, np.float16, np.complex64, object])
 def test_write_refuses_types_the_format_lacks(path, dtype):
     name = np.dtype(dtype).name
-    with pytest.raises(DataError, match=f"holds uint8, int8, .*, got {name}. Convert"):
+    with pytest.raises(DataError, match=f"uint8, int8, .*, got {name}. Convert"):
         idx.write_idx(path, np.zeros((1, 2, 2), dtype))
     assert not path.exists()
 
@@ -415,9 +419,9 @@ def test_write_leaves_the_old_file_when_interrupted(path, monkeypatch):
 
 
 def test_write_to_an_impossible_place(tmp_path):
-    with pytest.raises(DataError, match="can be written, got No such file or directory"):
+    with pytest.raises(UsageError, match="got No such file or directory"):
         idx.write_idx(tmp_path / "none" / "file", np.zeros(3, np.uint8))
-    with pytest.raises(DataError, match="can be written, got Is a directory"):
+    with pytest.raises(UsageError, match="got Is a directory"):
         idx.write_idx(tmp_path, np.zeros(3, np.uint8))
     assert list(tmp_path.parent.glob(".*.part")) == []
 
@@ -455,7 +459,7 @@ class TestLargeFiles:
 def test_gzip_of_more_than_memory(path, monkeypatch):
     """A bomb that promises what it holds is refused before it is unpacked."""
     path.write_bytes(gzip.compress(header(1, 1000, 1000) + bytes(1_000_000)))
-    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}.__getitem__)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=40960))
     monkeypatch.setattr(idx, "_read_bytes", None)
-    with pytest.raises(DataError, match=r"must fit in the 40960 bytes of memory.*--limit"):
+    with pytest.raises(DataError, match=r"40960 bytes of memory.*, got 1000000 bytes .*--limit"):
         idx.read_images(path)

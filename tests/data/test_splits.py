@@ -63,7 +63,7 @@ def test_a_changed_file_is_refused(tmp_path, damage):
     document = json.loads(path.read_text())
     damage(document)
     path.write_text(json.dumps(document))
-    with pytest.raises(DataError, match="must hold the order that was drawn"):
+    with pytest.raises(DataError, match="must hold the order drawn"):
         keep_order(path, LABELS, 0, "abc")
 
 

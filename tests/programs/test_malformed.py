@@ -64,20 +64,20 @@ IMAGE_FILES = {
     "numpy": (b"\x93NUMPY" + bytes(60), "a NumPy .npy array", "write_idx"),
     "two_bytes": (b"\0\0", "2 in all", "again"),
     "header_cut": (HEADER[:9], "must begin with a header of 16 bytes, got 9", "again"),
-    "data_cut": (VALID[:-1], "must hold 768 bytes of data", "cut off"),
+    "data_cut": (VALID[:-1], "must hold 768 bytes of data", "truncated"),
     "trailing": (VALID + b"\0", "trailing bytes", "again"),
     "dtype": (b"\0\0\x07" + VALID[3:], "data type codes", "0x07"),
     "rank_2": (struct.pack(">HBB2I", 0, 8, 2, 3, 4) + bytes(12), "rank 2", "Reshape them"),
     "rank_5": (struct.pack(">HBB5I", 0, 8, 5, 1, 1, 1, 1, 1) + b"\0", "rank 5", "idx"),
-    "zero_size": (struct.pack(">HBB3I", 0, 8, 3, 0, 8, 8), "sizes of 1 or more", "again"),
+    "zero_size": (struct.pack(">HBB3I", 0, 8, 3, 0, 8, 8), "sizes of at least 1", "again"),
     "absurd_size": (
         struct.pack(">HBB3I", 0, 8, 3, *[2**32 - 1] * 3) + bytes(9),
         "4294967295 x 4294967295",
-        "cut off",
+        "truncated",
     ),
     "little_endian": (struct.pack("<HBB3I", 0, 8, 3, 12, 8, 8) + bytes(768), "big-endian", "again"),
     "labels": (struct.pack(">HBBI", 0, 8, 1, 12) + bytes(12), "must hold images", "labels"),
-    "gzip_cut": (gzip.compress(VALID)[:-12], "must be a whole gzip file", "again"),
+    "gzip_cut": (gzip.compress(VALID)[:-12], "must be a complete gzip file", "again"),
     "gzip_of_text": (gzip.compress(b"no images in here" * 9), "got text", "idx"),
     "not_finite": (
         struct.pack(">HBB3I", 0, 13, 3, 1, 1, 2) + struct.pack(">2f", 0, float("nan")),
@@ -150,7 +150,7 @@ def test_data_flags(case, data, refused, too_early_for_tensorflow):
 
 
 DATA_FILES = {
-    "fewer_labels": ({"labels": LABELS[:-1]}, "one label for each of the 12 images", "11 labels"),
+    "fewer_labels": ({"labels": LABELS[:-1]}, "must hold 12 labels", "11 labels"),
     "float_labels": ({"labels": LABELS.astype(np.float32)}, "integer labels", "as integers"),
     "fewer_test_labels": ({"test_labels": LABELS[:-2]}, "test_labels: ", "10 labels"),
     "other_test_shape": (
@@ -160,7 +160,7 @@ DATA_FILES = {
     ),
     "float_test_images": (
         {"test": IMAGES.astype(np.float32)},
-        "test: must hold pixels of the kind the model was trained on (uint8), got float32",
+        "trained on (uint8), got float32",
         "Convert the images",
     ),
     "one_class": ({"labels": LABELS * 0}, "labels: ", "at least two classes", "other labels"),

@@ -250,8 +250,8 @@ def test_test_images_among_the_training_images_are_refused(measure, model, tmp_p
     idx.write_idx(leaking.test, test[..., 0])
     done = measure("--methods", "pixels", model=model, data=leaking)
     assert done.exit_code == 2
-    assert "the test images must not be among the training images, got 1 that are" in done.err
-    assert "numbers 5. Take them out, or add --allow-leakage" in done.err
+    assert "the test images must not be among the training images, got 1 of them" in done.err
+    assert "numbers 5. Remove them, or add --allow-leakage" in done.err
     assert not (tmp_path / "runs" / "curve").exists()
     allowed = measure("--methods", "pixels", "--allow-leakage", model=model, data=leaking)
     assert allowed.exit_code == 0, allowed.err
@@ -261,7 +261,7 @@ def test_test_images_among_the_training_images_are_refused(measure, model, tmp_p
 def test_test_images_among_the_pretraining_images_are_refused(measure, model, files):
     done = measure("--methods", "pixels", "--pretraining", files.test, model=model)
     assert done.exit_code == 2
-    assert "the test images must not be among the pretraining images, got 24 that are" in done.err
+    assert "the test images must not be among the pretraining images, got 24 of them" in done.err
 
 
 def test_repeated_training_images_are_reported(measure, model, tmp_path, folder):

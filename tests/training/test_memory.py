@@ -40,7 +40,7 @@ def test_flattening_takes_no_memory():
 def test_a_step_that_cannot_fit_is_refused(model, monkeypatch):
     monkeypatch.setattr(memory, "get_free_bytes", lambda: 2.0**30)
     with (
-        pytest.raises(UserError, match=r"^batch_size 1000000: .* 1\.0 GiB free for the 1\.6 GiB"),
+        pytest.raises(UserError, match=r"^batch_size 1000000: .* 1\.0 GiB free .* 1\.6 GiB"),
         batches_in_memory(fuse(model), 1_000_000),
     ):
         pytest.fail("nothing may be trained")
@@ -60,12 +60,6 @@ def test_memory_that_runs_out_all_the_same(model, error):
         raise error
 
 
-def test_free_on_machine(tmp_path):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 900 kB\nMemAvailable: 300 kB\nSwapFree: 50 kB\nHugePages: 0\n")
-    assert memory._get_free_on_machine(meminfo) == 350 * 1024
-
-
 def test_free_in_container(tmp_path):
     """The limit less what is used, of which files kept in memory give way."""
     for name, text in (("max", "1000\n"), ("current", "700\n"), ("stat", "inactive_file 50\n")):
@@ -75,9 +69,8 @@ def test_free_in_container(tmp_path):
     assert memory._get_free_in_container(tmp_path) == math.inf
 
 
-def test_nothing_says_how_much_is_free(tmp_path):
+def test_no_container(tmp_path):
     """As on macOS and Windows."""
-    assert memory._get_free_on_machine(tmp_path / "none") == math.inf
     assert memory._get_free_in_container(tmp_path / "none") == math.inf
 
 
@@ -94,4 +87,4 @@ def test_free_address_space():
 
 def test_here():
     """Some memory is free, and less than any machine has."""
-    assert 2**20 < memory.get_free_bytes() < 2**50 or memory.get_free_bytes() == math.inf
+    assert 2**20 < memory.get_free_bytes() < 2**50
