@@ -220,7 +220,8 @@ def _plot_costs(histories: Sequence[History], metric: str) -> Figure:
         finite = finite_values(costs)
         if finite.size and 0 < finite.min() < finite.max() / 3:
             ax.set_xscale("log")
-            log_ticks(ax.xaxis, "{x:,.10g}")  # a million in digits
+            log_ticks(ax.xaxis)
+        ax.xaxis.set_major_formatter("{x:,.10g}")  # a million in digits
         ax.set_xlabel(label)
     axes[0].set_ylabel(_describe_key(metric))
     set_title(figure, f"Costs: {_describe_key(metric)} of {len(histories)} runs")

@@ -68,7 +68,7 @@ def loss_scale(ax: Axes, values: Sequence[float]) -> None:
     finite = finite_values(values)
     if finite.size and 0 < finite.min() < finite.max() / 10:
         ax.set_yscale("log")
-        log_ticks(ax.yaxis, "{x:g}")
+        log_ticks(ax.yaxis)
         ax.set_ylabel(f"{ax.get_ylabel()}, log scale")
 
 

@@ -6,9 +6,12 @@ Colours: M. Okabe and K. Ito, "Color Universal Design", 2008, https://jfly.uni-k
 import re
 import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -46,6 +49,11 @@ STYLE = {
     "lines.linewidth": 1.8,
 }
 LINE = 0.16  # inches: the height of a line of small text
+
+
+def fixed_svg_ids() -> AbstractContextManager[None]:
+    """A context in which saving the same figure as SVG gives the same bytes."""
+    return rc_context({"svg.hashsalt": "cae"})
 
 
 # --- Text ------------------------------------------------------------------------------------
@@ -136,10 +144,10 @@ def style_colorbar(bar: Colorbar, label: str) -> None:
     bar.ax.tick_params(labelsize=8, color=GRAY, labelcolor=INK)
 
 
-def log_ticks(axis: object, digits: str) -> None:
-    """Labels a logarithmic axis at 1, 2, 5, 10, 20, … in the format `digits`, such as ``{x:g}``."""
+def log_ticks(axis: Axis) -> None:
+    """Labels a logarithmic axis at 1, 2, 5, 10, 20, …"""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(digits)
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -101,7 +101,10 @@ def read_predictions(path: Path) -> Predictions:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         classes = [int(name.removeprefix("p_")) for name in header[FIRST_CLASS:]]
-        numbers = np.array(rows, np.float64).reshape(len(rows), FIRST_CLASS + len(classes))
+        numbers = np.array([row[:3] for row in rows], np.int64).reshape(len(rows), 3)
+        probabilities = np.array([row[FIRST_CLASS:] for row in rows], np.float32)
+        if probabilities.shape != (len(rows), len(classes)):
+            raise ValueError(f"{len(rows)} rows, which do not fit the header")
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             path,
@@ -109,8 +112,7 @@ def read_predictions(path: Path) -> Predictions:
             error,
             "Restore the file and run again.",
         ) from error
-    indices, labels, predictions = numbers[:, :3].T.astype(np.int64)
-    probabilities = numbers[:, FIRST_CLASS:].astype(np.float32)
+    indices, labels, predictions = numbers.T
     return Predictions(indices, labels, predictions, probabilities, np.array(classes, np.int64))
 
 

@@ -1,32 +1,29 @@
-"""Text, tables and pictures become one HTML file that needs nothing else, and does nothing.
+"""Text, tables and pictures as one HTML file that needs no other file, and no script.
 
-No scripts, no network: pictures lie inside, and a Content Security Policy
-(https://www.w3.org/TR/CSP3/) forbids the rest. The template escapes every text, because names of
-files, classes and experiments can come from a stranger.
+Pictures are embedded, and a Content Security Policy (https://www.w3.org/TR/CSP3/) forbids scripts
+and the network. The template escapes every text, because the names of files, classes and
+experiments can come from untrusted files.
 """
 
 import base64
 import hashlib
 import io
 import math
-import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cae.errors import DataError, UsageError
-from cae.files import replace_file
+from cae.files import FIGURE_DPI, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 TEMPLATES = Path(__file__).parent / "templates"
-# Says of a file that it may be written again.
+# Marks a file as one that may be overwritten.
 GENERATOR = "experiments.py report"
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_END = b"IEND\xaeB`\x82"
 PIXELS_PER_INCH = 96  # of CSS, whatever the screen
 DIGITS = 4  # significant ones, of the median of a column
 MAX_DECIMALS = 6
@@ -35,7 +32,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; one that leads says what to remember."""
+    """A paragraph; a leading one stands out."""
 
     kind: ClassVar = "text"
     text: str
@@ -44,7 +41,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names with their values, in order; those that lead are shown large."""
+    """Names with their values, in order; leading ones are shown large."""
 
     kind: ClassVar = "facts"
     facts: dict[str, str]
@@ -56,11 +53,11 @@ class Table:
     """Columns by their headings; the first one names the rows.
 
     Attributes:
-        caption: What it shows.
-        columns: One value a row: texts, or numbers, which get equal decimals and stand to the
-            right. None and NaN: there is none.
-        mark: What to say of the first row, if it leads.
-        numeric: Headings of columns of texts that stand to the right as numbers do.
+        caption: The line above it.
+        columns: One value per row: texts, or numbers, which get equal decimals and are aligned to
+            the right. None and NaN are shown as a dash.
+        mark: A label for the first row.
+        numeric: Headings of columns of texts that are aligned as numbers are.
     """
 
     kind: ClassVar = "table"
@@ -69,8 +66,14 @@ class Table:
     mark: str = ""
     numeric: tuple[str, ...] = ()
 
+    @classmethod
+    def from_rows(cls, caption: str, headings: Sequence[str], rows: Iterable[tuple]) -> "Table":
+        """A table by its rows."""
+        rows = list(rows)
+        return cls(caption, {name: [row[n] for row in rows] for n, name in enumerate(headings)})
+
     def is_numeric(self, heading: str) -> bool:
-        """Whether a column stands to the right."""
+        """Whether a column is aligned to the right."""
         known = [value for value in self.columns[heading] if value is not None]
         return heading in self.numeric or (
             bool(known) and all(isinstance(value, int | float) for value in known)
@@ -92,7 +95,7 @@ class Picture:
         width: In CSS pixels.
         height: In CSS pixels.
         caption: The line below it.
-        description: What somebody is told who does not see it.
+        description: What it shows, for people who do not see it.
     """
 
     kind: ClassVar = "picture"
@@ -105,7 +108,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures beside each other where there is room."""
+    """Pictures side by side where there is room."""
 
     kind: ClassVar = "gallery"
     pictures: list[Picture]
@@ -113,7 +116,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines as they are: commands, JSON."""
+    """Lines in a fixed-width font: commands, JSON."""
 
     kind: ClassVar = "code"
     text: str
@@ -121,7 +124,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Folded:
-    """Blocks that are shown when their title is clicked, and printed when they are open."""
+    """Blocks that a click on their title opens; they are printed if they are open."""
 
     kind: ClassVar = "folded"
     title: str
@@ -130,7 +133,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what stands below it, and further sections."""
+    """A heading, its blocks, and sections below it."""
 
     title: str
     blocks: list[Any] = field(default_factory=list)
@@ -147,7 +150,7 @@ class Page:
 
 
 def format_column(values: list[Any]) -> list[str]:
-    """Texts of one column: its numbers with equal decimals, so that they compare at a glance."""
+    """The texts of a column: its numbers with equal decimals, so that they compare at a glance."""
     sizes = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value)]
     typical = median(filter(None, sizes)) if any(sizes) else 1.0
     decimals = max(0, min(MAX_DECIMALS, DIGITS - 1 - math.floor(math.log10(typical))))
@@ -164,32 +167,33 @@ def _format(value: Any, decimals: int) -> str:
 
 def draw(figure: "Figure", caption: str, description: str) -> Picture:
     """A figure as SVG; the same figure gives the same bytes."""
-    from matplotlib import rc_context
+    from cae.figures.style import fixed_svg_ids
 
     content = io.BytesIO()
-    with rc_context({"svg.hashsalt": GENERATOR}):
+    with fixed_svg_ids():
         figure.savefig(content, format="svg", metadata={"Date": None})
     width, height = (round(PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
-    return Picture(
-        _data_url("image/svg+xml", content.getvalue()), width, height, caption, description
-    )
+    source = _data_url("image/svg+xml", content.getvalue())
+    return Picture(source, width, height, caption, description)
 
 
-def embed(path: Path, dpi: int, caption: str, description: str) -> Picture:
-    """A PNG picture from its file, in the size that it was drawn in.
+def embed(path: Path, caption: str) -> Picture:
+    """A PNG file that `write_figure` wrote, in the size in which the figure was drawn.
 
     Raises:
-        DataError: It is none, or damaged.
+        DataError: The file cannot be read, or is not a complete PNG picture.
     """
+    from PIL import Image
+
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise DataError(path, "must be readable", error.strerror, "Check it.") from error
-    if not (content.startswith(PNG_SIGNATURE) and content.endswith(PNG_END)):
-        raise DataError(path, "must be a whole PNG picture", "another file", "Delete it.")
-    size = struct.unpack_from(">II", content, 16)  # the first chunk, IHDR, begins with them
-    width, height = (round(pixels * PIXELS_PER_INCH / dpi) for pixels in size)
-    return Picture(_data_url("image/png", content), width, height, caption, description)
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.verify()
+            size = image.size
+    except (OSError, SyntaxError) as error:  # Pillow raises a SyntaxError for a damaged picture
+        raise DataError(path, "must be a complete PNG picture", error, "Delete it.") from error
+    width, height = (round(pixels * PIXELS_PER_INCH / FIGURE_DPI) for pixels in size)
+    return Picture(_data_url("image/png", content), width, height, caption, f"{caption}.")
 
 
 def _data_url(media_type: str, content: bytes) -> str:
@@ -212,21 +216,19 @@ def render(page: Page) -> str:
         page=page,
         generator=GENERATOR,
         style=style,
-        # Of all style, the page may use only its own.
+        # The page may use no style but its own.
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
 
 
 def check_page_path(path: Path) -> None:
-    """Checks that a page can be written there without a loss.
+    """Checks that writing a page there overwrites at most an earlier page.
 
     Raises:
-        UsageError: Something else is there, or no folder to write to.
+        UsageError: Another file is there, or the folder does not exist.
     """
     if not path.parent.is_dir():
-        raise UsageError(
-            "--output", "must lie in an existing folder", path, "Make the folder first."
-        )
+        raise UsageError("--output", "must be in an existing folder", path, "Create the folder.")
     if not path.exists():
         return
     try:
@@ -236,21 +238,15 @@ def check_page_path(path: Path) -> None:
         raise UsageError("--output", "must be a file", f"{path}: {error.strerror}") from error
     if not is_ours:
         raise UsageError(
-            "--output", "must be new, or an earlier report", path, "Give another name."
+            "--output", "must be new, or an earlier report", path, "Choose another name."
         )
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Writes a page whole or not at all, in place of an earlier one.
+    """Writes a page, in place of an earlier one.
 
     Raises:
-        UsageError: See `check_page_path`; or the disk is full.
+        UsageError: As `check_page_path`, or the file cannot be written.
     """
     check_page_path(path)
-    try:
-        with replace_file(path) as file:
-            file.write(render(page).encode())
-    except OSError as error:
-        raise UsageError(
-            path, "must be writable", error.strerror, "Free space, or give another --output."
-        ) from error
+    write_text(path, render(page), "Free space on the disk, or choose another --output.")

@@ -1,0 +1,191 @@
+"""The page of a run of `autoencoder.py` or `classification.py`.
+
+Curves and confusion matrices are drawn from the record. Pictures that need the model or the images
+(reconstructions, filters, labelled images) are taken from `plots/`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cae import terminal
+from cae.config.architecture import describe_architecture
+from cae.config.load import format_config
+from cae.data.named import NAMED_DATASETS
+from cae.data.splits import encode_labels
+from cae.records.evaluation import read_predictions
+from cae.records.history import History
+from cae.records.run import PARTIAL, read_start
+from cae.report.origin import origin_sections, read_environment, training_command
+from cae.report.pages import Code, Facts, Folded, Gallery, Page, Section, Table, Text, draw, embed
+from cae.studies.results import RunResult, read_result
+
+# Values that are shown large: key of `metrics.json` -> name.
+KEY_VALUES = {
+    "test_accuracy": "test accuracy",
+    "test_macro_f1": "test macro F1",
+    "val_accuracy": "validation accuracy",
+    "val_mse": "validation mean squared error",
+    "val_loss": "validation loss",
+    "parameters": "parameters",
+    "seconds": "seconds of training",
+}
+# Figures in `plots/` that cannot be drawn from the record: name -> caption.
+PICTURES = {
+    "reconstructions": "Images, their reconstructions, and the difference between the two",
+    "worst_reconstructions": "The images with the largest reconstruction errors",
+    "filters": "Filters of the first convolution",
+    "encodings": "Encodings of images in two dimensions: similar images lie close together",
+    "wrong": "Misclassified images, the most confident mistakes first",
+    "correct": "Correctly classified images",
+}
+
+
+def describe_run(folder: Path) -> Page:
+    """The page of a run.
+
+    Raises:
+        DataError: The run is not complete, or its record is damaged.
+    """
+    result, environment, start = read_result(folder), read_environment(folder), read_start(folder)
+    history = result.history
+    interrupted = ", interrupted" if folder.name.endswith(PARTIAL) else ""
+    return Page(
+        f"{history.kind.capitalize()} {result.name}{interrupted}",
+        f"{name_layers(result)}. Trained on {environment.data.training.name}, "
+        f"seed {history.model_info['seed']}, {environment.day}.",
+        [
+            Section("Result", [key_facts(history)]),
+            *run_sections(result, folder / "plots"),
+            *origin_sections([environment], start.models, [training_command(folder, start)]),
+        ],
+    )
+
+
+def run_sections(result: RunResult, plots: Path) -> list[Section]:
+    """The training, the predictions, the pictures and the configuration of a run.
+
+    Args:
+        result: Its record.
+        plots: The folder of its pictures, which may be missing.
+    """
+    training = [_draw_curves(result.history)] if result.history.epochs else []
+    sections = [Section("Training", [*training, Folded("Every epoch", [_epochs(result.history)])])]
+    if (result.path / "predictions.csv").exists():
+        sections.append(Section("Classified images", _prediction_blocks(result)))
+    paths = {plots / f"{name}.png": caption for name, caption in PICTURES.items()}
+    pictures = [embed(path, caption) for path, caption in paths.items() if path.exists()]
+    if pictures:
+        sections.append(Section("Pictures", pictures))
+    return [*sections, Section("Configuration", [config_code(result.history)])]
+
+
+def key_facts(history: History) -> Facts:
+    """The values of a run that matter most, shown large."""
+    facts = {
+        name: _format_metric(key, history.metrics[key])
+        for key, name in KEY_VALUES.items()
+        if isinstance(history.metrics.get(key), int | float)
+    }
+    return Facts(facts | {"best epoch": f"{history.best_epoch} of {len(history.epochs)}"}, True)
+
+
+def _format_metric(key: str, value: float) -> str:
+    if "accuracy" in key:
+        return f"{100 * value:.2f} %"
+    return f"{value:,.0f}" if key == "parameters" or value >= 1000 else f"{value:.4g}"
+
+
+def name_layers(result: RunResult) -> str:
+    """The architecture of a run in words, with the saved encoder that it began with."""
+    layers = describe_architecture(result.history.model_info)
+    if result.encoder:
+        layers += f", with the encoder of {terminal.relative(result.encoder)}"
+    return layers
+
+
+def config_code(history: History) -> Code:
+    """The configuration of a run as JSON."""
+    return Code(format_config(history.model_info))
+
+
+# --- Training --------------------------------------------------------------------------------
+
+
+def _draw_curves(history: History) -> Gallery:
+    from cae.figures.curves import METRIC_NAMES, curve_figures
+    from cae.figures.style import as_sentence
+
+    pictures = []
+    for metric, figure in curve_figures(history).items():
+        caption = as_sentence(METRIC_NAMES[metric])
+        pictures.append(draw(figure, caption, _describe_curve(history, metric, caption)))
+    return Gallery(pictures)
+
+
+def _describe_curve(history: History, metric: str, name: str) -> str:
+    """A curve in words."""
+    key = f"val_{metric}" if history.has(f"val_{metric}") else metric
+    values = history.column(key)
+    where = "validation" if key != metric else "training"
+    kept = f", {history.best[key]:.4g} where the weights were kept" if key in history.best else ""
+    return (
+        f"{name} on {where} images over {len(values)} epochs: {values[0]:.4g} in the first, "
+        f"{values[-1]:.4g} in the last{kept}."
+    )
+
+
+def _epochs(history: History) -> Table:
+    keys = dict.fromkeys(key for row in history.epochs for key in row)
+    columns = {key: [row.get(key) for row in history.epochs] for key in keys}
+    return Table("Values recorded after each epoch", columns)
+
+
+# --- Classified images -----------------------------------------------------------------------
+
+
+def _prediction_blocks(result: RunResult) -> list[Any]:
+    """The accuracy, the values of every class, and the confusion matrix."""
+    from cae.figures.classes import count_predictions, plot_confusion_matrix
+
+    predicted = read_predictions(result.path / "predictions.csv")
+    labels, predictions, classes = predicted.labels, predicted.predictions, predicted.classes
+    right, total = np.sum(labels == predictions), len(labels)
+    images = "test" if "test_accuracy" in result.history.metrics else "validation"
+    title = f"{right:,} of {total:,} {images} images classified correctly"
+    names = _class_names(result, classes.tolist(), sorted(set(labels.tolist())))
+    targets, outputs = encode_labels(labels, classes), encode_labels(predictions, classes)
+    counts = count_predictions(targets, outputs, len(classes))
+    figure = plot_confusion_matrix(counts, [names[label] for label in classes.tolist()], title)
+    description = f"{title}. Rows are true classes, columns predicted ones."
+    return [
+        Text(f"{title}, {100 * right / total:.2f} %.", leads=True),
+        _class_table(labels, predictions, names),
+        draw(figure, "Confusion matrix", description),
+    ]
+
+
+def _class_names(
+    result: RunResult, classes: Sequence[int], labels: Sequence[int]
+) -> dict[int, str]:
+    """A name for each label: first those that training saw, then those that it did not."""
+    data = read_environment(result.path).data.training.name
+    known = NAMED_DATASETS[data].class_names if data in NAMED_DATASETS else ()
+    texts = {label: str(label) for label in (*labels, *classes)} | dict(enumerate(known))
+    unseen = [label for label in labels if label not in classes]
+    return {label: texts[label] for label in classes} | {
+        label: f"{texts[label]} (unseen)" for label in unseen
+    }
+
+
+def _class_table(labels: np.ndarray, predictions: np.ndarray, names: dict[int, str]) -> Table:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    report = precision_recall_fscore_support(
+        labels, predictions, labels=list(names), zero_division=0.0
+    )
+    headings = ("precision", "recall", "F1", "images")
+    values = dict(zip(headings, (column.tolist() for column in report), strict=True))
+    return Table("Each class", {"class": list(names.values())} | values)

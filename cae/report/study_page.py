@@ -1,0 +1,195 @@
+"""The pages of a study, and of a chain of studies that ran one after another."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cae.records.run import TRIALS_FILE, read_start
+from cae.report.origin import Environment, origin_sections, read_environment
+from cae.report.pages import Facts, Folded, Page, Picture, Section, Table, Text, draw
+from cae.report.run_page import config_code, key_facts, name_layers, run_sections
+from cae.studies.compare import (
+    COLUMNS,
+    Group,
+    best_of,
+    draw_comparison,
+    group_results,
+    influences,
+    verdict,
+)
+from cae.studies.results import RunResult, StudyRecord, read_study, read_trials
+
+# Figures of `draw_comparison`: name -> caption.
+COMPARISONS = {
+    "final_values": "The values that each configuration reached",
+    "comparison": "The epochs of every run, and its best one",
+    "costs": "The cost of better values in parameters and time",
+}
+
+
+class RecordedStudy(NamedTuple):
+    """The record of a study, with the environments of its finished trials."""
+
+    folder: Path
+    record: StudyRecord
+    results: list[RunResult]
+    environments: list[Environment]
+
+
+def _read(folder: Path) -> RecordedStudy:
+    results = read_study(folder)
+    environments = [read_environment(result.path) for result in results]
+    return RecordedStudy(folder, read_trials(folder), results, environments)
+
+
+def describe_study(folder: Path) -> Page:
+    """The page of a study.
+
+    Raises:
+        DataError: The record of the study or of a trial is damaged.
+    """
+    study = _read(folder)
+    return Page(
+        f"Study {study.record.name}",
+        _count_trials(study.record),
+        [*_study_sections(study), *_origin([study])],
+    )
+
+
+def describe_chain(folder: Path) -> Page:
+    """The page of the studies in a folder, in the order in which they began.
+
+    Raises:
+        DataError: The record of a study or of a trial is damaged.
+    """
+    studies = sorted(
+        (_read(path.parent) for path in folder.glob(f"*/{TRIALS_FILE}")),
+        key=lambda study: min((e.started for e in study.environments), default="9"),
+    )
+    conclusions = {
+        study.folder.name: verdict(group_results(study.results, study.record.metric))
+        for study in studies
+    }
+    sections = [
+        Section(
+            study.folder.name.capitalize(),
+            [Text(_count_trials(study.record))],
+            _study_sections(study),
+        )
+        for study in studies
+    ]
+    return Page(
+        f"Study {folder.name}",
+        f"{len(studies)} studies, one after another: {', '.join(conclusions)}.",
+        [Section("Summary", [Facts(conclusions)]), *sections, *_origin(studies)],
+    )
+
+
+def _count_trials(record: StudyRecord) -> str:
+    counts = Counter(trial.status for trial in record.trials)
+    listed = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return (
+        f"{len(record.trials)} trials: {listed or 'none'}. They are ranked by {record.metric} on "
+        "validation images."
+    )
+
+
+def _study_sections(study: RecordedStudy) -> list[Section]:
+    groups = group_results(study.results, study.record.metric)
+    best = best_of(groups)
+    blocks: list[Any] = [Text(verdict(groups), leads=True)]
+    if groups:
+        blocks.append(_group_table(groups))
+    if best:
+        blocks += _draw_comparisons(groups)
+    sections = [Section("Comparison", blocks), *_influence_sections(groups)]
+    sections += _failure_sections(study.record)
+    if best:
+        intro = [Text(f"{best.path.name}: {name_layers(best)}."), key_facts(best.history)]
+        # Trials draw nothing; the study has drawn the best one.
+        sections.append(
+            Section("The best trial", intro, run_sections(best, study.folder / "plots"))
+        )
+    if groups:
+        sections.append(Section("All trials and configurations", _all_trials(groups)))
+    return sections
+
+
+def _group_table(groups: list[Group]) -> Table:
+    keys = [key for key in COLUMNS if any(group.cell(key) is not None for group in groups)]
+    return Table(
+        f"Configurations by {groups[0].metric}, the best mean first; sd: standard deviation over "
+        "seeds",
+        {COLUMNS[key]: [group.cell(key) for group in groups] for key in keys},
+        mark="best mean",
+    )
+
+
+def _draw_comparisons(groups: list[Group]) -> list[Picture]:
+    figures = draw_comparison(groups)
+    leading = f"{groups[0].name} leads with {groups[0].metric} {groups[0].mean:.4g}."
+    return [
+        draw(figures[name], caption, f"{caption}. {leading} The table above has the numbers.")
+        for name, caption in COMPARISONS.items()
+        if name in figures
+    ]
+
+
+def _influence_sections(groups: list[Group]) -> list[Section]:
+    rows = [
+        (influence.key, value, count, mean, sd)
+        for influence in influences(groups)
+        for value, (count, mean, sd) in influence.values.items()
+    ]
+    if not rows:
+        return []
+    note = Text(
+        "Means over configurations that also differ in other hyperparameters: a hint where to "
+        "look, not a proof."
+    )
+    caption = f"{groups[0].metric} by the value of each hyperparameter, the largest effect first"
+    headings = ("hyperparameter", "value", "configurations", "mean", "sd")
+    table = Table.from_rows(caption, headings, rows)
+    return [Section("Which hyperparameters mattered", [note, table])]
+
+
+def _failure_sections(record: StudyRecord) -> list[Section]:
+    rows = [(trial.id, trial.status, trial.reason) for trial in record.trials if trial.reason]
+    if not rows:
+        return []
+    table = Table.from_rows("Not counted above", ("trial", "status", "reason"), rows)
+    return [Section("Trials without a result", [table])]
+
+
+def _all_trials(groups: list[Group]) -> list[Any]:
+    pairs = [(group, result) for group in groups for result in group.results]
+    metrics = [result.history.metrics for _, result in pairs]
+    columns = {
+        "trial": [result.path.name for _, result in pairs],
+        "seed": [result.history.model_info["seed"] for _, result in pairs],
+        groups[0].metric: [result.value(groups[0].metric) for _, result in pairs],
+        "test accuracy": [values.get("test_accuracy") for values in metrics],
+        "epochs": [values.get("epochs") for values in metrics],
+        "best epoch": [values.get("best_epoch") for values in metrics],
+        "seconds": [values.get("seconds") for values in metrics],
+    }
+    known = {key: cells for key, cells in columns.items() if any(c is not None for c in cells)}
+    configurations = [
+        Folded(f"Configuration {group.name}", [config_code(group.results[0].history)])
+        for group in groups
+    ]
+    return [
+        Text("Click a title to open it. Only what is open is printed."),
+        Folded("Every trial", [Table("Every trial, by its configuration", known)]),
+        *configurations,
+    ]
+
+
+def _origin(studies: Sequence[RecordedStudy]) -> list[Section]:
+    environments = [environment for study in studies for environment in study.environments]
+    starts = [read_start(result.path) for study in studies for result in study.results]
+    commands = dict.fromkeys(f"python {study.record.command}" for study in studies)
+    return origin_sections(
+        environments, [model for start in starts for model in start.models], list(commands)
+    )

@@ -1,0 +1,127 @@
+"""How a browser shows pages, and that nothing in them acts."""
+
+import re
+
+import numpy as np
+import pytest
+
+from cae.report.report import OUTPUT
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser of its own profile; tests are skipped where there is none."""
+    pytest.importorskip("fcntl", reason="needs the pipes of Unix")
+    from browser import Browser, find_browser
+
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("needs a browser: chromium, google-chrome or microsoft-edge")
+    browser = Browser(executable, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+def too_wide(browser):
+    """Elements that stick out of the window and are not inside a box that scrolls."""
+    return browser.evaluate(
+        "[...document.querySelectorAll('body *')]"
+        ".filter(e => !e.parentElement.closest('.scroll, pre'))"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5)"
+        ".map(e => e.tagName + ' ' + e.textContent.slice(0, 40))"
+    )
+
+
+def test_a_page_fits_its_window(browser, autoencoders, report):
+    """Wide tables scroll in their boxes; no request, no complaint, every picture is there."""
+    report(autoencoders)
+    path = autoencoders / OUTPUT
+    for width in (360, 768, 1280):
+        browser.open(path, width)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        assert too_wide(browser) == []
+        assert browser.requests == [path.as_uri()]
+        assert browser.complaints == []
+        loaded = browser.evaluate("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
+        assert loaded == [True] * 5
+    # The style is in force: the policy lets it through.
+    aligned = "getComputedStyle(document.querySelector('th.number')).textAlign"
+    assert browser.evaluate(aligned) == "right"
+
+
+def test_names_that_are_markup_do_nothing_in_a_browser(browser, hostile, report):
+    report(hostile)
+    browser.open(hostile / OUTPUT, 360)
+    assert browser.evaluate("document.title") == "Study hostile"
+    assert browser.complaints == []
+    assert browser.requests == [(hostile / OUTPUT).as_uri()]
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_the_policy_stops_what_the_template_would_let_through(browser, classifier_run, report):
+    """Had a name become markup after all, it could neither act nor call anybody."""
+    report(classifier_run)
+    path = classifier_run / OUTPUT
+    attack = "<script>document.title='owned'</script><img src='http://127.0.0.1:9/x.png'>"
+    path.write_text(path.read_text().replace("<main>", f"{attack}<main>"))
+    browser.open(path, 800)
+    assert browser.evaluate("document.title") != "owned"
+    assert len(browser.complaints) == 2
+    assert all("Content Security Policy" in text for text in browser.complaints)
+
+
+def test_a_page_prints(browser, autoencoders, report):
+    """On white paper, also where the screen is dark."""
+    report(autoencoders)
+    browser.open(autoencoders / OUTPUT, 1280, dark=True)
+    look = "getComputedStyle(document.body).backgroundColor"
+    assert browser.evaluate(look) != "rgb(255, 255, 255)"
+    printed = browser.print()
+    assert printed.startswith(b"%PDF")
+    pages = len(re.findall(rb"/Type\s*/Page\b", printed))
+    assert 2 <= pages <= 8
+    dark = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.send("Emulation.setEmulatedMedia", media="print", features=[dark])
+    assert browser.evaluate(look) == "rgb(255, 255, 255)"
+
+
+def test_words_can_be_read(browser, classifier_run, report):
+    """WCAG 2.2 asks for a contrast of 4.5 between text and what is behind it, in both schemes."""
+    report(classifier_run)
+    for dark in (False, True):
+        browser.open(classifier_run / OUTPUT, 1280, dark=dark)
+        found = browser.evaluate(
+            "[...document.querySelectorAll('h1, p, dt, dd, a, th, td, code, figcaption, .mark')]"
+            ".map(e => { let b = e; const clear = 'rgba(0, 0, 0, 0)';"
+            " while (getComputedStyle(b).backgroundColor === clear) b = b.parentElement;"
+            " return [getComputedStyle(e).color, getComputedStyle(b).backgroundColor] })"
+        )
+        assert len(found) > 50
+        for colors in {tuple(pair) for pair in found}:
+            assert contrast(*colors) >= 4.5, colors
+
+
+def contrast(*css_colors):
+    """The ratio of two colours' relative luminances, https://www.w3.org/TR/WCAG22/."""
+
+    def luminance(color):
+        channels = np.array(re.findall(r"\d+", color)[:3], float) / 255
+        linear = np.where(
+            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+        )
+        return linear @ (0.2126, 0.7152, 0.0722)
+
+    low, high = sorted(map(luminance, css_colors))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.slow
+def test_pages_of_real_runs(browser, trained_autoencoder, trained_classifier, report, capsys):
+    """What the programs leave has all that a page needs."""
+    for trained, pictures in ((trained_autoencoder, 4 + 2), (trained_classifier, 3 + 5 + 1)):
+        page = report(trained.run)
+        assert len(page.images) == pictures
+        browser.open(trained.run / OUTPUT, 360)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 360
+        assert browser.complaints == []
+        assert browser.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
