@@ -18,6 +18,7 @@ from cae.programs.start import StopSignal, name_command
 from cae.programs.task import Experiment, Task
 from cae.records import tracking
 from cae.records.checkpoint import Checkpoint, check_same
+from cae.records.environment import describe_environment
 from cae.records.history import History
 from cae.records.run import (
     CHECKPOINT_FILE,
@@ -25,7 +26,6 @@ from cae.records.run import (
     FileRecord,
     Run,
     Start,
-    describe_environment,
     find_interrupted,
     read_start,
 )

@@ -1,7 +1,7 @@
-"""Checkpoints: all that an interrupted training needs to go on, in one file of plain arrays.
+"""Checkpoints: the state from which an interrupted training resumes, bit for bit.
 
-The file is an `.npz` of NumPy (a zip archive of arrays) without pickles, so no code can run from
-it. A new one takes the place of the last when all of it is on the disk: one is always whole.
+The file is a NumPy `.npz` (a zip archive of arrays) without pickles, so loading it runs no code. A
+new checkpoint replaces the last one when all of it is on the disk, so one is always complete.
 """
 
 import json
@@ -19,19 +19,19 @@ ARRAYS = ("model", "optimizer", "metrics", "best_weights")
 
 
 class TrainingState(BaseModel):
-    """A training between two steps.
+    """A training between two of its steps.
 
     Attributes:
         phase: `history.DENSE_ONLY` or `history.FULL`.
-        epoch: The epoch of the phase to go on with, counted from 0; `epochs` when none is left.
-        step: How many batches of that epoch are done.
-        seconds: Time spent on the training so far.
-        epoch_start: What `seconds` was when that epoch began.
+        epoch: The current epoch of the phase, from 0; the number of epochs if none is left.
+        step: The number of batches of that epoch that are done.
+        seconds: The time spent on training so far.
+        epoch_start: The value of `seconds` when the epoch began.
         rows: The epochs of the history.
-        best_epoch: As in the history.
-        model: All variables of the model, the random states of its Dropout layers included.
+        best_epoch: The best epoch of the history.
+        model: All variables of the model, including the random states of its Dropout layers.
         optimizer: All variables of the optimizer.
-        metrics: What the loss and the metric have counted in the epoch so far.
+        metrics: The variables of the loss and the metric, which accumulate over the epoch.
         best_weights: The weights of the best epoch; empty before there is one.
     """
 
@@ -51,19 +51,18 @@ class TrainingState(BaseModel):
 
 
 class Checkpoint:
-    """The file of one training's state.
+    """The file that holds the state of one training.
 
     Args:
-        path: Where it is, or will be.
-        identity: What must stay the same for the training to go on, as JSON; kept in the file.
-        read_only: Whether another process writes it.
+        path: The file.
+        identity: JSON values that must be the same when training resumes; kept in the file.
+        read_only: Whether another process writes the file.
 
     Attributes:
-        state: What the file holds at first; None when there is no file, or once the state has
-            been taken over by a training.
+        state: The content of the file; None if there is none, or once training has resumed.
 
     Raises:
-        DataError: The file is damaged, or belongs to a training with another identity.
+        DataError: The file is damaged, or holds a different identity.
     """
 
     def __init__(
@@ -75,10 +74,10 @@ class Checkpoint:
         self.state = self._load() if self.path.exists() else None
 
     def save(self, state: TrainingState) -> None:
-        """Writes the state in place of the last one, unless the file is another's.
+        """Writes the state in place of the last one, unless the file is read only.
 
         Raises:
-            UsageError: The disk is full, or the folder cannot be written; the last one stays.
+            UsageError: The file cannot be written; the last state stays.
         """
         if self._read_only:
             return
@@ -101,9 +100,9 @@ class Checkpoint:
             reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
             raise DataError(
                 self.path,
-                "must be a whole checkpoint",
-                f"one that cannot be read ({reason})",
-                "Delete it and resume again, to begin that run anew.",
+                "must be a complete checkpoint",
+                f"a damaged file ({reason})",
+                "Delete it and resume again; training then restarts from its first epoch.",
             ) from error
         check_same(self.path.parent, identity, self._identity)
         return state
@@ -112,7 +111,7 @@ class Checkpoint:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-            raise ValueError("it is compressed")  # ours is not, and would fit into memory
+            raise ValueError("it is compressed")  # and may not fit into memory
     with np.load(path, allow_pickle=False) as file:
         values = json.loads(file["values"].tobytes())
         arrays: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
@@ -124,16 +123,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
 
 
 def check_same(where: object, began: Any, now: Any, key: str = "") -> None:
-    """Compares what a run began with and what it would go on with.
+    """Compares the JSON values that a run began with and those that it would resume with.
 
     Args:
         where: The run, for the error.
-        began: JSON values as they were.
-        now: JSON values as they are.
-        key: Path of the two values, for the error.
+        began: The values when it began.
+        now: The values now.
+        key: The path of the two values, for the error.
 
     Raises:
-        DataError: With the first key that differs and both values.
+        DataError: Two values differ; names the first of them.
     """
     if isinstance(began, dict) and isinstance(now, dict):
         for name in dict.fromkeys([*began, *now]):
@@ -142,7 +141,7 @@ def check_same(where: object, began: Any, now: Any, key: str = "") -> None:
     elif began != now:
         raise DataError(
             f"{where}: {key}",
-            f"must be as it was when the run began ({json.dumps(began)})",
+            f"must be {json.dumps(began)}, as when the run began",
             json.dumps(now),
-            "Put it back, or start a new run.",
+            "Restore it and resume again, or start a new run.",
         )

@@ -1,28 +1,25 @@
-"""Run directories: what a training leaves behind, complete or not at all.
+"""Run directories: the complete record of a training, or a run that can be resumed.
 
-A run is written to `<UTC time>-<name>.partial/` and renamed when everything is in it, so a
-folder without that ending is complete. From its start it holds `run.json`, which says how to go on
-with it should it be interrupted, and soon a checkpoint to go on from.
+A run is written to `<UTC time>-<name>.partial/` and renamed when everything is in it, so a folder
+without that ending is complete. From the start it holds `run.json`, and soon a checkpoint: together
+they let a program resume the run.
 """
 
 import datetime
 import difflib
+import itertools
 import os
-import platform
 import re
 import shutil
-import subprocess
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from cae.config.json_text import load_record
 from cae.config.load import dump_config
 from cae.config.schema import Config
-from cae.data.datasets import Dataset
 from cae.errors import DataError, UsageError
 from cae.files import explaining, locked, write_csv, write_figures, write_json, write_text
 from cae.records.history import History
@@ -31,7 +28,7 @@ PARTIAL = ".partial"
 START_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.npz"
 MODEL_FILE = "model.keras"
-TRIALS_FILE = "trials.json"  # what a study records of itself, beside the runs of its trials
+TRIALS_FILE = "trials.json"  # the record of a study, in the folder that holds its runs
 # The files of a run and what they hold, for docs/reference.md.
 FILES = {
     "run.json": "what the run began with: flags, configuration, and the SHA-256 of every file that "
@@ -53,16 +50,15 @@ FILES = {
     "predictions.csv": "classifiers: one row per test image",
 }
 
-# In characters of up to 4 bytes, so that the folder's name stays below the 255 bytes of most disks.
+# Characters of up to 4 bytes each: most file systems limit the name of a folder to 255 bytes.
 MAX_NAME = 50
-RECORDED_PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "scikit-learn", "pydantic")
 
 
 def check_runs_dir(runs_dir: str | Path) -> Path:
-    """Makes the folder that holds the runs, and checks that it can be written.
+    """Creates the folder that holds the runs, and checks that it can be written.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: It cannot be created or written.
     """
     path = Path(runs_dir)
     try:
@@ -83,9 +79,9 @@ def check_run_dir(directory: str | Path) -> Path:
         Its absolute path.
 
     Raises:
-        UsageError: Something is in it, or an interrupted run belongs there.
+        UsageError: It is not empty, or an interrupted run has its name.
     """
-    path = Path(os.path.abspath(directory))  # noqa: PTH100 - links stay what they are
+    path = Path(os.path.abspath(directory))  # noqa: PTH100 - keeps links
     partial = path.with_name(path.name + PARTIAL)
     is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if path.suffix == PARTIAL or partial.exists() or not is_new:
@@ -93,8 +89,8 @@ def check_run_dir(directory: str | Path) -> Path:
             "--run-dir",
             "must be new or empty",
             directory,
-            f"If it is an interrupted run, go on with it: --resume {directory}. Otherwise give "
-            "another directory.",
+            f"To resume an interrupted run: --resume {directory}. Otherwise give another "
+            "directory.",
         )
     return path
 
@@ -104,19 +100,19 @@ class _Strict(BaseModel):
 
 
 class FileRecord(_Strict):
-    """A file that a run depends on, as in `Dataset.files`."""
+    """A file that a run depends on, as `files.get_record` describes it."""
 
     path: str
     sha256: str
     bytes: int
 
 
-# Not in the files of runs that have none.
+# Left out of run.json where it is None.
 _IfGiven = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
 
 
 class Arguments(_Strict):
-    """The flags that a resumed run takes over; those of one program alone have defaults."""
+    """The flags that a resumed run keeps; flags that only one program has are optional."""
 
     dataset: str
     labels: str | None
@@ -134,17 +130,17 @@ class Arguments(_Strict):
 
 
 class Start(_Strict):
-    """What a run began with, as written to `run.json`: all that is needed to go on with it.
+    """The content of `run.json`: everything that is needed to start a run again.
 
     Attributes:
         program: The program that trains it.
-        name: What the run is about.
+        name: Its name in figures and menus.
         command: The command line, quoted for a shell.
-        started: When, in UTC.
-        folder: Where the program was started; paths are relative to it.
+        started: The time in UTC, in ISO format.
+        folder: The working folder, to which all paths are relative.
         arguments: The flags.
         config: The complete configuration.
-        data: The files of the data sets by their role.
+        data: The files of the data sets by role, such as `training`.
         models: The saved models that training starts from.
     """
 
@@ -158,23 +154,31 @@ class Start(_Strict):
     data: dict[str, list[FileRecord]]
     models: list[FileRecord]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_old_keys(cls, values: Any) -> Any:
+        """Reads files that hold `cores`, which had no effect on the result."""
+        if isinstance(values, dict):
+            return {key: value for key, value in values.items() if key != "cores"}
+        return values
+
     def to_json(self) -> dict[str, Any]:
-        """The content of `run.json`."""
+        """The values as JSON types."""
         return self.model_dump(mode="json")
 
     def check_files(self, now: "Start") -> None:
-        """Compares the files of an interrupted run with those there are now.
+        """Compares the files of an interrupted run with the same files as they are now.
 
         Raises:
-            DataError: One has another content.
+            DataError: The content of one has changed.
         """
         for before, after in zip(self._files(), now._files(), strict=False):
             if before.sha256 != after.sha256:
                 raise DataError(
                     after.path,
-                    f"must be the file that the run began with (SHA-256 {before.sha256[:12]}…)",
-                    f"another (SHA-256 {after.sha256[:12]}…)",
-                    "Put it back, or start a new run.",
+                    f"must have the content that the run began with ({before.sha256[:12]}…)",
+                    f"SHA-256 {after.sha256[:12]}…",
+                    "Restore the file and resume again, or start a new run.",
                 )
 
     def _files(self) -> list[FileRecord]:
@@ -182,10 +186,10 @@ class Start(_Strict):
 
 
 def read_start(path: Path) -> Start:
-    """Reads what the run at `path` began with.
+    """Reads the `run.json` in the run directory `path`.
 
     Raises:
-        DataError: It does not say, or its `run.json` is damaged.
+        DataError: The file is missing or damaged.
     """
     return load_record(
         path / START_FILE, Start, "Restore the file and resume again, or start a new run."
@@ -193,12 +197,12 @@ def read_start(path: Path) -> Start:
 
 
 def find_interrupted(run: str | Path) -> Path:
-    """The directory of an interrupted run, named with or without `.partial`.
+    """Finds the directory of an interrupted run, named with or without `.partial`.
 
     Raises:
-        UsageError: There is none of that name, or it is complete.
+        UsageError: It does not exist, or the run is complete.
     """
-    path = Path(os.path.abspath(run))  # noqa: PTH100 - links stay what they are
+    path = Path(os.path.abspath(run))  # noqa: PTH100 - keeps links
     final = path.with_name(path.name.removesuffix(PARTIAL))
     partial = final.with_name(final.name + PARTIAL)
     if partial.is_dir():
@@ -207,36 +211,39 @@ def find_interrupted(run: str | Path) -> Path:
         raise UsageError(
             "--resume",
             "must be an interrupted run",
-            f"{run}, which is complete",
+            f"the complete run {run}",
             f"Start a new run from its model: --init-from {final / MODEL_FILE}.",
         )
     interrupted = sorted(path.name for path in final.parent.glob(f"*{PARTIAL}"))
     nearest = difflib.get_close_matches(partial.name, interrupted, 1) or interrupted[-1:]
     remedy = f"Did you mean {final.parent / nearest[0]}?" if nearest else "Check its path."
-    raise UsageError("--resume", "must be an interrupted run", f"{run}: no such run", remedy)
+    raise UsageError("--resume", "must be an interrupted run", f"{run}, which is missing", remedy)
 
 
 class Run:
-    """One run directory; as a context manager it is complete at the end, to be resumed, or gone.
+    """One run directory, and a context manager that completes, keeps or deletes it.
+
+    At the end of the context the run is complete; if training was interrupted it stays to be
+    resumed; if anything failed before there was a checkpoint it is deleted.
 
     Args:
         runs_dir: The folder that holds the runs.
-        name: What the run is about; other characters than letters, digits, `.`, `_` and `-` are
+        name: What to call the run; characters other than letters, digits, `.`, `_` and `-` are
             replaced.
-        directory: Exactly where to write it, instead of a new name in `runs_dir`.
+        directory: The exact directory to write to, instead of a new one in `runs_dir`.
 
     Attributes:
         path: Where its files are now.
-        final_path: Where they will be.
-        interrupted: Set it when training has stopped before its end.
+        final_path: Where they are when the run is complete.
+        interrupted: Whether training has stopped before its end; set by the caller.
     """
 
     def __init__(self, runs_dir: str | Path, name: str, directory: str | Path | None = None):
         if directory is None:
-            self._take(_make_new_directory(check_runs_dir(runs_dir), name))
+            self._set_path(_make_new_directory(check_runs_dir(runs_dir), name))
         else:
             final = check_run_dir(directory)
-            self._take(final.with_name(final.name + PARTIAL))
+            self._set_path(final.with_name(final.name + PARTIAL))
             try:
                 self.path.mkdir(parents=True)
             except OSError as error:
@@ -246,40 +253,39 @@ class Run:
 
     @classmethod
     def reopen(cls, run: str | Path) -> "Run":
-        """An interrupted run, to go on with it.
+        """Opens an interrupted run to resume it.
 
         Raises:
-            UsageError: See `find_interrupted`; or another program is going on with it.
-            DataError: It does not say what it began with.
+            UsageError: As for `find_interrupted`; or another process has locked the run.
         """
         reopened = cls.__new__(cls)
-        reopened._take(find_interrupted(run))
-        reopened._is_worth_keeping = True
+        reopened._set_path(find_interrupted(run))
+        reopened._was_reopened = True
         reopened._lock()
         reopened._remove_temporary()
         return reopened
 
-    def _take(self, path: Path) -> None:
+    def _set_path(self, path: Path) -> None:
         self.path = path
         self.final_path = path.with_name(path.name.removesuffix(PARTIAL))
         self.interrupted = False
-        self._is_worth_keeping = False
+        self._was_reopened = False
         self._locks = ExitStack()
 
     def begin(self, start: Start) -> None:
-        """Writes `run.json`, which lets others resume the run when this program has ended."""
+        """Writes `run.json`, with which the run can be resumed, and locks the run."""
         write_json(self.path / START_FILE, start.to_json())
         self._lock()
 
     def _lock(self) -> None:
-        """Keeps other programs away until this one is done with the run."""
+        """Keeps other processes out until this one closes the run."""
         file = self.path / START_FILE
-        if file.exists():  # otherwise `read_start` says so
+        if file.exists():  # otherwise `read_start` reports it
             with explaining(file):
                 self._locks.enter_context(locked(self.path, file))
 
     def _remove_temporary(self) -> None:
-        """Removes what a killed program was writing."""
+        """Removes the files that a killed process was writing."""
         for path in self.path.glob(".*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -288,21 +294,20 @@ class Run:
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where the state of its training is saved."""
+        """The file that holds the state of its training."""
         return self.path / CHECKPOINT_FILE
 
     @property
     def can_resume(self) -> bool:
-        """Whether the run is unfinished, and worth going on with."""
+        """Whether the run is incomplete and worth resuming."""
         if self.path == self.final_path:
             return False
-        return self._is_worth_keeping or self.interrupted or self.checkpoint_path.exists()
+        return self._was_reopened or self.interrupted or self.checkpoint_path.exists()
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Completes the run, or deletes it when something went wrong before a checkpoint."""
         if kind is None and not self.interrupted:
             self.finish()
         elif not self.can_resume:
@@ -317,12 +322,12 @@ class Run:
         write_json(self.path / "metrics.json", history.metrics)
 
     def save_figures(self, figures: dict[str, Any]) -> list[Path]:
-        """Saves figures as `plots/<name>.png` and returns where they will be."""
+        """Writes figures as `plots/<name>.png`; returns their paths in the complete run."""
         write_figures(self.path / "plots", figures)
         return [self.final_path / "plots" / f"{name}.png" for name in figures]
 
     def finish(self) -> Path:
-        """Gives the complete directory its name, and removes what only served to resume it."""
+        """Gives the complete run its final name, deletes the checkpoint, and returns the path."""
         with explaining(self.path):
             if self.final_path.is_dir() and self.path != self.final_path:
                 self.final_path.rmdir()  # it was empty when the run began
@@ -332,75 +337,23 @@ class Run:
         return self.final_path
 
     def discard(self) -> None:
-        """Deletes what was written, unless the run is complete."""
+        """Deletes the run, unless it is complete."""
         if self.path != self.final_path:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _make_new_directory(folder: Path, name: str) -> Path:
-    """Makes `<UTC time>-<name>.partial`, with a number where that is taken."""
+    """Creates `<UTC time>-<name>.partial`, with a number if that name is taken."""
     name = re.sub(r"[^\w.-]+", "-", name)[:MAX_NAME].strip("-.") or "run"
     now = datetime.datetime.now(datetime.timezone.utc)
     stem = f"{now:%Y-%m-%dT%H-%M-%SZ}-{name}"
-    number = 1
-    while True:
+    for number in itertools.count(1):
         unique = stem if number == 1 else f"{stem}-{number}"
         path = folder / (unique + PARTIAL)
         try:
             path.mkdir()
         except FileExistsError:
-            pass  # another program started in the same second
-        else:
-            if not (folder / unique).exists():
-                return path
-            path.rmdir()  # one of that second is complete
-        number += 1
-
-
-def describe_environment(
-    command: str, datasets: dict[str, Dataset], device: str | None, seed: int | None
-) -> dict[str, Any]:
-    """What is needed to repeat a run, as written to `environment.json`.
-
-    Args:
-        command: The command line, quoted for a shell.
-        datasets: The data by their role, e.g. `{"training": …, "test": …}`.
-        device: What TensorFlow computes on; None where each result may have its own.
-        seed: The seed of everything random; None for several.
-    """
-    return {
-        "command": command,
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "seed": seed,
-        "device": device,
-        "cores": os.cpu_count(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in RECORDED_PACKAGES},
-        "git_commit": _git_commit(),
-        "data": {
-            role: {
-                "name": data.name,
-                "shape": list(data.images.shape),
-                "dtype": str(data.images.dtype),
-                "files": list(data.files),
-            }
-            for role, data in datasets.items()
-        },
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of this program, with `-dirty` when files differ from it; None without git."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
+            continue  # another program started in the same second
+        if not (folder / unique).exists():
+            return path
+        path.rmdir()  # a run of the same second is complete

@@ -39,7 +39,8 @@ from cae.errors import DataError, UsageError, UserError
 from cae.files import get_record, locked, replace_file, write_figure
 from cae.programs import start as start_module
 from cae.programs.starting_points import check_model_shape, choose_scaling
-from cae.records.run import check_runs_dir, describe_environment
+from cae.records.environment import describe_environment
+from cae.records.run import check_runs_dir
 from cae.records.saved_models import find_encoder, load_model
 from cae.studies.intervals import Estimate
 from cae.studies.label_results import (

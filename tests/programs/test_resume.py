@@ -401,7 +401,7 @@ def damage_checkpoint(run):
 REFUSED = {
     "an edited configuration": (
         lambda run: edit_json(run / "config.json", batch_size=17),
-        r"config\.json: batch_size: must be as it was when the run began \(16\), got 17\.",
+        r"config\.json: batch_size: must be 16, .*got 17\.",
     ),
     "an edited configuration in run.json": (
         lambda run: [
@@ -411,11 +411,11 @@ REFUSED = {
                                           "seed": 9},
             ),
         ],
-        r": config\.seed: must be as it was when the run began \(0\), got 9\.",
+        r": config\.seed: must be 0, .*got 9\.",
     ),
     "an edited flag": (
         lambda run: edit_arguments(run, limit=9),
-        r": arguments\.limit: must be as it was when the run began \(null\), got 9\.",
+        r": arguments\.limit: must be null, .*got 9\.",
     ),
     "a damaged run.json": (
         lambda run: (run / "run.json").write_text("{"),
@@ -429,7 +429,7 @@ REFUSED = {
         lambda run: (run / "run.json").unlink(),
         r"run\.json: must be readable, got No such file",
     ),
-    "a damaged checkpoint": (damage_checkpoint, r"checkpoint\.npz: must be a whole checkpoint"),
+    "a damaged checkpoint": (damage_checkpoint, r"checkpoint\.npz: must be a complete checkpoint"),
 }  # fmt: skip
 
 
@@ -452,7 +452,7 @@ def test_other_data_are_refused(tmp_path, programs, stopped, monkeypatch):
     edit_arguments(stopped, dataset=str(other.images))
     done = programs.resume("autoencoder", stopped)
     assert done.exit_code == 2
-    assert f"{other.images}: must be the file that the run began with" in done.err
+    assert f"error: {other.images}: must have the content" in done.err
     (stopped / "run.json").write_text(json.dumps(start))
     monkeypatch.chdir(tmp_path)
     assert programs.resume("autoencoder", stopped).exit_code == 0
@@ -467,7 +467,7 @@ def test_an_encoder_that_changed_is_refused(tmp_path, programs, interrupt, train
     save_model(model, encoder, {**metadata, "name": "another"}, overwrite=True)
     done = programs.resume("classification", run)
     assert done.exit_code == 2
-    assert re.search(r"encoder\.keras: must be the file that the run began with", done.err)
+    assert re.search(r"encoder\.keras: must have the content", done.err)
 
 
 class TestWhatCannotBeResumed:
@@ -475,7 +475,7 @@ class TestWhatCannotBeResumed:
         """The nearest name of an interrupted one is suggested."""
         done = programs.resume("autoencoder", stopped.with_name("no-trial"))
         assert done.exit_code == 2
-        assert "no such run" in done.err and f"Did you mean {stopped}?" in done.err
+        assert "no-trial" in done.err and f"Did you mean {stopped}?" in done.err
 
     def test_a_complete_run(self, programs, stopped):
         """Its model can be begun with."""
@@ -483,7 +483,7 @@ class TestWhatCannotBeResumed:
         assert programs.resume("autoencoder", run).exit_code == 0, "named without .partial"
         done = programs.resume("autoencoder", run)
         assert done.exit_code == 2
-        assert f"which is complete. Start a new run from its model: --init-from {run}" in done.err
+        assert "complete" in done.err and f"--init-from {run}" in done.err
 
     def test_a_run_of_the_other_program(self, programs, stopped):
         done = programs.resume("classification", stopped)
@@ -577,7 +577,7 @@ class TestRunDir:
         for directory in (tmp_path / "mine", stopped, stopped.with_suffix("")):
             done = programs.start("autoencoder", "--run-dir", directory)
             assert done.exit_code == 2
-            assert f"go on with it: --resume {directory}. Otherwise give another" in done.err
+            assert f"--resume {directory}." in done.err
 
     def test_holds_one_run(self, tmp_path, programs, configs):
         done = programs.start(

@@ -1,21 +1,16 @@
 """Run directories: complete under their name, or not there."""
 
-import hashlib
 import json
-import subprocess
 
-import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from cae.config.load import load_config
-from cae.data import idx
-from cae.data.datasets import load_dataset
-from cae.errors import UsageError
-from cae.files import write_text
+from cae.errors import DataError, UsageError
+from cae.files import write_json, write_text
 from cae.records import run as run_module
 from cae.records.history import FULL, History
-from cae.records.run import Run, check_runs_dir, describe_environment
+from cae.records.run import Run, check_runs_dir, read_start
 
 
 def test_a_run_has_its_name_when_it_is_complete(tmp_path):
@@ -113,26 +108,28 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
         check_runs_dir(tmp_path)
 
 
-def test_environment(tmp_path):
-    idx.write_idx(tmp_path / "images", np.zeros((2, 3, 4), np.uint8))
-    data = load_dataset(str(tmp_path / "images"))
-    found = describe_environment("autoencoder.py -d x", {"training": data}, "CPU, 2 cores", 7)
-    assert found["command"] == "autoencoder.py -d x"
-    assert (found["device"], found["seed"]) == ("CPU, 2 cores", 7)
-    training = found["data"]["training"]
-    assert (training["name"], training["shape"], training["dtype"]) == (
-        "images",
-        [2, 3, 4, 1],
-        "uint8",
-    )
-    digest = hashlib.sha256((tmp_path / "images").read_bytes()).hexdigest()
-    assert training["files"][0]["sha256"] == digest
-    assert json.loads(json.dumps(found)) == found
-
-
-def test_environment_without_git(monkeypatch):
-    def fail(*args, **kwargs):
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(subprocess, "run", fail)
-    assert describe_environment("x", {}, "CPU", 0)["git_commit"] is None
+def test_what_a_run_began_with_is_read_back(tmp_path):
+    """Also from files of earlier versions, which hold the number of cores."""
+    start = {
+        "program": "autoencoder.py",
+        "name": "small",
+        "command": "autoencoder.py -d mnist",
+        "started": "2026-01-01T00:00:00+00:00",
+        "folder": "/",
+        "arguments": {
+            **{"dataset": "mnist", "labels": None, "limit": 100, "save": None},
+            **{"overwrite": False, "no_plots": True, "init_from": None},
+        },
+        "config": {"epochs": 3},
+        "data": {"training": [{"path": "images", "sha256": "ab", "bytes": 3}]},
+        "models": [],
+    }
+    write_json(tmp_path / "run.json", start | {"cores": 2})
+    read = read_start(tmp_path)
+    assert read.arguments.limit == 100 and read.data["training"][0].bytes == 3
+    with Run(tmp_path, "small") as run:
+        run.begin(read)
+    assert read_start(run.path) == read
+    write_json(tmp_path / "run.json", start | {"config": 1, "extra": 2})
+    with pytest.raises(DataError, match=r"(?s)run.json: config: .*run.json: extra: "):
+        read_start(tmp_path)
