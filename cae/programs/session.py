@@ -11,7 +11,7 @@ from cae.config.schema import Config
 from cae.errors import UserError
 from cae.programs.task import Experiment, Task
 from cae.programs.trainer import OnEpoch, Trainer
-from cae.records.tracking import MODEL_FILE
+from cae.records.run import MODEL_FILE
 from cae.training.workers import CLUSTER
 
 

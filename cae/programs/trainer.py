@@ -3,7 +3,7 @@
 import datetime
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from cae.records.environment import describe_environment
 from cae.records.history import History
 from cae.records.run import (
     CHECKPOINT_FILE,
+    MODEL_FILE,
     Arguments,
     FileRecord,
     Run,
@@ -29,7 +30,6 @@ from cae.records.run import (
     find_interrupted,
     read_start,
 )
-from cae.records.tracking import MODEL_FILE
 
 if TYPE_CHECKING:
     import keras
@@ -75,11 +75,12 @@ class Trainer:
             else:
                 run.begin(start)
             checkpoint = Checkpoint(run.checkpoint_path, start.to_json())
+            rows = checkpoint.state.rows if checkpoint.state else []
             model = self._build(start, config)
             # A signal while the run is written must not cost the training that it records.
             with (
                 self._telling_how_to_resume(run),
-                self._open_trackers(run, start, checkpoint) as trackers,
+                tracking.opened(self._args, run, start, rows, terminal.warn) as trackers,
                 self.stop,
             ):
                 experiment = self._train(run, start, config, model, checkpoint, trackers)
@@ -140,13 +141,8 @@ class Trainer:
             checkpoint = Checkpoint(path / CHECKPOINT_FILE, identity, read_only=True)
         model = self._build(start, config)
         with self.stop:
-            self._fit(
-                model,
-                config,
-                name=start.name,
-                scaling=self._task.get_scaling(config),
-                checkpoint=checkpoint,
-            )
+            scaling = self._task.get_scaling(config)
+            self._fit(model, config, name=start.name, scaling=scaling, checkpoint=checkpoint)
 
     def _train(
         self,
@@ -207,9 +203,12 @@ class Trainer:
         return experiment
 
     def _fit(self, model: "keras.Model", config: Config, **arguments: Any) -> History:
-        should_stop = shared_stop(self.stop, self.workers)
         return self._task.fit(
-            model, config, should_stop=should_stop, workers=self.workers, **arguments
+            model,
+            config,
+            should_stop=shared_stop(self.stop, self.workers),
+            workers=self.workers,
+            **arguments,
         )
 
     def _name_device(self, config: Config) -> str:
@@ -241,12 +240,6 @@ class Trainer:
         paths = experiment.run.save_figures(figures)
         facts = describe.describe_run(experiment.history, experiment.run.path, paths)
         terminal.show_facts(f"{experiment.name}: done", facts)
-
-    def _open_trackers(
-        self, run: Run, start: Start, checkpoint: Checkpoint
-    ) -> AbstractContextManager[tracking.Trackers]:
-        rows = checkpoint.state.rows if checkpoint.state else []
-        return tracking.opened(self._args, run, start, rows, terminal.warn)
 
     @contextmanager
     def _telling_how_to_resume(self, run: Run) -> Iterator[None]:

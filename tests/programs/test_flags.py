@@ -11,7 +11,7 @@ import pytest
 import autoencoder
 import classification
 from cae import terminal
-from cae.errors import UsageError, UserError
+from cae.errors import UserError
 from cae.programs import describe, start
 from cae.programs import flags as flags_module
 from cae.records.history import History
@@ -59,24 +59,6 @@ def test_nothing_is_remembered_between_two_command_lines(parser):
     assert parser.parse_args([]).config == []
 
 
-@pytest.mark.parametrize(
-    ("argument", "remedy"),
-    [
-        ("–d", "Type -d."),
-        ("—model", "Type -model."),
-        ("―epochs=2", "Type --epochs."),
-        ("-–epochs", "Did you mean --epochs?"),
-        ("--epoch", "Did you mean --epochs?"),
-        ("--zzz", "See program.py --help."),
-    ],
-)
-def test_wrong_flags(parser, argument, remedy):
-    with pytest.raises(UsageError) as error:
-        parser.parse_args([argument])
-    assert repr(argument) in str(error.value)
-    assert str(error.value).endswith(remedy)
-
-
 def test_an_empty_argument_is_not_taken_for_a_dash(parser):
     assert parser.parse_args(["-d", ""]).dataset == ""
 
@@ -108,7 +90,7 @@ def test_a_defect_keeps_its_traceback(parser):
 
 
 def test_names_are_printed_as_they_are(capsys):
-    """Square brackets mean markup to rich, and a line is never cut."""
+    """Square brackets mean markup to rich, and a line in a file is never cut."""
     name = "[/b] [red] :smile: " + "x" * 300
     terminal.say(name)
     terminal.show_facts(name, {"a": name, "longer": 1})
@@ -127,7 +109,7 @@ def test_the_first_signal_asks_and_the_second_stops(capsys):
         assert stop.exit_code == 143
         signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    assert "Stopping after this step" in capsys.readouterr().err
+    assert "Ctrl-C" in capsys.readouterr().err
 
 
 class TestStartingKeras:
@@ -151,6 +133,17 @@ def test_result_in_a_line():
     assert describe.describe_result(history) == "loss 0.5000, val_loss 0.2500"
     history.kind = "classifier"
     assert describe.describe_result(history) == "accuracy 1.0000, test_accuracy 0.9877"
+
+
+def test_facts_break_between_words_at_a_terminal(monkeypatch, capsys):
+    """Below each other; a path stays whole, whatever its length."""
+    monkeypatch.setattr(terminal.OUT, "_force_terminal", True)
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr(terminal.OUT, "_environ", os.environ)
+    path = "runs/" + "x" * 20
+    terminal.show_facts("run", {"best": "one two three", "run": path})
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert lines == ["  best  one two", "        three", f"  run   {path}"]
 
 
 def test_paths_are_short(tmp_path, monkeypatch):

@@ -56,46 +56,41 @@ def assert_says(line, *parts):
 
 # --- Images and labels ----------------------------------------------------------------------
 
+# The content, and words of what it is or of what is wrong in it.
 IMAGE_FILES = {
-    "empty": (b"", "an empty file", "Download or copy the file again."),
-    "html": (b"<!DOCTYPE html><html>404</html>", "a web page", "write_idx"),
-    "text": (b"these are no images\n" * 30, "got text", "Give an idx file"),
-    "png": (b"\x89PNG\r\n\x1a\n" + bytes(60), "a PNG picture", "Give an idx file"),
-    "numpy": (b"\x93NUMPY" + bytes(60), "a NumPy .npy array", "write_idx"),
-    "two_bytes": (b"\0\0", "2 in all", "again"),
-    "header_cut": (HEADER[:9], "must begin with a header of 16 bytes, got 9", "again"),
-    "data_cut": (VALID[:-1], "must hold 768 bytes of data", "truncated"),
-    "trailing": (VALID + b"\0", "trailing bytes", "again"),
-    "dtype": (b"\0\0\x07" + VALID[3:], "data type codes", "0x07"),
-    "rank_2": (struct.pack(">HBB2I", 0, 8, 2, 3, 4) + bytes(12), "rank 2", "Reshape them"),
-    "rank_5": (struct.pack(">HBB5I", 0, 8, 5, 1, 1, 1, 1, 1) + b"\0", "rank 5", "idx"),
-    "zero_size": (struct.pack(">HBB3I", 0, 8, 3, 0, 8, 8), "sizes of at least 1", "again"),
-    "absurd_size": (
-        struct.pack(">HBB3I", 0, 8, 3, *[2**32 - 1] * 3) + bytes(9),
-        "4294967295 x 4294967295",
-        "truncated",
-    ),
-    "little_endian": (struct.pack("<HBB3I", 0, 8, 3, 12, 8, 8) + bytes(768), "big-endian", "again"),
-    "labels": (struct.pack(">HBBI", 0, 8, 1, 12) + bytes(12), "must hold images", "labels"),
-    "gzip_cut": (gzip.compress(VALID)[:-12], "must be a complete gzip file", "again"),
-    "gzip_of_text": (gzip.compress(b"no images in here" * 9), "got text", "idx"),
+    "empty": (b"", "empty"),
+    "html": (b"<!DOCTYPE html><html>404</html>", "web page"),
+    "text": (b"these are no images\n" * 30, "text"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(60), "PNG"),
+    "numpy": (b"\x93NUMPY" + bytes(60), ".npy"),
+    "two_bytes": (b"\0\0", "2"),
+    "header_cut": (HEADER[:9], "16 bytes, got 9"),
+    "data_cut": (VALID[:-1], "768 bytes"),
+    "trailing": (VALID + b"\0", "trailing"),
+    "dtype": (b"\0\0\x07" + VALID[3:], "0x07"),
+    "rank_2": (struct.pack(">HBB2I", 0, 8, 2, 3, 4) + bytes(12), "rank 2"),
+    "rank_5": (struct.pack(">HBB5I", 0, 8, 5, 1, 1, 1, 1, 1) + b"\0", "rank 5"),
+    "zero_size": (struct.pack(">HBB3I", 0, 8, 3, 0, 8, 8), "0"),
+    "absurd_size": (struct.pack(">HBB3I", 0, 8, 3, *[2**32 - 1] * 3) + bytes(9), "4294967295"),
+    "little_endian": (struct.pack("<HBB3I", 0, 8, 3, 12, 8, 8) + bytes(768), "big-endian"),
+    "labels": (struct.pack(">HBBI", 0, 8, 1, 12) + bytes(12), "labels"),
+    "gzip_cut": (gzip.compress(VALID)[:-12], "gzip"),
+    "gzip_of_text": (gzip.compress(b"no images in here" * 9), "text"),
     "not_finite": (
-        struct.pack(">HBB3I", 0, 13, 3, 1, 1, 2) + struct.pack(">2f", 0, float("nan")),
-        "must hold finite pixels",
-        "Replace those pixels",
+        struct.pack(">HBB3I", 0, 13, 3, 1, 1, 2) + struct.pack(">2f", 0, float("nan")), "finite"
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", IMAGE_FILES)
 def test_images(case, tmp_path, refused, too_early_for_tensorflow):
-    content, *parts = IMAGE_FILES[case]
+    content, part = IMAGE_FILES[case]
     (tmp_path / "images").write_bytes(content)
     config = write_json(
         tmp_path / "c.json", AUTOENCODER, encoder_layers=[["conv", 2, [1, 1]]], decoder_layers=[]
     )
     line = refused("autoencoder", "-d", "images", "-c", config)
-    assert_says(line, "error: images: ", *parts)
+    assert_says(line, "error: images: ", part)
 
 
 @pytest.fixture
@@ -114,32 +109,21 @@ def data(tmp_path):
 
 
 DATA_FLAGS = {
-    "missing": ("autoencoder", "-d nowhere", "nowhere", "No such file", "Check the path."),
-    "directory": ("autoencoder", "-d .", "a directory", "Give one of the idx files in it: images"),
-    "misspelt_name": ("autoencoder", "-d mnits", "mnits", "Did you mean mnist?"),
-    "images_as_labels": ("autoencoder", "-d images -dl images", "must hold labels", "images"),
-    "missing_labels_file": ("autoencoder", "-d images -dl gone", "gone", "No such file"),
-    "no_labels": ("classification", "-d images", "-dl: ", "Add -dl FILE"),
-    "no_test_labels": ("classification", "-d images -dl labels -t test", "-tl: ", "Add -tl FILE"),
-    "no_test_images": (
-        "classification",
-        "-d images -dl labels -tl test_labels",
-        "error: -tl: ",
-        "Add -t TEST",
-    ),
+    "missing": ("autoencoder", "-d nowhere", "nowhere: "),
+    "directory": ("autoencoder", "-d .", "directory", "images"),
+    "misspelt_name": ("autoencoder", "-d mnits", "mnits: ", "mnist?"),
+    "images_as_labels": ("autoencoder", "-d images -dl images", "images: ", "labels"),
+    "missing_labels_file": ("autoencoder", "-d images -dl gone", "gone: "),
+    "no_labels": ("classification", "-d images", "-dl: "),
+    "no_test_labels": ("classification", "-d images -dl labels -t test", "-tl: "),
+    "no_test_images": ("classification", "-d images -dl labels -tl test_labels", "-tl: ", "-t "),
     "test_labels_as_images": (
-        "classification",
-        "-d images -dl labels -t test_labels -tl test_labels",
-        "test_labels: must hold images",
-        "with their own flag",
+        "classification", "-d images -dl labels -t test_labels -tl test_labels", "test_labels: "
     ),
     "limit_leaves_one_class": (
-        "classification",
-        "-d images -dl labels --limit 1",
-        "at least two classes, got only 0 in 1 images",
-        "larger --limit",
+        "classification", "-d images -dl labels --limit 1", "only 0 in 1 images", "--limit"
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", DATA_FLAGS)
@@ -150,20 +134,12 @@ def test_data_flags(case, data, refused, too_early_for_tensorflow):
 
 
 DATA_FILES = {
-    "fewer_labels": ({"labels": LABELS[:-1]}, "must hold 12 labels", "11 labels"),
-    "float_labels": ({"labels": LABELS.astype(np.float32)}, "integer labels", "as integers"),
+    "fewer_labels": ({"labels": LABELS[:-1]}, "12 labels", "11 labels"),
+    "float_labels": ({"labels": LABELS.astype(np.float32)}, "labels: ", "integer"),
     "fewer_test_labels": ({"test_labels": LABELS[:-2]}, "test_labels: ", "10 labels"),
-    "other_test_shape": (
-        {"test": np.zeros((12, 8, 9), np.uint8)},
-        "test: must hold images of the training images' shape 8×8×1, got 8×9×1",
-        "Give test images of that height",
-    ),
-    "float_test_images": (
-        {"test": IMAGES.astype(np.float32)},
-        "trained on (uint8), got float32",
-        "Convert the images",
-    ),
-    "one_class": ({"labels": LABELS * 0}, "labels: ", "at least two classes", "other labels"),
+    "other_test_shape": ({"test": np.zeros((12, 8, 9), np.uint8)}, "test: ", "8×8×1", "8×9×1"),
+    "float_test_images": ({"test": IMAGES.astype(np.float32)}, "test: ", "uint8", "float32"),
+    "one_class": ({"labels": LABELS * 0}, "labels: ", "only 0"),
 }
 
 
@@ -178,15 +154,15 @@ def test_data_files(case, data, refused, too_early_for_tensorflow):
 # --- Configurations -------------------------------------------------------------------------
 
 JSON_TEXTS = {
-    "empty": ("", "got an empty file", "Copy one from configuration/."),
-    "cut": ('{"epochs": 1', "must be JSON", "close all its brackets"),
-    "trailing_comma": ('{"epochs": 1,}', "line 1", "Remove the comma"),
-    "single_quotes": ("{'epochs': 1}", "line 1", "Use double quotes."),
-    "comment": ('{"epochs": 1} // ten', "line 1", "Remove"),
-    "python": ('{"early_stopping": None}', "line 1", "Write true, false or null."),
-    "list": ("[1, 2]", "must be an object", "[1, 2]"),
+    "empty": ("", "empty"),
+    "cut": ('{"epochs": 1', "brackets"),
+    "trailing_comma": ('{"epochs": 1,}', "line 1", "comma"),
+    "single_quotes": ("{'epochs': 1}", "line 1", "double quotes"),
+    "comment": ('{"epochs": 1} // ten', "line 1"),
+    "python": ('{"early_stopping": None}', "line 1", "null"),
+    "list": ("[1, 2]", "object", "[1, 2]"),
     "binary": ("\udcff\udcfe\udc80", "UTF-8"),
-    "nested": ("[" * 2000 + "]" * 2000, "nested at most", "Remove brackets."),
+    "nested": ("[" * 2000 + "]" * 2000, "nested"),
 }
 
 
@@ -199,44 +175,34 @@ def test_json_text(case, tmp_path, data, refused, too_early_for_tensorflow):
 
 CONV, POOL, UP = ["conv", 2, [3, 3]], ["pool", [2, 2]], ["upSample", [2, 2]]
 AUTOENCODER_VALUES = {
-    "unknown_key": ({"epoch": 3}, "c.json: epoch: is not a known key", 'Did you mean "epochs"?'),
-    "text_for_number": ({"epochs": "3"}, "epochs: must be a whole number", "without quotes"),
-    "truth_for_number": ({"batch_size": True}, "batch_size", "true and false are not numbers"),
-    "fraction": ({"epochs": 2.0}, "epochs: ", "Write 2, without the decimal point."),
-    "zero_batch": ({"batch_size": 0}, "batch_size: must be a whole number from 1", "got 0"),
-    "negative_rate": ({"optimizer": ["adam", -1]}, "optimizer.learning_rate", "above 0"),
-    "unknown_optimizer": ({"optimizer": ["adams", 0.1]}, "optimizer", 'Did you mean "adam"?'),
+    "unknown_key": ({"epoch": 3}, "epoch: ", '"epochs"?'),
+    "text_for_number": ({"epochs": "3"}, "epochs: ", "without quotes"),
+    "truth_for_number": ({"batch_size": True}, "batch_size: ", "true"),
+    "fraction": ({"epochs": 2.0}, "epochs: ", "Write 2,"),
+    "zero_batch": ({"batch_size": 0}, "batch_size: ", "from 1", "got 0"),
+    "negative_rate": ({"optimizer": ["adam", -1]}, "optimizer.learning_rate: ", "-1"),
+    "unknown_optimizer": ({"optimizer": ["adams", 0.1]}, "optimizer", '"adam"?'),
     "unknown_layer": (
-        {"encoder_layers": [["convo", 2, [3, 3]]]},
-        "encoder_layers[0]: must begin with",
-        'Did you mean "conv"?',
+        {"encoder_layers": [["convo", 2, [3, 3]]]}, "encoder_layers[0]: ", '"conv"?'
     ),
     "layer_of_the_other_kind": (
-        {"encoder_layers": [["dense", 9]]},
-        "encoder_layers[0]",
-        "belongs in the dense_layers",
+        {"encoder_layers": [["dense", 9]]}, "encoder_layers[0]: ", "dense_layers"
     ),
     "kernel": (
-        {"encoder_layers": [["conv", 2, 3]]},
-        "encoder_layers[0].kernel_size",
-        "Write [3, 3].",
+        {"encoder_layers": [["conv", 2, 3]]}, "encoder_layers[0].kernel_size: ", "[3, 3]"
     ),
     "wrong_loss": (
         {"activation_function": "Relu", "loss": "binary_crossentropy"},
-        "loss: must not be binary_crossentropy",
-        "Use Sigmoid, or mean_squared_error.",
+        "loss: ", "binary_crossentropy", "mean_squared_error",
     ),
     "size_not_given_back": (
         {"encoder_layers": [CONV, POOL], "decoder_layers": []},
-        "the decoder must give back 8×8, got 4×4",
-        'Append ["upSample", [2, 2]] to decoder_layers.',
+        "8×8", "4×4", '["upSample", [2, 2]]',
     ),
     "too_many_pools": (
-        {"encoder_layers": [POOL] * 4, "decoder_layers": [UP] * 4},
-        "encoder_layers[3]: a pool must not be larger",
-        "Remove",
+        {"encoder_layers": [POOL] * 4, "decoder_layers": [UP] * 4}, "encoder_layers[3]: "
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", AUTOENCODER_VALUES)
@@ -249,17 +215,12 @@ def test_autoencoder_values(case, tmp_path, data, refused, too_early_for_tensorf
 CLASSIFIER_VALUES = {
     "no_epochs": (
         {"dense_only_train_epochs": 0, "full_train_epochs": 0},
-        "full_train_epochs: must not be 0",
-        "at least one epoch",
+        "c.json: full_train_epochs: ",
     ),
-    "no_encoder": ({}, "an encoder is required", "Add -model MODEL"),
-    "encoder_is_gone": (
-        {"encoder_layers": "gone.keras"},
-        "gone.keras: must be a saved model",
-        "Train one",
-    ),
-    "noise": ({"noise": 0.1}, "noise: is not a known key", "the keys are"),
-    "conv_in_the_head": ({"dense_layers": [CONV]}, "dense_layers[0]", "belongs in encoder_layers"),
+    "no_encoder": ({}, "c.json: ", "-model MODEL"),
+    "encoder_is_gone": ({"encoder_layers": "gone.keras"}, "error: gone.keras: "),
+    "noise": ({"noise": 0.1}, "c.json: noise: "),
+    "conv_in_the_head": ({"dense_layers": [CONV]}, "c.json: dense_layers[0]: ", "encoder_layers"),
 }
 
 
@@ -273,31 +234,28 @@ def test_classifier_values(case, tmp_path, data, refused, too_early_for_tensorfl
 
 def test_configuration_of_the_other_program(data, refused, too_early_for_tensorflow):
     line = refused("autoencoder", "-d", "images", "-c", "head.json")
-    assert_says(line, "head.json: must be a configuration for autoencoder.py", "classification.py")
+    assert_says(line, "head.json: ", "autoencoder.py", "classification.py")
     line = refused("classification", "-d", "images", "-dl", "labels", "-c", "tiny.json")
-    assert_says(line, "tiny.json: must be a configuration for classification.py", "autoencoder.py")
+    assert_says(line, "tiny.json: ", "classification.py", "autoencoder.py")
 
 
 def test_missing_key(tmp_path, data, refused, too_early_for_tensorflow):
     values = {key: value for key, value in AUTOENCODER.items() if key != "batch_size"}
     write_json(tmp_path / "c.json", values)
     line = refused("autoencoder", "-d", "images", "-c", "c.json")
-    assert_says(line, "c.json: batch_size: is required", 'Add for example "batch_size": 32.')
+    assert_says(line, "c.json: batch_size: ", '"batch_size": 32')
 
 
 def test_repeated_key(tmp_path, data, refused, too_early_for_tensorflow):
     text = json.dumps(AUTOENCODER)
     (tmp_path / "c.json").write_text(f'{{"epochs": 2, {text[1:]}')
     line = refused("autoencoder", "-d", "images", "-c", "c.json")
-    assert_says(line, "c.json: epochs: must be written once", "Remove one.")
+    assert_says(line, "c.json: epochs: ", "once")
 
 
-@pytest.mark.parametrize(
-    ("path", "parts"),
-    [("gone.json", ("no file of that name",)), (".", ("a directory", "Name a file in it."))],
-)
-def test_no_configuration_file(path, parts, data, refused, too_early_for_tensorflow):
-    assert_says(refused("autoencoder", "-d", "images", "-c", path), *parts)
+@pytest.mark.parametrize("path", ["gone.json", "."])
+def test_no_configuration_file(path, data, refused, too_early_for_tensorflow):
+    assert_says(refused("autoencoder", "-d", "images", "-c", path), f"error: {path}: ")
 
 
 def test_every_problem_has_its_line(tmp_path, data):
@@ -331,28 +289,16 @@ def write_truncated(path, saved):
 
 
 MODEL_FILES = {
-    "missing": (lambda path, saved: None, "no such file", "Train one"),
-    "directory": (lambda path, saved: path.mkdir(), "a directory", "its model.keras"),
-    "empty": (lambda path, saved: path.write_bytes(b""), "an empty file", "--save"),
-    "text": (lambda path, saved: path.write_text("a model"), "one that begins with", "--save"),
-    "idx": (lambda path, saved: path.write_bytes(VALID), "one that begins with", "--save"),
-    "truncated_zip": (write_truncated, "must be a complete model", "Save it again"),
-    "other_zip": (
-        lambda path, saved: write_zip(path, readme_txt="hello"),
-        "must be a complete model",
-        "metadata.json",
-    ),
-    "metadata_is_no_json": (
-        lambda path, saved: write_zip(path, metadata_json="{"),
-        "must be a complete model",
-        "Save it again",
-    ),
-    "weights_only": (write_weights_only, "an HDF5 file without a model", "another model"),
-    "truncated_hdf5": (
-        lambda path, saved: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)),
-        "must be a complete model",
-        "Save it again",
-    ),
+    "missing": lambda path, saved: None,
+    "directory": lambda path, saved: path.mkdir(),
+    "empty": lambda path, saved: path.write_bytes(b""),
+    "text": lambda path, saved: path.write_text("a model"),
+    "idx": lambda path, saved: path.write_bytes(VALID),
+    "truncated_zip": write_truncated,
+    "other_zip": lambda path, saved: write_zip(path, readme_txt="hello"),
+    "metadata_is_no_json": lambda path, saved: write_zip(path, metadata_json="{"),
+    "weights_only": write_weights_only,
+    "truncated_hdf5": lambda path, saved: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)),
 }
 
 
@@ -360,11 +306,10 @@ MODEL_FILES = {
 def test_model_files(
     case, tmp_path, data, refused, classifier_config, trained_autoencoder, too_early_for_tensorflow
 ):
-    write, *parts = MODEL_FILES[case]
-    write(tmp_path / "model.keras", trained_autoencoder.saved)
+    MODEL_FILES[case](tmp_path / "model.keras", trained_autoencoder.saved)
     flags = ["-d", "images", "-dl", "labels", "-model", "model.keras"]
     line = refused("classification", *flags, "-c", classifier_config)
-    assert_says(line, "error: model.keras: ", *parts)
+    assert_says(line, "error: model.keras: ")
 
 
 def test_model_for_other_images(
@@ -373,7 +318,7 @@ def test_model_for_other_images(
     data(images=np.zeros((12, 8, 10), np.uint8))
     flags = ["-d", "images", "-dl", "labels", "-model", trained_autoencoder.saved]
     line = refused("classification", *flags, "-c", classifier_config)
-    assert_says(line, trained_autoencoder.saved, "8×8×1", "8×10×1", "Train an autoencoder")
+    assert_says(line, trained_autoencoder.saved, "8×8×1", "8×10×1")
 
 
 def test_keras_model_without_encoder(tmp_path, data, refused, classifier_config):
@@ -385,7 +330,7 @@ def test_keras_model_without_encoder(tmp_path, data, refused, classifier_config)
     keras.Model(inputs, outputs).save(tmp_path / "other.keras")
     flags = ["-d", "images", "-dl", "labels", "-model", "other.keras"]
     line = refused("classification", *flags, "-c", classifier_config)
-    assert_says(line, "error: other.keras: must contain a sub-model named 'encoder'", "flat")
+    assert_says(line, "error: other.keras: ", "'encoder'", "flat")
 
 
 def test_model_with_damaged_weights(
@@ -400,36 +345,36 @@ def test_model_with_damaged_weights(
             damaged.writestr(name, content[:500] if name.endswith(".h5") else content)
     flags = ["-d", "images", "-dl", "labels", "-model", "model.keras"]
     line = refused("classification", *flags, "-c", classifier_config)
-    assert_says(line, "error: model.keras: must be a complete model", "Save it again")
+    assert_says(line, "error: model.keras: ")
 
 
 # --- Flags ----------------------------------------------------------------------------------
 
 FLAGS = {
-    "en_dash": ("autoencoder", "–d images", "'–d'", "EN DASH '–'", "Type -d."),
-    "em_dash": ("autoencoder", "—epochs 3", "'—epochs'", "EM DASH '—'", "Type --epochs."),
-    "minus": ("classification", "−model m.keras", "MINUS SIGN '−'", "Type -model."),
-    "hyphen": ("autoencoder", "‐dl labels", "HYPHEN", "Type -dl."),  # noqa: RUF001
-    "dash_with_value": ("autoencoder", "––epochs=3", "EN DASH", "Type --epochs."),
-    "dash_before_nothing_known": ("autoencoder", "–z", "'–z'", "See autoencoder.py --help."),
-    "dash_inside": ("autoencoder", "-d i --batch–size 3", "Did you mean --batch-size?"),
-    "misspelt": ("autoencoder", "-d i --epoch 3", "'--epoch'", "Did you mean --epochs?"),
-    "misspelt_with_value": ("autoencoder", "-d i --sed=3", "'--sed=3'", "Did you mean --seed?"),
-    "unknown": ("autoencoder", "-d i --zzz", "'--zzz'", "See autoencoder.py --help."),
-    "positional": ("classification", "-d i images", "'images'", "See classification.py --help."),
-    "no_dataset": ("autoencoder", "", "-d/--dataset", "required", "--help"),
-    "no_value": ("autoencoder", "-d", "-d/--dataset: expected one argument", "--help"),
-    "no_value_before_flag": ("autoencoder", "-d i --epochs --seed 1", "--epochs: expected one"),
-    "zero_epochs": ("autoencoder", "-d i --epochs 0", "--epochs: must be a whole number from 1"),
+    "en_dash": ("autoencoder", "–d images", "EN DASH '–'", " -d."),
+    "em_dash": ("autoencoder", "—epochs 3", "EM DASH '—'", " --epochs."),
+    "minus": ("classification", "−model m.keras", "MINUS SIGN '−'", " -model."),
+    "hyphen": ("autoencoder", "‐dl labels", "HYPHEN", " -dl."),  # noqa: RUF001
+    "dash_with_value": ("autoencoder", "––epochs=3", "EN DASH", " --epochs."),
+    "dash_before_nothing_known": ("autoencoder", "–z", "'–z'", "autoencoder.py --help"),
+    "dash_inside": ("autoencoder", "-d i --batch–size 3", "--batch-size?"),
+    "misspelt": ("autoencoder", "-d i --epoch 3", "'--epoch'", "--epochs?"),
+    "misspelt_with_value": ("autoencoder", "-d i --sed=3", "'--sed=3'", "--seed?"),
+    "unknown": ("autoencoder", "-d i --zzz", "'--zzz'", "autoencoder.py --help"),
+    "positional": ("classification", "-d i images", "'images'", "classification.py --help"),
+    "no_dataset": ("autoencoder", "", "-d/--dataset", "--help"),
+    "no_value": ("autoencoder", "-d", "-d/--dataset: ", "--help"),
+    "no_value_before_flag": ("autoencoder", "-d i --epochs --seed 1", "--epochs: "),
+    "zero_epochs": ("autoencoder", "-d i --epochs 0", "--epochs: ", "from 1", '"0"'),
     "negative_epochs": ("autoencoder", "-d i --epochs -5", "--epochs", 'got "-5"'),
     "fraction": ("autoencoder", "-d i --batch-size 1.5", "--batch-size", 'got "1.5"'),
     "word": ("classification", "-d i --limit many", "--limit", 'got "many"'),
     "zero_limit": ("autoencoder", "-d i --limit 0", "--limit", 'got "0"'),
     "negative_seed": ("autoencoder", "-d i --seed -1", "--seed", "from 0 to 4294967295"),
     "many_epochs": ("autoencoder", "-d i --epochs 100001", "--epochs", "to 100000"),
-    "many_digits": ("autoencoder", f"-d i --seed {'9' * 5000}", "--seed", "whole number"),
+    "many_digits": ("autoencoder", f"-d i --seed {'9' * 5000}", "--seed", "4294967295"),
     "test_images_for_an_autoencoder": ("autoencoder", "-d i -t test", "'-t'", "--help"),
-    "nothing_to_print": ("autoencoder", "-d i --print-config", "none", "Give one with -c FILE."),
+    "nothing_to_print": ("autoencoder", "-d i --print-config", "-c FILE"),
 }  # fmt: skip
 
 
@@ -442,12 +387,12 @@ def test_flags(case, refused, too_early_for_tensorflow):
 # --- Destinations ---------------------------------------------------------------------------
 
 DESTINATIONS = {
-    "ending": ("--save model.pt", "model.pt", ".keras or .h5", "Use model.keras."),
-    "no_ending": ("--save model", "model: a model file must end in", "Use model.keras."),
-    "directory": ("--save folder.keras", "folder.keras", "a directory", "Give another name."),
-    "exists": ("--save old.keras", "old.keras: must not exist yet", "--overwrite"),
-    "folder_is_a_file": ("--save images/m.keras", "images: must be a folder", "Give another."),
-    "below_a_file": ("--save images/a/m.h5", "images/a: must be a folder", "Give another."),
+    "ending": ("--save model.pt", "model.pt: ", "model.keras"),
+    "no_ending": ("--save model", "model: ", "model.keras"),
+    "directory": ("--save folder.keras", "folder.keras: ", "directory"),
+    "exists": ("--save old.keras", "old.keras: ", "--overwrite"),
+    "folder_is_a_file": ("--save images/m.keras", "images: "),
+    "below_a_file": ("--save images/a/m.h5", "images/a: "),
 }
 
 
@@ -465,7 +410,7 @@ def test_destinations(case, tmp_path, data, refused, too_early_for_tensorflow):
 def test_runs_dir_that_is_a_file(below, tmp_path, data, refused, too_early_for_tensorflow):
     runs_dir = tmp_path / "images" / below
     line = refused("autoencoder", "-d", "images", "-c", "tiny.json", runs_dir=runs_dir)
-    assert_says(line, "--runs-dir: must be a folder", str(runs_dir), "Give another folder.")
+    assert_says(line, "--runs-dir: ", str(runs_dir))
 
 
 # --- In a process of its own ----------------------------------------------------------------

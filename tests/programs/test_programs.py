@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import matplotlib.image
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_dataset, write_json
@@ -156,6 +157,10 @@ def test_classifier_figures(trained_classifier):
         assert_is_figure(path)
 
 
+def test_no_figure_stays_open(trained_autoencoder, trained_classifier):
+    assert plt.get_fignums() == []
+
+
 def test_models_load_in_plain_keras(tmp_path, trained_autoencoder, trained_classifier):
     """Without a line of ours: another folder, and no project on the path."""
     code = (
@@ -163,7 +168,7 @@ def test_models_load_in_plain_keras(tmp_path, trained_autoencoder, trained_class
         "for path, shape in zip(sys.argv[1:], [(2, 8, 8, 1), (2, 3)]):\n"
         "    model = keras.models.load_model(path)\n"
         "    assert model.predict(numpy.zeros((2, 8, 8, 1)), verbose=0).shape == shape\n"
-        "assert 'model_files' not in sys.modules\n"
+        "assert 'cae' not in sys.modules\n"
     )
     paths = [trained_autoencoder.saved, trained_classifier.saved]
     done = subprocess.run(
