@@ -185,7 +185,6 @@ def run_with_jax(program, *flags):
 
 def test_both_programs_train_with_jax(tmp_path, files):
     """3 steps in each of 60 epochs, on the frozen encoder and on everything."""
-    pytest.importorskip("jax", reason="JAX is an extra: pip install jax")
     encoder = tmp_path / "autoencoder.keras"
     config = write_json(tmp_path / "tiny.json", AUTOENCODER, epochs=60, validation_split=0)
     ended = run_with_jax(
