@@ -1,9 +1,9 @@
-"""Saved models: a plain Keras file that also says what it was trained on.
+"""Saved models: plain Keras files with metadata about the data they were trained on.
 
-The metadata lies where Keras ignores it: in `.keras` files (zip archives) as one more key of
-`metadata.json`, in `.h5` files as an attribute of the root. It is read without Keras, so that a
-program can refuse a model before TensorFlow has started. Keras itself never opens a file that was
-given, only a copy of what `model_checks` has let through.
+The metadata is stored where Keras ignores it: as a key of `metadata.json` in `.keras` files (zip
+archives), as an attribute of the root in `.h5` files. It is read without Keras, so that a program
+can refuse a model before TensorFlow has started. Keras never opens the file that a person names,
+only a copy that `untrusted` has checked.
 """
 
 import io
@@ -47,8 +47,8 @@ SUFFIXES = (".keras", ".h5")
 WEIGHTS_GROUPS = ("layers", "_layer_checkpoint_dependencies")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURE = b"PK\x03\x04"
-# What one image may become inside a model: 1 GiB as float32. A number in a configuration is
-# quickly written, and memory only taken when the model is used.
+# Values that a layer may compute per image: 1 GiB as float32. A configuration of a few bytes can
+# ask for more, and the memory is only taken when the model is used.
 MAX_ACTIVATIONS = 2**28
 
 
@@ -65,7 +65,7 @@ def _printable(name: str) -> str:
 
 
 class _Scaling(BaseModel):
-    """As `dataset.Scaling`, from a file that may come from a stranger."""
+    """The values of a `datasets.Scaling`, from an untrusted file."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -75,36 +75,33 @@ class _Scaling(BaseModel):
 
 
 class _Metadata(BaseModel):
-    """The part of the metadata that programs rely on; files of other programs have none of it.
-
-    Every key may be missing, none may be null.
-    """
+    """The metadata that programs rely on. Every key may be missing; none may be null."""
 
     model_config = ConfigDict(strict=True)
 
     input_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] = None
     scaling: _Scaling = None
-    # Labels are int64.
+    # int64, as labels are.
     classes: Annotated[
         list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], AfterValidator(_ascending)
     ] = None
-    # They are drawn and printed: a terminal obeys control characters.
+    # A terminal would obey control characters.
     class_names: list[Annotated[str, Field(max_length=200), AfterValidator(_printable)]] = None
 
 
 def check_destination(path: str | Path, overwrite: bool) -> Path:
-    """Checks that a model can be saved at `path`, before hours are spent training it.
+    """Checks that a model can be saved at `path`, before it is trained for hours.
 
     Raises:
-        UsageError: The ending is neither .keras nor .h5, the file exists and `overwrite` is
+        UsageError: The suffix is neither .keras nor .h5, the file exists and `overwrite` is
             false, or the folder cannot be written.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise UsageError(
             path,
-            "a model file must end in .keras or .h5",
-            repr(path.suffix) if path.suffix else "no ending",
+            "must end in .keras or .h5",
+            repr(path.suffix) if path.suffix else "no suffix",
             f"Use {path.with_suffix('.keras')}.",
         )
     if path.is_dir():
@@ -120,7 +117,7 @@ def check_destination(path: str | Path, overwrite: bool) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            path.parent, "must be a folder", error.strerror, "Give another."
+            path.parent, "must be a folder", error.strerror, "Choose another folder."
         ) from error
     if not os.access(path.parent, os.W_OK):
         raise UsageError(path.parent, "must be writable", "no permission", "Choose another folder.")
@@ -130,7 +127,7 @@ def check_destination(path: str | Path, overwrite: bool) -> Path:
 def save_model(
     model: "keras.Model", path: str | Path, metadata: dict[str, Any], *, overwrite: bool = False
 ) -> Path:
-    """Writes the model and its metadata, under a temporary name until it is complete.
+    """Writes a model and its metadata, completely or not at all.
 
     Raises:
         UsageError: As for `check_destination`, or the disk is full.
@@ -158,7 +155,7 @@ def _write_h5(model: "keras.Model", file: BinaryIO, metadata: dict[str, Any]) ->
     import h5py
     from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5
 
-    # In memory first: HDF5 does not survive a disk that is full, and takes the process with it.
+    # In memory first: on a full disk, the HDF5 library crashes the process.
     content = io.BytesIO()
     with h5py.File(content, "w") as h5:
         save_model_to_hdf5(model, h5)
@@ -167,11 +164,11 @@ def _write_h5(model: "keras.Model", file: BinaryIO, metadata: dict[str, Any]) ->
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of a saved model, without loading Keras; `{}` for a file that has none.
+    """Reads the metadata of a saved model without Keras; `{}` if the file has none.
 
     Raises:
-        ModelFileError: The file is missing, is no model, or is one that `load_model` refuses for
-            its layers.
+        ModelFileError: The file is missing, is not a model, or has layers that `load_model`
+            refuses.
     """
     path = Path(path)
     read = {"keras": _read_keras_metadata, "h5": _read_h5_metadata}[_file_kind(path)]
@@ -210,14 +207,14 @@ def _read_h5_config(where: Path, file: "h5py.File") -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
-    """Loads a model saved by this program or by Keras 2 or 3, and its metadata.
+    """Loads a model that this program, Keras 2 or Keras 3 saved, and its metadata.
 
-    No code of the file runs, nothing is written but a temporary copy, and memory is taken only
-    for weights that the file holds.
+    No code in the file runs, only a temporary copy is written, and memory is taken only for weights
+    that the file holds.
 
     Raises:
-        ModelFileError: The file is missing, is no model, is damaged, or holds anything but plain
-            layers of Keras and their weights.
+        ModelFileError: The file is missing, damaged, or holds anything but plain Keras layers and
+            their weights.
     """
     path = Path(path)
     metadata = read_metadata(path)
@@ -226,7 +223,7 @@ def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
     import keras
 
     with _errors_of(path), warnings.catch_warnings():
-        # Keras 2 files name arguments that Keras 3 has renamed; it maps them itself.
+        # Of arguments that Keras 3 has renamed, and maps itself.
         warnings.simplefilter("ignore")
         with _checked_copy(path) as copy:
 
@@ -238,20 +235,21 @@ def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
 
 
 def _rehearse(where: Path, load: Callable[[], "keras.Model"]) -> None:
-    """Loads a model without memory for weights that the file does not hold, to compare sizes.
+    """Loads a model without allocating variables, and checks its sizes.
 
-    A configuration of a few bytes can ask for terabytes, and Keras makes the variables first.
+    A configuration of a few bytes can ask for terabytes of weights, which Keras would allocate
+    before it reads the weights from the file.
     """
     import keras
 
-    largest = untrusted.MAX_EXPANSION * where.stat().st_size
+    largest_variable = untrusted.MAX_EXPANSION * where.stat().st_size
 
     class WithoutMemory(keras.StatelessScope):
-        """Variables are initialized only when somebody asks for a value that is not there."""
+        """Initializes a variable only if its value is read, and refuses a large one."""
 
         def get_current_value(self, variable: keras.Variable) -> Any:
             value = super().get_current_value(variable)
-            if value is None and math.prod(variable.shape) > largest:
+            if value is None and math.prod(variable.shape) > largest_variable:
                 raise ValueError(f"no weights for {variable.path}")
             return value
 
@@ -266,12 +264,12 @@ def _rehearse(where: Path, load: Callable[[], "keras.Model"]) -> None:
         if largest > MAX_ACTIVATIONS:
             raise ModelFileError(
                 where,
-                f"must make at most {MAX_ACTIVATIONS:,} numbers of an image",
+                f"must compute at most {MAX_ACTIVATIONS:,} values per image and layer",
                 f"a layer of {largest:,}",
                 "Give another model.",
             )
 
-    # Keras keeps a list of the variables to initialize later; it is the thread's, and ends with it.
+    # Keras lists the variables to initialize later per thread; the list ends with this thread.
     with ThreadPoolExecutor(1) as executor:
         executor.submit(check).result()
 
@@ -285,9 +283,9 @@ def _all_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
 
 @contextmanager
 def _checked_copy(path: Path) -> Iterator[Path]:
-    """What Keras may read of a model: a file `.h5`, or a folder as of an unpacked `.keras`.
+    """A copy that Keras may open: an `.h5` file, or the folder of an unpacked `.keras` file.
 
-    The copy is checked, not the file, which could change in between.
+    The checks apply to the copy, because the file itself could change after them.
     """
     copy_to = {"keras": _unpack, "h5": _copy_h5}[_file_kind(path)]
     with tempfile.TemporaryDirectory() as folder:
@@ -307,10 +305,10 @@ def _unpack(path: Path, folder: Path) -> Path:
 
 
 def _copy_h5(path: Path, folder: Path) -> Path:
-    """Copies an `.h5` file, as Keras 3 would have written it."""
+    """Copies an `.h5` file, with the configuration that Keras 3 would have written."""
     import h5py
 
-    # Keras goes by the ending, which a downloaded file may have lost.
+    # Keras needs the suffix, which a downloaded file may have lost.
     copy = folder / "model.h5"
     shutil.copyfile(path, copy)
     untrusted.check_hdf5(path, copy)
@@ -323,10 +321,14 @@ def _copy_h5(path: Path, folder: Path) -> Path:
 
 
 def find_encoder(model: "keras.Model", where: object) -> "keras.Model":
-    """The sub-model named `encoder` of an autoencoder or a classifier.
+    """Finds the encoder in an autoencoder or a classifier: its sub-model named `encoder`.
+
+    Args:
+        model: The model.
+        where: Its file, for errors.
 
     Raises:
-        ModelFileError: There is none.
+        ModelFileError: It has none.
     """
     for layer in model.layers:
         if layer.name == "encoder" and hasattr(layer, "layers"):
@@ -374,7 +376,7 @@ def _file_kind(path: Path) -> str:
 
 
 def _refuse_tensorflow_formats(path: Path) -> None:
-    """Names the formats of TensorFlow that a model may lie in, and how to get another one."""
+    """Names TensorFlow's own formats, and how to convert them."""
     folder = path.parent if path.suffix == ".pb" else path
     if (folder / "saved_model.pb").exists():
         raise ModelFileError(
@@ -400,17 +402,18 @@ def _refuse_weights(path: Path, got: str) -> NoReturn:
 
 @contextmanager
 def _errors_of(path: Path) -> Iterator[None]:
-    """Says in a line what is wrong with a model: a damaged one raises nearly every type."""
+    """Turns any error into one that names the file: damaged models raise nearly every type."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        if len(reason) > 200:
+            reason = f"…{reason[-200:]}"  # Keras shows the configuration first and the cause last
         raise ModelFileError(
             path,
             "must be a complete model of plain Keras layers",
-            # Keras shows the configuration first and the cause last.
-            f"one that cannot be read ({reason if len(reason) <= 200 else '…' + reason[-200:]})",
+            f"a file that could not be read ({reason})",
             "Save it again, or give another model.",
         ) from error
