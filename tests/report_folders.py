@@ -1,17 +1,16 @@
 """Folders of runs and studies as the programs leave them, and a reader of their pages."""
 
-import json
 from html.parser import HTMLParser
 
 import numpy as np
 from conftest import AUTOENCODER, CLASSIFIER
 from PIL import Image
 
-from cae.config.load import dump_config, validate_config
+from cae.config.load import validate_config
 from cae.data.datasets import Dataset
-from cae.files import FIGURE_DPI, write_csv
+from cae.files import FIGURE_DPI, write_csv, write_json
 from cae.records.environment import describe_environment
-from cae.records.history import DENSE_ONLY, FULL, History
+from cae.records.history import DENSE_ONLY, FULL
 from cae.records.run import Arguments, FileRecord, Start
 
 SHA = "0123456789abcdef" * 4
@@ -27,88 +26,61 @@ def describe(command, seed, data):
 
 
 def write_run(folder, kind, value, seed=0, name="tiny", data="digits", model=None, **changes):
-    """Writes the record of a run whose metric that decides has this value."""
-    folder.mkdir(parents=True)
-    base = AUTOENCODER if kind == "autoencoder" else CLASSIFIER
+    """Writes the record of a run whose ranking metric has this value."""
+    base, program, metric = {
+        "autoencoder": (AUTOENCODER, "autoencoder.py", "mse"),
+        "classifier": (CLASSIFIER, "classification.py", "accuracy"),
+    }[kind]
     config = validate_config({**base, **changes, "seed": seed}, name, kind)
-    program = {"autoencoder": "autoencoder.py", "classifier": "classification.py"}[kind]
-    command = f"{program} -d {data}"
-    metric = {"autoencoder": "mse", "classifier": "accuracy"}[kind]
+    phase = DENSE_ONLY if kind == "classifier" else FULL
+    values = {metric: 0.5, f"val_{metric}": value}
     epochs = [
-        {
-            "epoch": epoch,
-            "phase": DENSE_ONLY if kind == "classifier" and epoch == 1 else FULL,
-            "loss": 0.5 / epoch,
-            "val_loss": 0.6 / epoch,
-            metric: 0.5,
-            f"val_{metric}": value,
-        }
-        for epoch in (1, 2, 3)
+        {"epoch": n, "phase": phase if n == 1 else FULL, "loss": 0.5 / n, "val_loss": 0.6 / n}
+        | values
+        for n in (1, 2, 3)
     ]
     metrics = {f"val_{metric}": value, "best_epoch": 2, "epochs": 3, "seconds": 7.5}
-    metrics["parameters"] = 12345
+    metrics |= {"parameters": 12345} | ({"test_accuracy": 0.75} if kind == "classifier" else {})
+    flags = {"dataset": data, "limit": 40, "model": model, "no_plots": True, "overwrite": False}
     start = Start(
         program=program,
         name=name,
-        command=command,
+        command=f"{program} -d {data}",
         started="2026-01-01T00:00:00+00:00",
         folder="somewhere",
-        arguments=Arguments(
-            dataset=data,
-            labels=None,
-            limit=40,
-            save=None,
-            overwrite=False,
-            no_plots=True,
-            init_from=None,
-            model=model,
-        ),
+        arguments=Arguments(**flags, labels=None, save=None, init_from=None),
         config=config.model_dump(mode="json"),
         data={},
         models=[FileRecord(path=model, sha256=SHA[::-1], bytes=9)] if model else [],
     )
+    folder.mkdir(parents=True)
+    write_csv(folder / "history.csv", epochs)
+    write_json(folder / "config.json", start.config)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "environment.json", describe(start.command, seed, data))
+    write_json(folder / "run.json", start.to_json())
     if kind == "classifier":
-        metrics |= {"test_accuracy": 0.75}
         # True classes 2, 2, 5, 7; 7 is one that training never saw.
         (folder / "predictions.csv").write_text(
             "index,label,prediction,correct,probability,p_2,p_5\n"
             "0,2,2,1,0.9,0.9,0.1\n1,2,5,0,0.6,0.4,0.6\n2,5,5,1,0.8,0.2,0.8\n3,7,2,0,0.7,0.7,0.3\n"
         )
-    info = config.model_dump(mode="json")
-    history = History(name, kind, info, epochs, 2, metrics)
-    write_csv(folder / "history.csv", history.epochs)
-    (folder / "config.json").write_text(dump_config(config))
-    for file, content in (
-        ("metrics.json", metrics),
-        ("environment.json", describe(command, seed, data)),
-        ("run.json", start.to_json()),
-    ):
-        (folder / file).write_text(json.dumps(content))
     return folder
 
 
 def write_study(folder, runs, failed=(), waiting=(), metric="val_mse"):
     """Writes the record of a study of these runs, by their configurations."""
-    trials = [
-        {"id": run.name, "base": "base", "configuration": name, "status": "done", "reason": ""}
-        for name, run in runs
+    rows = [
+        *((run.name, name, "done", "") for name, run in runs),
+        *((name, name, "failed", reason) for name, reason in failed),
+        *((name, name, "waiting", "") for name in waiting),
     ]
-    trials += [
-        {"id": name, "base": "base", "configuration": name, "status": "failed", "reason": reason}
-        for name, reason in failed
-    ]
-    trials += [
-        {"id": name, "base": "base", "configuration": name, "status": "waiting", "reason": ""}
-        for name in waiting
-    ]
+    keys = ("id", "configuration", "status", "reason")
+    trials = [{"base": "base", **dict(zip(keys, row, strict=True))} for row in rows]
     folder.mkdir(exist_ok=True, parents=True)
-    document = {
-        "name": folder.name,
-        "metric": metric,
-        "command": f"experiments.py run {folder.name}.json",
-        "trials": trials,
-    }
-    (folder / "trials.json").write_text(json.dumps(document))
+    command = f"experiments.py run {folder.name}.json"
+    document = {"name": folder.name, "metric": metric, "command": command, "trials": trials}
+    write_json(folder / "trials.json", document)
     return folder
 
 

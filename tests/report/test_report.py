@@ -18,10 +18,10 @@ from report_folders import HOSTILE, SHA, describe, write_pictures, write_run, wr
 
 import experiments
 from cae.config.load import validate_config
-from cae.files import write_csv
+from cae.files import write_csv, write_json
 from cae.report.pages import format_column
 from cae.report.report import OUTPUT
-from cae.studies.label_results import METHODS, Measurement
+from cae.studies.label_results import METHODS
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ def test_a_study(autoencoders, report):
     page = report(autoencoders)
     assert "4 done, 1 failed, 1 waiting" in page.text
     heading, first, second = page.table("Configurations by val_mse")
-    assert heading == "configuration seeds mean sd best parameters seconds".split()
+    assert heading == ["configuration", "seeds", "mean", "sd", "best", "parameters", "seconds"]
     assert first[:5] == ["near best mean", "2", "0.0115", "0.000707", "0.0110"]
     assert second[:3] == ["far", "2", "0.9150"]
     assert page.table("Not counted")[1:] == [["broken", "failed", "the disk must have room"]]
@@ -88,34 +88,27 @@ def test_pictures_of_a_run(tmp_path, report):
     write_pictures(run, "filters", "reconstructions", "loss")
     page = report(run)
     shown = [image for image in page.images if image["src"].startswith("data:image/png")]
-    assert [image["alt"].split(",")[0] for image in shown] == [
-        "Images",
-        "Filters of the first convolution.",
-    ]
+    assert ["reconstructions" in shown[0]["alt"], "Filters" in shown[1]["alt"]] == [True, True]
     # 240×120 pixels at 120 dpi are 2×1 inches, of 96 CSS pixels each.
     assert {(image["width"], image["height"]) for image in shown} == {("192", "96")}
 
 
 def test_class_names_of_a_data_set(tmp_path, report):
     run = write_run(tmp_path / "run", "classifier", 0.1, data="fashion_mnist")
-    assert [row[0] for row in report(run).table("Each class")][1:] == [
-        "Pullover",
-        "Sandal",
-        "Sneaker (unseen)",
-    ]
+    names = [row[0] for row in report(run).table("Each class")]
+    assert names[1:] == ["Pullover", "Sandal", "Sneaker (unseen)"]
 
 
 def test_a_chain(tmp_path, autoencoders, classifier_run, report):
-    """All stages in the order in which they began, with one table of contents."""
+    """All studies in the order in which they began, with one table of contents."""
     environment = classifier_run / "environment.json"
     late = json.loads(environment.read_text()) | {"started": "2999-01-01T00:00:00+00:00"}
     environment.write_text(json.dumps(late))
     # By its name it would come first.
     classifier_run.parent.rename(tmp_path / "a-heads")
-    write_study(
-        tmp_path / "a-heads", [("head", tmp_path / "a-heads" / "head")], metric="val_accuracy"
-    )
-    write_pictures(tmp_path / "a-heads", "wrong", "correct")
+    heads = tmp_path / "a-heads"
+    write_study(heads, [("head", heads / "head")], metric="val_accuracy")
+    write_pictures(heads, "wrong", "correct")
     page = report(tmp_path)
     headings = re.findall(r"<h2>(.*)</h2>", page.html)
     assert headings[1:5] == ["Encoders", "A-heads", "Environment", "Data"]
@@ -135,28 +128,20 @@ def test_label_efficiency(tmp_path, report):
     folder = tmp_path / "curve"
     folder.mkdir()
     errors = {"fine-tuned": 0.1, "scratch": 0.2}
-    results = [
-        Measurement(
-            method=method,
-            per_class="10",
-            seed=seed,
-            labels=100,
-            validation_labels=20,
-            steps=50,
-            test_error=error + seed / 1000,
-            seconds=1.5,
-        )
+    given = {"per_class": "10", "labels": 100, "validation_labels": 20, "steps": 50, "seconds": 1.5}
+    rows = [
+        {**given, "method": method, "seed": seed, "test_error": error + seed / 1000}
         for method, error in errors.items()
         for seed in range(3)
     ]
-    write_csv(folder / "results.csv", [result.model_dump() for result in results])
+    write_csv(folder / "results.csv", rows)
     config = validate_config(CLASSIFIER, "head", "classifier").model_dump(mode="json")
     settings = dict.fromkeys(("data", "test", "pretraining", "model"), SHA)
     settings |= {"config": config, "steps": 50, "leakage": ["none of the test images"]}
-    (folder / "settings.json").write_text(json.dumps(settings))
+    write_json(folder / "settings.json", settings)
     command = "experiments.py label-efficiency -d digits -model m.keras"
     environment = describe(command, None, "digits") | {"device": None}
-    (folder / "environment.json").write_text(json.dumps(environment))
+    write_json(folder / "environment.json", environment)
     page = report(folder)
     assert page.table("Test error in %") == [
         ["labels", METHODS["fine-tuned"], METHODS["scratch"]],
@@ -172,13 +157,8 @@ def test_label_efficiency(tmp_path, report):
 
 def test_equal_decimals():
     """Four digits of the median, at most six decimals; whole numbers stay whole."""
-    assert format_column([0.0123, 0.5, 0.0456, None, math.nan]) == [
-        "0.01230",
-        "0.50000",
-        "0.04560",
-        "–",
-        "–",
-    ]
+    shown = format_column([0.0123, 0.5, 0.0456, None, math.nan])
+    assert shown == ["0.01230", "0.50000", "0.04560", "–", "–"]
     assert format_column([20.5, 1234.5, 0.0]) == ["20.5", "1,234.5", "0.0"]
     assert format_column([20.25, 20.5, math.inf]) == ["20.25", "20.50", "inf"]
     assert format_column([1e-9, 0.0]) == ["0.000000", "0.000000"]
