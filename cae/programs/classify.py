@@ -64,10 +64,10 @@ def classify_with_file(path: Path, task: Task) -> tuple[Evaluation, Scaling]:
     """Classifies the test images with a saved classifier.
 
     Returns:
-        How it did, and what has brought the images to [0, 1].
+        The results, and the scaling that brought the images to [0, 1].
 
     Raises:
-        ModelFileError: It is no classifier, or takes images of another shape.
+        ModelFileError: It is not a classifier, or takes images of another shape.
         DataError: It was trained on pixels of another kind.
     """
     from cae.training.build import check_input_shape
@@ -84,7 +84,7 @@ def classify_with_file(path: Path, task: Task) -> tuple[Evaluation, Scaling]:
     num_classes = model.output_shape[1]
     classes, names = metadata.get("classes"), metadata.get("class_names")
     if classes is None or len(classes) != num_classes:
-        # Files of other programs do not name their classes.
+        # A file of another program does not name its classes.
         classes = task.classes if len(task.classes) == num_classes else np.arange(num_classes)
     if names is not None and len(names) != num_classes:
         names = None
@@ -94,7 +94,7 @@ def classify_with_file(path: Path, task: Task) -> tuple[Evaluation, Scaling]:
 
 
 def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """What `metrics.json` says of test images."""
+    """The results on test images that `metrics.json` holds."""
     return {
         "test_accuracy": evaluation.accuracy,
         "test_macro_f1": evaluation.macro_f1,

@@ -1,4 +1,4 @@
-"""What the programs say about data, models and results."""
+"""Facts about data, models and results, in words."""
 
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ def describe_parameters(model: "keras.Model") -> str:
 
 
 def describe_hyperparameters(config: Config) -> str:
-    """How a model will be trained, in a line."""
+    """How a model will be trained, on one line."""
     values = config.model_dump(mode="json")
     optimizer = " ".join(map(str, values["optimizer"]))
     epochs = {key: value for key, value in values.items() if key.endswith("epochs")}
@@ -46,7 +46,7 @@ def describe_hyperparameters(config: Config) -> str:
 
 
 def describe_result(history: History) -> str:
-    """The final values that matter most, in a line."""
+    """The most important final values, on one line."""
     shown = ["loss", "val_loss", "mse", "val_mse"]
     if history.kind == "classifier":
         shown = ["accuracy", "val_accuracy", "val_f1", "test_accuracy", "test_macro_f1"]
@@ -55,7 +55,7 @@ def describe_result(history: History) -> str:
 
 
 def describe_progress(state: TrainingState | None) -> dict[str, str]:
-    """How far an interrupted training had come."""
+    """Where an interrupted training continues."""
     if state is None:
         return {}
     batches = f" and {state.step} batches" if state.step else ""
@@ -63,7 +63,7 @@ def describe_progress(state: TrainingState | None) -> dict[str, str]:
 
 
 def describe_run(history: History, folder: Path, figures: list[Path]) -> dict[str, str]:
-    """How a complete run went, and what it has left in its folder."""
+    """The results of a complete run, and the files in its folder."""
     metrics = history.metrics
     best_epoch = f"{metrics['best_epoch']} of {metrics['epochs']}"
     if history.dense_only_epochs:

@@ -1,4 +1,4 @@
-"""The menu: trains what the answers say, and asks what to do next until the choice is Exit."""
+"""The menu: trains what the answers specify, then asks what to do next."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from cae.records.saved_models import check_destination, read_metadata
 
 
 def run(session: Session) -> int:
-    """Trains one configuration at least, then shows the menu; returns the exit code."""
+    """Trains a configuration, then shows the menu until Exit is chosen; returns the exit code."""
     while not session.experiments and not session.is_stopped:
         _try(_train, session)
     session.conclude()
@@ -44,7 +44,7 @@ def _train(session: Session) -> None:
 
 
 def _show_graphs(session: Session) -> None:
-    """Says where the figures are, draws those that are missing, and opens windows."""
+    """Prints where the figures are, draws missing ones, and opens windows."""
     session.save_comparison()
     for experiment in session.experiments:
         plots = experiment.run.path / "plots"

@@ -72,7 +72,7 @@ class Session:
             self._exit_code = terminal.report(experiment.history.divergence)
 
     def conclude(self) -> None:
-        """Compares the experiments, saves the best where asked, and says what to do next."""
+        """Compares the experiments, saves the best on demand, and prints the next command."""
         if not self.experiments or self._is_interrupted:
             return
         best = max(self.experiments, key=lambda experiment: experiment.score)
@@ -89,7 +89,7 @@ class Session:
             self.show_windows()
 
     def save_comparison(self) -> None:
-        """Saves the figure that compares the experiments beside those of the latest."""
+        """Saves a figure that compares the experiments in the directory of the latest."""
         if len(self.experiments) < 2:
             return
         from cae.figures.comparisons import plot_comparison
@@ -114,7 +114,7 @@ class Session:
 
     @contextmanager
     def _joined_workers(self) -> Iterator[None]:
-        """Lets the workers that --devices names train every model together."""
+        """Joins the workers that --devices names, which train every model together."""
         if self._args.devices is None:
             yield
             return
@@ -127,7 +127,7 @@ class Session:
         with data_parallel.joined(self._args.devices, command) as workers:
             if workers is None:
                 terminal.warn(
-                    f"--devices {self._args.devices} finds a single device: training is as usual."
+                    f"--devices {self._args.devices}: only one device was found, and is used alone."
                 )
             self._trainer.workers = workers
             yield

@@ -13,7 +13,7 @@ from cae.errors import UserError
 from cae.programs.flags import Parser
 from cae.terminal import ERR, report, warn
 
-# Of pyproject.toml, after `pip install -e .`
+# Installed by pyproject.toml.
 COMMANDS = {
     "autoencoder.py": "cae-autoencoder",
     "classification.py": "cae-classify",
@@ -24,7 +24,7 @@ COMMANDS = {
 
 def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -> int:
     """Runs a program; errors that a person can cause become one line each and an exit code."""
-    # The name of a file may be no UTF-8, and not every terminal or log can show every character.
+    # Names of files need not be UTF-8, and some terminals and logs cannot show every character.
     for stream, errors in (
         (sys.stdin, "surrogateescape"),
         (sys.stdout, "backslashreplace"),

@@ -1,4 +1,4 @@
-"""What is particular to training autoencoders, or classifiers: filled in by their programs."""
+"""What differs between training autoencoders and classifiers; their programs fill it in."""
 
 import argparse
 from abc import ABC, abstractmethod
@@ -52,14 +52,14 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """What it is called in figures and menus."""
+        """Its name in figures and menus."""
         return self.history.name
 
     @property
     def score(self) -> float:
-        """By which experiments are compared; larger is better.
+        """Ranks experiments; larger is better.
 
-        Losses of different kinds cannot be compared, squared errors can.
+        That of autoencoders is the squared error, because losses of different kinds do not compare.
         """
         metrics = self.history.metrics
         if self.config.kind == "autoencoder":
@@ -72,7 +72,7 @@ class Experiment:
 
 
 class Task(ABC):
-    """What training autoencoders and training classifiers do not have in common.
+    """The part of training that differs between autoencoders and classifiers.
 
     Args:
         args: The flags.
@@ -149,7 +149,7 @@ class Task(ABC):
 
     @abstractmethod
     def next_command(self, saved: Path) -> str:
-        """What to type next, given the file of the best model."""
+        """The command line to run next, given the file of the best model."""
 
     def draw_encodings(self, experiment: Experiment, data: Dataset, chosen: np.ndarray) -> "Figure":
         """The encodings of the chosen images in two dimensions, coloured by class if known."""

@@ -91,7 +91,7 @@ class Trainer:
         return experiment
 
     def _get_start(self, name: str, config: Config) -> Start:
-        """What a run with these flags begins with."""
+        """The content of `run.json`."""
         arguments = {
             key: getattr(self._args, key) for key in Arguments.model_fields if key in self._args
         }
@@ -123,7 +123,7 @@ class Trainer:
             from cae.training import build, callbacks, train  # noqa: F401 - the rest is quick
 
         if self.workers:
-            # All are about to train the same; only after that may the record change.
+            # Checked before the record changes.
             files = [file for files in [*start.data.values(), start.models] for file in files]
             num_images = len(self._task.data.images)
             self.workers.check_same([start.config, num_images, [file.sha256 for file in files]])
@@ -255,7 +255,7 @@ class Trainer:
 
 
 def shared_stop(stop: StopSignal, workers: "Workers | None") -> Callable[[], bool]:
-    """Whether this worker or any other has received a signal; all get the same answer."""
+    """Tells whether this worker or any other has received a signal, all of them the same."""
 
     def should_stop() -> bool:
         exit_code = max(workers.gather(stop.exit_code))
@@ -266,7 +266,7 @@ def shared_stop(stop: StopSignal, workers: "Workers | None") -> Callable[[], boo
 
 
 def _check_unchanged(run: Run, now: Start, config: Config) -> Start:
-    """What an interrupted run began with, after a comparison with what there is now."""
+    """Reads how an interrupted run began, and checks that files and configuration are the same."""
     start = read_start(run.path)
     start.check_files(now)
     written = run.path / "config.json"

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -226,6 +227,16 @@ def test_ctrl_c_at_a_question(files, terminal):
     at.child.sendintr()
     assert at.end() == 130
     assert "Traceback" not in at.output.getvalue()
+
+
+def test_an_answer_that_is_not_utf_8_is_asked_again(files):
+    done = subprocess.run(
+        [sys.executable, "autoencoder.py", *files.autoencoder],
+        cwd=ROOT, input=b"\xff\n", capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout.count(b"Your choice [1]: ") == 2
+    assert b"Traceback" not in done.stderr
 
 
 # --- Piped answers --------------------------------------------------------------------------
