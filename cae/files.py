@@ -1,7 +1,7 @@
-"""Everything that is written, locked or hashed: whole files or none, in one place.
+"""Writes, locks and hashes files; the only place that writes.
 
-A file that is being written lies beside its place under a temporary name and is renamed when all of
-it is on the disk. So a reader, or a restart after a power cut, finds the old file or the new one.
+A file is written beside its destination under a temporary name, and renamed when all of it is on
+the disk. So a reader, or a restart after a power cut, finds the old file or the new one.
 """
 
 import csv
@@ -31,13 +31,12 @@ FREE_SPACE = "Free space on the disk, or choose another folder."
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a new file that replaces `path` once all of it is on the disk.
+    """Opens a temporary file that replaces `path` when all of it is on the disk.
 
-    The temporary file beside it carries the number of this process, and is removed if anything
-    fails, Ctrl-C included.
+    It is removed if anything fails, including by Ctrl-C.
 
     Raises:
-        OSError: The file cannot be written; `path` is as it was.
+        OSError: The file cannot be written; `path` is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -52,7 +51,7 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def explaining(path: Path, remedy: str = FREE_SPACE) -> Iterator[None]:
-    """Turns an error of the system while writing `path` into a line for a person.
+    """Turns an error of the system while writing `path` into one that a person can correct.
 
     Raises:
         UsageError: The disk is full, the folder has vanished or may not be written.
@@ -67,7 +66,7 @@ def write_bytes(path: Path, content: bytes, remedy: str = FREE_SPACE) -> None:
     """Writes a file.
 
     Raises:
-        UsageError: It cannot be written; whatever was there is as it was.
+        UsageError: It cannot be written; `path` is unchanged.
     """
     with explaining(path, remedy), replace_file(path) as file:
         file.write(content)
@@ -78,52 +77,46 @@ def write_text(path: Path, text: str, remedy: str = FREE_SPACE) -> None:
     write_bytes(path, text.encode(), remedy)
 
 
-def write_json(path: Path, content: Any, remedy: str = FREE_SPACE) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, indented by 2; raises as `write_bytes`."""
-    write_text(path, json.dumps(content, indent=2) + "\n", remedy)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], remedy: str = FREE_SPACE) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes a CSV file with a header; raises as `write_bytes`.
 
-    Args:
-        path: Where.
-        rows: One mapping of columns to values per row. Columns keep the order of their first
-            appearance; where a row has no value, the field is empty.
-        remedy: What to do if it cannot be written.
+    Columns keep the order of their first appearance; where a row has no value, the field is empty.
     """
     text = io.StringIO(newline="")
     columns = dict.fromkeys(column for row in rows for column in row)
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue(), remedy)
+    write_text(path, text.getvalue())
 
 
-def write_figure(path: Path, figure: "Figure", remedy: str = FREE_SPACE) -> None:
+def write_figure(path: Path, figure: "Figure") -> None:
     """Writes a figure as PNG; raises as `write_bytes`."""
     content = io.BytesIO()
     figure.savefig(content, dpi=FIGURE_DPI, format="png")
-    write_bytes(path, content.getvalue(), remedy)
+    write_bytes(path, content.getvalue())
 
 
-def write_figures(
-    folder: Path, figures: Mapping[str, "Figure"], remedy: str = FREE_SPACE
-) -> list[Path]:
+def write_figures(folder: Path, figures: Mapping[str, "Figure"]) -> list[Path]:
     """Writes each figure as `<name>.png` and returns the files; raises as `write_bytes`.
 
-    The folder is made if there are any figures; its parent must exist.
+    The folder is created if there are any figures; its parent must exist.
     """
     paths = [folder / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
-        with explaining(folder, remedy):
+        with explaining(folder):
             folder.mkdir(exist_ok=True)
-        write_figure(path, figure, remedy)
+        write_figure(path, figure)
     return paths
 
 
 def get_digest(file: BinaryIO, algorithm: str) -> str:
-    """The hexadecimal digest of all that can still be read from a file."""
+    """The hexadecimal digest of the rest of an open file."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     while chunk := file.read(CHUNK_BYTES):
         digest.update(chunk)
@@ -131,7 +124,7 @@ def get_digest(file: BinaryIO, algorithm: str) -> str:
 
 
 def get_record(path: str | Path) -> dict[str, Any]:
-    """The path, SHA-256 and size in bytes of a file that a result depends on.
+    """The path, SHA-256 and size in bytes of a file, to record what a result depends on.
 
     Raises:
         DataError: It cannot be read.
@@ -149,11 +142,11 @@ def get_record(path: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def locked(directory: Path, file: Path | None = None) -> Iterator[None]:
-    """Keeps other processes out of a directory; the system releases the lock with the process.
+    """Keeps other processes out of a directory, at most until this process ends.
 
     Args:
-        directory: What the error names.
-        file: What is locked; by default the directory itself.
+        directory: The directory, for the error.
+        file: The file to lock; by default the directory itself.
 
     Raises:
         UsageError: Another process holds the lock.
@@ -185,7 +178,7 @@ def _lock(descriptor: int, directory: Path) -> None:
 
 
 def _find_holder(descriptor: int) -> str:
-    """The process that has locked a file, by /proc/locks (Linux); a general word elsewhere."""
+    """Names the process that has locked a file, which Linux lists in /proc/locks."""
     status = os.fstat(descriptor)
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Probabilities and true labels -> accuracy, report and predictions. No Keras."""
+"""Evaluates the predictions of a classifier, and reads and writes `predictions.csv`."""
 
 import csv
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ import numpy as np
 from cae.data.splits import encode_labels
 from cae.errors import DataError
 
-FIRST_CLASS = 5  # of the columns of predictions.csv; before it stand what the image is and became
+FIRST_CLASS = 5  # the first column of predictions.csv that holds the probability of a class
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a classifier did on labelled images.
+    """The predictions of a classifier for labelled images, and its scores.
 
     Attributes:
         indices: int64 (num_images,), positions of the images in their file.
         labels: int64 (num_images,), the true labels.
-        targets: int32 (num_images,), their positions in `classes`; -1 for a label that training
-            never saw, which no prediction can get right.
-        predictions: int64 (num_images,), predicted labels.
+        targets: int32 (num_images,), positions of the labels in `classes`; -1 for a label that did
+            not occur in training, where every prediction is wrong.
+        predictions: int64 (num_images,), the predicted labels.
         probabilities: float32 (num_images, num_classes).
-        classes: int64 (num_classes,), the labels training saw.
+        classes: int64 (num_classes,), the labels that occurred in training.
         class_names: Their names.
         report: scikit-learn's `classification_report` as a dict.
         report_text: The same as text.
@@ -42,22 +42,22 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of images with the right class, in [0, 1]."""
+        """The share of correct predictions, in [0, 1]."""
         return float(np.mean(self.predictions == self.labels))
 
     @property
     def macro_f1(self) -> float:
-        """Mean over the classes of their F1, in [0, 1]."""
+        """The mean F1 score of the classes, in [0, 1]."""
         return float(self.report["macro avg"]["f1-score"])
 
     @property
     def num_unseen(self) -> int:
-        """Images whose label training never saw."""
+        """The number of images whose label did not occur in training."""
         return int(np.sum(self.targets < 0))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row per image: its index, label, prediction, and the probability of every class."""
+        """The rows of `predictions.csv`, one per image, with the probability of every class."""
         columns = [f"p_{label}" for label in self.classes]
         images = zip(self.indices, self.labels, self.predictions, self.probabilities, strict=True)
         return [
@@ -74,15 +74,7 @@ class Evaluation:
 
 
 class Predictions(NamedTuple):
-    """The content of a `predictions.csv`, the rows of an `Evaluation`.
-
-    Attributes:
-        indices: int64 (num_images,), positions of the images in their file.
-        labels: int64 (num_images,), the true labels.
-        predictions: int64 (num_images,), predicted labels.
-        probabilities: float32 (num_images, num_classes).
-        classes: int64 (num_classes,), the labels training saw.
-    """
+    """The content of a `predictions.csv`; the attributes are those of an `Evaluation`."""
 
     indices: np.ndarray
     labels: np.ndarray
@@ -123,14 +115,14 @@ def evaluate(
     class_names: list[str] | None = None,
     indices: np.ndarray | None = None,
 ) -> Evaluation:
-    """Compares predictions with the truth.
+    """Compares predictions with the true labels.
 
     Args:
         probabilities: float32 (num_images, num_classes), in the order of `classes`.
-        labels: int64 (num_images,), true labels as in the file.
-        classes: int64 (num_classes,), sorted.
-        class_names: One name a class; the labels themselves without it.
-        indices: int64 (num_images,), positions of the images in their file; all of it without.
+        labels: int64 (num_images,), the true labels.
+        classes: int64 (num_classes,), the labels that occurred in training, sorted.
+        class_names: One name per class; by default the labels.
+        indices: int64 (num_images,), positions of the images in their file; by default from 0.
     """
     from sklearn.metrics import classification_report
 

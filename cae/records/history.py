@@ -1,4 +1,4 @@
-"""What training recorded: one row an epoch, with the hyperparameters that produced it."""
+"""The record of a training: its hyperparameters and one row per epoch."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,17 +12,18 @@ FULL = "full"
 
 @dataclass
 class History:
-    """The record of one training, readable without Keras.
+    """The record of one training.
 
     Attributes:
-        name: What the experiment is called in figures and menus.
-        kind: Which program trained it.
+        name: The name of the experiment in figures and menus.
+        kind: The kind of model.
         model_info: The complete hyperparameters, as in the JSON file with every default filled in.
-        epochs: One dict an epoch, in order: `epoch` (from 1), `phase` (`DENSE_ONLY` or `FULL`),
-            `learning_rate`, `seconds`, and the losses and metrics; those on validation data
-            begin with `val_`. Losses are means per pixel or per image, metrics lie in [0, 1].
-        best_epoch: The epoch whose weights were kept, counted from 1.
-        metrics: Final values, as written to `metrics.json`.
+        epochs: One dict per epoch: `epoch` (from 1), `phase` (`DENSE_ONLY` or `FULL`),
+            `learning_rate`, `seconds`, and the losses and metrics, which begin with `val_` if they
+            are of the validation images. Losses are means per pixel or per image; metrics lie in
+            [0, 1].
+        best_epoch: The epoch, from 1, whose weights were kept; None before the first.
+        metrics: The content of `metrics.json`.
     """
 
     name: str
@@ -33,26 +34,26 @@ class History:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def column(self, key: str) -> list[float]:
-        """One value an epoch; NaN where an epoch has none."""
+        """The values of `key`, one per epoch; NaN where an epoch has none."""
         return [row.get(key, float("nan")) for row in self.epochs]
 
     def has(self, key: str) -> bool:
-        """Whether any epoch recorded `key` (there is no `val_loss` without validation data)."""
+        """Whether any epoch has `key`; there is no `val_loss` without validation images."""
         return any(key in row for row in self.epochs)
 
     @property
     def dense_only_epochs(self) -> int:
-        """How many epochs ran with the encoder frozen; the phase boundary lies after them."""
+        """The number of epochs with a frozen encoder, which come first."""
         return sum(row.get("phase") == DENSE_ONLY for row in self.epochs)
 
     @property
     def best(self) -> dict[str, Any]:
-        """The row of the epoch whose weights were kept; empty before the first epoch."""
+        """The row of the best epoch; empty before the first epoch."""
         return self.epochs[self.best_epoch - 1] if self.best_epoch else {}
 
     @property
     def divergence(self) -> UserError | None:
-        """What to say when a loss was not finite; None while all are."""
+        """An error that names the first loss that is not finite; None if all are finite."""
         for row in self.epochs:
             losses = [row[key] for key in ("loss", "val_loss") if key in row]
             wrong = [loss for loss in losses if not math.isfinite(loss)]
