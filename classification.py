@@ -31,8 +31,7 @@ from cae.programs.starting_points import (
     read_configs,
 )
 from cae.programs.task import INSPECTED_IMAGES, Experiment, Task
-from cae.programs.trainer import OnEpoch
-from cae.records.history import History
+from cae.records.history import History, OnEpoch
 
 if TYPE_CHECKING:
     import keras

@@ -10,7 +10,8 @@ from cae import terminal
 from cae.config.schema import Config
 from cae.errors import UserError
 from cae.programs.task import Experiment, Task
-from cae.programs.trainer import OnEpoch, Trainer
+from cae.programs.trainer import Trainer
+from cae.records.history import OnEpoch
 from cae.records.run import MODEL_FILE
 from cae.training.workers import CLUSTER
 

@@ -19,7 +19,7 @@ from cae.programs.task import Experiment, Task
 from cae.records import tracking
 from cae.records.checkpoint import Checkpoint, check_same
 from cae.records.environment import describe_environment
-from cae.records.history import History
+from cae.records.history import History, OnEpoch
 from cae.records.run import (
     CHECKPOINT_FILE,
     MODEL_FILE,
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     import keras
 
     from cae.training.data_parallel import Workers
-
-# Called with the history's row of every epoch, as soon as a checkpoint contains it. What it raises
-# ends the training, which can then be resumed.
-OnEpoch = Callable[[dict[str, Any]], None]
 
 
 class Trainer:

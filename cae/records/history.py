@@ -1,6 +1,7 @@
 """The record of a training: its hyperparameters and one row per epoch."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,6 +9,9 @@ from cae.errors import UserError
 
 DENSE_ONLY = "dense_only"
 FULL = "full"
+# Called with the row of every epoch, as soon as a checkpoint contains it. What it raises ends the
+# training, which can then be resumed.
+OnEpoch = Callable[[dict[str, Any]], None]
 
 
 @dataclass

@@ -47,7 +47,7 @@ from cae.config.study_schema import Base, Range, Study, Vary
 from cae.errors import UsageError
 from cae.files import locked
 from cae.programs import start as start_module
-from cae.programs.session import OnEpoch
+from cae.records.history import OnEpoch
 from cae.records.run import CHECKPOINT_FILE, PARTIAL, START_FILE, TRIALS_FILE
 from cae.studies.progress import Outcome, ProgressTable, count_epochs
 from cae.studies.results import DONE, STOPPED, WAITING

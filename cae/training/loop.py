@@ -12,15 +12,12 @@ from cae.config.fields import OPTIMIZERS
 from cae.config.schema import Config
 from cae.errors import UserError
 from cae.records.checkpoint import Checkpoint
-from cae.records.history import History
+from cae.records.history import History, OnEpoch
 from cae.training.batches import InferenceBatches, TrainingBatches
 from cae.training.callbacks import BestWeights, Checkpoints
 from cae.training.data_parallel import Workers
 from cae.training.memory import batches_in_memory
 from cae.training.steps import Objective, Steps, compile_steps
-
-# Called with a row of the history.
-OnEpoch = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from cae.config.schema import ClassifierConfig, Config
 from cae.data.datasets import Scaling, get_scaling
 from cae.data.splits import encode_labels, get_classes, split_validation
 from cae.records.checkpoint import Checkpoint
-from cae.records.history import DENSE_ONLY, FULL, History
+from cae.records.history import DENSE_ONLY, FULL, History, OnEpoch
 from cae.training import on_device
 from cae.training.batches import InferenceBatches, TrainingBatches
 from cae.training.build import ModelInfo, as_config
 from cae.training.data_parallel import Workers
 from cae.training.frozen import freeze_encoder
 from cae.training.layers import bfloat16_inside, fuse
-from cae.training.loop import Loop, OnEpoch, Phase
+from cae.training.loop import Loop, Phase
 from cae.training.predict import chunks
 from cae.training.steps import Objective
 from cae.training.workers import Share
