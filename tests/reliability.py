@@ -45,12 +45,12 @@ class Promise:
 SECTIONS = {
     "Resuming": (
         Promise(
-            "`--resume RUN`, and no other flag, goes on with an interrupted run of either program "
-            "in its own directory",
+            "`--resume RUN`, without any other flag, continues an interrupted run of either "
+            "program in its own directory",
             ("programs/test_resume.py::test_a_run_is_resumed_in_its_directory",),
         ),
         Promise(
-            "What goes on is all of it: weights, optimizer (each of them), epoch and batch, phase, "
+            "Everything continues: weights, optimizer (each of them), epoch and batch, phase, "
             "random state, learning-rate schedule, best weights, history",
             (
                 "programs/test_resume.py::test_a_killed_training",
@@ -63,17 +63,17 @@ SECTIONS = {
             ("programs/test_resume.py::test_patience_is_remembered",),
         ),
         Promise(
-            "A run killed with SIGKILL at random moments ends with the bits of one that never was, "
-            "in both programs and phases, every second kill inside a checkpoint's write",
+            "A run killed with SIGKILL at random moments ends with the bits of an uninterrupted "
+            "one, in both programs and phases; every second kill hits the write of a checkpoint",
             ("programs/test_resume.py::test_kill_9",),
         ),
         Promise(
-            "A checkpoint after every epoch, and every two minutes inside longer ones",
+            "A checkpoint follows every epoch, and every two minutes inside longer ones",
             ("programs/test_resume.py::test_a_checkpoint_every_epoch_and_every_two_minutes",),
         ),
         Promise(
-            "Checkpoints cost less than 2 % of the training time; very short epochs are not each "
-            "saved",
+            "Checkpoints cost less than 2 % of the training time; very short epochs are not saved"
+            " one by one",
             (
                 "programs/test_mnist.py::test_what_checkpoints_cost",
                 "programs/test_resume.py::test_checkpoints_cost_little",
@@ -84,12 +84,13 @@ SECTIONS = {
             ("programs/test_resume.py::TestInitFrom",),
         ),
         Promise(
-            "A directory that is not empty is refused, and both ways out are named",
+            "A directory that is not empty is refused, and both remedies are named",
             ("programs/test_resume.py::TestRunDir",),
         ),
         Promise(
-            "What cannot be resumed to the same result (an edited configuration, other data, "
-            "another encoder, a damaged checkpoint) is refused in a line that names the difference",
+            "A run that cannot be resumed to the same result (an edited configuration, other "
+            "data, another encoder, a damaged checkpoint) is refused in one line that names the "
+            "difference",
             (
                 "programs/test_resume.py::test_a_changed_run_is_refused",
                 "programs/test_resume.py::test_other_data_are_refused",
@@ -99,8 +100,8 @@ SECTIONS = {
             ),
         ),
         Promise(
-            "The first Ctrl-C or SIGTERM finishes the step, saves, prints the command that resumes "
-            "and exits with 130 or 143; the second stops at once",
+            "The first Ctrl-C or SIGTERM finishes the step, saves, prints the command that "
+            "resumes and exits with 130 or 143; the second stops at once",
             (
                 "programs/test_programs.py::TestSignals",
                 "programs/test_resume.py::test_a_training_that_was_asked_to_stop",
@@ -120,26 +121,27 @@ SECTIONS = {
             ),
         ),
         Promise(
-            "The default seed is fixed, and recorded",
+            "The default seed is fixed and recorded",
             ("programs/test_reproducibility.py::test_the_default_seed_is_fixed_and_recorded",),
         ),
     ),
     "Faults": (
         Promise(
             "A loss that is NaN or infinite ends training; the best weights before it are kept, "
-            "and the line says which epoch and what to try",
+            "and one line names the epoch and the remedy",
             ("programs/test_faults.py::TestLossThatIsNotFinite",),
         ),
         Promise(
-            "A full disk leaves nothing half written under a final name, and earlier results and "
-            "the last checkpoint as they were",
+            "A full disk leaves no partial file under a final name; earlier results and the last "
+            "checkpoint stay intact",
             (
                 "programs/test_faults.py::TestFullDisk",
                 "records/test_checkpoint.py::test_the_last_one_stays_when_the_disk_is_full",
             ),
         ),
         Promise(
-            "So does a folder that vanishes, becomes read-only, or belongs to somebody else",
+            "The same holds for a folder that vanishes, becomes read-only, or belongs to another "
+            "user",
             ("programs/test_faults.py::TestFolders",),
         ),
         Promise(
@@ -147,29 +149,30 @@ SECTIONS = {
             ("programs/test_faults.py::TestFilesThatVanish",),
         ),
         Promise(
-            "Where memory runs out, one line says the batch size",
+            "If memory runs out, one line names the batch size",
             ("programs/test_faults.py::TestMemory",),
         ),
         Promise(
-            "Programs started at once with one name each have a run of their own",
+            "Programs started at the same moment under the same name get a run each",
             ("programs/test_faults.py::TestSameNameAtOnce",),
         ),
         Promise(
-            "A clock that is moved back costs nothing", ("programs/test_faults.py::TestClock",)
+            "A clock set back has no effect",
+            ("programs/test_faults.py::TestClock",),
         ),
     ),
-    "Files from strangers": (
+    "Untrusted files": (
         Promise(
-            "A model file never runs code, reads or writes elsewhere, or takes memory without "
-            "bound: it is refused in a line that says why",
+            "A model file never runs code, reads or writes elsewhere, or takes unbounded memory: "
+            "it is refused in one line with the reason",
             ("records/test_untrusted.py",),
         ),
         Promise(
-            "Keras is pinned past the versions that ended its published advisories",
+            "Keras is pinned past the versions that fixed its published advisories",
             ("test_reliability.py::test_keras_is_pinned_past_the_advisories",),
         ),
         Promise(
-            "Any bytes are an idx file or an error, any JSON a configuration or an error",
+            "Any bytes are an idx file or an error, any JSON is a configuration or an error",
             (
                 "data/test_idx.py::test_any_bytes_give_an_array_or_a_data_error",
                 "data/test_idx.py::test_absurd_sizes_allocate_nothing",
@@ -177,16 +180,17 @@ SECTIONS = {
             ),
         ),
         Promise(
-            "Damaged idx, gzip, JSON and `.keras` files, and gzip bombs, give no traceback, take "
-            "no 2 seconds and no 100 MB, and leave no file",
+            "Damaged idx, gzip, JSON and `.keras` files, and gzip bombs, cause no traceback, take"
+            " less than 2 seconds and 100 MB, and leave no file",
             ("fuzz/test_fuzz.py::test_fuzz",),
         ),
         Promise(
-            "Damaged `.h5` files end in one line too, whatever the HDF5 library makes of them",
+            "Damaged `.h5` files end in one line too, whatever the HDF5 library does with them",
             ("fuzz/test_fuzz.py::test_damaged_hdf5",),
         ),
         Promise(
-            "What is written as CSV and to the terminal is no formula and no code of a terminal",
+            "CSV files contain no formulas, and terminal output no control codes, from names in "
+            "files",
             (
                 "programs/test_untrusted_names.py::test_names_of_classes_stay_out_of_csv",
                 "programs/test_untrusted_names.py::test_names_of_experiments_stay_out_of_csv",
@@ -196,7 +200,7 @@ SECTIONS = {
             ),
         ),
         Promise(
-            "What is written as HTML obeys no tag in a name, runs no script and asks for nothing",
+            "HTML reports treat names as text, run no script and load nothing",
             (
                 "report/test_report.py::test_names_are_text",
                 "report/test_report.py::test_the_policy_forbids_scripts_and_network",
@@ -204,7 +208,7 @@ SECTIONS = {
             ),
         ),
         Promise(
-            "Nothing is sent or fetched but a named data set",
+            "Only named data sets use the network",
             ("programs/test_untrusted_names.py::test_nobody_calls_home",),
         ),
     ),
