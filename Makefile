@@ -1,11 +1,11 @@
-# make demo and make test need nothing but Python 3.10 to 3.13 and the package registry.
+# Each target sets up .venv first; all it needs is Python 3.10 to 3.13 and a package registry.
 PYTHON ?= python3
 BIN := .venv/bin
 TEST_FLAGS ?=
 RESEARCH_FLAGS ?=
 BENCH_FLAGS ?=
 
-.PHONY: demo research test test-slow lint check configs bench reliability clean
+.PHONY: demo test test-slow lint check configs research bench reliability clean
 
 demo: .venv/installed
 	$(BIN)/python autoencoder.py -d digits -c configuration/autoencoder_small.json \
@@ -13,7 +13,7 @@ demo: .venv/installed
 	$(BIN)/python classification.py -d digits -model models/demo.keras \
 		-c configuration/classifier_small_small.json --name demo-classifier
 
-# About an hour on 2 cores; stop it at any time, and the same command goes on.
+# About an hour on 2 cores. Stop it at any time; the same command continues.
 research: .venv/installed
 	$(BIN)/python experiments.py run configuration/studies/research.json $(RESEARCH_FLAGS)
 
@@ -44,7 +44,7 @@ clean:
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "error: Python 3.10 to 3.13 is required, got $$($(PYTHON) --version 2>&1)." \
-		"Name another: make PYTHON=python3.12" >&2; exit 2; }
+		"Choose another one: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "error: a virtual environment is required." \
 		"On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 

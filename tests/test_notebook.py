@@ -1,6 +1,7 @@
 """The notebook: its outputs are there, small, and what a fresh execution gives."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PATH = ROOT / "docs" / "walkthrough.ipynb"
 MAX_BYTES = 400_000
 SETTINGS_CELL = 3
-# What a quick execution sets otherwise, apart from where it records.
+# Settings of a quick execution, apart from its folder of runs.
 SETTINGS = {"LIMIT = 600": "LIMIT = 300", "EPOCHS = 4": "EPOCHS = 2", "SEEDS = 3": "SEEDS = 1"}
 RUNS = 'RUNS = "runs/notebook"'
 
@@ -70,11 +71,13 @@ def test_nothing_of_the_machine_is_in_it(committed):
         assert f"{folder}/" not in text
 
 
-def test_programs_and_settings_are_named_as_they_are(committed):
-    """What the text tells people to type and open exists."""
+def test_files_are_named_as_they_are(committed):
+    """What the text tells people to open, from docs/, and what the code loads, from the root."""
     text = "".join("".join(cell["source"]) for cell in committed["cells"])
-    for name in ("requirements.txt", "docs/experiments.md", "configuration/autoencoder_small.json"):
-        assert name in text and (ROOT / name).exists()
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
+    assert links and all((PATH.parent / link).exists() for link in links)
+    paths = re.findall(r"configuration/\w+\.json|requirements\.txt", text)
+    assert len(set(paths)) == 3 and all((ROOT / path).exists() for path in paths)
 
 
 def test_what_programs_print_can_be_redirected_in_a_notebook(monkeypatch):
@@ -84,9 +87,10 @@ def test_what_programs_print_can_be_redirected_in_a_notebook(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("folder", ["docs", "."])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_a_fresh_execution_gives_the_same_kinds_of_outputs(committed, tmp_path):
-    """On the data set that needs no network, with fewer images, epochs and seeds."""
+def test_a_fresh_execution_gives_the_same_kinds_of_outputs(committed, tmp_path, folder):
+    """Opened in docs/ or in the root; with fewer images, epochs and seeds, and no network."""
     reason = "needs requirements-dev.txt"
     nbformat = pytest.importorskip("nbformat", reason=reason)
     nbclient = pytest.importorskip("nbclient", reason=reason)
@@ -96,7 +100,10 @@ def test_a_fresh_execution_gives_the_same_kinds_of_outputs(committed, tmp_path):
         assert old in settings.source
         settings.source = settings.source.replace(old, new)
     client = nbclient.NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+        notebook,
+        timeout=120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(ROOT / folder)}},
     )
     client.execute()
     assert (tmp_path / "runs" / "rates" / "results.csv").exists()
