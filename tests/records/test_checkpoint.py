@@ -1,4 +1,4 @@
-"""The file of a training between two steps: whole or not at all, and never code."""
+"""A checkpoint is complete or not there, and contains no code."""
 
 import errno
 import json
@@ -53,10 +53,6 @@ def assert_same_state(first, second):
 def test_a_state_comes_back_to_the_bit(saved):
     """Order, shapes, types, infinities, and the last digit of every number."""
     assert_same_state(Checkpoint(saved, IDENTITY).state, make_state())
-
-
-def test_there_is_none_at_first(tmp_path):
-    assert Checkpoint(tmp_path / "checkpoint.npz").state is None
 
 
 def test_the_last_one_stays_when_the_disk_is_full(saved, monkeypatch):

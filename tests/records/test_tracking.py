@@ -1,4 +1,4 @@
-"""TensorBoard and MLflow show what the run directory says: every point once, also after a stop."""
+"""TensorBoard and MLflow show the run directory: every point once, also in resumed runs."""
 
 import csv
 import json
@@ -117,7 +117,7 @@ def test_phases_share_one_axis_of_epochs(tmp_path, run):
 
 @NEEDS_TENSORBOARD
 def test_tensorboard_shows_no_point_twice(tmp_path, run):
-    """A start after an interruption writes the epochs before it again."""
+    """A resumed run writes its earlier epochs again."""
     for epochs in (3, 2):
         board = tracking.TensorBoard(tmp_path / "board", run, START)
         for row in ROWS[:epochs]:
@@ -128,33 +128,11 @@ def test_tensorboard_shows_no_point_twice(tmp_path, run):
 
 @NEEDS_TENSORBOARD
 def test_points_are_on_the_disk_before_the_next_epoch(tmp_path, run):
-    """A training that is killed has lost nothing that it had shown."""
+    """A training that is killed loses no point."""
     board = tracking.TensorBoard(tmp_path / "board", run, START)
     board.write_epoch(ROWS[0])
     assert read_curves(tmp_path / "board/the-run/train")["loss"] == [(1, 2.0)]
     board.close(tracking.KILLED)
-
-
-@NEEDS_MLFLOW
-@pytest.mark.slow
-def test_mlflow_has_no_point_twice(run, store):
-    """The same run goes on after an interruption, found by a file in its directory."""
-    first = tracking.MLflow(store, run, START)
-    for row in ROWS[:2]:
-        first.write_epoch(row)
-    first.close(tracking.KILLED)
-    again = tracking.MLflow(store, run, START)
-    for row in ROWS:
-        again.write_epoch(row)
-    again.close(tracking.FINISHED)
-    (tracked,), client = read_runs(store, "classifiers")
-    assert tracked.info.status == tracking.FINISHED and tracked.info.run_name == "the-run"
-    assert tracked.data.params == {
-        "batch_size": "8", "seed": "0", "optimizer": '["adam"]', "learning_rate": "0.01",
-    }  # fmt: skip
-    assert read_points(client, tracked, "loss") == [(1, 2.0), (2, 1.0), (3, 0.5)]
-    assert read_points(client, tracked, "val_loss") == [(1, 3.0), (2, 2.5), (3, 2.25)]
-    assert read_points(client, tracked, "learning_rate") == [(1, 0.1), (2, 0.01), (3, 0.01)]
 
 
 # Opens a local store and writes to it, with a look at what is asked of the network.
@@ -181,7 +159,7 @@ assert not asked, asked
 @NEEDS_MLFLOW
 @pytest.mark.slow
 def test_a_local_store_needs_no_network(tmp_path, store):
-    """And MLflow tells nobody that it is used, not even where it cannot see that this is a test."""
+    """MLflow sends no telemetry, also where it cannot detect that this is a test."""
     hidden = ("CI", "PYTEST", "MLFLOW", "DO_NOT_TRACK")
     environment = {key: text for key, text in os.environ.items() if not key.startswith(hidden)}
     done = subprocess.run(
@@ -197,7 +175,7 @@ def test_a_local_store_needs_no_network(tmp_path, store):
 
 
 def test_hyperparameters_are_numbers_texts_or_json():
-    """The rate apart from its optimizer, so that one can sort by it."""
+    """The learning rate is separate from its optimizer, to sort by it."""
     values = tracking.describe(
         {"optimizer": ["adam", 0.01], "seed": 3, "loss": None, "mixed_precision": True}
     )
@@ -241,8 +219,8 @@ class Sound(Broken):
     close = write_results
 
 
-def test_a_tracker_that_fails_is_given_up_in_one_line(tmp_path):
-    """The training and the other trackers go on."""
+def test_a_tracker_that_fails_is_dropped_with_one_warning(tmp_path):
+    """The training and the other trackers continue."""
     warnings, broken, sound = [], Broken(), Sound()
     trackers = tracking.Trackers(warnings.append)
     trackers.add(broken)
@@ -299,7 +277,7 @@ def test_a_resumed_run_continues_without_a_tracker_that_cannot_write(tmp_path, r
 
 
 def test_flags_name_absolute_places(monkeypatch, tmp_path):
-    """So that a run resumed from elsewhere finds them; MLflow's own variable names a server."""
+    """A run resumed from another folder finds them; MLflow's own variable can name a server."""
     parser = Parser()
     add_tracking_flags(parser)
     monkeypatch.setattr(tracking, "find_spec", lambda name: True)
@@ -319,8 +297,7 @@ def test_flags_name_absolute_places(monkeypatch, tmp_path):
 
 
 @NEEDS_TENSORBOARD
-def test_a_run_without_flags_is_what_it_was(autoencode):
-    """Nothing of trackers is in its directory."""
+def test_a_run_without_flags_has_no_traces(autoencode):
     run = autoencode().run
     assert "tensorboard" not in (run / "run.json").read_text()
     assert not (run / tracking.MLFLOW_FILE).exists()
@@ -329,7 +306,7 @@ def test_a_run_without_flags_is_what_it_was(autoencode):
 @NEEDS_TENSORBOARD
 @NEEDS_MLFLOW
 @pytest.mark.slow
-def test_both_show_what_the_run_directory_says(classify, tmp_path, store, monkeypatch):
+def test_both_show_the_run_directory(classify, tmp_path, store, monkeypatch):
     """Curves over both phases, final values, figures, hyperparameters and the model."""
     monkeypatch.chdir(tmp_path)  # for MLflow's artifacts
     done = classify("--tensorboard", tmp_path / "board", "--mlflow", store, plots=True)
@@ -369,7 +346,7 @@ def read_figures(folder):
 @NEEDS_TENSORBOARD
 @NEEDS_MLFLOW
 @pytest.mark.slow
-def test_a_resumed_run_goes_on_in_both(tmp_path, autoencode, store, monkeypatch):
+def test_a_resumed_run_continues_in_both(tmp_path, autoencode, store, monkeypatch):
     """In the same MLflow run and TensorBoard folder, with every epoch once."""
     monkeypatch.chdir(tmp_path)
 

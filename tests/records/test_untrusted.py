@@ -1,8 +1,8 @@
-"""Models from strangers: refused with a line that says why, before any of their content acts.
+"""Untrusted model files are refused with a reason before any of their content acts.
 
-Every case is loaded in this process, where its trap is armed: a function, module or file that
-would leave a mark. After each, no mark is there, no file was left or written, and the memory of
-the process has not grown.
+Every case is loaded in this process with an armed trap: a function, module or file that would leave
+a mark. Afterwards there is no mark, no file was left or written, and the memory of the process has
+not grown.
 """
 
 import copy
@@ -30,11 +30,11 @@ from cae.records.untrusted import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
 MAX_GROWTH = 100e6  # bytes; the bombs here unpack to 1 GB and more
 BOMB = 10**9
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-TRAP = "strangers>Trap"
+TRAP = "untrusted>Trap"
 
 
 class Trap(keras.layers.Layer):
-    """A layer that leaves a mark as soon as it is made."""
+    """A layer that leaves a mark when it is created."""
 
     mark: Path
 
@@ -48,7 +48,7 @@ class Trap(keras.layers.Layer):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """An innocent model in both formats."""
+    """A harmless model in both formats."""
     inputs = keras.Input((8, 8, 1))
     encoder = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3, activation="relu", name="first")],
@@ -64,13 +64,13 @@ def plain(tmp_path_factory):
 
 @pytest.fixture
 def trap(tmp_path, monkeypatch):
-    """Arms all traps and returns the file that any of them would leave."""
+    """Arms all traps and returns the mark that any of them would leave."""
     mark = tmp_path / "mark"
     monkeypatch.setattr(Trap, "mark", mark, raising=False)
     monkeypatch.syspath_prepend(tmp_path / "modules")
     (tmp_path / "modules").mkdir()
     source = f"import pathlib\npathlib.Path({str(mark)!r}).touch()\n"
-    (tmp_path / "modules" / "strangers.py").write_text(source)
+    (tmp_path / "modules" / "spy.py").write_text(source)
     objects = keras.saving.get_custom_objects()
     monkeypatch.setitem(objects, TRAP, Trap)
     monkeypatch.setitem(objects, "Trap", Trap)
@@ -79,13 +79,13 @@ def trap(tmp_path, monkeypatch):
 
 
 def peak_bytes():
-    """The most memory that this process has held; Linux alone lets it be measured anew."""
+    """The peak memory of this process, which only Linux can reset."""
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 @contextmanager
 def nothing_happens(folder, mark, monkeypatch):
-    """Nothing ran, nothing was written, and no more memory was taken than a model needs."""
+    """Checks that no code ran, no file was written, and memory did not grow beyond a model's."""
     scratch = folder / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
@@ -173,7 +173,7 @@ def nest_deeply(config):
 FUNCTION = {"class_name": "function", "module": "builtins", "registered_name": "function"}
 CONFIGS = {
     "lambda": (replace_layer(class_name="Lambda", config={"function": "spring"}), "'Lambda'"),
-    "other_module": (replace_layer(module="strangers", class_name="Dense"), "of 'strangers'"),
+    "other_module": (replace_layer(module="spy", class_name="Dense"), "of 'spy'"),
     "os_system": (replace_layer(module="os", class_name="system", config={}), "'system' of 'os'"),
     "not_a_layer": (
         replace_layer(module="keras.models", class_name="load_model", config={}),
@@ -260,7 +260,7 @@ def test_configurations(case, suffix, plain, tmp_path, trap, monkeypatch):
 
 
 def test_the_trap_works(plain, tmp_path, trap):
-    """Keras itself makes the registered layer, so that the mark proves something."""
+    """Keras itself creates the registered layer, which leaves the mark."""
     path = tmp_path / "m.keras"
     rewrite(
         plain.with_suffix(".keras"),
@@ -273,7 +273,7 @@ def test_the_trap_works(plain, tmp_path, trap):
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_python_in_a_lambda_layer(suffix, tmp_path, trap, monkeypatch):
-    """As Keras writes it, code and all."""
+    """Keras itself writes the bytecode into the file."""
     mark = str(trap)
     inputs = keras.Input((2,))
     spring = keras.layers.Lambda(lambda x: (open(mark, "w").close(), x)[1])  # noqa: PTH123
@@ -285,8 +285,8 @@ def test_python_in_a_lambda_layer(suffix, tmp_path, trap, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_how_a_stranger_trained_is_left_out(suffix, plain, tmp_path, trap, monkeypatch):
-    """Optimizers and losses may be anyone's own; nobody needs them to use a model."""
+def test_optimizer_and_loss_are_ignored(suffix, plain, tmp_path, trap, monkeypatch):
+    """They may be custom objects, and using a model does not need them."""
 
     def change(config):
         first(config)["compile_config"] = {"loss": {"class_name": "Trap", "config": {}}}
@@ -299,7 +299,7 @@ def test_how_a_stranger_trained_is_left_out(suffix, plain, tmp_path, trap, monke
 
 
 def test_refused_before_tensorflow(plain, tmp_path, monkeypatch):
-    """What is in the configuration is seen when a program only asks for the metadata."""
+    """Reading the metadata checks the configuration as well."""
     rewrite(plain.with_suffix(".keras"), tmp_path / "m.keras", set_value(activation="spring"))
     monkeypatch.setattr(keras.models, "load_model", None)
     with pytest.raises(ModelFileError, match="activation 'spring'"):
@@ -328,7 +328,7 @@ def add_member(name, content=b"x"):
 
 
 def link(source, path):
-    """The weights as a symbolic link to a file of the person who loads the model."""
+    """The weights are a symbolic link to a file on the user's machine."""
     entry = zipfile.ZipInfo(WEIGHTS_FILE)
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
     members = [item for item in members_of(source) if item[0] != WEIGHTS_FILE]
@@ -359,7 +359,7 @@ def other_compression(source, path):
 
 
 def endless_list(source, path):
-    """A file of a megabyte takes a hundred as a list of members."""
+    """The list of members takes a hundred times the size of the file in memory."""
     pack(path, [*members_of(source), *((f"{number:060}", b"") for number in range(12_000))])
 
 
@@ -386,8 +386,8 @@ def test_archives(case, plain, tmp_path, trap, monkeypatch):
     assert_refused(tmp_path / "m.keras", match, trap, monkeypatch)
 
 
-def test_packed_again_by_somebody(plain, tmp_path):
-    """Ordinary compression is no reason to refuse."""
+def test_a_compressed_archive_loads(plain, tmp_path):
+    """For example one that was unpacked and packed again."""
     pack(tmp_path / "m.keras", members_of(plain.with_suffix(".keras")), zipfile.ZIP_DEFLATED)
     assert load_model(tmp_path / "m.keras")[0].get_layer("encoder")
 
@@ -396,14 +396,14 @@ def test_packed_again_by_somebody(plain, tmp_path):
 
 
 def some_array(file):
-    """The name of an array of numbers in a file of weights."""
+    """The name of the first array in a file of weights."""
     names = []
     file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
     return names[0]
 
 
 def replacing(make):
-    """Puts what `make(file, name)` makes in the place of an array."""
+    """Replaces an array by what `make(file, name)` creates."""
 
     def change(file):
         name = some_array(file)
@@ -522,7 +522,7 @@ def test_weights(case, suffix, plain, tmp_path, trap, monkeypatch):
 
 
 def test_one_text_as_a_thousand_names(plain, tmp_path, trap, monkeypatch):
-    """Each name is 16 bytes that say where a text lies; here all say the same place."""
+    """Each name is a reference of 16 bytes; here all refer to the same text."""
     path, text = tmp_path / "m.h5", "N" * 1_000_000
     shutil.copy(plain.with_suffix(".h5"), path)
     with h5py.File(path, "r+", libver="latest") as file:
@@ -534,8 +534,8 @@ def test_one_text_as_a_thousand_names(plain, tmp_path, trap, monkeypatch):
     assert_refused(path, "could not be read|bytes in", trap, monkeypatch)
 
 
-def test_a_file_that_sends_hdf5_round_in_circles(trap, tmp_path, monkeypatch):
-    """Found by the fuzzer: with HDF5 1.14 no exception and no Ctrl-C ends it."""
+def test_a_file_that_makes_hdf5_loop(trap, tmp_path, monkeypatch):
+    """Found by the fuzzer: in HDF5 1.14, neither an exception nor Ctrl-C ends the loop."""
     shutil.copy(FIXTURES / "hdf5_endless.h5", tmp_path / "m.h5")
     monkeypatch.setattr(untrusted, "HDF5_SECONDS", 1)
     assert_refused(tmp_path / "m.h5", "could not be read", trap, monkeypatch)
@@ -544,19 +544,19 @@ def test_a_file_that_sends_hdf5_round_in_circles(trap, tmp_path, monkeypatch):
 def test_modules_in_the_working_folder_are_not_imported(plain, tmp_path, trap, monkeypatch):
     """By the process that checks HDF5 files, which needs h5py, NumPy and this program."""
     for name in ("h5py", "numpy", "cae", "json", "untrusted"):
-        shutil.copy(tmp_path / "modules" / "strangers.py", tmp_path / f"{name}.py")
+        shutil.copy(tmp_path / "modules" / "spy.py", tmp_path / f"{name}.py")
     shutil.copy(plain.with_suffix(".h5"), tmp_path / "m.h5")
     monkeypatch.chdir(tmp_path)
     with nothing_happens(tmp_path, trap, monkeypatch):
         read_metadata("m.h5")
 
 
-# --- What is not refused --------------------------------------------------------------------
+# --- Allowed content ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_every_layer_on_the_list(suffix, tmp_path):
-    """Each is written by Keras as the list says, comes back, and does the same."""
+    """Each is saved by Keras, loaded, and computes the same."""
     image = keras.Input((8, 8, 3))
     vector = keras.layers.Flatten()(image)
     arguments = {
@@ -629,26 +629,15 @@ def test_functions_and_settings_of_plain_models(tmp_path):
 # --- Through a program ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ["lambda", "link", "external_link"])
-def test_one_line_and_exit_code_2(
-    case, tmp_path, files, classifier_config, trained_autoencoder, trap, monkeypatch
+def test_a_program_prints_one_line(
+    tmp_path, files, classifier_config, trained_autoencoder, trap, monkeypatch
 ):
-    """The person who was given the file reads why it is not used."""
-    source, path = trained_autoencoder.saved, tmp_path / "m.keras"
-    if case == "lambda":
-        rewrite(source, path, replace_layer(class_name="Lambda"))
-    elif case == "link":
-        link(source, path)
-    else:
-        weights = tmp_path / "w.h5"
-        weights.write_bytes(dict(members_of(source))[WEIGHTS_FILE])
-        with h5py.File(weights, "r+") as file:
-            WEIGHTS[case][0](file)
-        pack(path, (dict(members_of(source)) | {WEIGHTS_FILE: weights.read_bytes()}).items())
+    path = tmp_path / "m.keras"
+    rewrite(trained_autoencoder.saved, path, replace_layer(class_name="Lambda"))
     (tmp_path / "runs").mkdir()
     flags = [*files.classifier, "-c", classifier_config, "-model", path]
     with nothing_happens(tmp_path, trap, monkeypatch):
         done = run_program("classification", *flags, runs_dir=tmp_path / "runs")
     assert done.exit_code == 2 and done.out == ""
     (line,) = (line for line in done.err.splitlines() if line != "Starting TensorFlow …")
-    assert line.startswith(f"error: {path}: must hold plain Keras layers")
+    assert line.startswith(f"error: {path}: ") and "Lambda" in line
