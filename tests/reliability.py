@@ -204,7 +204,7 @@ SECTIONS = {
             (
                 "report/test_report.py::test_names_are_text",
                 "report/test_report.py::test_the_policy_forbids_scripts_and_network",
-                "report/test_report.py::test_names_that_are_markup_do_nothing_in_a_browser",
+                "report/test_browser.py::test_names_that_are_markup_do_nothing_in_a_browser",
             ),
         ),
         Promise(
