@@ -1,12 +1,12 @@
 """Runs the tests behind every promise of docs/reliability.md and writes what they counted there.
 
     python tests/reliability.py                      everything, about 20 minutes on 2 cores
-    python tests/reliability.py --only kill_9        what these tests show; repeat --only for more
+    python tests/reliability.py --only kill_9        promises with such a test; repeatable
 
-Each section of the page is one run of pytest, and its rows are written when that has ended: those
-of other sections, and of promises with a test that failed, stay as they were. Tests are counted by
-their cases. One that counts more than that says so with pytest's `record_property(what, number)`,
-and what has the same name is added up; the property `figure` is a text, taken as it is.
+Each section of the page is one run of pytest, which rewrites its rows at the end. Rows of other
+sections, and of promises with a failed test, stay unchanged. The figure of a row counts test cases.
+A test can count more with pytest's `record_property(name, number)`; numbers of the same name are
+added up. The property `figure` is a text, taken as it is.
 """
 
 import argparse
@@ -25,13 +25,13 @@ PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- tables: python tests/reliability.py -->\n", "<!-- end of tables -->\n"
 HEADER = "| promise | shown by | figure | on |\n|---|---|---|---|\n"
 NEVER = "never run | |"
-# How often what is random is tried; CI does with less.
+# Numbers of random attempts; CI makes fewer.
 TRIES = {"KILLS": "20", "FUZZ_INPUTS": "1000000"}
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What is promised, and the tests (`file::Class::test`, without `tests/`) that show it."""
+    """A promise, and the tests (`file::Class::test`, without `tests/`) that show it."""
 
     text: str
     tests: tuple[str, ...]
