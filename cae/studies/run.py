@@ -3,6 +3,7 @@
 import argparse
 import re
 import signal
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,10 @@ from cae.studies.compare import (
     print_comparison,
     write_table,
 )
+from cae.studies.progress import ProgressTable
 from cae.studies.results import RunResult, read_study
-from cae.studies.trials import StudyRun
+from cae.studies.search import SearchRun
+from cae.studies.trials import StudyRun, train_in_turn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,11 +118,11 @@ def _run_study(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
     """Trains a study, after its screening if it has one; returns the exit code."""
     exit_code, finalists = 0, None
     tracking.prepare(args, file.study.kind)
-    run_class = _choose_run(file.study, args)
+    study_class, train = _choose_training(file.study, args)
     for part in file.rounds:
         part_folder = check_runs_dir(folder / part.study.name)
         with locked(part_folder):
-            exit_code = max(exit_code, run_class(part, part_folder, args, finalists).run())
+            exit_code = max(exit_code, study_class(part, part_folder, args, finalists).run(train))
             if exit_code > 128:
                 break
             _conclude(part.study, part_folder, args)
@@ -128,13 +131,19 @@ def _run_study(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
     return exit_code
 
 
-def _choose_run(study: Study, args: argparse.Namespace) -> type[StudyRun]:
-    """How trials are trained: one after another, or side by side with Ray."""
-    if args.ray is None:
-        return StudyRun
-    from cae.studies import parallel
+def _choose_training(
+    study: Study, args: argparse.Namespace
+) -> tuple[type[StudyRun], Callable[[StudyRun, ProgressTable], int]]:
+    """How trials are trained: one after another, or side by side with Ray.
 
-    return parallel.choose_run(study)
+    With Ray, searches are suggested and stopped early, unless a screening does that.
+    """
+    if args.ray is None:
+        return StudyRun, train_in_turn
+    from cae.studies.parallel import train_side_by_side
+
+    is_searched = study.vary and study.vary.search and not study.screening
+    return SearchRun if is_searched else StudyRun, train_side_by_side
 
 
 def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:

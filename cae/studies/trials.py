@@ -45,7 +45,7 @@ FILES = {
 
 
 class StudyRun:
-    """A study while it runs, one trial after another.
+    """A study while it runs.
 
     Args:
         file: The study.
@@ -112,15 +112,22 @@ class StudyRun:
             return None, None
         return str(path), get_record(path)["sha256"]
 
-    def run(self) -> int:
-        """Trains what is not done yet; returns the exit code."""
+    def run(self, train: Callable[["StudyRun", ProgressTable], int]) -> int:
+        """Trains what is not done yet.
+
+        Args:
+            train: How: `train_in_turn`, or side by side with Ray.
+
+        Returns:
+            The exit code.
+        """
         for name in ("logs", "configuration"):
             check_runs_dir(self.folder / name)
         self.record()
         with frozen.sharing(), self.open_progress() as progress:
-            exit_code = self.train_waiting(progress)
+            exit_code = train(self, progress)
             while exit_code <= 128 and self._reset_lost_models():
-                exit_code = self.train_waiting(progress)
+                exit_code = train(self, progress)
         if exit_code > 128:
             return exit_code
         failed = [outcome for outcome in self.outcomes if outcome.status == FAILED]
@@ -132,25 +139,14 @@ class StudyRun:
         """The table of the trials, to be used as a context manager."""
         return ProgressTable(terminal.ERR, self.study, self.outcomes)
 
-    def train_waiting(self, progress: ProgressTable) -> int:
-        """Trains the trials that wait; returns the exit code of the last one."""
-        exit_code = 0
-        for outcome in [o for o in self.outcomes if o.status == WAITING]:
-            with progress.timing(outcome):
-                exit_code, error = train_trial(
-                    self.study,
-                    self.folder,
-                    outcome.trial,
-                    self.tracker_flags,
-                    on_line=progress.set_note,
-                    on_epoch=progress.count_epoch,
-                )
-            if exit_code > 128:
-                break
-            self.judge(outcome, error)
-            self.record()
-            progress.show(outcome)
-        return exit_code
+    def has_work(self) -> bool:
+        """Whether there is anything to train."""
+        return any(outcome.status == WAITING for outcome in self.outcomes)
+
+    def get_outcomes(self, trials: Iterable[Trial]) -> list[Outcome]:
+        """The outcomes of some trials."""
+        by_id = {outcome.trial.id: outcome for outcome in self.outcomes}
+        return [by_id[trial.id] for trial in trials]
 
     def _reset_lost_models(self) -> bool:
         """Makes trials wait again that are now the best of their base but have lost their model.
@@ -212,6 +208,27 @@ class StudyRun:
             ],
         }
         write_json(self.folder / TRIALS_FILE, document)
+
+
+def train_in_turn(study_run: StudyRun, progress: ProgressTable) -> int:
+    """Trains the trials that wait, one after another; returns the exit code of the last one."""
+    exit_code = 0
+    for outcome in [o for o in study_run.outcomes if o.status == WAITING]:
+        with progress.timing(outcome):
+            exit_code, error = train_trial(
+                study_run.study,
+                study_run.folder,
+                outcome.trial,
+                study_run.tracker_flags,
+                on_line=progress.set_note,
+                on_epoch=progress.count_epoch,
+            )
+        if exit_code > 128:
+            break
+        study_run.judge(outcome, error)
+        study_run.record()
+        progress.show(outcome)
+    return exit_code
 
 
 def train_trial(

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,8 @@ import experiments
 from cae.config.study import load_stages
 from cae.programs import start as start_module
 from cae.studies.run import RAY_PACKAGES
+from cae.studies.search import SearchRun
+from cae.studies.trials import get_arguments
 
 ROOT = Path(__file__).parents[2]
 NO_RAY = "needs Ray and Optuna: pip install -r requirements-cluster.txt"
@@ -136,64 +139,69 @@ SEARCH = {"learning_rate": {"low": 1e-5, "high": 0.1, "scale": "log"}}
 
 @pytest.fixture
 def search(study, tmp_path):
-    """The suggestions of a study in a folder of `tmp_path`."""
+    """A study of one search space, and a function that draws all that is left to suggest."""
     pytest.importorskip("ray", reason=NO_RAY)
     pytest.importorskip("optuna", reason=NO_RAY)
-    from cae.studies.parallel import RaySearchRun, Resources
+    from cae.studies.parallel import Suggestions
 
-    def search(folder, seed=0, samples=6, seeds=2):
-        vary = {"search": SEARCH, "samples": samples, "seed": seed}
+    def search(folder, seed=0, samples=6, seeds=2, search=SEARCH):
+        vary = {"search": search, "samples": samples, "seed": seed}
         _, (file,) = load_stages(study(vary=vary, seeds=seeds))
-        args = experiments.build_parser().parse_args(
-            ["run", str(file.path), "--ray", "--runs-dir", str(tmp_path)]
-        )
+        flags = ["run", str(file.path), "--ray", "--runs-dir", str(tmp_path)]
         path = tmp_path / folder
-        path.mkdir(exist_ok=True)
-        stage = RaySearchRun(file, path, args)
-        stage._resources = Resources(cpus=1, gpus=0, parallel=1)
-        (search,) = stage._searches
-        search.begin()
-        return search
+        (path / "configuration").mkdir(parents=True, exist_ok=True)
+        study_run = SearchRun(file, path, experiments.build_parser().parse_args(flags))
+        (space,) = study_run.spaces
+
+        def suggest():
+            suggestions = Suggestions(study_run, space, tuple)
+            jobs = [suggestions.suggest(str(n))["job"] for n in range(suggestions.num_left)]
+            for trial in itertools.chain(*jobs):
+                get_arguments(study_run.study, path, trial)  # as when it starts
+            return [tuple(trial.id for trial in job) for job in jobs]
+
+        return study_run, suggest
 
     return search
 
 
-def suggestions_of(search):
-    """The trials of every job that is left."""
-    jobs = []
-    while (job := search.suggest("")) != search.FINISHED:
-        jobs.append(tuple(trial.id for trial in job["job"].trials))
-    return jobs
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_the_seed_fixes_the_suggestions(search):
-    """Each with all seeds of the study, and no two alike."""
-    jobs = suggestions_of(search("a"))
+    """Each has all seeds of the study, and no two are alike."""
+    _, suggest = search("a")
+    jobs = suggest()
     assert len(set(jobs)) == 6
     assert all("seed0" in first and "seed1" in second for first, second in jobs)
-    assert suggestions_of(search("b")) == jobs
-    assert suggestions_of(search("c", seed=1)) != jobs
+    assert search("b")[1]() == jobs
+    assert search("c", seed=1)[1]() != jobs
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_restart_begins_with_what_is_not_finished(search):
-    """What is done or was stopped is not suggested again; more samples go on from there."""
-    first = search("a")
-    jobs = suggestions_of(first)
-    stage = first._stage
-    for number, status in ((0, "done"), (1, "stopped")):
-        for outcome in stage.get_outcomes(first._suggestions[number]):
-            outcome.status, outcome.value = status, 0.5
-    first.tell()
-    assert first._study.trials[0].value == 0.5
+    """What is done or was stopped is not suggested again, and counts as one of the samples."""
+    study_run, suggest = search("a")
+    first, second, *others = suggest()
+    for outcome in study_run.outcomes:
+        if outcome.trial.id in (*first, *second):
+            outcome.status, outcome.value, outcome.reason = "stopped", 0.5, "others were better"
+    study_run.record()
 
-    stage_again = search("a", samples=7)
-    # The record of the first is missing here, so it is trained again; Optuna keeps its value.
-    assert suggestions_of(stage_again)[:5] == [jobs[0], *jobs[2:]]
-    assert len(stage_again.trials) == 14
-    (stopped, _) = stage_again._stage.get_outcomes(stage_again._suggestions[1])
-    assert (stopped.status, stopped.reason) == ("stopped", "others were better")
+    again, suggest = search("a", samples=7)
+    assert [o.status for o in again.outcomes] == ["stopped"] * 4 + ["waiting"] * 8
+    assert again.get_value([o.trial for o in again.outcomes[:2]]) == 0.5
+    *jobs, new = suggest()
+    assert jobs == others
+    assert len({*jobs, new, first, second}) == 7
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_values_outside_a_changed_space_are_forgotten(search):
+    _, suggest = search("a")
+    suggest()
+    low = {"learning_rate": {**SEARCH["learning_rate"], "high": 1e-3}}
+    study_run, _ = search("a", search=low)
+    rates = [outcome.trial.config.optimizer[1] for outcome in study_run.outcomes]
+    assert 0 < len(rates) < 12 and max(rates) <= 1e-3
 
 
 # --- On a cluster ---------------------------------------------------------------------------
@@ -298,7 +306,7 @@ def test_a_search_goes_on_where_it_was_killed(start, study, tmp_path):
     process = start(path)
     assert process.wait(120) == 0, process.said()
     trials = trials_of(folder)
-    assert len(trials) == 6
+    assert len(trials) == 6, process.said()
     assert {trial["status"] for trial in trials} == {"done", "stopped"}
     rates = [float(re.search(r"rate=([\d.e-]+?)-seed", trial["id"])[1]) for trial in trials]
     assert len(set(rates)) == 6 and all(1e-5 <= rate <= 0.1 for rate in rates)

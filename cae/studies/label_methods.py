@@ -1,0 +1,314 @@
+"""The methods that label efficiency compares: three ways to train one network, and baselines.
+
+Every method gets the same labels, those for validation included, and every network the same number
+of optimizer steps; each final model classifies the test images once.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cae import terminal
+from cae.config.schema import ClassifierConfig
+from cae.data.datasets import Dataset, Scaling
+from cae.data.splits import get_classes, split_validation
+from cae.records.saved_models import find_encoder, load_model
+from cae.studies.label_results import (
+    ALL,
+    FINE_TUNED,
+    FROZEN,
+    METHODS,
+    NEIGHBOURS,
+    PCA,
+    PIXELS,
+    SCRATCH,
+    Measurement,
+)
+
+if TYPE_CHECKING:
+    import keras
+    from sklearn.base import ClassifierMixin
+
+NETWORKS = (FROZEN, FINE_TUNED, SCRATCH)
+# With fewer labels than a batch holds, a step is an epoch; more epochs than this change nothing.
+MAX_EPOCHS = 500
+VALIDATION_SHARE = 0.2
+LOGISTIC_C = (0.1, 1.0, 10.0)  # inverse strengths of L2; without validation labels the second
+LOGISTIC_ITERATIONS = 200
+MANY_VALUES = 10**7  # of a matrix whose products are worth several threads
+PCA_COMPONENTS = 50
+PCA_IMAGES = 10_000  # from which the components are computed
+NUM_NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """The images of a comparison.
+
+    Attributes:
+        training: All training images; methods get the labels of some.
+        test: The test images.
+        pretraining: uint8 (num_images, height, width, channels), the images that the autoencoder
+            was trained on.
+        scaling: How all of them are scaled.
+    """
+
+    training: Dataset
+    test: Dataset
+    pretraining: np.ndarray
+    scaling: Scaling
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """The classes of the training images: int64, ascending."""
+        return get_classes(self.training.labels)
+
+
+class Methods:
+    """Trains each method on a subset of the labels, and tests it.
+
+    Args:
+        data: The images.
+        config: Head, optimizer and batch size of the classifiers.
+        model_file: The saved autoencoder.
+        steps: Optimizer steps per network.
+        orders: For each seed int64 (num_images,), the order from which subsets are taken.
+        counts: All numbers of labels per class that are going to be measured.
+    """
+
+    def __init__(
+        self,
+        data: LabelledData,
+        config: ClassifierConfig,
+        model_file: str,
+        steps: int,
+        orders: Sequence[np.ndarray],
+        counts: Sequence[str],
+    ):
+        self._data = data
+        self._config = config
+        self._model_file = model_file
+        self._steps = steps
+        self._orders = orders
+        self._counts = counts
+
+    @cached_property
+    def autoencoder(self) -> "keras.Model":
+        """The saved autoencoder; loading it starts Keras."""
+        with terminal.starting_keras():
+            return load_model(self._model_file)[0]
+
+    def measure(
+        self, seed: int, count: str, method: str, should_stop: Callable[[], bool]
+    ) -> Measurement:
+        """Trains one method and tests it.
+
+        Args:
+            seed: Of the subset, the split and the training.
+            count: Labels per class, or `all`.
+            method: A key of `METHODS`.
+            should_stop: Ends the training of a network early; the measurement is then of no use.
+        """
+        start = time.perf_counter()
+        labels = self._data.training.labels
+        size = len(labels) if count == ALL else int(count) * len(self._data.classes)
+        chosen, share = self._orders[seed][:size], validation_share(count)
+        training, validation = split_validation(size, share, seed, labels[chosen])
+        steps = 0
+        if method in NETWORKS:
+            plan = plan_training(self._config, method, len(training), self._steps)
+            plan = plan.model_copy(update={"validation_split": share, "seed": seed})
+            predictions, epochs = self._train(plan, chosen, method, should_stop)
+            steps = epochs * math.ceil(len(training) / plan.batch_size)
+        elif method == NEIGHBOURS:
+            predictions = self._votes_of_all if count == ALL else self._vote(chosen)
+        else:
+            predictions = self._regress(chosen, validation, method)
+        return Measurement(
+            method=method,
+            per_class=count,
+            seed=seed,
+            labels=size,
+            validation_labels=len(validation),
+            steps=steps,
+            test_error=round(float(np.mean(predictions != self._data.test.labels)), 6),
+            seconds=round(time.perf_counter() - start, 2),
+        )
+
+    def _train(
+        self,
+        config: ClassifierConfig,
+        chosen: np.ndarray,
+        method: str,
+        should_stop: Callable[[], bool],
+    ) -> tuple[np.ndarray, int]:
+        """Predicted labels of the test images, and the epochs trained."""
+        from cae.training.build import get_classifier
+        from cae.training.predict import predict
+        from cae.training.train import train_classifier
+
+        data, pretrained = self._data, method != SCRATCH
+        images, labels = data.training.images[chosen], data.training.labels[chosen]
+        model = get_classifier(
+            config,
+            images.shape[1:],
+            len(data.classes),
+            encoder=self.autoencoder,
+            pretrained=pretrained,
+        )
+        history = train_classifier(
+            model,
+            config,
+            images,
+            labels,
+            classes=data.classes,
+            scaling=data.scaling,
+            pretrained=pretrained,
+            name=METHODS[method],
+            should_stop=should_stop,
+        )
+        probabilities = predict(model, data.test.images, data.scaling)
+        return data.classes[probabilities.argmax(axis=1)], len(history.epochs)
+
+    def _vote(self, chosen: np.ndarray) -> np.ndarray:
+        """Labels of the nearest encodings, nearer ones counting more; nothing is tuned."""
+        from sklearn.neighbors import KNeighborsClassifier
+
+        encodings, test_encodings = self._encodings
+        neighbours = min(NUM_NEIGHBOURS, max(1, len(chosen) // len(self._data.classes)))
+        voters = KNeighborsClassifier(neighbours, weights="distance", algorithm="brute")
+        labels = self._data.training.labels[chosen]
+        voters.fit(encodings[np.searchsorted(self._used, chosen)], labels)
+        return voters.predict(test_encodings)
+
+    @cached_property
+    def _votes_of_all(self) -> np.ndarray:
+        """All labels vote the same whatever the seed; with 60,000 it takes a minute."""
+        return self._vote(np.arange(len(self._data.training.labels)))
+
+    @cached_property
+    def _used(self) -> np.ndarray:
+        """int64, ascending: the training images of all subsets."""
+        if ALL in self._counts:
+            return np.arange(len(self._data.training.labels))
+        size = max(map(int, self._counts)) * len(self._data.classes)
+        return np.unique(np.concatenate([order[:size] for order in self._orders]))
+
+    @cached_property
+    def _encodings(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the used training images and of the test images, float32 (num_images, size)."""
+        from cae.training.predict import predict
+
+        data, encoder = self._data, find_encoder(self.autoencoder, self._model_file)
+        training = predict(encoder, data.training.images, data.scaling, self._used)
+        test = predict(encoder, data.test.images, data.scaling)
+        return training.reshape(len(training), -1), test.reshape(len(test), -1)
+
+    def _regress(self, chosen: np.ndarray, validation: np.ndarray, method: str) -> np.ndarray:
+        """Labels by logistic regression on pixels, or on their principal components."""
+        inputs = self._pixels(self._data.training.images[chosen])
+        test_inputs = self._test_pixels
+        if method == PCA:
+            inputs = self._components.transform(inputs)
+            test_inputs = self._components.transform(test_inputs)
+        labels = self._data.training.labels[chosen]
+        return fit_logistic(inputs, labels, validation).predict(test_inputs)
+
+    def _pixels(self, images: np.ndarray) -> np.ndarray:
+        return self._data.scaling.apply(images).reshape(len(images), -1)
+
+    @cached_property
+    def _test_pixels(self) -> np.ndarray:
+        return self._pixels(self._data.test.images)
+
+    @cached_property
+    def _components(self) -> Any:
+        """Principal components of the images that the autoencoder was trained on."""
+        from sklearn import decomposition
+
+        images = self._data.pretraining
+        chosen = np.random.default_rng(0).permutation(len(images))[:PCA_IMAGES]
+        pixels = self._pixels(images[np.sort(chosen)])
+        components = decomposition.PCA(min(PCA_COMPONENTS, *pixels.shape), random_state=0)
+        return components.fit(pixels)
+
+
+def needs_keras(method: str) -> bool:
+    """Whether a method uses the autoencoder."""
+    return method not in (PIXELS, PCA)
+
+
+def validation_share(count: str) -> float:
+    """The share of the labels that chooses the best epoch: a fifth, at least one per class.
+
+    With one label per class there is none to spare: the epoch with the best training accuracy is
+    kept, of equals the one with the lowest training loss.
+    """
+    if count == ALL:
+        return VALIDATION_SHARE
+    return 0.0 if int(count) == 1 else max(VALIDATION_SHARE, 1 / int(count))
+
+
+def plan_training(
+    config: ClassifierConfig, method: str, num_training: int, steps: int
+) -> ClassifierConfig:
+    """The configuration with epochs for a number of optimizer steps, the same for every network.
+
+    Args:
+        config: Its two numbers of epochs say how fine-tuning divides the steps.
+        method: One of `NETWORKS`.
+        num_training: Images to train on.
+        steps: Rounded to whole epochs, 1 to `MAX_EPOCHS` of them.
+    """
+    steps_per_epoch = math.ceil(num_training / config.batch_size)
+    epochs = min(MAX_EPOCHS, max(1, round(steps / steps_per_epoch)))
+    head, full = config.dense_only_train_epochs, config.full_train_epochs
+    head_only = {
+        FROZEN: epochs,
+        FINE_TUNED: round(epochs * head / (head + full)),
+        SCRATCH: 0,
+    }[method]
+    return config.model_copy(
+        update={
+            "dense_only_train_epochs": head_only,
+            "full_train_epochs": epochs - head_only,
+            "early_stopping": None,
+            "encoder_layers": None,
+        }
+    )
+
+
+def fit_logistic(
+    inputs: np.ndarray, labels: np.ndarray, validation: np.ndarray
+) -> "ClassifierMixin":
+    """Fits a logistic regression; validation labels choose its strength of L2.
+
+    Args:
+        inputs: float32 (num_images, num_features).
+        labels: int64 (num_images,), validation labels included.
+        validation: Positions of those; without any the default strength is used.
+
+    Returns:
+        scikit-learn's classifier, fitted to all labels with the chosen strength.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, PredefinedSplit
+    from threadpoolctl import threadpool_limits
+
+    model = LogisticRegression(C=LOGISTIC_C[1], max_iter=LOGISTIC_ITERATIONS)
+    if len(validation):
+        fold = np.full(len(labels), -1)  # always trained on
+        fold[validation] = 0
+        model = GridSearchCV(model, {"C": LOGISTIC_C}, cv=PredefinedSplit(fold))
+    # On small products several threads wait for each other: 1 s became 26 on a busy machine.
+    threads = None if inputs.size >= MANY_VALUES else 1
+    with threadpool_limits(threads), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the iterations are a budget
+        return model.fit(inputs, labels)
