@@ -6,14 +6,12 @@ import json
 import math
 import os
 import signal
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import CLASSES, run_program, write_dataset
 
-import experiments
 from cae.config.load import validate_config
 from cae.data import idx
 from cae.errors import UserError
@@ -334,14 +332,3 @@ def test_every_method_on_a_trained_autoencoder(measure, trained_autoencoder, fol
     assert {rows[method]["steps"] for method in NETWORKS} == {"40"}
     assert {rows[method]["steps"] for method in CLASSICAL} == {"0"}
     assert max(float(row["test_error"]) for row in rows.values()) < 0.5
-
-
-def test_every_flag_is_documented():
-    """In the words of --help."""
-    page = Path(__file__).parents[2] / "docs" / "label_efficiency.md"
-    lines = page.read_text(encoding="utf-8").splitlines()
-    commands = experiments.build_parser()._subparsers._group_actions[0]
-    for action in commands.choices["label-efficiency"]._actions[1:]:
-        names = ", ".join(f"`{name}`" for name in action.option_strings)
-        value = f" `{action.metavar}`" if action.metavar else ""
-        assert f"| {names}{value} | {action.help} |" in lines
