@@ -136,7 +136,7 @@ class Workers:
 
         def repeat(step: Callable[[tuple], None]) -> Callable[[Iterator[tuple], int], None]:
             # TensorFlow cannot compile what connects the workers into a loop over several steps.
-            step = tf.function(step, reduce_retracing=True)
+            step = tf.function(step, reduce_retracing=True, autograph=False)
 
             def run(batches: Iterator[tuple], count: int) -> None:
                 for batch in islice(batches, count):
@@ -144,7 +144,8 @@ class Workers:
 
             return run
 
-        return Steps(repeat(train), repeat(evaluate), tf.function(objective.get_results))
+        get_results = tf.function(objective.get_results, autograph=False)
+        return Steps(repeat(train), repeat(evaluate), get_results)
 
 
 def _gather(value: tf.Tensor) -> tf.Tensor:

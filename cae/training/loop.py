@@ -153,6 +153,7 @@ class Loop:
         self, phase: Phase, optimizer: keras.optimizers.Optimizer, **params: Any
     ) -> Iterator[keras.callbacks.CallbackList]:
         """Lets callbacks begin, and end unless an exception ends the training."""
+        own_optimizer = getattr(self._model, "optimizer", None)  # if the user has compiled it
         self._model.optimizer = optimizer
         self._model.stop_training = False
         callbacks = keras.callbacks.CallbackList(
@@ -160,6 +161,7 @@ class Loop:
             model=self._model,
             phase=phase.name,
             epochs=phase.epochs,
+            verbose=1,  # which ProgbarLogger reads
             **params,
         )
         try:
@@ -167,7 +169,7 @@ class Loop:
             yield callbacks
             callbacks.on_train_end()
         finally:
-            del self._model.optimizer  # a saved model has none
+            self._model.optimizer = own_optimizer
 
     def _set_learning_rate(
         self, phase: Phase, optimizer: keras.optimizers.Optimizer, epoch: int

@@ -4,6 +4,7 @@ TensorFlow changes variables in place and repeats a step inside one execution. J
 functions: variables go in and come out as arrays (https://keras.io/guides/custom_train_step_in_jax).
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -95,7 +96,8 @@ def compile_for_tensorflow(objective: Objective, optimizer: keras.optimizers.Opt
     import tensorflow as tf
 
     weights = objective.model.trainable_variables
-    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    # XLA gains time on a GPU, but not on Apple's, which it lacks; on a CPU oneDNN is faster.
+    use_xla = bool(tf.config.list_physical_devices("GPU")) and sys.platform != "darwin"
 
     def train(batch: Batch) -> None:
         with tf.GradientTape() as tape:
@@ -106,10 +108,9 @@ def compile_for_tensorflow(objective: Objective, optimizer: keras.optimizers.Opt
         objective(batch, training=False)
 
     def repeat(step: Callable[[Batch], None]) -> Callable[[Iterator[Batch], int], None]:
-        # XLA gains time on a GPU; on a CPU oneDNN is faster.
-        step = tf.function(step, reduce_retracing=True, jit_compile=has_gpu)
+        step = tf.function(step, reduce_retracing=True, autograph=False, jit_compile=use_xla)
 
-        @tf.function
+        @tf.function  # AutoGraph makes a loop of TensorFlow's out of this one
         def execute(batches: tf.data.Iterator, count: tf.Tensor) -> None:
             for _ in tf.range(count):
                 step(next(batches))
@@ -123,7 +124,8 @@ def compile_for_tensorflow(objective: Objective, optimizer: keras.optimizers.Opt
 
         return run
 
-    return Steps(repeat(train), repeat(evaluate), tf.function(objective.get_results))
+    get_results = tf.function(objective.get_results, autograph=False)
+    return Steps(repeat(train), repeat(evaluate), get_results)
 
 
 def compile_for_jax(objective: Objective, optimizer: keras.optimizers.Optimizer) -> Steps:
