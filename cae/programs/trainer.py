@@ -208,12 +208,12 @@ class Trainer:
         )
 
     def _name_device(self, config: Config) -> str:
-        from cae.training import batches
+        from cae.training import device
 
-        if config.mixed_precision and not batches.computes_bfloat16():
+        if config.mixed_precision and not device.computes_bfloat16():
             terminal.warn("This CPU has no bfloat16 instructions: mixed precision gains nothing.")
         workers = f", {self.workers.share.count} workers" if self.workers else ""
-        return batches.device_name() + workers
+        return device.get_name() + workers
 
     def _get_metadata(self, experiment: Experiment) -> dict[str, Any]:
         """What is saved with the model."""

@@ -6,11 +6,9 @@ so any epoch can be produced again without running those before it.
 """
 
 import math
-import os
 import weakref
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ import tensorflow as tf
 
 from cae.config.fields import MAX_SEED, Augmentation
 from cae.data.datasets import Scaling
-from cae.training import on_device
+from cae.training import device
 from cae.training.workers import Share
 
 # Images handed to the device in one execution: enough to hide the overhead of a step, few
@@ -36,10 +34,6 @@ PREPARED_BATCHES = 2
 INFERENCE_BATCH_SIZE = 256
 # All images of every batch: the share of a worker that trains alone.
 WHOLE = Share()
-# What is raised when memory runs out.
-OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
-# On Linux, what the processor can do.
-CPU_FACTS = Path("/proc/cpuinfo")
 
 
 class TrainingBatches:
@@ -272,28 +266,8 @@ class _Arrays:
 
 def get_steps_per_execution(batch_size: int, steps: int) -> int:
     """How many of an epoch's steps one call of the compiled step processes."""
-    speed = on_device.SPEED if on_device.has_gpu() else 1  # in CPUs
+    speed = device.GPU_SPEED if device.has_gpu() else 1  # in CPUs
     return max(1, min(steps, speed * IMAGES_PER_EXECUTION // batch_size))
-
-
-def device_name() -> str:
-    """The device that TensorFlow uses, in words."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return f"CPU, {os.cpu_count()} cores"
-    names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
-    return ", ".join(f"GPU {name or 'of unknown name'}" for name in names)
-
-
-def computes_bfloat16() -> bool:
-    """Whether the device has instructions for bfloat16; without them it is slower than float32."""
-    if tf.config.list_physical_devices("GPU"):
-        return True
-    try:
-        facts = CPU_FACTS.read_text(encoding="utf-8")
-    except OSError:
-        return False  # not Linux: unknown
-    return "avx512_bf16" in facts or "amx_bf16" in facts
 
 
 def _get_options() -> tf.data.Options:

@@ -40,7 +40,7 @@ def freeze_encoder(
     """
     import keras
 
-    from cae.training import on_device
+    from cae.training import device
     from cae.training.build import chain_layers
     from cae.training.layers import InferenceMode
     from cae.training.predict import predict
@@ -55,7 +55,7 @@ def freeze_encoder(
     features = get_features(lambda: predict(encoder, images, scaling), depends_on)
     _, flatten, *hidden = head.layers  # the first is its input
     dropout = 0.0
-    if isinstance(hidden[0], keras.layers.Dropout) and not on_device.has_gpu():
+    if isinstance(hidden[0], keras.layers.Dropout) and not device.has_gpu():
         dropout = hidden.pop(0).rate
     trained = chain_layers([flatten, *hidden], encoder.output_shape[1:], DENSE_ONLY)
     return trained, features, None, dropout

@@ -16,7 +16,7 @@ from cae.records.history import History, OnEpoch
 from cae.training.batches import InferenceBatches, TrainingBatches
 from cae.training.callbacks import BestWeights, Checkpoints
 from cae.training.data_parallel import Workers
-from cae.training.memory import batches_in_memory
+from cae.training.device import batches_in_memory
 from cae.training.steps import Objective, Steps, compile_steps
 
 
@@ -153,7 +153,9 @@ class Loop:
         self, phase: Phase, optimizer: keras.optimizers.Optimizer, **params: Any
     ) -> Iterator[keras.callbacks.CallbackList]:
         """Lets callbacks begin, and end unless an exception ends the training."""
-        own_optimizer = getattr(self._model, "optimizer", None)  # if the user has compiled it
+        own_optimizer = getattr(
+            self._model, "optimizer", None
+        )  # of a model that the user has compiled
         self._model.optimizer = optimizer
         self._model.stop_training = False
         callbacks = keras.callbacks.CallbackList(
@@ -169,7 +171,10 @@ class Loop:
             yield callbacks
             callbacks.on_train_end()
         finally:
-            self._model.optimizer = own_optimizer
+            if own_optimizer is None:
+                del self._model.optimizer  # Keras would save it
+            else:
+                self._model.optimizer = own_optimizer
 
     def _set_learning_rate(
         self, phase: Phase, optimizer: keras.optimizers.Optimizer, epoch: int

@@ -19,7 +19,7 @@ from cae.data.datasets import Scaling, get_scaling
 from cae.data.splits import encode_labels, get_classes, split_validation
 from cae.records.checkpoint import Checkpoint
 from cae.records.history import DENSE_ONLY, FULL, History, OnEpoch
-from cae.training import on_device
+from cae.training import device
 from cae.training.batches import InferenceBatches, TrainingBatches
 from cae.training.build import ModelInfo, as_config
 from cae.training.data_parallel import Workers
@@ -223,12 +223,12 @@ def _keep_on_device(
 ) -> _Source:
     """The same source with its inputs on the GPU, if there is one and they do not change."""
     is_constant = config.augmentation is None and not getattr(config, "noise", 0)
-    if workers or not is_constant or not on_device.is_possible(source.inputs):
+    if workers or not is_constant or not device.can_keep(source.inputs):
         return source
-    model, numbers = on_device.look_up(
+    model, numbers = device.look_up(
         source.model, source.inputs, source.scaling, to_itself=to_itself
     )
-    objective = on_device.AgainstItself if to_itself else Objective
+    objective = device.AgainstItself if to_itself else Objective
     return _Source(model, numbers, None, source.dropout, objective)
 
 
