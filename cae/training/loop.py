@@ -153,9 +153,7 @@ class Loop:
         self, phase: Phase, optimizer: keras.optimizers.Optimizer, **params: Any
     ) -> Iterator[keras.callbacks.CallbackList]:
         """Lets callbacks begin, and end unless an exception ends the training."""
-        own_optimizer = getattr(
-            self._model, "optimizer", None
-        )  # of a model that the user has compiled
+        own_optimizer = getattr(self._model, "optimizer", None)  # if the user has compiled it
         self._model.optimizer = optimizer
         self._model.stop_training = False
         callbacks = keras.callbacks.CallbackList(
