@@ -1,4 +1,4 @@
-"""Values, layers and schedules that a configuration is made of, each with its own refusal."""
+"""Layers, schedules and other values of a configuration."""
 
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
@@ -24,7 +24,7 @@ from cae.config.values import (
 )
 from cae.errors import did_you_mean, listed, nearest, shown
 
-# Upper bounds so that a slip of the finger (3200 for 320) does not eat the memory.
+# Upper bounds, so that a typing error (3200 for 320) does not exhaust the memory.
 MAX_FILTERS = 4096
 MAX_KERNEL = 63  # pixels
 MAX_POOL = 32  # pixels
@@ -35,8 +35,8 @@ MAX_EPOCHS = 100_000
 MAX_LEARNING_RATE = 10
 MAX_VALIDATION_SPLIT = 0.9
 
-# The optimizers of Keras that need nothing but a learning rate: our name -> the class in
-# `keras.optimizers`. Take them from there by class: `keras.optimizers.get("lamb")` fails in 3.15.
+# The optimizers of Keras that require only a learning rate: name -> class in `keras.optimizers`.
+# By class, because `keras.optimizers.get("lamb")` fails in Keras 3.15.
 OPTIMIZERS = {
     "adadelta": "Adadelta",
     "adafactor": "Adafactor",
@@ -56,7 +56,7 @@ OPTIMIZERS = {
 ACTIVATIONS = ("Sigmoid", "Linear", "Relu")
 LOSSES = ("binary_crossentropy", "mean_squared_error", "mean_absolute_error")
 
-# Where a layer belongs that stands in the wrong list.
+# Kind of layer -> where it belongs, for errors about layers in the wrong list.
 LAYER_HOMES = {
     "conv": "encoder_layers or decoder_layers",
     "pool": "encoder_layers",
@@ -67,7 +67,7 @@ LAYER_HOMES = {
 }
 
 
-# --- Layers and schedules: lists whose first element says what they are -----------------------
+# --- Layers and schedules: lists whose first element names their kind -----------------------
 
 Filters = integer_type(1, MAX_FILTERS)
 KernelSize = size_type(MAX_KERNEL)
@@ -79,7 +79,7 @@ Epochs = integer_type(1, MAX_EPOCHS)
 
 
 class Conv(NamedTuple):
-    """A convolution with stride 1 and padding "same": height and width stay."""
+    """Convolution with stride 1 and padding "same", which keeps height and width."""
 
     kind: Literal["conv"]
     filters: Filters
@@ -89,7 +89,7 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Max pooling: height and width are divided, remainders dropped."""
+    """Max pooling: divides height and width and drops remainders."""
 
     kind: Literal["pool"]
     size: PoolSize
@@ -98,7 +98,7 @@ class Pool(NamedTuple):
 
 
 class UpSample(NamedTuple):
-    """Every pixel repeated: height and width are multiplied."""
+    """Nearest-neighbour upsampling: multiplies height and width."""
 
     kind: Literal["upSample"]
     size: PoolSize
@@ -115,7 +115,7 @@ class BatchNorm(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """Dropout of a share of the values during training."""
+    """Dropout: sets this share of the values to 0 during training."""
 
     kind: Literal["drop"]
     rate: DropRate
@@ -124,7 +124,7 @@ class Drop(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """A fully connected layer."""
+    """Fully connected layer."""
 
     kind: Literal["dense"]
     units: Units
@@ -133,7 +133,7 @@ class Dense(NamedTuple):
 
 
 class Cosine(NamedTuple):
-    """From the learning rate to 0 along half a cosine over the whole training."""
+    """The learning rate falls to 0 along half a cosine over the whole training."""
 
     kind: Literal["cosine"]
 
@@ -141,7 +141,7 @@ class Cosine(NamedTuple):
 
 
 class Exponential(NamedTuple):
-    """The learning rate times `factor` after every epoch."""
+    """The learning rate is multiplied by `factor` after every epoch."""
 
     kind: Literal["exponential"]
     factor: DecayFactor
@@ -150,7 +150,7 @@ class Exponential(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The learning rate times `factor` after every `every_epochs` epochs."""
+    """The learning rate is multiplied by `factor` after every `every_epochs` epochs."""
 
     kind: Literal["step"]
     every_epochs: Epochs
@@ -160,16 +160,16 @@ class Step(NamedTuple):
 
 
 def _tag(form: type) -> str:
-    """What pydantic calls a list of this form in its error locations: see `find_problems`."""
+    """The name of a form in the locations of pydantic's errors, as `find_problems` reads it."""
     return f"<{form.EXAMPLE[0]}:{','.join(form._fields)}>"
 
 
 def form_type(*forms: type, homes: dict[str, str] | None = None) -> Any:
-    """The type of a list that has one of `forms`, told by its first element.
+    """The type of a list in one of several forms; its first element tells which.
 
     Args:
         *forms: NamedTuple classes whose first field is a literal `kind`.
-        homes: Every kind there is, also those not allowed here, with where it belongs.
+        homes: Every kind, also those that are not allowed here -> where it belongs.
     """
     by_kind = {form.EXAMPLE[0]: form for form in forms}
     kinds = listed(f'"{kind}"' for kind in by_kind)
@@ -204,7 +204,7 @@ def layers_type(layer: Any, at_least: int) -> Any:
             raise refusal(f"must be a list of {at_least} to {MAX_LAYERS} layers")
         return value
 
-    # Not as min_length: pydantic counts the valid layers only and would complain twice.
+    # Not min_length: pydantic counts only valid layers and would report a second problem.
     bounds = Field(json_schema_extra={"minItems": at_least, "maxItems": MAX_LAYERS})
     return Annotated[tuple[layer, ...], bounds, BeforeValidator(check_length)]
 
@@ -212,7 +212,7 @@ def layers_type(layer: Any, at_least: int) -> Any:
 def _check_optimizer(value: Any) -> Any:
     if not isinstance(value, tuple) or len(value) not in (2, 3):
         raise refusal(
-            "must be [name, rate] or [name, rate, rate of full training]",
+            "must be [name, rate] or [name, rate, second rate]",
             'Write for example ["adam", 0.001].',
         )
     return value
@@ -226,8 +226,8 @@ class Optimizer(NamedTuple):
 
     Attributes:
         name: A key of `OPTIMIZERS`.
-        learning_rate: For autoencoders, and for the dense-only phase of classifiers.
-        full_learning_rate: For the full training of classifiers; None: the same rate.
+        learning_rate: For autoencoders, and for the first phase of classifiers.
+        full_learning_rate: For the second phase of classifiers; None: the same rate.
     """
 
     name: choice_type(OPTIMIZERS)
@@ -243,8 +243,8 @@ OptimizerKey = Annotated[
     BeforeValidator(_check_optimizer),
     PlainSerializer(lambda optimizer: tuple(part for part in optimizer if part is not None)),
     Field(
-        description="`[name, rate]` or `[name, rate, second rate]`: an optimizer of Keras by name, "
-        "in any case, and its learning rate; a classifier uses the second rate in full training.",
+        description="`[name, rate]` or `[name, rate, second rate]`: an optimizer of Keras, in any "
+        "case, and its learning rate; a classifier uses the second rate in its second phase.",
         examples=[["adam", 0.001]],
     ),
 ]
@@ -253,56 +253,56 @@ BatchSizeKey = Annotated[
 ]
 ValidationSplitKey = Annotated[
     number_type(f"from 0 to {MAX_VALIDATION_SPLIT}", ge=0, le=MAX_VALIDATION_SPLIT),
-    Field(description="Share of the training images kept aside to choose the best epoch."),
+    Field(description="Share of the training images held out to choose the best epoch."),
 ]
 SeedKey = Annotated[
     integer_type(0, MAX_SEED),
-    Field(description="Start of all random numbers; same seed, same result."),
+    Field(description="Seed of all random numbers; the same seed gives the same result."),
 ]
 EarlyStoppingKey = Annotated[
     Epochs | None,
     worded(f"must be null or a whole number from 1 to {MAX_EPOCHS}", suggest_integer),
     Field(
-        description="Stop after so many epochs without improvement; null: never. "
+        description="Stop after this many epochs without improvement; null: never. "
         "The best weights are kept in any case."
     ),
 ]
 ScheduleKey = Annotated[
     form_type(Cosine, Exponential, Step) | None,
     Field(
-        description='How the learning rate falls: null (not at all), `["cosine"]` to 0, '
-        '`["exponential", factor]` every epoch, `["step", every_epochs, factor]`.'
+        description='How the learning rate falls: `["cosine"]`, `["exponential", factor]` or '
+        '`["step", every_epochs, factor]`; null: it is constant.'
     ),
 ]
 L2Key = Annotated[
     number_type("from 0 to 1", ge=0, le=1),
-    Field(description="Weight of the squared weights in the loss (L2 regularisation)."),
+    Field(description="Factor of L2 regularisation: of the sum of squared weights in the loss."),
 ]
 MixedPrecisionKey = Annotated[
     Annotated[bool, worded("must be true or false")],
     Field(
-        description="Whether to compute in bfloat16 while the weights stay float32: faster on "
-        "GPUs and on CPUs that have it, about the same result."
+        description="Compute in bfloat16 with weights in float32: faster on GPUs and on CPUs that "
+        "support it, with similar results."
     ),
 ]
 
 
 class Augmentation(BaseModel):
-    """Random changes to the training images, drawn anew in every epoch."""
+    """Random changes of the training images, drawn anew in every epoch."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     rotation: Annotated[
         number_type("of degrees from 0 to 180", ge=0, le=180),
-        Field(description="Largest rotation either way, in degrees."),
+        Field(description="Largest rotation in either direction, in degrees."),
     ] = 0.0
     shift: Annotated[
         number_type("from 0 to 0.5", ge=0, le=0.5),
-        Field(description="Largest shift either way, as a share of height and width."),
+        Field(description="Largest shift in either direction, as a share of height and width."),
     ] = 0.0
     zoom: Annotated[
         number_type("from 0 to 0.5", ge=0, le=0.5),
-        Field(description="Largest change of size either way, as a share."),
+        Field(description="Largest change of size in either direction, as a share."),
     ] = 0.0
 
 
@@ -316,8 +316,8 @@ AugmentationKey = Annotated[
     Augmentation | None,
     BeforeValidator(_check_augmentation),
     Field(
-        description="Random changes to the training images: null, or an object with `rotation` "
-        "(degrees, 0 to 180), `shift` and `zoom` (shares, 0 to 0.5)."
+        description="Random changes of the training images: an object with `rotation`, `shift` "
+        "and `zoom`; null: none."
     ),
 ]
 
@@ -328,7 +328,7 @@ def _check_classifier_encoder(value: Any) -> Any:
     return value
 
 
-# A path, or layers; both are told apart before either is checked.
+# A path or layers; the type of the value tells which is checked.
 _Encoder = Annotated[
     Annotated[str, Field(min_length=1), worded("must be a path"), Tag("<path>")]
     | Annotated[EncoderLayers, Tag("<layers>")],
@@ -339,6 +339,6 @@ ClassifierEncoderKey = Annotated[
     BeforeValidator(_check_classifier_encoder),
     Field(
         description="Path of a saved model whose encoder is used, or a list of layers for an "
-        "untrained encoder, or null when the command line gives the model."
+        "untrained encoder; null: the flag `-model` gives the model."
     ),
 ]

@@ -1,4 +1,4 @@
-"""JSON text: reading it, and saying what is wrong with it."""
+"""Reading JSON: files that people write, with helpful errors, and records of the programs."""
 
 import difflib
 import json
@@ -14,17 +14,12 @@ from pydantic import TypeAdapter, ValidationError
 from cae.errors import ConfigurationError, DataError, UserError, key_path, listed, shown
 
 T = TypeVar("T")
-
-
 MAX_FILE_BYTES = 1_000_000
 MAX_NESTING = 20  # brackets within brackets; a configuration needs 5
 
 
-# --- Files ----------------------------------------------------------------------------------
-
-
 class _Object(dict):
-    """A JSON object that remembers which of its keys were written more than once."""
+    """A JSON object that knows which of its keys are repeated."""
 
     def __init__(self, pairs: list[tuple[str, Any]]):
         super().__init__(pairs)
@@ -32,7 +27,7 @@ class _Object(dict):
 
 
 def _repeated_keys(value: Any, location: tuple[str | int, ...] = ()) -> Iterator[str]:
-    """The paths of all keys that are written more than once in one object."""
+    """The paths of all keys that are repeated in an object."""
     if len(location) > MAX_NESTING:
         raise RecursionError
     items: Iterable[tuple[str | int, Any]] = ()
@@ -46,14 +41,14 @@ def _repeated_keys(value: Any, location: tuple[str | int, ...] = ()) -> Iterator
 
 
 def _parse_int(digits: str) -> int | float:
-    # int() raises on thousands of digits; as infinity they are refused like any number too large.
+    # int() raises on thousands of digits; infinity is refused like any number that is too large.
     return int(digits) if len(digits) <= sys.float_info.max_10_exp else float(digits)
 
 
 def _syntax_remedy(error: json.JSONDecodeError) -> str:
-    """What most likely has to be done about a JSON syntax error."""
+    """The most likely correction of a syntax error."""
     before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
-    # Python 3.13 points at the superfluous comma, earlier versions at the bracket after it.
+    # Python 3.13 points at the trailing comma, earlier versions at the bracket after it.
     if re.match(r",\s*[]}]", after) or (before.endswith(",") and after[:1] in ("]", "}")):
         return "Remove the comma before the closing bracket."
     if not after:
@@ -79,10 +74,10 @@ def parse_json(text: str, where: str) -> tuple[Any, list[UserError]]:
         where: What to call the text in errors, such as the name of its file.
 
     Returns:
-        The document, and an error for every key that is written more than once in an object.
+        The document, and one error per repeated key.
 
     Raises:
-        ConfigurationError: It is no JSON.
+        ConfigurationError: It is not JSON.
     """
     if not text.strip():
         raise ConfigurationError(
@@ -91,7 +86,9 @@ def parse_json(text: str, where: str) -> tuple[Any, list[UserError]]:
     try:
         document = json.loads(text, object_pairs_hook=_Object, parse_int=_parse_int)
         repeated = [
-            UserError(f"{where}: {path}", "must be written once", "the key again", "Remove one.")
+            UserError(
+                f"{where}: {path}", "must occur once in its object", "the key twice", "Remove one."
+            )
             for path in _repeated_keys(document)
         ]
         json.dumps(document, ensure_ascii=False).encode()
@@ -107,16 +104,19 @@ def parse_json(text: str, where: str) -> tuple[Any, list[UserError]]:
         raise ConfigurationError(place, "must be JSON", got, _syntax_remedy(error)) from error
     except RecursionError as error:
         raise ConfigurationError(
-            where, f"must be nested at most {MAX_NESTING} deep", "more", "Remove brackets."
+            where,
+            f"must be nested at most {MAX_NESTING} deep",
+            "deeper brackets",
+            "Remove brackets.",
         ) from error
     return document, repeated
 
 
 def read_text(path: str | Path) -> str:
-    """Reads a file that people write JSON in.
+    """Reads a file of JSON that a person wrote.
 
     Raises:
-        ConfigurationError: It cannot be read, or is no text in UTF-8.
+        ConfigurationError: It cannot be read, or is not text in UTF-8.
     """
     path = Path(path)
     try:
@@ -124,19 +124,19 @@ def read_text(path: str | Path) -> str:
             data = file.read(MAX_FILE_BYTES + 1)  # not all of it: it may be /dev/zero
     except FileNotFoundError as error:
         raise ConfigurationError(
-            path, "must be a configuration file", "no file of that name", _similar_files(path)
+            path, "must be a configuration file", "no such file", _suggest_file(path)
         ) from error
     except IsADirectoryError as error:
         raise ConfigurationError(
             path, "must be a configuration file", "a directory", "Name a file in it."
         ) from error
     except OSError as error:
-        raise ConfigurationError(path, "must be a file that can be read", error.strerror) from error
+        raise ConfigurationError(path, "must be readable", error.strerror) from error
     except ValueError as error:  # a null character in the name
         raise ConfigurationError(shown(str(path)), "must be the name of a file", error) from error
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(
-            path, f"must be at most {MAX_FILE_BYTES} bytes", "more", "Name another file."
+            path, f"must be at most {MAX_FILE_BYTES} bytes", "a larger file", "Name another file."
         )
     try:
         return data.decode("utf-8-sig")
@@ -147,7 +147,7 @@ def read_text(path: str | Path) -> str:
         ) from error
 
 
-def _similar_files(path: Path) -> str:
+def _suggest_file(path: Path) -> str:
     if not path.parent.is_dir():
         return f"Check the path: there is no directory {path.parent}."
     try:

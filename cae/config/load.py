@@ -1,4 +1,4 @@
-"""Reads and validates configurations; all problems of a file are reported together."""
+"""Reading, validating and writing configurations; all problems of a file come in one error."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from cae.errors import ConfigurationError, UserError, find_problems, shown
 
 
 def _tuples(value: Any) -> Any:
-    """Lists as tuples, all the way down: pydantic's strict mode takes nothing else for a tuple."""
+    """Converts nested lists to tuples: pydantic's strict mode requires them for tuples."""
     if isinstance(value, list | tuple):
         return tuple(_tuples(item) for item in value)
     if isinstance(value, dict):
@@ -31,7 +31,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _check_kind(document: dict[str, Any], where: str, kind: Kind) -> None:
-    """Refuses a configuration that is plainly meant for the other program."""
+    """Raises an error if a configuration is meant for the other program."""
     (other,) = CONFIGS.keys() - {kind}
     own_keys, other_keys = set(CONFIGS[kind].model_fields), set(CONFIGS[other].model_fields)
     if document.keys() & (other_keys - own_keys) and not document.keys() & (own_keys - other_keys):
@@ -39,7 +39,7 @@ def _check_kind(document: dict[str, Any], where: str, kind: Kind) -> None:
             where,
             f"must be a configuration for {PROGRAMS[kind]}",
             f"one for {PROGRAMS[other]}",
-            f"Give it to {PROGRAMS[other]}.",
+            f"Use it with {PROGRAMS[other]}.",
         )
 
 
@@ -70,7 +70,7 @@ def validate_config(document: dict[str, Any], where: str, kind: Kind) -> Config:
     Args:
         document: As in the JSON file, bare or wrapped; lists may be tuples.
         where: What to call the document in errors, such as the name of its file.
-        kind: What it must configure.
+        kind: `autoencoder` or `classifier`.
 
     Raises:
         ConfigurationError: With every problem, in the order of the document.
@@ -88,15 +88,15 @@ def validate_config(document: dict[str, Any], where: str, kind: Kind) -> Config:
 
 
 def override(config: Config, **changes: int | None) -> Config:
-    """A copy of `config` with the values given by flags, validated like those of a file.
+    """A copy of `config` with values given by flags, validated like those of a file.
 
     Args:
-        config: Stays as it is.
-        **changes: New values by key; None means that the flag was not given. `epochs` of a
-            classifier are those of both phases.
+        config: A configuration.
+        **changes: Key -> new value; None where the flag was not given. `epochs` of a classifier
+            sets both phases.
 
     Raises:
-        ConfigurationError: Naming the flag, such as ``--batch-size``.
+        ConfigurationError: Names the flag, such as ``--batch-size``.
     """
     values, flags = {}, {}
     for key, value in changes.items():
@@ -123,7 +123,7 @@ def parse_config(text: str, where: str, kind: Kind) -> Config:
     Args:
         text: A JSON object, bare or wrapped in ``{"model_info": {...}}``.
         where: What to call the text in errors, such as the name of its file.
-        kind: What it must configure.
+        kind: `autoencoder` or `classifier`.
 
     Raises:
         ConfigurationError: With every problem of the text.
@@ -148,7 +148,7 @@ def load_config(path: str | Path, kind: Kind) -> Config:
 
 
 def format_config(document: dict[str, Any]) -> str:
-    """The JSON text of a configuration as people would write it: a line for each layer."""
+    """The JSON text of a configuration as a person would write it, with one line per layer."""
     entries = []
     for key, value in document.items():
         text = json.dumps(value, ensure_ascii=False)
@@ -160,11 +160,11 @@ def format_config(document: dict[str, Any]) -> str:
 
 
 def dump_config(config: Config, schema: str | None = None) -> str:
-    """The complete configuration as JSON text: `parse_config` gives back an equal one.
+    """The complete configuration as JSON text, which `parse_config` reads back.
 
     Args:
-        config: What to write, every key of it, in the order of the schema.
-        schema: Path or URL of the JSON Schema, to be named at the top for editors.
+        config: All of its keys are written, in the order of the schema.
+        schema: Path or URL of the JSON Schema for editors; None writes none.
     """
     head = {} if schema is None else {"$schema": schema}
     return format_config(head | config.model_dump(mode="json"))

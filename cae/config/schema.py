@@ -1,4 +1,4 @@
-"""The schema of the JSON files of hyperparameters: what they may say, and what is wrong in one.
+"""The schema of configurations, the JSON files of hyperparameters.
 
 The keys and layers are those of the original Python dicts, as JSON::
 
@@ -11,8 +11,8 @@ The keys and layers are those of the original Python dicts, as JSON::
       "activation_function": "Sigmoid"
     }
 
-bare or wrapped in ``{"model_info": {...}}``. All problems of a file are reported together, each
-with the path of the value at fault. Nothing here needs Keras, so a bad file is refused at once.
+bare or wrapped in ``{"model_info": {...}}``. Nothing here needs Keras, so a wrong file is refused
+at once.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -48,7 +48,7 @@ from cae.config.fields import (
 )
 from cae.config.values import choice_type, integer_type, number_type, refusal
 
-# Keys people look for that are called something else here, beyond a difference in spelling.
+# Keys that people look for under a different name, beyond misspellings.
 OTHER_NAMES = {"learning_rate": "optimizer", "lr": "optimizer", "patience": "early_stopping"}
 PHASE_KEYS = ("dense_only_train_epochs", "full_train_epochs")
 PROGRAMS = {"autoencoder": "autoencoder.py", "classifier": "classification.py"}
@@ -57,7 +57,7 @@ Kind = Literal["autoencoder", "classifier"]
 
 
 class BaseConfig(BaseModel):
-    """What both kinds of configuration share."""
+    """The base of both kinds of configuration."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -65,7 +65,7 @@ class BaseConfig(BaseModel):
 
 
 class AutoencoderConfig(BaseConfig):
-    """The hyperparameters of an autoencoder, every default filled in."""
+    """The hyperparameters of an autoencoder, with all defaults."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -91,17 +91,15 @@ class AutoencoderConfig(BaseConfig):
             form_type(Conv, UpSample, Pool, BatchNorm, Drop, homes=LAYER_HOMES), at_least=0
         ),
         Field(
-            description="Layers from the encoding back to the image: as in the encoder, with "
+            description="Layers from the encoding back to the image: those of the encoder, with "
             '`["upSample", [h, w]]` instead of `pool` (which means `upSample` here). '
-            "The convolution that makes the image is added to them.",
+            "The output convolution is added.",
             examples=[[["upSample", [2, 2]], ["conv", 32, [3, 3]]]],
         ),
     ]
     optimizer: OptimizerKey
     batch_size: BatchSizeKey
-    epochs: Annotated[
-        Epochs, Field(description="Times the training images are gone through.", examples=[10])
-    ]
+    epochs: Annotated[Epochs, Field(description="Passes over the training images.", examples=[10])]
     activation_function: Annotated[
         choice_type(ACTIVATIONS),
         Field(description="Activation of the output: Sigmoid, Linear or Relu, in any case."),
@@ -109,9 +107,8 @@ class AutoencoderConfig(BaseConfig):
     loss: Annotated[
         choice_type(LOSSES) | None,
         Field(
-            description="What training minimises: binary_crossentropy (needs Sigmoid), "
-            "mean_squared_error or mean_absolute_error; null: binary_crossentropy for Sigmoid, "
-            "mean_squared_error otherwise.",
+            description="Loss to minimise; binary_crossentropy requires Sigmoid. null: "
+            "binary_crossentropy for Sigmoid, mean_squared_error otherwise.",
             validate_default=True,
         ),
     ] = None
@@ -121,8 +118,8 @@ class AutoencoderConfig(BaseConfig):
     noise: Annotated[
         number_type("from 0 to 1", ge=0, le=1),
         Field(
-            description="Standard deviation of Gaussian noise on the inputs, whose pixels lie in "
-            "[0, 1]; above 0 trains a denoising autoencoder."
+            description="Standard deviation of Gaussian noise added to the input pixels, which are "
+            "in [0, 1]; above 0 trains a denoising autoencoder."
         ),
     ] = 0.0
     augmentation: AugmentationKey = None
@@ -151,7 +148,7 @@ class AutoencoderConfig(BaseConfig):
 
 
 class ClassifierConfig(BaseConfig):
-    """The hyperparameters of a classifier, every default filled in."""
+    """The hyperparameters of a classifier, with all defaults."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -169,7 +166,7 @@ class ClassifierConfig(BaseConfig):
     dense_layers: Annotated[
         layers_type(form_type(Dense, Drop, BatchNorm, homes=LAYER_HOMES), at_least=0),
         Field(
-            description="Layers between the encoder and the output, which is added to them: "
+            description="Layers between the encoder and the output layer, which is added: "
             '`["dense", units]`, `["drop", rate]`, `["batchNorm"]`.',
             examples=[[["dense", 64], ["dense", 32]]],
         ),
@@ -179,14 +176,14 @@ class ClassifierConfig(BaseConfig):
     dense_only_train_epochs: Annotated[
         integer_type(0, MAX_EPOCHS),
         Field(
-            description="Epochs of the first phase, which trains the dense layers only.",
+            description="Epochs of the first phase, which trains only the dense layers.",
             examples=[5],
         ),
     ]
     full_train_epochs: Annotated[
         integer_type(0, MAX_EPOCHS),
         Field(
-            description="Epochs of the second phase, which trains everything.",
+            description="Epochs of the second phase, which trains all layers.",
             examples=[10],
         ),
     ]
@@ -205,7 +202,7 @@ class ClassifierConfig(BaseConfig):
         if epochs == 0 and info.data.get("dense_only_train_epochs") == 0:
             raise refusal(
                 "must not be 0 when dense_only_train_epochs is 0 as well",
-                "Train for at least one epoch.",
+                "Set at least one of them to 1 or more.",
             )
         return epochs
 
@@ -220,16 +217,16 @@ CONFIGS: dict[str, type[BaseConfig]] = {
 
 
 class _SchemaWithoutTitles(GenerateJsonSchema):
-    """Leaves out the titles, which only repeat the keys."""
+    """JSON Schema without titles, which would repeat the keys."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of both kinds of file, bare or wrapped, for editors.
+    """The JSON Schema of both kinds of configuration, bare or wrapped, for editors.
 
-    It says what JSON Schema can say: whether a decoder undoes its encoder is for `check_shapes`.
+    JSON Schema cannot express whether a decoder undoes its encoder: `check_shapes` does.
     Source: https://json-schema.org/draft/2020-12
     """
     _, schema = models_json_schema(
@@ -237,7 +234,10 @@ def json_schema() -> dict[str, Any]:
         schema_generator=_SchemaWithoutTitles,
     )
     definitions = schema["$defs"]
-    schema_key = {"description": "The JSON Schema, for editors; ignored.", "type": "string"}
+    schema_key = {
+        "description": "The JSON Schema, for editors; otherwise ignored.",
+        "type": "string",
+    }
     for config in CONFIGS.values():
         properties = definitions[config.__name__]["properties"]
         definitions[config.__name__]["properties"] = {"$schema": schema_key} | properties

@@ -1,13 +1,13 @@
-"""The sizes of images along the layers of a configuration, found before any model is built."""
+"""The sizes of images along the layers of a configuration, without building a model."""
 
-from collections.abc import Iterable, Iterator
-from itertools import accumulate, product, starmap
+from collections.abc import Iterable
+from itertools import accumulate
 from math import prod
 from typing import NamedTuple
 
 from cae.config.fields import MAX_POOL, Conv, Pool, UpSample
 from cae.config.schema import AutoencoderConfig, Config
-from cae.errors import ConfigurationError, listed, shown
+from cae.errors import ConfigurationError, shown
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -16,7 +16,7 @@ Size = tuple[int, int]  # height, width
 
 
 def format_shape(shape: Iterable[int | None]) -> str:
-    """``28×28×1``; a size that may vary is ``any``."""
+    """``28×28×1``; a variable size is ``any``."""
     return TIMES.join("any" if size is None else str(size) for size in shape)
 
 
@@ -57,15 +57,15 @@ def _sizes(steps: Iterable[_Step], size: Size) -> list[Size]:
 def trace_shapes(config: Config, input_shape: Shape) -> list[tuple[str, Shape]]:
     """The shape after each convolutional layer, without building a model.
 
-    The output convolution that `model` adds to a decoder is not among the layers.
+    The output convolution, which is added to every decoder, is not among the layers.
 
     Args:
-        config: A classifier without layers of its own for the encoder gives the input only.
+        config: For a classifier that does not list the encoder's layers, only the input is given.
         input_shape: (height, width, channels) of the images.
 
     Returns:
         ``("input", input_shape)``, then (path of the layer in the file, (height, width, channels))
-        for each layer; 0 where a pool is larger than what it gets.
+        for each layer; 0 where a pool is larger than its input.
     """
     *size, channels = input_shape
     steps = _steps(config)
@@ -77,44 +77,45 @@ def trace_shapes(config: Config, input_shape: Shape) -> list[tuple[str, Shape]]:
     return shapes
 
 
-def _way(sizes: list[Size]) -> str:
-    return " → ".join(map(format_shape, sizes))
-
-
 def check_shapes(config: Config, input_shape: Shape, where: str) -> None:
-    """Refuses layers that do not fit images of a given size, before any model is built.
+    """Checks that the layers fit images of a given size, before any model is built.
 
     Args:
-        config: A classifier is only checked for pools, and if it lists the encoder's layers.
+        config: Of an autoencoder, whose decoder must give back the size of the images, or of a
+            classifier, whose pools alone are checked.
         input_shape: (height, width, channels) of the images.
         where: What to call the configuration in errors, such as the name of its file.
 
     Raises:
-        ConfigurationError: Naming the layer where the size goes wrong, the sizes along the way
-            and a change that makes them fit.
+        ConfigurationError: Names the layer where the size goes wrong, the sizes along the layers
+            and a change to try.
     """
     steps = [step for step in _steps(config) if isinstance(step.layer, Pool | UpSample)]
-    target = tuple(input_shape[:2])
-    sizes = _sizes(steps, target)
-    for index, step in enumerate(steps):
-        if 0 in sizes[index + 1]:
+    sizes = _sizes(steps, tuple(input_shape[:2]))
+    for step, before, after in zip(steps, sizes, sizes[1:], strict=False):
+        if 0 in after:
             raise ConfigurationError(
                 f"{where}: {step.path}",
-                f"a pool must not be larger than the {format_shape(sizes[index])} that it gets",
-                f"{format_shape(step.layer.size)} ({_way(sizes[: index + 1])})",
-                _repair(steps, target, step) if config.kind == "autoencoder" else "Remove it.",
+                f"must be a pool of at most {format_shape(before)}, its input",
+                f"{format_shape(step.layer.size)} ({_join(sizes[: sizes.index(after)])})",
+                _suggest_pools(steps, step),
             )
-    if config.kind == "autoencoder" and sizes[-1] != target:
-        culprit, reason = _misfit(steps, sizes)
+    if config.kind == "autoencoder" and sizes[-1] != sizes[0]:
+        culprit, reason = _find_misfit(steps, sizes)
+        is_pool = culprit is not None and isinstance(culprit.layer, Pool)
         raise ConfigurationError(
             f"{where}: {culprit.path if culprit else 'decoder_layers'}",
-            f"the decoder must give back {format_shape(target)}",
-            f"{format_shape(sizes[-1])}: {reason} ({_way(sizes)})",
-            _repair(steps, target, culprit),
+            f"the decoder must give back {format_shape(sizes[0])}",
+            f"{format_shape(sizes[-1])}: {reason} ({_join(sizes)})",
+            _suggest_pools(steps, culprit) if is_pool else _suggest_upsample(steps, sizes),
         )
 
 
-def _misfit(steps: list[_Step], sizes: list[Size]) -> tuple[_Step | None, str]:
+def _join(sizes: list[Size]) -> str:
+    return " → ".join(map(format_shape, sizes))
+
+
+def _find_misfit(steps: list[_Step], sizes: list[Size]) -> tuple[_Step | None, str]:
     """The first layer where the size goes wrong, and how; None where a layer is missing."""
     target = sizes[0]
     smallest = sizes[sum(isinstance(step.layer, Pool) for step in steps)]
@@ -128,59 +129,39 @@ def _misfit(steps: list[_Step], sizes: list[Size]) -> tuple[_Step | None, str]:
             lost = {"row": height % rows, "column": width % columns}
             parts = [f"{n} {name}{'s' * (n > 1)}" for name, n in lost.items() if n]
             return step, f"this pool drops {' and '.join(parts)} of {format_shape((height, width))}"
-    return None, "its upSample layers do not make up for the pools"
+    return None, "its upSample layers do not undo the pools"
 
 
-def _repair(steps: list[_Step], target: Size, culprit: _Step | None) -> str:
-    """The first simple change after which the decoder gives back `target`, in words."""
-    for words, changed in _changes(steps, target, culprit):
-        sizes = _sizes(changed, target)
-        if sizes[-1] == target and all(map(all, sizes)):
-            return words
-    pools = [step.layer.size for step in steps if isinstance(step.layer, Pool)]
-    height, width = prod(rows for rows, _ in pools), prod(columns for _, columns in pools)
+def _suggest_pools(steps: list[_Step], culprit: _Step) -> str:
+    """The remedy for a pool that does not divide its input."""
+    pools = [step for step in steps if isinstance(step.layer, Pool)]
+    kept = pools.index(culprit)
+    height = prod(step.layer.size[0] for step in pools)
+    width = prod(step.layer.size[1] for step in pools)
+    number = f"only {kept} pool{'s' * (kept > 1)}" if kept else "no pool"
     return (
-        f"Use images whose height is a multiple of {height} and width of {width}, "
-        "or pools that divide evenly, and upSample layers that undo the pools."
+        f"Use {number} and as many upSample layers, or images whose height is a multiple of "
+        f"{height} and width of {width}."
     )
 
 
-def _changes(
-    steps: list[_Step], target: Size, culprit: _Step | None
-) -> Iterator[tuple[str, list[_Step]]]:
-    """Changes that may help, simplest first: in words, and the steps after the change."""
-    # The layer to blame goes first, then the innermost pool, the likeliest not to fit.
-    pools = [step for step in reversed(steps) if isinstance(step.layer, Pool)]
-    pools.sort(key=lambda step: step != culprit)
-    upsamples = [step for step in steps if isinstance(step.layer, UpSample)]
-    upsamples.sort(key=lambda step: step != culprit)
-
-    def without(*removed: _Step) -> tuple[str, list[_Step]]:
-        words = f"Remove {listed([step.path for step in removed], 'and')}."
-        return words, [step for step in steps if step not in removed]
-
-    final = _sizes(steps, target)[-1]
-    if factor := _factor(final, target):
-        added = UpSample("upSample", factor)
-        yield f"Append {shown(added)} to decoder_layers.", [*steps, _Step("", added)]
-    for count in range(1, len(upsamples) + 1):
-        yield without(*upsamples[:count])
-    for step in upsamples:
-        height, width = step.layer.size
-        if factor := _factor((final[0] // height, final[1] // width), target):
-            layer = UpSample("upSample", factor)
-            changed = [other._replace(layer=layer) if other == step else other for other in steps]
-            yield f"Change {step.path} to {shown(layer)}.", changed
-    yield from starmap(without, product(pools, upsamples))
-    for count in range(2, len(pools)):
-        yield without(*pools[:count], *upsamples[:count])
-    for count in range(1, len(pools) + 1):
-        yield without(*pools[:count])
+def _suggest_upsample(steps: list[_Step], sizes: list[Size]) -> str:
+    """The remedy for upSample layers that do not undo the pools: one to append or to change."""
+    target, final = sizes[0], sizes[-1]
+    if factor := _get_factor(final, target):
+        return f"Append {shown(UpSample('upSample', factor))} to decoder_layers."
+    last = steps[-1]
+    if isinstance(last.layer, UpSample):
+        if factor := _get_factor(sizes[-2], target):
+            return f"Change {last.path} to {shown(UpSample('upSample', factor))}."
+        if sizes[-2] == target:
+            return f"Remove {last.path}."
+    return "Use upSample layers whose sizes multiply to those of the pools."
 
 
-def _factor(size: Size, target: Size) -> Size | None:
-    """The size of an upSample layer that makes `target` of `size`, if there is one."""
-    if 0 in size or target[0] % size[0] or target[1] % size[1]:
+def _get_factor(size: Size, target: Size) -> Size | None:
+    """The size of an upSample layer that scales `size` to `target`, if there is one."""
+    if size == target or target[0] % size[0] or target[1] % size[1]:
         return None
     factor = target[0] // size[0], target[1] // size[1]
     return factor if max(factor) <= MAX_POOL else None

@@ -336,7 +336,7 @@ def test_all_problems_at_once_in_the_order_of_the_file():
 )
 def test_a_file_for_the_other_program_gets_one_line(document, kind, program):
     (line,) = lines(document, kind)
-    assert line.endswith(f"got one for {program}. Give it to {program}.")
+    assert line.endswith(f"got one for {program}. Use it with {program}.")
 
 
 # --- What is refused: the file ---
@@ -398,8 +398,8 @@ def test_keys_written_twice_are_all_named_beside_other_problems():
         ', "seed": 1, "seed": 1, "noise": 2, "augmentation": {"zoom": 0, "zoom": 0, "zoom": 0}}'
     )
     assert [line.partition(", got")[0] for line in lines(text)] == [
-        "my.json: seed: must be written once",
-        "my.json: augmentation.zoom: must be written once",
+        "my.json: seed: must occur once in its object",
+        "my.json: augmentation.zoom: must occur once in its object",
         "my.json: noise: must be a number from 0 to 1",
     ]
 
@@ -407,7 +407,7 @@ def test_keys_written_twice_are_all_named_beside_other_problems():
 def test_a_key_written_twice_is_refused_even_if_all_else_is_right():
     text = json.dumps({"model_info": AUTOENCODER})[:-2] + ', "seed": 1, "seed": 1}}'
     (line,) = lines(text)
-    assert line.startswith("my.json: model_info.seed: must be written once")
+    assert line.startswith("my.json: model_info.seed: must occur once in its object")
 
 
 @lenient
@@ -461,7 +461,7 @@ def test_missing_file_suggests_similar_ones(tmp_path):
     (tmp_path / "autoencoder_small.json").touch()
     (tmp_path / "notes.txt").touch()
     line = problem_of_file(tmp_path / "autoencoder_smal.json")
-    assert line.endswith(f"no file of that name. Did you mean {tmp_path}/autoencoder_small.json?")
+    assert line.endswith(f"no such file. Did you mean {tmp_path}/autoencoder_small.json?")
 
 
 def test_missing_directory(tmp_path):
@@ -479,7 +479,7 @@ def test_file_that_cannot_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", refuse)
     line = problem_of_file(tmp_path / "my.json")
-    assert line.endswith("my.json: must be a file that can be read, got Permission denied.")
+    assert line.endswith("my.json: must be readable, got Permission denied.")
 
 
 def test_file_name_with_a_null_character():

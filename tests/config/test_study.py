@@ -256,7 +256,7 @@ def test_no_json(tmp_path):
     path.write_text("[]")
     assert "must be an object" in lines_of(path)[0]
     path.write_text(json.dumps(STUDY)[:-1] + ', "name": "b"}')
-    assert "must be written once" in lines_of(path)[0]
+    assert "must occur once" in lines_of(path)[0]
 
 
 def test_a_chain_has_studies_of_different_names(write, tmp_path):
