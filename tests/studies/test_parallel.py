@@ -299,10 +299,14 @@ def test_a_search_goes_on_where_it_was_killed(start, study, tmp_path):
     path = study(vary={"search": SEARCH, "samples": 6, "seed": 3})
     folder = tmp_path / "runs" / "tiny"
     process = start(path)
-    wait_for(lambda: [*folder.glob("*/metrics.json")])
+
+    def find_finished():
+        return [p for p in folder.glob("*/metrics.json") if p.parent.suffix != ".partial"]
+
+    wait_for(find_finished)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    finished = {path: path.stat().st_mtime_ns for path in folder.glob("*/metrics.json")}
+    finished = {path: path.stat().st_mtime_ns for path in find_finished()}
     process = start(path)
     assert process.wait(120) == 0, process.said()
     trials = trials_of(folder)
