@@ -41,12 +41,13 @@ REFUSED = 3  # exit code of that check
 ROOT = Path(__file__).parents[2]
 
 
-def _names(text: str) -> frozenset[str]:
+def names_of(text: str) -> frozenset[str]:
+    """The words of a text as a set."""
     return frozenset(text.split())
 
 
 # Layers of images and of vectors that consist of numbers; none takes a function or a file.
-LAYERS = _names(
+LAYERS = names_of(
     """
     Activation ActivityRegularization Add AlphaDropout Average AveragePooling2D BatchNormalization
     CenterCrop Concatenate Conv2D Conv2DTranspose Cropping2D Dense DepthwiseConv2D Dot Dropout ELU
@@ -58,7 +59,7 @@ LAYERS = _names(
     """
 )
 MODELS = keras2.MODELS
-INITIALIZERS = _names(
+INITIALIZERS = names_of(
     """
     Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones
     Orthogonal OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal VarianceScaling
@@ -68,7 +69,7 @@ INITIALIZERS = _names(
 REGULARIZERS = frozenset({"L1", "L2", "L1L2", "OrthogonalRegularizer"})
 CONSTRAINTS = frozenset({"MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"})
 POLICIES = frozenset({"DTypePolicy", "FloatDTypePolicy", "Policy"})
-ACTIVATIONS = _names(
+ACTIVATIONS = names_of(
     """
     celu elu exponential gelu glu hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu linear
     log_sigmoid log_softmax mish relu relu6 selu sigmoid silu softmax softplus softsign swish tanh

@@ -1,0 +1,234 @@
+"""Encoders and classifiers that other programs saved, found by their structure.
+
+Every saved model that something begins with comes through here, whoever saved it. What is returned
+takes images (height, width, channels) in [0, 1] and has one output. Keras is imported by the
+functions that need it.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import PurePath
+from typing import TYPE_CHECKING, NoReturn
+
+from cae.config.shapes import format_shape
+from cae.errors import ModelFileError
+from cae.records.interfaces import (
+    LINEAR,
+    InputRange,
+    Say,
+    adapt_input,
+    check_one_output,
+    get_activation,
+    get_probabilities,
+)
+from cae.records.saved_models import MAX_ACTIVATIONS
+from cae.records.unrolled import Step, Unrolled, unroll
+from cae.records.untrusted import names_of
+
+if TYPE_CHECKING:
+    import keras
+
+EXPANDING = frozenset({"UpSampling2D", "Conv2DTranspose"})
+POOLING = frozenset({"Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D"})
+# Layers that finish the work of the one before them.
+FINISHING = names_of(
+    """
+    Activation BatchNormalization ELU GroupNormalization LayerNormalization LeakyReLU PReLU ReLU
+    UnitNormalization
+    """
+)
+# What classifiers end with; other activations make features.
+CLASSIFYING = (None, LINEAR, "softmax", "log_softmax", "sigmoid")
+MAX_LISTED = 40  # layers in an error
+
+
+def find_encoder(
+    model: "keras.Model",
+    where: object,
+    input_shape: Sequence[int] | None = None,
+    *,
+    until: str | None = None,
+    input_range: InputRange | None = None,
+    with_weights: bool = True,
+    say: Say = lambda text: None,
+) -> "keras.Model":
+    """Copies the encoder of an autoencoder, or of a classifier, or one that was saved alone.
+
+    A model called `encoder` is taken as it is. Of other autoencoders it is the layers up to the
+    narrowest output before the first upsampling, of classifiers those before Flatten or global
+    pooling.
+
+    Args:
+        model: A loaded model.
+        where: Its file, for errors.
+        input_shape: (height, width, channels) of the images; what the model states without it.
+        until: The name of the encoder's last layer, instead of looking for it.
+        input_range: The pixels that the model expects; see `adapt_input`.
+        with_weights: Whether to copy its weights, or start with fresh ones.
+        say: Receives a sentence for each choice that the model does not make itself.
+
+    Returns:
+        A functional model named `encoder` without nested models, of float32 (batch, height, width,
+        channels) in [0, 1] to encodings.
+
+    Raises:
+        ModelFileError: There is no encoder that can be found, or it takes other images.
+    """
+    found = model
+    if until is None and not is_encoder_name(model.name):
+        found = _find_named(model) or model
+    images, inputs = adapt_input(
+        found, where, input_shape or found.inputs[0].shape[1:], input_range, say
+    )
+    network = _unroll(found, inputs, where, with_weights=with_weights)
+    if until is not None:
+        last = _find_layer(network, until, where)
+    elif found is not model or is_encoder_name(model.name):
+        check_one_output(network.outputs, where)
+        (output,) = network.outputs
+        return _build(images, output, "encoder")
+    else:
+        last, reason = _find_last(network, where)
+        say(
+            f"The encoder of {where} ends with its layer {last}, {reason}; "
+            "--encoder-until LAYER chooses another."
+        )
+    return _build(images, last.output, "encoder")
+
+
+def find_classifier(
+    model: "keras.Model",
+    where: object,
+    input_shape: Sequence[int],
+    *,
+    input_range: InputRange | None = None,
+    say: Say = lambda text: None,
+) -> "keras.Model":
+    """Copies a classifier, with probabilities in place of logits or of a single output.
+
+    Args:
+        model: A loaded model.
+        where: Its file, for errors.
+        input_shape: (height, width, channels) of the images.
+        input_range: The pixels that the model expects; see `adapt_input`.
+        say: Receives a sentence for each choice that the model does not make itself.
+
+    Returns:
+        A model of float32 (batch, height, width, channels) in [0, 1] to probabilities, float32
+        (batch, num_classes), whose sum is 1.
+
+    Raises:
+        ModelFileError: It is no classifier, or takes other images.
+    """
+    images, inputs = adapt_input(model, where, input_shape, input_range, say)
+    network = _unroll(model, inputs, where)
+    return _build(images, get_probabilities(network, where, say), model.name)
+
+
+def is_encoder_name(name: str) -> bool:
+    """Whether something is called an encoder: `Encoder` or `encoder_1`, but not `autoencoder`."""
+    name = name.lower()
+    return "encoder" in name and "autoencoder" not in name and "decoder" not in name
+
+
+def _find_named(model: "keras.Model") -> "keras.Model | None":
+    """The first nested model that is called an encoder, one called just so before others."""
+    nested = [layer for layer in model.layers if hasattr(layer, "layers")]
+    named = [layer for layer in nested if is_encoder_name(layer.name)]
+    named.sort(key=lambda layer: layer.name.lower() != "encoder")
+    return next(iter([*named, *filter(None, map(_find_named, nested))]), None)
+
+
+# --- By structure ---------------------------------------------------------------------------
+
+
+def _find_last(network: Unrolled, where: object) -> tuple[Step, str]:
+    """The encoder's last layer, and what it is there."""
+    if len(network.outputs) > 1:
+        _refuse(network, where, f"{len(network.outputs)} outputs")
+    weighted = [number for number, step in enumerate(network.steps) if step.has_weights]
+    if not weighted:
+        _refuse(network, where, "no layers that learn")
+    first, last = weighted[0], weighted[-1]
+    expanding = [i for i in range(first + 1, last + 1) if network.steps[i].kind in EXPANDING]
+    if expanding or network.steps[-1].size == math.prod(network.inputs[0].shape[1:]):
+        return _find_bottleneck(network, where, first, min([*expanding, last]))
+    is_features = get_activation(network) not in CLASSIFYING or (
+        isinstance(where, str | PurePath) and is_encoder_name(PurePath(where).stem)
+    )
+    if is_features or len(network.steps[-1].shape) == 3:
+        return network.steps[-1], "the last of all"
+    return _find_features(network, where, first)
+
+
+def _find_bottleneck(network: Unrolled, where: object, start: int, end: int) -> tuple[Step, str]:
+    """Of an autoencoder whose decoder begins at step `end` at the latest."""
+    cuts = [number for number in network.find_cuts() if start <= number < end]
+    if not cuts:
+        _refuse(network, where, "none that everything passes through, as with skip connections")
+    steps = network.steps
+    number = min(cuts, key=lambda number: (steps[number].positions, steps[number].size))
+    while number + 1 in cuts and steps[number + 1].kind in FINISHING:
+        number += 1
+    return steps[number], "the narrowest before the decoder"
+
+
+def _find_features(network: Unrolled, where: object, start: int) -> tuple[Step, str]:
+    """Of a classifier whose first weights are in step `start`."""
+    cuts = network.find_cuts()
+    for before, number in pairwise(cuts):
+        if network.steps[number].kind in POOLING and before >= start:
+            return network.steps[before], f"the one before {network.steps[number].layer.name}"
+    _refuse(network, where, "a classifier without convolutions before Flatten or global pooling")
+
+
+def _find_layer(network: Unrolled, name: str, where: object) -> Step:
+    for step in network.steps:
+        if step.layer.name == name:
+            return step
+    _refuse(network, where, f"none called {name}")
+
+
+def _refuse(network: Unrolled, where: object, got: str) -> NoReturn:
+    listed = ", ".join(map(str, network.steps[:MAX_LISTED]))
+    more = len(network.steps) - MAX_LISTED
+    raise ModelFileError(
+        where,
+        "must have a layer that is recognized as the encoder's last",
+        f"{got}, in the layers {listed}" + (f" and {more} more" if more > 0 else ""),
+        "Name the encoder's last layer with --encoder-until LAYER.",
+    )
+
+
+# --- Parts ----------------------------------------------------------------------------------
+
+
+def _unroll(
+    model: "keras.Model", inputs: object, where: object, with_weights: bool = True
+) -> Unrolled:
+    """Unrolls a model within the limits of memory."""
+    try:
+        network = unroll(model, [inputs], with_weights=with_weights)
+    except Exception as error:  # Keras raises nearly every type
+        raise ModelFileError(
+            where,
+            f"must compute with images of shape {format_shape(inputs.shape[1:])}",
+            " ".join(str(error).split())[-200:],
+            "Give images of another size, or another model.",
+        ) from error
+    largest = max(network.steps, key=lambda step: step.size, default=None)
+    if largest and largest.size > MAX_ACTIVATIONS:
+        raise ModelFileError(
+            where,
+            f"must make at most {MAX_ACTIVATIONS:,} numbers of an image",
+            f"{largest.size:,} in {largest}",
+            "Give another model.",
+        )
+    return network
+
+
+def _build(images: object, output: object, name: str) -> "keras.Model":
+    import keras
+
+    return keras.Model(images, output, name=name)

@@ -1,0 +1,238 @@
+"""What a model takes and gives, fitted to this program: images in [0, 1], and probabilities.
+
+Keras is imported by the functions that need it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
+
+import numpy as np
+
+from cae.config.shapes import format_shape
+from cae.errors import ModelFileError
+from cae.records.unrolled import Unrolled, get_layers
+from cae.records.untrusted import names_of
+
+if TYPE_CHECKING:
+    import keras
+
+# The pixels that a model expects -> the factor and offset that make them of pixels in [0, 1].
+InputRange = Literal["0..1", "0..255", "-1..1"]
+OWN_RANGE: InputRange = "0..1"
+RESCALINGS = dict(zip(get_args(InputRange), ((1, 0), (255, 0), (2, -1)), strict=True))
+# Layers that leave the meaning of numbers as it is, in front of a model or at its end.
+PASSING = names_of(
+    """
+    CenterCrop Cropping2D Dropout Flatten GaussianDropout GaussianNoise Permute RandomBrightness
+    RandomContrast RandomCrop RandomFlip RandomRotation RandomTranslation RandomZoom Reshape
+    Resizing SpatialDropout2D ZeroPadding2D
+    """
+)
+LINEAR = "linear"  # no activation
+
+Say = Callable[[str], None]
+
+
+def get_known_range(metadata: dict[str, Any]) -> InputRange | None:
+    """The pixels that a model expects; None for a file of another program, which does not say."""
+    return OWN_RANGE if "scaling" in metadata else None
+
+
+# --- Inputs ---------------------------------------------------------------------------------
+
+
+def check_shape(model: "keras.Model", input_shape: Sequence[int | None], where: object) -> None:
+    """Checks that a model has one input, which takes these images, and one output.
+
+    Raises:
+        ModelFileError: It does not.
+    """
+    _check_one_input(model, where)
+    if not _fits(model.inputs[0].shape[1:], input_shape):
+        _refuse_shape(model.inputs[0].shape[1:], input_shape, where)
+    check_one_output(model.outputs, where)
+
+
+def adapt_input(
+    model: "keras.Model",
+    where: object,
+    input_shape: Sequence[int | None],
+    input_range: InputRange | None,
+    say: Say,
+) -> tuple[Any, Any]:
+    """Makes of the images of this program what a model takes.
+
+    Args:
+        model: A loaded model.
+        where: Its file, for errors.
+        input_shape: (height, width, channels) of the images.
+        input_range: The pixels that the model expects; found from its first layers, or assumed to
+            be those of this program, without it.
+        say: Receives a sentence on the pixels that were found or assumed.
+
+    Returns:
+        Two symbolic tensors: the images (batch, *input_shape) in [0, 1], and the model's input.
+
+    Raises:
+        ModelFileError: The model takes other shapes, or has several inputs.
+    """
+    import keras
+
+    _check_one_input(model, where)
+    expected = model.inputs[0].shape[1:]
+    images = inputs = keras.Input(input_shape, name="images")
+    factor, offset = RESCALINGS[input_range or _find_range(model, where, say)]
+    if factor != 1:
+        inputs = keras.layers.Rescaling(factor, offset, name="to_input_range")(inputs)
+    if _is_without_channels(expected, input_shape):
+        inputs = keras.layers.Reshape(expected, name="to_input_shape")(inputs)
+    elif not _fits(expected, input_shape):
+        _refuse_shape(expected, input_shape, where)
+    return images, inputs
+
+
+def _find_range(model: "keras.Model", where: object, say: Say) -> InputRange:
+    first = next((i for i in get_layers(model) if type(i).__name__ not in PASSING), None)
+    kind, found = type(first).__name__, None
+    if kind == "Rescaling":
+        found = _range_of_scale(np.asarray(first.scale))
+    if kind == "Normalization":
+        found = _range_of_statistics(np.asarray(first.mean), np.asarray(first.variance))
+    if found:
+        say(f"{where} expects pixels in {found}, as its layer {first.name} ({kind}) shows.")
+        return found
+    say(
+        f"{where} does not state the range of its pixels: {OWN_RANGE} is assumed. "
+        "If it was trained on another one, add --model-input-range 0..255 or -1..1."
+    )
+    return OWN_RANGE
+
+
+def _range_of_scale(scale: np.ndarray) -> InputRange | None:
+    """The pixels that `Rescaling` by this factor is for; None where that is not clear."""
+    if scale.min() > 0 and scale.max() <= 1 / 64:  # 1/255 and 1/127.5 are usual
+        return "0..255"
+    return OWN_RANGE if scale.min() >= 0.5 else None
+
+
+def _range_of_statistics(mean: np.ndarray, variance: np.ndarray) -> InputRange | None:
+    """The pixels with this mean and variance; None where that is not clear."""
+    highest = (mean + 2 * np.sqrt(variance)).max()
+    if mean.min() < 0:
+        return "-1..1" if mean.min() >= -1 and highest <= 3 else None
+    return "0..255" if highest > 5 else OWN_RANGE
+
+
+def _fits(expected: Sequence[int | None], input_shape: Sequence[int | None]) -> bool:
+    return len(expected) == len(input_shape) and all(
+        size in (None, given) for size, given in zip(expected, input_shape, strict=True)
+    )
+
+
+def _is_without_channels(expected: Sequence[int | None], input_shape: Sequence[int | None]) -> bool:
+    """Whether a model takes (height, width), or all pixels in a row."""
+    *size, channels = input_shape
+    if None in input_shape:
+        return False
+    return tuple(expected) == (np.prod(input_shape),) or (channels == 1 and list(expected) == size)
+
+
+def _refuse_shape(
+    expected: Sequence[int | None], input_shape: Sequence[int | None], where: object
+) -> NoReturn:
+    order = " (height × width × channels)" if len(expected) == 3 else ""
+    if tuple(expected) == (input_shape[-1], *input_shape[:-1]):
+        order = " (channels first)"
+    raise ModelFileError(
+        where,
+        f"takes images of shape {format_shape(expected)}{order}",
+        f"images of shape {format_shape(input_shape)}",
+        "Give images of that shape, or train an autoencoder on these.",
+    )
+
+
+def _check_one_input(model: "keras.Model", where: object) -> None:
+    if len(model.inputs) > 1:
+        _refuse_several(model.inputs, "input", where)
+
+
+# --- Outputs --------------------------------------------------------------------------------
+
+
+def check_one_output(outputs: Sequence[Any], where: object) -> None:
+    """Raises a ModelFileError unless there is one."""
+    if len(outputs) > 1:
+        _refuse_several(outputs, "output", where)
+
+
+def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
+    """Makes probabilities of a classifier's outputs, where they are none.
+
+    Args:
+        network: The classifier.
+        where: Its file, for errors.
+        say: Receives a sentence on how outputs are read that are no probabilities.
+
+    Returns:
+        A symbolic tensor (batch, num_classes): in [0, 1], with the sum 1.
+
+    Raises:
+        ModelFileError: The model is no classifier, or the meaning of its outputs is unknown.
+    """
+    from keras import layers
+
+    check_one_output(network.outputs, where)
+    (outputs,), shape, activation = network.outputs, network.outputs[0].shape[1:], None
+    if len(shape) != 1:
+        raise ModelFileError(
+            where,
+            "must be a classifier",
+            f"a model whose output has shape {format_shape(shape)}",
+            "Give one saved by classification.py.",
+        )
+    activation = get_activation(network)
+    if shape == (1,) and activation in ("sigmoid", LINEAR):
+        say(f"{where} has one output, which is read as the probability of the second class.")
+        second = layers.Activation("sigmoid")(outputs) if activation == LINEAR else outputs
+        return layers.Concatenate()([layers.Rescaling(-1.0, 1.0)(second), second])
+    if shape != (1,) and activation == "softmax":
+        return outputs
+    if shape != (1,) and activation == "log_softmax":
+        return layers.Activation("exponential")(outputs)
+    if shape != (1,) and activation == "sigmoid":
+        say(f"{where} ends with sigmoid: its outputs are divided by their sum.")
+        return layers.UnitNormalization(order=1)(outputs)
+    if shape != (1,) and activation == LINEAR:
+        say(f"{where} ends without an activation: softmax makes probabilities of its outputs.")
+        return layers.Softmax()(outputs)
+    raise ModelFileError(
+        where,
+        "must end with softmax, or with sigmoid or no activation",
+        f"{network.steps[-1]} with activation {activation or 'unknown'}",
+        "Give a classifier whose outputs are probabilities or logits.",
+    )
+
+
+def get_activation(network: Unrolled) -> str | None:
+    """The activation that makes the outputs: None where that cannot be said."""
+    import keras
+
+    for step in reversed(network.steps):
+        if step.kind == "Softmax":
+            return "softmax"
+        if hasattr(step.layer, "activation"):
+            name = keras.activations.serialize(step.layer.activation)
+            return name if isinstance(name, str) else None
+        if step.kind not in PASSING | {"GlobalAveragePooling2D"} or step.kind == "Flatten":
+            return None
+    return None
+
+
+def _refuse_several(tensors: Sequence[Any], what: str, where: object) -> NoReturn:
+    listed = ", ".join(f"{tensor.name} {format_shape(tensor.shape[1:])}" for tensor in tensors)
+    raise ModelFileError(
+        where,
+        f"must have one {what}",
+        f"{len(tensors)} {what}s ({listed})",
+        f"Save the part with one {what} as a model of its own.",
+    )

@@ -1,0 +1,180 @@
+"""A loaded model as a flat sequence of calls of layers, whatever models it nests.
+
+The layers are copies with weights of their own: cutting the sequence, or putting something in front
+of it, leaves the loaded model as it is. Keras is imported by the functions that need it.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cae.config.shapes import format_shape
+
+if TYPE_CHECKING:
+    import keras
+
+# Statistics of the images, which no training changes.
+STATISTICS = "Normalization"
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of a layer.
+
+    Attributes:
+        layer: The copy that was called.
+        inputs: The tensors it was called with.
+        output: What it returned.
+    """
+
+    layer: "keras.Layer"
+    inputs: tuple[Any, ...]
+    output: Any
+
+    @property
+    def kind(self) -> str:
+        """The class of the layer."""
+        return type(self.layer).__name__
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Of the output for one image."""
+        return self.output.shape[1:]
+
+    @property
+    def size(self) -> int:
+        """How many numbers it makes of one image."""
+        return math.prod(size or 1 for size in self.shape)
+
+    @property
+    def positions(self) -> int:
+        """At how many places of the image; 1 for a vector."""
+        return math.prod(size or 1 for size in self.shape[:-1])
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it computes with weights that training changes."""
+        return bool(self.layer.weights) and self.kind != STATISTICS
+
+    def __str__(self) -> str:
+        return f"{self.layer.name} ({self.kind}, {format_shape(self.shape)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Unrolled:
+    """A model as a sequence of steps.
+
+    Attributes:
+        inputs: The tensors it was called with.
+        steps: In an order in which each follows those it depends on.
+        outputs: What it returned.
+    """
+
+    inputs: tuple[Any, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[Any, ...]
+
+    def find_cuts(self) -> list[int]:
+        """The steps through which everything passes: nothing later uses what came before them."""
+        last_use = {id(tensor): -1 for tensor in self.inputs}
+        for number, step in enumerate(self.steps):
+            last_use[id(step.output)] = number
+            last_use |= {id(tensor): number for tensor in step.inputs}
+        last_use |= {id(tensor): len(self.steps) for tensor in self.outputs}
+        needed, cuts = set(map(id, self.inputs)), []
+        for number, step in enumerate(self.steps):
+            needed = {tensor for tensor in needed | {id(step.output)} if last_use[tensor] > number}
+            if needed == {id(step.output)}:
+                cuts.append(number)
+        return cuts
+
+
+def unroll(model: "keras.Model", inputs: Sequence[Any], *, with_weights: bool = True) -> Unrolled:
+    """Calls copies of all layers of a model, and of the models in it, on symbolic tensors.
+
+    Args:
+        model: A Sequential or functional model.
+        inputs: A symbolic tensor for each of its inputs.
+        with_weights: Whether the copies get the weights, or fresh ones.
+
+    Raises:
+        Exception: A layer cannot be called with such inputs; Keras raises nearly every type.
+    """
+    import keras
+
+    steps: list[Step] = []
+    copies: dict[int, keras.Layer] = {}
+    names: set[str] = set()
+
+    def call(layer: "keras.Layer", *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            results = _run_model(layer, keras.tree.flatten(args[0]), call)
+            return results[0] if len(results) == 1 else results
+        is_new = id(layer) not in copies
+        if is_new:
+            copies[id(layer)] = _copy_layer(layer, names)
+        copy = copies[id(layer)]
+        output = copy(*args, **kwargs)
+        if is_new and (with_weights or type(layer).__name__ == STATISTICS):
+            variables: dict[str, Any] = {}
+            layer.save_own_variables(variables)
+            copy.load_own_variables(variables)
+        tensors = keras.tree.flatten((args, kwargs))
+        used = tuple(tensor for tensor in tensors if isinstance(tensor, keras.KerasTensor))
+        steps.append(Step(copy, used, output))
+        return output
+
+    outputs = _run_model(model, inputs, call)
+    return Unrolled(tuple(inputs), tuple(steps), tuple(outputs))
+
+
+def get_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
+    """The layers of a model and of the models in it, in order, without inputs."""
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from get_layers(layer)
+        elif type(layer).__name__ != "InputLayer":
+            yield layer
+
+
+def _run_model(model: "keras.Model", inputs: Sequence[Any], call: Callable[..., Any]) -> list[Any]:
+    """Runs a model on symbolic tensors, with `call(layer, *args)` for each of its layers."""
+    import keras
+
+    if isinstance(model, keras.Sequential):
+        (output,) = inputs
+        for layer in model.layers:
+            output = call(layer, output)
+        return [output]
+    calls: list[tuple[Any, ...]] = []
+
+    def note(layer: "keras.Layer", *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        calls.append((layer, args, kwargs, outputs))
+        return outputs
+
+    # Keras tells the order of the calls only while it copies a model.
+    copy = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=note)
+    values = dict(zip(map(id, copy.inputs), inputs, strict=True))
+
+    def value(tensor: Any) -> Any:
+        return values.get(id(tensor), tensor)
+
+    for layer, args, kwargs, outputs in calls:
+        arguments, named = keras.tree.map_structure(value, (args, kwargs))
+        results = call(layer, *arguments, **named)
+        values |= zip(
+            map(id, keras.tree.flatten(outputs)), keras.tree.flatten(results), strict=True
+        )
+    return [value(tensor) for tensor in copy.outputs]
+
+
+def _copy_layer(layer: "keras.Layer", names: set[str]) -> "keras.Layer":
+    """A layer of the same configuration, under a name that none of `names` has."""
+    name, number = layer.name, 1
+    while name in names:
+        number += 1
+        name = f"{layer.name}_{number}"
+    names.add(name)
+    return type(layer).from_config({**layer.get_config(), "name": name})
