@@ -65,6 +65,7 @@ def build_parser() -> flags.Parser:
         action="store_true",
         help="start from the encoder's architecture with fresh weights, to compare",
     )
+    flags.add_model_flags(parser)
     flags.add_shared_flags(parser)
     return parser
 
@@ -175,6 +176,9 @@ class ClassifierTask(Task):
             len(self.classes),
             encoder=self.args.model or (None if is_listed else self.args.init_from),
             pretrained=not self.args.no_pretrained,
+            encoder_until=self.args.encoder_until,
+            model_input_range=self.args.model_input_range,
+            say=terminal.say,
         )
 
     @override

@@ -158,6 +158,7 @@ def _add_label_efficiency(commands: Any) -> None:
         metavar="IMAGES",
         help="the images that the autoencoder was trained on (default: those of -d)",
     )
+    flags.add_model_flags(parser)
     _add_measurement_flags(parser)
     parser.add_argument(
         "--limit",

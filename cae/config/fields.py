@@ -55,6 +55,8 @@ OPTIMIZERS = {
 }
 ACTIVATIONS = ("Sigmoid", "Linear", "Relu")
 LOSSES = ("binary_crossentropy", "mean_squared_error", "mean_absolute_error")
+# Pixels that saved models of other programs may expect.
+INPUT_RANGES = ("0..1", "0..255", "-1..1")
 
 # Kind of layer -> where it belongs, for errors about layers in the wrong list.
 LAYER_HOMES = {

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cae import terminal
-from cae.config.shapes import format_shape
 from cae.data.datasets import Dataset, Scaling, check_same_kind
-from cae.errors import ModelFileError
 from cae.files import write_csv, write_json, write_text
 from cae.programs.starting_points import choose_scaling
 from cae.programs.task import Task
 from cae.records.evaluation import Evaluation, evaluate
+from cae.records.foreign_models import load_classifier
 from cae.records.run import Run
-from cae.records.saved_models import load_model
 
 if TYPE_CHECKING:
     import keras
@@ -70,17 +68,9 @@ def classify_with_file(path: Path, task: Task) -> tuple[Evaluation, Scaling]:
         ModelFileError: It is not a classifier, or takes images of another shape.
         DataError: It was trained on pixels of another kind.
     """
-    from cae.training.build import check_input_shape
-
-    model, metadata = load_model(path)
-    check_input_shape(model, task.input_shape, path)
-    if len(model.output_shape) != 2:
-        raise ModelFileError(
-            path,
-            "must be a classifier",
-            f"a model whose output has shape {format_shape(model.output_shape[1:])}",
-            "Give one saved by classification.py.",
-        )
+    model, metadata = load_classifier(
+        path, task.input_shape, input_range=task.args.model_input_range, say=terminal.say
+    )
     num_classes = model.output_shape[1]
     classes, names = metadata.get("classes"), metadata.get("class_names")
     if classes is None or len(classes) != num_classes:

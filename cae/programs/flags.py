@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import shlex
 import sys
 import unicodedata
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 
 from typing_extensions import override
 
-from cae.config.fields import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED
+from cae.config.fields import INPUT_RANGES, MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED
 from cae.errors import UsageError, parse_whole_number, shown
 from cae.training.workers import CLUSTER
 
@@ -29,6 +30,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **arguments
         )
+        # What follows a flag may begin with a minus: a number, or a range such as -1..1.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def parse_args(self, args: list[str] | None = None, namespace: Any = None) -> Any:
         """Parses the command line.
@@ -114,6 +117,22 @@ def which_devices(text: str) -> str | int:
         raise argparse.ArgumentTypeError(
             f"must be all, {CLUSTER} or a whole number from 1 to {MAX_DEVICES}, got {shown(text)}"
         ) from error
+
+
+def add_model_flags(parser: Parser) -> None:
+    """Adds the flags that say how a saved model of another program is to be understood."""
+    group = parser.add_argument_group("saved models of other programs")
+    group.add_argument(
+        "--encoder-until",
+        metavar="LAYER",
+        help="the encoder of the saved model ends with this layer (default: as its structure says)",
+    )
+    group.add_argument(
+        "--model-input-range",
+        choices=INPUT_RANGES,
+        help="the pixels that the saved model was trained on (default: as its first layers say, "
+        f"else {INPUT_RANGES[0]})",
+    )
 
 
 def add_shared_flags(parser: Parser) -> None:

@@ -8,22 +8,22 @@ functions that need it.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import PurePath
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cae.config.shapes import format_shape
 from cae.errors import ModelFileError
 from cae.records.interfaces import (
     LINEAR,
-    InputRange,
+    OWN_RANGE,
     Say,
     adapt_input,
     check_one_output,
     get_activation,
     get_probabilities,
 )
-from cae.records.saved_models import MAX_ACTIVATIONS
-from cae.records.unrolled import Step, Unrolled, unroll
+from cae.records.saved_models import MAX_ACTIVATIONS, load_model
+from cae.records.unrolled import Step, Unrolled, list_layers, unroll
 from cae.records.untrusted import names_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,24 @@ FINISHING = names_of(
 )
 # What classifiers end with; other activations make features.
 CLASSIFYING = (None, LINEAR, "softmax", "log_softmax", "sigmoid")
-MAX_LISTED = 40  # layers in an error
+
+
+def load_encoder(
+    path: str | Path, input_shape: Sequence[int], *, input_range: str | None = None, **options: Any
+) -> "keras.Model":
+    """Loads a saved model and copies its encoder; the arguments are those of `find_encoder`."""
+    model, metadata = load_model(path)
+    input_range = input_range or _get_own_range(metadata)
+    return find_encoder(model, path, input_shape, input_range=input_range, **options)
+
+
+def load_classifier(
+    path: str | Path, input_shape: Sequence[int], *, input_range: str | None = None, say: Say
+) -> tuple["keras.Model", dict[str, Any]]:
+    """Loads a saved classifier and its metadata; the arguments are those of `find_classifier`."""
+    model, metadata = load_model(path)
+    input_range = input_range or _get_own_range(metadata)
+    return find_classifier(model, path, input_shape, input_range=input_range, say=say), metadata
 
 
 def find_encoder(
@@ -49,7 +66,7 @@ def find_encoder(
     input_shape: Sequence[int] | None = None,
     *,
     until: str | None = None,
-    input_range: InputRange | None = None,
+    input_range: str | None = None,
     with_weights: bool = True,
     say: Say = lambda text: None,
 ) -> "keras.Model":
@@ -83,13 +100,12 @@ def find_encoder(
     )
     network = _unroll(found, inputs, where, with_weights=with_weights)
     if until is not None:
-        last = _find_layer(network, until, where)
-    elif found is not model or is_encoder_name(model.name):
-        check_one_output(network.outputs, where)
-        (output,) = network.outputs
-        return _build(images, output, "encoder")
+        last = _find_layer(model, network, until, where)
+    elif is_encoder_name(found.name):
+        check_one_output(found, where)
+        return _build(images, network.outputs[0], "encoder")
     else:
-        last, reason = _find_last(network, where)
+        last, reason = _find_last(model, network, where)
         say(
             f"The encoder of {where} ends with its layer {last}, {reason}; "
             "--encoder-until LAYER chooses another."
@@ -102,7 +118,7 @@ def find_classifier(
     where: object,
     input_shape: Sequence[int],
     *,
-    input_range: InputRange | None = None,
+    input_range: str | None = None,
     say: Say = lambda text: None,
 ) -> "keras.Model":
     """Copies a classifier, with probabilities in place of logits or of a single output.
@@ -121,6 +137,7 @@ def find_classifier(
     Raises:
         ModelFileError: It is no classifier, or takes other images.
     """
+    check_one_output(model, where)
     images, inputs = adapt_input(model, where, input_shape, input_range, say)
     network = _unroll(model, inputs, where)
     return _build(images, get_probabilities(network, where, say), model.name)
@@ -140,33 +157,47 @@ def _find_named(model: "keras.Model") -> "keras.Model | None":
     return next(iter([*named, *filter(None, map(_find_named, nested))]), None)
 
 
+def _get_own_range(metadata: dict[str, Any]) -> str | None:
+    """The pixels that a model of this program expects; None for files of other programs."""
+    return OWN_RANGE if "scaling" in metadata else None
+
+
 # --- By structure ---------------------------------------------------------------------------
 
 
-def _find_last(network: Unrolled, where: object) -> tuple[Step, str]:
+def _find_last(model: "keras.Model", network: Unrolled, where: object) -> tuple[Step, str]:
     """The encoder's last layer, and what it is there."""
-    if len(network.outputs) > 1:
-        _refuse(network, where, f"{len(network.outputs)} outputs")
     weighted = [number for number, step in enumerate(network.steps) if step.has_weights]
+    if len(model.outputs) > 1:
+        _refuse(model, where, f"{len(model.outputs)} outputs")
     if not weighted:
-        _refuse(network, where, "no layers that learn")
+        _refuse(model, where, "no layers with weights")
     first, last = weighted[0], weighted[-1]
     expanding = [i for i in range(first + 1, last + 1) if network.steps[i].kind in EXPANDING]
     if expanding or network.steps[-1].size == math.prod(network.inputs[0].shape[1:]):
-        return _find_bottleneck(network, where, first, min([*expanding, last]))
-    is_features = get_activation(network) not in CLASSIFYING or (
-        isinstance(where, str | PurePath) and is_encoder_name(PurePath(where).stem)
-    )
-    if is_features or len(network.steps[-1].shape) == 3:
+        found = _find_bottleneck(network, first, min([*expanding, last]))
+        missing = "an autoencoder with connections around every layer"
+    elif len(network.steps[-1].shape) == 3 or _makes_features(network, where):
         return network.steps[-1], "the last of all"
-    return _find_features(network, where, first)
+    else:
+        found = _find_features(network, first)
+        missing = "a classifier without convolutions before Flatten or global pooling"
+    if not found:
+        _refuse(model, where, missing)
+    return found
 
 
-def _find_bottleneck(network: Unrolled, where: object, start: int, end: int) -> tuple[Step, str]:
+def _makes_features(network: Unrolled, where: object) -> bool:
+    """Whether the last outputs, which are vectors, are not those of a classifier."""
+    is_called_so = isinstance(where, str | Path) and is_encoder_name(Path(where).stem)
+    return is_called_so or get_activation(network) not in CLASSIFYING
+
+
+def _find_bottleneck(network: Unrolled, start: int, end: int) -> tuple[Step, str] | None:
     """Of an autoencoder whose decoder begins at step `end` at the latest."""
     cuts = [number for number in network.find_cuts() if start <= number < end]
     if not cuts:
-        _refuse(network, where, "none that everything passes through, as with skip connections")
+        return None
     steps = network.steps
     number = min(cuts, key=lambda number: (steps[number].positions, steps[number].size))
     while number + 1 in cuts and steps[number + 1].kind in FINISHING:
@@ -174,29 +205,26 @@ def _find_bottleneck(network: Unrolled, where: object, start: int, end: int) -> 
     return steps[number], "the narrowest before the decoder"
 
 
-def _find_features(network: Unrolled, where: object, start: int) -> tuple[Step, str]:
+def _find_features(network: Unrolled, start: int) -> tuple[Step, str] | None:
     """Of a classifier whose first weights are in step `start`."""
-    cuts = network.find_cuts()
-    for before, number in pairwise(cuts):
+    for before, number in pairwise(network.find_cuts()):
         if network.steps[number].kind in POOLING and before >= start:
             return network.steps[before], f"the one before {network.steps[number].layer.name}"
-    _refuse(network, where, "a classifier without convolutions before Flatten or global pooling")
+    return None
 
 
-def _find_layer(network: Unrolled, name: str, where: object) -> Step:
+def _find_layer(model: "keras.Model", network: Unrolled, name: str, where: object) -> Step:
     for step in network.steps:
         if step.layer.name == name:
             return step
-    _refuse(network, where, f"none called {name}")
+    _refuse(model, where, f"none called {name}")
 
 
-def _refuse(network: Unrolled, where: object, got: str) -> NoReturn:
-    listed = ", ".join(map(str, network.steps[:MAX_LISTED]))
-    more = len(network.steps) - MAX_LISTED
+def _refuse(model: "keras.Model", where: object, got: str) -> NoReturn:
     raise ModelFileError(
         where,
-        "must have a layer that is recognized as the encoder's last",
-        f"{got}, in the layers {listed}" + (f" and {more} more" if more > 0 else ""),
+        "must have layers of which one is recognized as the encoder's last",
+        f"{got}, in the layers {list_layers(model)}",
         "Name the encoder's last layer with --encoder-until LAYER.",
     )
 

@@ -4,22 +4,22 @@ Keras is imported by the functions that need it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from cae.config.fields import INPUT_RANGES
 from cae.config.shapes import format_shape
 from cae.errors import ModelFileError
-from cae.records.unrolled import Unrolled, get_layers
+from cae.records.unrolled import Unrolled, get_layers, list_layers
 from cae.records.untrusted import names_of
 
 if TYPE_CHECKING:
     import keras
 
+OWN_RANGE = "0..1"
 # The pixels that a model expects -> the factor and offset that make them of pixels in [0, 1].
-InputRange = Literal["0..1", "0..255", "-1..1"]
-OWN_RANGE: InputRange = "0..1"
-RESCALINGS = dict(zip(get_args(InputRange), ((1, 0), (255, 0), (2, -1)), strict=True))
+RESCALINGS = dict(zip(INPUT_RANGES, ((1, 0), (255, 0), (2, -1)), strict=True))
 # Layers that leave the meaning of numbers as it is, in front of a model or at its end.
 PASSING = names_of(
     """
@@ -29,13 +29,9 @@ PASSING = names_of(
     """
 )
 LINEAR = "linear"  # no activation
+TINY = 1e-30  # a positive float32: its logarithm is finite
 
 Say = Callable[[str], None]
-
-
-def get_known_range(metadata: dict[str, Any]) -> InputRange | None:
-    """The pixels that a model expects; None for a file of another program, which does not say."""
-    return OWN_RANGE if "scaling" in metadata else None
 
 
 # --- Inputs ---------------------------------------------------------------------------------
@@ -50,14 +46,14 @@ def check_shape(model: "keras.Model", input_shape: Sequence[int | None], where: 
     _check_one_input(model, where)
     if not _fits(model.inputs[0].shape[1:], input_shape):
         _refuse_shape(model.inputs[0].shape[1:], input_shape, where)
-    check_one_output(model.outputs, where)
+    check_one_output(model, where)
 
 
 def adapt_input(
     model: "keras.Model",
     where: object,
     input_shape: Sequence[int | None],
-    input_range: InputRange | None,
+    input_range: str | None,
     say: Say,
 ) -> tuple[Any, Any]:
     """Makes of the images of this program what a model takes.
@@ -66,8 +62,8 @@ def adapt_input(
         model: A loaded model.
         where: Its file, for errors.
         input_shape: (height, width, channels) of the images.
-        input_range: The pixels that the model expects; found from its first layers, or assumed to
-            be those of this program, without it.
+        input_range: The pixels that the model expects, one of `INPUT_RANGES`; found from its
+            first layers, or assumed to be those of this program, without it.
         say: Receives a sentence on the pixels that were found or assumed.
 
     Returns:
@@ -91,7 +87,7 @@ def adapt_input(
     return images, inputs
 
 
-def _find_range(model: "keras.Model", where: object, say: Say) -> InputRange:
+def _find_range(model: "keras.Model", where: object, say: Say) -> str:
     first = next((i for i in get_layers(model) if type(i).__name__ not in PASSING), None)
     kind, found = type(first).__name__, None
     if kind == "Rescaling":
@@ -108,14 +104,14 @@ def _find_range(model: "keras.Model", where: object, say: Say) -> InputRange:
     return OWN_RANGE
 
 
-def _range_of_scale(scale: np.ndarray) -> InputRange | None:
+def _range_of_scale(scale: np.ndarray) -> str | None:
     """The pixels that `Rescaling` by this factor is for; None where that is not clear."""
     if scale.min() > 0 and scale.max() <= 1 / 64:  # 1/255 and 1/127.5 are usual
         return "0..255"
     return OWN_RANGE if scale.min() >= 0.5 else None
 
 
-def _range_of_statistics(mean: np.ndarray, variance: np.ndarray) -> InputRange | None:
+def _range_of_statistics(mean: np.ndarray, variance: np.ndarray) -> str | None:
     """The pixels with this mean and variance; None where that is not clear."""
     highest = (mean + 2 * np.sqrt(variance)).max()
     if mean.min() < 0:
@@ -147,22 +143,23 @@ def _refuse_shape(
         where,
         f"takes images of shape {format_shape(expected)}{order}",
         f"images of shape {format_shape(input_shape)}",
-        "Give images of that shape, or train an autoencoder on these.",
+        "Use images of that shape, or train an autoencoder on these images.",
     )
 
 
 def _check_one_input(model: "keras.Model", where: object) -> None:
     if len(model.inputs) > 1:
-        _refuse_several(model.inputs, "input", where)
+        names = [tensor.name for tensor in model.inputs]
+        _refuse_several(model, names, model.inputs, "input", where)
 
 
 # --- Outputs --------------------------------------------------------------------------------
 
 
-def check_one_output(outputs: Sequence[Any], where: object) -> None:
-    """Raises a ModelFileError unless there is one."""
-    if len(outputs) > 1:
-        _refuse_several(outputs, "output", where)
+def check_one_output(model: "keras.Model", where: object) -> None:
+    """Raises a ModelFileError unless a model has one output."""
+    if len(model.outputs) > 1:
+        _refuse_several(model, model.output_names, model.outputs, "output", where)
 
 
 def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
@@ -179,10 +176,9 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
     Raises:
         ModelFileError: The model is no classifier, or the meaning of its outputs is unknown.
     """
-    from keras import layers
+    from keras import ops
 
-    check_one_output(network.outputs, where)
-    (outputs,), shape, activation = network.outputs, network.outputs[0].shape[1:], None
+    (outputs,), shape = network.outputs, network.outputs[0].shape[1:]
     if len(shape) != 1:
         raise ModelFileError(
             where,
@@ -190,21 +186,22 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
             f"a model whose output has shape {format_shape(shape)}",
             "Give one saved by classification.py.",
         )
-    activation = get_activation(network)
-    if shape == (1,) and activation in ("sigmoid", LINEAR):
-        say(f"{where} has one output, which is read as the probability of the second class.")
-        second = layers.Activation("sigmoid")(outputs) if activation == LINEAR else outputs
-        return layers.Concatenate()([layers.Rescaling(-1.0, 1.0)(second), second])
-    if shape != (1,) and activation == "softmax":
-        return outputs
-    if shape != (1,) and activation == "log_softmax":
-        return layers.Activation("exponential")(outputs)
-    if shape != (1,) and activation == "sigmoid":
-        say(f"{where} ends with sigmoid: its outputs are divided by their sum.")
-        return layers.UnitNormalization(order=1)(outputs)
-    if shape != (1,) and activation == LINEAR:
-        say(f"{where} ends without an activation: softmax makes probabilities of its outputs.")
-        return layers.Softmax()(outputs)
+    activation, is_single = get_activation(network), shape == (1,)
+    match activation:
+        case "sigmoid" | "linear" if is_single:
+            say(f"{where} has one output: the probability of the second class.")
+            second = outputs if activation == "sigmoid" else ops.sigmoid(outputs)
+            return ops.concatenate([1 - second, second], axis=1)
+        case "softmax" if not is_single:
+            return outputs
+        case "log_softmax" if not is_single:
+            return ops.exp(outputs)
+        case "sigmoid" if not is_single:
+            say(f"{where} ends with sigmoid: its outputs are divided by their sum.")
+            return ops.softmax(ops.log(ops.maximum(outputs, TINY)))  # = outputs / sum(outputs)
+        case "linear" if not is_single:
+            say(f"{where} ends without an activation: softmax makes probabilities of its outputs.")
+            return ops.softmax(outputs)
     raise ModelFileError(
         where,
         "must end with softmax, or with sigmoid or no activation",
@@ -228,11 +225,16 @@ def get_activation(network: Unrolled) -> str | None:
     return None
 
 
-def _refuse_several(tensors: Sequence[Any], what: str, where: object) -> NoReturn:
-    listed = ", ".join(f"{tensor.name} {format_shape(tensor.shape[1:])}" for tensor in tensors)
+def _refuse_several(
+    model: "keras.Model", names: Sequence[str], tensors: Sequence[Any], what: str, where: object
+) -> NoReturn:
+    listed = ", ".join(
+        f"{name} {format_shape(tensor.shape[1:])}"
+        for name, tensor in zip(names, tensors, strict=True)
+    )
     raise ModelFileError(
         where,
         f"must have one {what}",
-        f"{len(tensors)} {what}s ({listed})",
+        f"{len(tensors)} {what}s ({listed}), in the layers {list_layers(model)}",
         f"Save the part with one {what} as a model of its own.",
     )

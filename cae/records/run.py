@@ -125,6 +125,8 @@ class Arguments(_Strict):
     test_labels: str | None = None
     model: str | None = None
     no_pretrained: bool = False
+    encoder_until: str | None = None
+    model_input_range: str | None = None
     tensorboard: _IfGiven = None
     mlflow: _IfGiven = None
 

@@ -320,28 +320,6 @@ def _copy_h5(path: Path, folder: Path) -> Path:
     return copy
 
 
-def find_encoder(model: "keras.Model", where: object) -> "keras.Model":
-    """Finds the encoder in an autoencoder or a classifier: its sub-model named `encoder`.
-
-    Args:
-        model: The model.
-        where: Its file, for errors.
-
-    Raises:
-        ModelFileError: It has none.
-    """
-    for layer in model.layers:
-        if layer.name == "encoder" and hasattr(layer, "layers"):
-            return layer
-    names = ", ".join(layer.name for layer in model.layers[:6])
-    raise ModelFileError(
-        where,
-        "must contain a sub-model named 'encoder', as the models of this program do",
-        f"layers {names}",
-        "Train and save an autoencoder with autoencoder.py.",
-    )
-
-
 def _file_kind(path: Path) -> str:
     _refuse_tensorflow_formats(path)
     if path.is_dir():

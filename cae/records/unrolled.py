@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Statistics of the images, which no training changes.
 STATISTICS = "Normalization"
+MAX_LISTED = 40  # layers in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Step:
         return bool(self.layer.weights) and self.kind != STATISTICS
 
     def __str__(self) -> str:
-        return f"{self.layer.name} ({self.kind}, {format_shape(self.shape)})"
+        return _describe(self.layer, self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +137,18 @@ def get_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
             yield from get_layers(layer)
         elif type(layer).__name__ != "InputLayer":
             yield layer
+
+
+def list_layers(model: "keras.Model") -> str:
+    """The layers with their types and the shapes of what they make of one image, in a line."""
+    layers = list(get_layers(model))
+    listed = [_describe(layer, layer.output.shape[1:]) for layer in layers[:MAX_LISTED]]
+    more = [f"{len(layers) - MAX_LISTED} more"] if len(layers) > MAX_LISTED else []
+    return ", ".join([*listed, *more])
+
+
+def _describe(layer: "keras.Layer", shape: Sequence[int | None]) -> str:
+    return f"{layer.name} ({type(layer).__name__}, {format_shape(shape)})"
 
 
 def _run_model(model: "keras.Model", inputs: Sequence[Any], call: Callable[..., Any]) -> list[Any]:

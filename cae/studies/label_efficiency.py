@@ -13,6 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -40,6 +41,7 @@ from cae.files import (
 from cae.programs.start import StopSignal
 from cae.programs.starting_points import check_model_shape, choose_scaling
 from cae.records.environment import describe_environment
+from cae.records.foreign_models import load_encoder
 from cae.records.run import check_runs_dir
 from cae.studies.label_methods import (
     MAX_EPOCHS,
@@ -92,7 +94,15 @@ def run(args: argparse.Namespace) -> int:
     with _opened_folder(args, config, data) as (folder, orders):
         path = folder / "results.csv"
         results = read_results(path) if path.exists() else []
-        methods = Methods(data, config, args.model, args.steps, orders, counts)
+        encoder = partial(
+            load_encoder,
+            args.model,
+            data.training.images.shape[1:],
+            until=args.encoder_until,
+            input_range=args.model_input_range,
+            say=terminal.say,
+        )
+        methods = Methods(data, config, encoder, args.steps, orders, counts)
         exit_code = _measure(methods, _get_keys(args, counts), results, folder)
         if results and exit_code < 128:
             _report(results, folder)
@@ -207,6 +217,8 @@ def _opened_folder(
         "test": _digest(hashes["test"], data.test.labels),
         "pretraining": _digest(hashes["pretraining"]),
         "model": get_record(args.model)["sha256"],
+        "encoder_until": args.encoder_until,
+        "model_input_range": args.model_input_range,
         "config": config.model_dump(mode="json"),
         "steps": args.steps,
         "max_epochs": MAX_EPOCHS,
@@ -276,7 +288,7 @@ def _measure(methods: Methods, keys: list[Key], results: list[Measurement], fold
     known = {result.key for result in results}
     missing = [key for key in keys if key not in known]
     if any(needs_keras(method) for *_, method in missing):
-        _ = methods.autoencoder  # a file that cannot be loaded is an error before all trainings
+        _ = methods.encoder  # a file that cannot be loaded is an error before all trainings
     exit_code = 0
     with StopSignal() as stop, frozen.sharing():
         for number, key in enumerate(missing, 1):

@@ -18,7 +18,6 @@ from cae import terminal
 from cae.config.schema import ClassifierConfig
 from cae.data.datasets import Dataset, Scaling
 from cae.data.splits import get_classes, split_validation
-from cae.records.saved_models import find_encoder, load_model
 from cae.studies.label_results import (
     ALL,
     FINE_TUNED,
@@ -76,7 +75,7 @@ class Methods:
     Args:
         data: The images.
         config: Head, optimizer and batch size of the classifiers.
-        model_file: The saved autoencoder.
+        load_encoder: Loads the encoder; called once, and only if a method uses it.
         steps: Optimizer steps per network.
         orders: For each seed int64 (num_images,), the order from which subsets are taken.
         counts: All numbers of labels per class that are going to be measured.
@@ -86,23 +85,23 @@ class Methods:
         self,
         data: LabelledData,
         config: ClassifierConfig,
-        model_file: str,
+        load_encoder: Callable[[], "keras.Model"],
         steps: int,
         orders: Sequence[np.ndarray],
         counts: Sequence[str],
     ):
         self._data = data
         self._config = config
-        self._model_file = model_file
+        self._load_encoder = load_encoder
         self._steps = steps
         self._orders = orders
         self._counts = counts
 
     @cached_property
-    def autoencoder(self) -> "keras.Model":
-        """The saved autoencoder; loading it starts Keras."""
+    def encoder(self) -> "keras.Model":
+        """The encoder of the saved autoencoder; loading it starts Keras."""
         with terminal.starting_keras():
-            return load_model(self._model_file)[0]
+            return self._load_encoder()
 
     def measure(
         self, seed: int, count: str, method: str, should_stop: Callable[[], bool]
@@ -159,7 +158,7 @@ class Methods:
             config,
             images.shape[1:],
             len(data.classes),
-            encoder=self.autoencoder,
+            encoder=self.encoder,
             pretrained=pretrained,
         )
         history = train_classifier(
@@ -205,7 +204,7 @@ class Methods:
         """Of the used training images and of the test images, float32 (num_images, size)."""
         from cae.training.predict import predict
 
-        data, encoder = self._data, find_encoder(self.autoencoder, self._model_file)
+        data, encoder = self._data, self.encoder
         training = predict(encoder, data.training.images, data.scaling, self._used)
         test = predict(encoder, data.test.images, data.scaling)
         return training.reshape(len(training), -1), test.reshape(len(test), -1)

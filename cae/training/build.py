@@ -1,7 +1,7 @@
 """Builds autoencoders and classifiers: `get_autoencoder`, `get_classifier`."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,12 @@ import keras
 
 from cae.config.load import validate_config
 from cae.config.schema import ClassifierConfig, Config, Kind
-from cae.config.shapes import check_shapes, format_shape
+from cae.config.shapes import check_shapes
 from cae.errors import ModelFileError, UserError
-from cae.records.saved_models import find_encoder, load_model
+from cae.records.foreign_models import find_encoder, load_encoder
+from cae.records.interfaces import OWN_RANGE, Say, check_shape
+from cae.records.saved_models import load_model
+from cae.records.unrolled import get_layers
 
 # With Keras' default of 0.99, inference agrees with training after some 500 batches; a short
 # training on few images has fewer.
@@ -65,6 +68,9 @@ def get_classifier(
     *,
     encoder: keras.Model | str | Path | None = None,
     pretrained: bool = True,
+    encoder_until: str | None = None,
+    model_input_range: str | None = None,
+    say: Say = lambda text: None,
 ) -> keras.Model:
     """Builds a classifier on an encoder, or loads a saved one when given a path.
 
@@ -72,9 +78,12 @@ def get_classifier(
         model_info: Hyperparameters as in the JSON files, validated or not, or a path.
         input_shape: (height, width, channels) of the images.
         num_classes: At least 1.
-        encoder: A model with a sub-model `encoder`, or its path; the encoder is copied. By default
+        encoder: A model whose encoder can be found, or its path; the encoder is copied. By default
             `encoder_layers` names the saved model to use or lists the layers to build.
         pretrained: False uses the encoder's architecture with fresh weights.
+        encoder_until: The encoder's last layer, instead of looking for it.
+        model_input_range: The pixels that a file of another program expects; see `find_encoder`.
+        say: Receives a sentence on how a file of another program is understood.
 
     Returns:
         An uncompiled model of images, float32 (batch, height, width, channels) in [0, 1], to
@@ -90,7 +99,8 @@ def get_classifier(
         return _load_for(model_info, input_shape)
     config = as_config(model_info, "classifier")
     keras.utils.set_random_seed(config.seed)
-    body = _get_encoder(config, input_shape, encoder, pretrained)
+    options = {"with_weights": pretrained, "until": encoder_until, "say": say}
+    body = _get_encoder(config, input_shape, encoder, input_range=model_input_range, **options)
     head_layers = [
         keras.layers.Flatten(),
         *_hidden_layers(config.dense_layers, config.l2),
@@ -112,8 +122,10 @@ def _get_encoder(
     config: ClassifierConfig,
     input_shape: Sequence[int],
     encoder: keras.Model | str | Path | None,
-    pretrained: bool,
+    input_range: str | None,
+    **options: Any,
 ) -> keras.Model:
+    """The encoder that the configuration lists, or that of a saved model by `find_encoder`."""
     source = config.encoder_layers if encoder is None else encoder
     if source is None:
         raise UserError(
@@ -125,71 +137,50 @@ def _get_encoder(
     if isinstance(source, tuple | list):
         check_shapes(config, input_shape, "model_info")
         return _stack(source, input_shape, config.l2, "encoder")
-    where = source if isinstance(source, str | Path) else source.name
-    model = load_model(source)[0] if isinstance(source, str | Path) else source
-    found = find_encoder(model, where)
-    check_input_shape(found, input_shape, where)
-    copy = keras.models.clone_model(found)
-    copy.name = "encoder"
-    if pretrained:
-        copy.set_weights(found.get_weights())
-    return copy
+    if isinstance(source, keras.Model):
+        options["input_range"] = input_range or OWN_RANGE
+        return find_encoder(source, source.name, input_shape, **options)
+    return load_encoder(source, input_shape, input_range=input_range, **options)
 
 
 def _load_for(path: str | Path, input_shape: Sequence[int]) -> keras.Model:
     model, _ = load_model(path)
-    check_input_shape(model, input_shape, path)
+    check_shape(model, input_shape, path)
     return model
 
 
 def start_from(model: keras.Model, path: str | Path) -> None:
-    """Copies the weights of a saved model with the same layers into a model.
+    """Copies the weights of a saved model with the same layers, however these are nested.
 
     Args:
         model: From `get_autoencoder` or `get_classifier`.
-        path: The saved model, with sub-models of the same names.
+        path: The saved model.
 
     Raises:
         ModelFileError: It cannot be loaded, or a layer differs.
     """
-    saved = _load_for(path, model.input_shape[1:])
-    layers = itertools.zip_longest(
-        _describe_layers(model), _describe_layers(saved), fillvalue="no further layer"
-    )
-    for required, found in layers:
-        if required != found:
+    saved, metadata = load_model(path)
+    check_shape(saved, model.input_shape[1:], path)
+    required, found = list(get_layers(model)), list(get_layers(saved))
+    lines = itertools.zip_longest(map(_describe, required), map(_describe, found))
+    for number, (wanted, got) in enumerate(lines, 1):
+        if wanted != got:
             raise ModelFileError(
                 path,
-                f"must have the layers of the configuration, here {required}",
-                found,
-                "Use the configuration that it was trained with, or leave out -c.",
+                f"must have the layers of the configuration, here {wanted or 'no further layer'}",
+                f"{got or 'no further layer'} as layer {number}",
+                "Use the configuration that it was trained with"
+                + (", or leave out -c." if "model_info" in metadata else "."),
             )
-    model.set_weights(saved.get_weights())
+    for layer, source in zip(required, found, strict=True):
+        layer.set_weights(source.get_weights())
 
 
-def _describe_layers(model: keras.Model) -> Iterator[str]:
-    """A line for each layer of each sub-model, without inputs."""
-    for part in model.layers:
-        layers = getattr(part, "layers", [])
-        layers = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
-        for number, layer in enumerate(layers, 1):
-            config = layer.get_config()
-            values = ", ".join(f"{key} {config[key]}" for key in ARCHITECTURE if key in config)
-            yield f"{part.name} layer {number}: {type(layer).__name__} {values}".strip()
-
-
-def check_input_shape(model: keras.Model, input_shape: Sequence[int], where: object) -> None:
-    """Raises a ModelFileError unless the model takes images of that (height, width, channels)."""
-    expected = model.input_shape[1:]
-    if len(expected) != 3 or any(
-        size not in (None, given) for size, given in zip(expected, input_shape, strict=True)
-    ):
-        raise ModelFileError(
-            where,
-            f"takes images of shape {format_shape(expected)} (height × width × channels)",
-            f"images of shape {format_shape(input_shape)}",
-            "Use images of that shape, or train an autoencoder on these images.",
-        )
+def _describe(layer: keras.Layer) -> str:
+    """The type of a layer, and what decides what it computes from its weights."""
+    config = layer.get_config()
+    values = ", ".join(f"{key} {config[key]}" for key in ARCHITECTURE if key in config)
+    return f"{type(layer).__name__} {values}".strip()
 
 
 def _hidden_layers(specification: Iterable[tuple], l2: float) -> list[keras.Layer]:

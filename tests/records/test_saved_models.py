@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from cae.errors import ModelFileError, UsageError
-from cae.records.saved_models import find_encoder, load_model, read_metadata, save_model
+from cae.records.foreign_models import find_encoder
+from cae.records.saved_models import load_model, read_metadata, save_model
 
 # Written by Keras 2 (tf_keras 2.21), with an optimizer, as programs of 2020 wrote them: a Conv2D,
 # BatchNormalization and MaxPooling2D in `encoder`, its mirror or a dense head behind it.
@@ -196,10 +197,3 @@ def test_refused_with_a_reason(tmp_path, name, make, message):
         load_model(path)
     assert all(line.startswith(str(path)) for line in caught.value.lines)
     assert len(str(caught.value)) < 500
-
-
-def test_a_model_without_an_encoder(tmp_path):
-    """Its layers are named, so that one sees what it is."""
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="lonely")])
-    with pytest.raises(ModelFileError, match=r"sub-model named 'encoder'.*lonely"):
-        find_encoder(model, "m.keras")

@@ -1,0 +1,614 @@
+"""Models of other programs: their encoder, pixels and probabilities, or one line of refusal."""
+
+import io
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from conftest import run_program
+from keras import layers
+
+from cae.errors import ModelFileError
+from cae.records.foreign_models import find_classifier, find_encoder, load_encoder
+from cae.records.saved_models import save_model
+from cae.training.build import start_from
+
+SHAPE = (8, 8, 1)
+IMAGES = np.random.default_rng(0).random((4, *SHAPE), dtype=np.float32)
+SAME = {"padding": "same", "activation": "relu"}
+
+
+def chain(*parts, shape=SHAPE, name=None):
+    """A functional model of layers in a row."""
+    inputs = outputs = keras.Input(shape)
+    for layer in parts:
+        outputs = layer(outputs)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def encode(model, layer, images=IMAGES):
+    """The outputs of a layer, by plain Keras."""
+    return keras.Model(model.inputs, model.get_layer(layer).output).predict_on_batch(images)
+
+
+def check_same(model, expected, images=IMAGES):
+    """A model takes the images as they are and gives what plain Keras gave."""
+    assert model.input_shape == (None, *SHAPE)
+    np.testing.assert_allclose(model.predict_on_batch(images), expected, rtol=1e-6, atol=1e-6)
+
+
+# --- Where the encoder ends: each model, and the name of its encoder's last layer --------------
+
+
+def textbook_layers():
+    """The decoder begins with a convolution that makes the same shape as the encoder."""
+    return [
+        layers.Conv2D(4, 3, **SAME),
+        layers.MaxPooling2D(),
+        layers.Conv2D(2, 3, **SAME),
+        layers.MaxPooling2D(name="last"),
+        layers.Conv2D(2, 3, **SAME),
+        layers.UpSampling2D(),
+        layers.Conv2D(4, 3, **SAME),
+        layers.UpSampling2D(),
+        layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
+    ]
+
+
+def textbook():
+    return chain(*textbook_layers())
+
+
+def sequential():
+    return keras.Sequential([keras.Input(SHAPE), *textbook_layers()])
+
+
+def wide_at_first():
+    """Fewer numbers come out of the first pool than of the second, which is deeper."""
+    return chain(
+        layers.Conv2D(1, 3, **SAME),
+        layers.MaxPooling2D(),
+        layers.Conv2D(16, 3, **SAME),
+        layers.MaxPooling2D(name="last"),
+        layers.Conv2DTranspose(1, 4, strides=4),
+    )
+
+
+def noisy():
+    """Noise and padding come before all weights and are narrower than what follows."""
+    return chain(
+        layers.GaussianNoise(0.3),
+        layers.ZeroPadding2D(),
+        layers.Conv2D(8, 3, strides=2),
+        layers.BatchNormalization(),
+        layers.LeakyReLU(name="last"),
+        layers.SpatialDropout2D(0.2),
+        layers.Conv2DTranspose(1, 2, strides=2),
+    )
+
+
+def dense_bottleneck():
+    return chain(
+        layers.Conv2D(2, 3, strides=2, **SAME),
+        layers.Flatten(),
+        layers.Dense(5),
+        layers.ReLU(name="last"),
+        layers.Dense(32),
+        layers.Reshape((4, 4, 2)),
+        layers.Conv2DTranspose(1, 2, strides=2),
+    )
+
+
+def dense():
+    return chain(
+        layers.Flatten(),
+        layers.Dense(16, activation="relu"),
+        layers.Dense(5, activation="relu", name="last"),
+        layers.Dense(16, activation="relu"),
+        layers.Dense(64),
+        layers.Reshape(SHAPE),
+    )
+
+
+def without_pools():
+    """The image keeps its size."""
+    return chain(
+        layers.Conv2D(8, 3, **SAME),
+        layers.Conv2D(2, 3, name="last", **SAME),
+        layers.Conv2D(8, 3, **SAME),
+        layers.Conv2D(1, 3, padding="same"),
+    )
+
+
+def residual():
+    """Branches within the encoder come together before it ends."""
+    inputs = keras.Input(SHAPE)
+    first = layers.Conv2D(2, 3, **SAME)(inputs)
+    second = layers.Conv2D(2, 3, **SAME)(first)
+    added = layers.Add()([first, second])
+    wide = layers.Concatenate()([added, layers.SeparableConv2D(2, 3, **SAME)(added)])
+    outputs = layers.UpSampling2D()(layers.AveragePooling2D(2, name="last")(wide))
+    return keras.Model(inputs, layers.Conv2D(1, 3, padding="same")(outputs))
+
+
+def classifier():
+    return chain(
+        layers.Conv2D(2, 3),
+        layers.MaxPooling2D(),
+        layers.Dropout(0.2, name="last"),
+        layers.Flatten(),
+        layers.Dense(8),
+        layers.Dense(3, activation="softmax"),
+    )
+
+
+def pooled_classifier():
+    return chain(
+        layers.DepthwiseConv2D(3),
+        layers.Activation("relu", name="last"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(3),
+    )
+
+
+def enlarging_classifier():
+    """Upsampling before all weights does not make a decoder."""
+    return chain(
+        layers.UpSampling2D(),
+        layers.Conv2D(2, 3, name="last"),
+        layers.GlobalMaxPooling2D(),
+        layers.Dense(3, activation="softmax"),
+    )
+
+
+def alone():
+    return chain(layers.Conv2D(2, 3), layers.MaxPooling2D(name="last"))
+
+
+def dense_alone():
+    """Outputs of relu are those of no classifier."""
+    return chain(
+        layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(4, activation="relu", name="last")
+    )
+
+
+STRUCTURES = [
+    textbook,
+    sequential,
+    wide_at_first,
+    noisy,
+    dense_bottleneck,
+    dense,
+    without_pools,
+    residual,
+    classifier,
+    pooled_classifier,
+    enlarging_classifier,
+    alone,
+    dense_alone,
+]
+
+
+class TestStructure:
+    """The encoder is what plain Keras computes up to its last layer."""
+
+    @pytest.mark.parametrize("suffix", [".keras", ".h5"])
+    @pytest.mark.parametrize("make", STRUCTURES)
+    def test_the_last_layer_is_found(self, make, suffix, tmp_path):
+        """From a file, with one line that names the layer and how to choose another."""
+        model, said = make(), []
+        model.save(tmp_path / f"m{suffix}")
+        encoder = load_encoder(tmp_path / f"m{suffix}", SHAPE, say=said.append)
+        assert encoder.name == "encoder"
+        check_same(encoder, encode(model, "last"))
+        (line,) = [line for line in said if "--encoder-until" in line]
+        assert " last (" in line
+
+    def test_nested_models_without_names(self):
+        """What counts is what the layers make, not how models nest them."""
+        front = chain(layers.Conv2D(2, 3, strides=2, **SAME), name="a")
+        back = chain(layers.Conv2DTranspose(1, 2, strides=2), shape=(4, 4, 2), name="b")
+        model = chain(front, back)
+        encoder = find_encoder(model, "m")
+        check_same(encoder, front.predict_on_batch(IMAGES))
+        assert not any(hasattr(layer, "layers") for layer in encoder.layers)
+
+    @pytest.mark.parametrize("name", ["encoder", "Encoder", "my_encoder_2"])
+    def test_nested_models_with_names(self, name):
+        """Even where the structure says otherwise."""
+        front = chain(layers.Conv2D(2, 3), layers.Conv2D(9, 3), name=name)
+        back = chain(layers.Conv2DTranspose(1, 5), shape=(4, 4, 9), name="decoder")
+        for model in (chain(front, back), chain(chain(front, back))):
+            check_same(find_encoder(model, "m"), front.predict_on_batch(IMAGES))
+        check_same(find_encoder(front, "m"), front.predict_on_batch(IMAGES))
+
+    def test_an_encoder_by_the_name_of_its_file(self, tmp_path):
+        """Dense layers without activation end classifiers as well."""
+        model = chain(layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(4))
+        for name, shape in (("encoder.keras", (None, 4)), ("autoencoder.keras", (None, 6, 6, 2))):
+            model.save(tmp_path / name)
+            assert load_encoder(tmp_path / name, SHAPE).output_shape == shape
+
+    def test_layers_of_one_name_in_two_models(self):
+        """Keras allows it when the models are nested, this program's flat encoder does not."""
+        parts = [chain(layers.Conv2D(2, 3, name="c"), shape=shape) for shape in (SHAPE, (6, 6, 2))]
+        model = chain(*parts, layers.Flatten(), layers.Dense(3))
+        check_same(find_encoder(model, "m"), chain(*parts).predict_on_batch(IMAGES))
+
+    def test_a_layer_called_twice_stays_one(self):
+        """Its weights are learned together."""
+        shared = layers.Conv2D(1, 3, padding="same")
+        model = chain(shared, shared, layers.ReLU(name="last"), layers.Flatten(), layers.Dense(2))
+        encoder = find_encoder(model, "m")
+        assert encoder.count_params() == 3 * 3 + 1
+        check_same(encoder, encode(model, "last"))
+
+    def test_the_loaded_model_keeps_its_weights(self):
+        """The encoder is a copy."""
+        model = textbook()
+        before = model.get_weights()
+        encoder = find_encoder(model, "m")
+        encoder.set_weights([array + 1 for array in encoder.get_weights()])
+        for array, kept in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(array, kept)
+
+    def test_fresh_weights(self):
+        """Statistics of images are no weights that training would find again."""
+        normalization = layers.Normalization()
+        normalization.adapt(IMAGES)
+        model = chain(normalization, *textbook_layers())
+        encoder = find_encoder(model, "m", with_weights=False)
+        first, copied = model.layers[2], encoder.layers[2]
+        assert not np.array_equal(first.kernel, copied.kernel)
+        np.testing.assert_allclose(encoder.layers[1].mean, normalization.mean)
+
+
+def skipping():
+    """A U-Net: the image itself is needed at the end."""
+    inputs = keras.Input(SHAPE)
+    down = layers.MaxPooling2D(name="bottom")(layers.Conv2D(2, 3, **SAME)(inputs))
+    joined = layers.Concatenate()([inputs, layers.UpSampling2D()(down)])
+    return keras.Model(inputs, layers.Conv2D(1, 3, padding="same")(joined))
+
+
+def joint():
+    """A reconstruction and classes."""
+    inputs = keras.Input(SHAPE)
+    down = layers.MaxPooling2D(name="bottom")(layers.Conv2D(2, 3, **SAME)(inputs))
+    classes = layers.Dense(3, activation="softmax")(layers.Flatten()(down))
+    return keras.Model(inputs, [layers.Conv2DTranspose(1, 2, strides=2)(down), classes])
+
+
+def variational():
+    """An encoder of mean and variance."""
+    inputs = keras.Input(SHAPE)
+    features = layers.Flatten()(layers.Conv2D(2, 3)(inputs))
+    outputs = [layers.Dense(2, name="bottom")(features), layers.Dense(2)(features)]
+    encoder = keras.Model(inputs, outputs, name="encoder")
+    decoded = layers.Dense(64)(layers.Add()(encoder(inputs)))
+    return keras.Model(inputs, layers.Reshape(SHAPE)(decoded))
+
+
+def conditional():
+    """Image and class go in."""
+    inputs, classes = keras.Input(SHAPE), keras.Input((3,), name="classes")
+    joined = layers.Concatenate()([layers.Flatten()(inputs), classes])
+    return keras.Model([inputs, classes], layers.Dense(4, name="bottom")(joined))
+
+
+def perceptron():
+    return chain(
+        layers.Flatten(), layers.Dense(4, activation="relu", name="bottom"), layers.Dense(3)
+    )
+
+
+class TestNoStructure:
+    """One line with all layers, their types and shapes, and what to do."""
+
+    @pytest.mark.parametrize("make", [skipping, joint, perceptron])
+    def test_layers_are_listed(self, make):
+        with pytest.raises(ModelFileError, match=r"m\.h5: .*--encoder-until") as caught:
+            find_encoder(make(), "m.h5")
+        for layer in make().layers[1:]:
+            assert type(layer).__name__ in str(caught.value)
+        assert "bottom (" in str(caught.value)
+
+    @pytest.mark.parametrize("make", [skipping, joint, perceptron, textbook])
+    def test_the_layer_can_be_named(self, make):
+        """Also where the structure would say another one."""
+        model = make()
+        name = model.layers[2].name
+        check_same(find_encoder(model, "m", until=name), encode(model, name))
+
+    def test_the_layer_can_be_named_inside_a_nested_model(self):
+        model = variational()
+        expected = encode(model.get_layer("encoder"), "bottom")
+        check_same(find_encoder(model, "m", until="bottom"), expected)
+
+    def test_no_such_layer(self):
+        with pytest.raises(
+            ModelFileError, match=r"none called nowhere.*last \(MaxPooling2D, 2×2×2"
+        ):
+            find_encoder(textbook(), "m", until="nowhere")
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (variational, r"one output, got 2 outputs \(bottom 2, .*Conv2D, 6×6×2"),
+            (conditional, r"one input, got 2 inputs \(.*8×8×1, classes 3\).*bottom \(Dense, 4\)"),
+        ],
+    )
+    def test_several_ends(self, make, message):
+        with pytest.raises(ModelFileError, match=message):
+            find_encoder(make(), "m")
+
+    def test_a_model_without_weights(self):
+        with pytest.raises(ModelFileError, match="no layers with weights"):
+            find_encoder(chain(layers.MaxPooling2D()), "m")
+
+
+class TestInputs:
+    """Images of this program are in [0, 1], and reach the layers as these were trained."""
+
+    scaled = staticmethod(lambda *first: chain(*first, layers.Conv2D(2, 3, name="last")))
+
+    def check_range(self, model, factor, offset, expected_range, **options):
+        said = []
+        encoder = find_encoder(model, "m.h5", say=said.append, **options)
+        images = np.float32(factor) * IMAGES + np.float32(offset)
+        expected = encode(model, "last", images)
+        np.testing.assert_allclose(encoder.predict_on_batch(IMAGES), expected, rtol=1e-5, atol=1e-5)
+        assert sum(expected_range in line for line in said) == (0 if options else 1)
+
+    @pytest.mark.parametrize(
+        ("scale", "offset", "factor"),
+        [(1 / 255, 0, 255), (1 / 127.5, -1, 255), (1 / 256, 0, 255), (2, -1, 1), (255, 0, 1)],
+    )
+    def test_rescaling(self, scale, offset, factor):
+        """As the first layer, or after augmentation."""
+        rescaling = layers.Rescaling(scale, offset)
+        expected = "0..255" if factor == 255 else "0..1"
+        self.check_range(self.scaled(rescaling), factor, 0, expected)
+        augmentation = keras.Sequential([layers.RandomFlip()])
+        self.check_range(self.scaled(augmentation, rescaling), factor, 0, expected)
+
+    @pytest.mark.parametrize(
+        ("mean", "variance", "factor", "offset", "expected"),
+        [
+            (33.3, 6000, 255, 0, "0..255"),
+            (0.13, 0.09, 1, 0, "0..1"),
+            (-0.74, 0.38, 2, -1, "-1..1"),
+        ],
+    )
+    def test_normalization(self, mean, variance, factor, offset, expected):
+        """The statistics are those of the pixels that it was made with."""
+        given = layers.Normalization(mean=mean, variance=variance)
+        self.check_range(self.scaled(given), factor, offset, expected)
+        adapted = layers.Normalization()
+        deviation = np.float32(variance**0.5)
+        adapted.adapt(np.stack([np.full(SHAPE, mean + sign * deviation) for sign in (-1, 1)]))
+        self.check_range(self.scaled(adapted), factor, offset, expected)
+
+    def test_assumed(self):
+        """Never in silence: the line names the flag."""
+        self.check_range(self.scaled(), 1, 0, "--model-input-range")
+        self.check_range(self.scaled(layers.Rescaling(0.1)), 1, 0, "--model-input-range")
+
+    @pytest.mark.parametrize(
+        ("input_range", "factor", "offset"),
+        [("0..1", 1, 0), ("0..255", 255, 0), ("-1..1", 2, -1)],
+    )
+    def test_given(self, input_range, factor, offset):
+        """The flag goes before what the layers say."""
+        for first in ([], [layers.Rescaling(1 / 255)]):
+            self.check_range(
+                self.scaled(*first), factor, offset, input_range, input_range=input_range
+            )
+
+    def test_files_of_this_program_are_not_asked(self, tmp_path):
+        """Their metadata says how images were scaled, whatever their layers do."""
+        model, said = chain(layers.Rescaling(1 / 255), *textbook_layers()), []
+        scaling = {"offset": 0.0, "scale": 255.0, "dtype": "uint8"}
+        save_model(model, tmp_path / "m.keras", {"scaling": scaling})
+        encoder = load_encoder(tmp_path / "m.keras", SHAPE, say=said.append)
+        check_same(encoder, encode(model, "last"))
+        assert not any("0..255" in line for line in said)
+
+    def test_undefined_sizes(self):
+        """The encoder is built for the images."""
+        model = chain(*textbook_layers(), shape=(None, None, 1))
+        encoder = find_encoder(model, "m", SHAPE)
+        check_same(encoder, encode(model, "last"))
+        assert encoder.output_shape == (None, 2, 2, 2)
+
+    def test_images_too_small_for_undefined_sizes(self):
+        model = chain(*[layers.Conv2D(2, 3) for _ in range(5)], shape=(None, None, 1))
+        with pytest.raises(ModelFileError, match=r"m: .*8×8×1"):
+            find_encoder(model, "m", SHAPE)
+
+    @pytest.mark.parametrize("shape", [(8, 8), (64,)])
+    def test_no_channel(self, shape):
+        """`Flatten(input_shape=(28, 28))` and `Dense(…, input_shape=(784,))`."""
+        parts = [layers.Flatten(), layers.Dense(4, name="last"), layers.Dense(64)]
+        model = chain(*parts, shape=shape)
+        images = IMAGES.reshape(-1, *shape)
+        check_same(find_encoder(model, "m", SHAPE), encode(model, "last", images))
+
+    @pytest.mark.parametrize(
+        ("shape", "images", "message"),
+        [
+            ((8, 8, 1), (9, 8, 1), r"8×8×1 .* 9×8×1"),
+            ((8, 8, 3), (8, 8, 1), r"8×8×3 .* 8×8×1"),
+            ((3, 8, 8), (8, 8, 3), r"3×8×8 \(channels first\).* 8×8×3"),
+            ((8, 8), (8, 8, 3), r"8×8, .* 8×8×3"),
+            ((10,), (8, 8, 1), r"10, .* 8×8×1"),
+        ],
+    )
+    def test_other_shapes(self, shape, images, message):
+        model = chain(layers.Flatten(), layers.Dense(3, name="last"), shape=shape)
+        with pytest.raises(ModelFileError, match=message):
+            find_encoder(model, "m", images, until="last")
+
+
+class TestOutputs:
+    """Whatever is called a probability lies in [0, 1] and sums to 1."""
+
+    @staticmethod
+    def classify(*last, say=None):
+        model = chain(layers.Flatten(), *last)
+        found = find_classifier(model, "m.h5", SHAPE, input_range="0..1", say=say or (lambda _: 0))
+        return model.predict_on_batch(IMAGES), found.predict_on_batch(IMAGES)
+
+    def check_probabilities(self, probabilities, expected):
+        np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+        assert probabilities.min() >= 0 and probabilities.max() <= 1
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+    def test_softmax(self):
+        """As a layer's activation, as a layer, and before Dropout."""
+        for last in (
+            [layers.Dense(3, activation="softmax")],
+            [layers.Dense(3), layers.Softmax()],
+            [layers.Dense(3), layers.Activation("softmax"), layers.Dropout(0.1)],
+        ):
+            outputs, probabilities = self.classify(*last)
+            self.check_probabilities(probabilities, outputs)
+
+    def test_logits(self):
+        """exp(x) / sum(exp(x)), and a line says so."""
+        said = []
+        outputs, probabilities = self.classify(layers.Dense(3), say=said.append)
+        exponentials = np.exp(outputs)
+        self.check_probabilities(probabilities, exponentials / exponentials.sum(axis=1)[:, None])
+        assert len(said) == 1 and "m.h5" in said[0] and "softmax" in said[0]
+
+    def test_logarithms(self):
+        outputs, probabilities = self.classify(layers.Dense(3, activation="log_softmax"))
+        self.check_probabilities(probabilities, np.exp(outputs))
+
+    def test_one_sigmoid(self):
+        """The probability of the second class."""
+        outputs, probabilities = self.classify(layers.Dense(1, activation="sigmoid"))
+        self.check_probabilities(probabilities, np.hstack([1 - outputs, outputs]))
+
+    def test_one_logit(self):
+        outputs, probabilities = self.classify(layers.Dense(1))
+        second = 1 / (1 + np.exp(-outputs))
+        self.check_probabilities(probabilities, np.hstack([1 - second, second]))
+
+    def test_a_sigmoid_for_each_class(self):
+        """The most likely class stays the most likely."""
+        said = []
+        outputs, probabilities = self.classify(
+            layers.Dense(3, activation="sigmoid"), say=said.append
+        )
+        self.check_probabilities(probabilities, outputs / outputs.sum(axis=1)[:, None])
+        assert len(said) == 1 and "sigmoid" in said[0]
+
+    @pytest.mark.parametrize(
+        ("last", "message"),
+        [
+            ([layers.Dense(3, activation="relu")], r"dense.* \(Dense, 3\) .*relu"),
+            ([layers.Dense(1, activation="tanh")], "tanh"),
+            ([layers.Dense(1, activation="softmax")], "softmax"),
+            ([layers.Dense(3), layers.BatchNormalization()], "BatchNormalization"),
+            ([layers.Reshape(SHAPE), layers.Conv2D(2, 3)], "6×6×2"),
+        ],
+    )
+    def test_unknown_meaning(self, last, message):
+        with pytest.raises(ModelFileError, match=f"m.h5: .*{message}"):
+            self.classify(*last)
+
+    def test_several_outputs(self):
+        with pytest.raises(
+            ModelFileError, match=r"one output, got 2 outputs.*bottom \(MaxPooling2D"
+        ):
+            find_classifier(joint(), "m", SHAPE)
+
+
+class TestPrograms:
+    """The doors of the programs."""
+
+    def test_a_flat_autoencoder_becomes_a_classifier(self, classify, tmp_path):
+        """Training, metrics and figures work; plain Keras loads what is saved without warnings."""
+        first = [keras.Input(SHAPE), layers.Rescaling(1 / 255)]
+        model = keras.Sequential([*first, *textbook_layers()])
+        model.save(tmp_path / "foreign.h5")
+        done = classify(model=tmp_path / "foreign.h5")
+        assert done.exit_code == 0, done.err
+        assert "last (MaxPooling2D, 2×2×2)" in done.out and "0..255" in done.out
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            saved = keras.models.load_model(done.run / "model.keras")
+            assert saved.predict_on_batch(IMAGES).shape == (4, 3)
+
+    def test_flags(self, classify, tmp_path):
+        """They choose the layer and the pixels; `-1..1` is no flag."""
+        joint().save(tmp_path / "m.keras")
+        refused = classify(model=tmp_path / "m.keras")
+        assert refused.exit_code == 2 and "--encoder-until" in refused.err
+        flags = ["--encoder-until", "bottom", "--model-input-range", "-1..1"]
+        done = classify(*flags, model=tmp_path / "m.keras")
+        assert done.exit_code == 0, done.err
+        saved = keras.models.load_model(done.run / "model.keras")
+        assert saved.get_layer("encoder").layers[1].scale == 2
+        assert saved.get_layer("encoder").output_shape == (None, 4, 4, 2)
+
+    def test_an_output_that_was_saved_as_a_list(self, classify, tmp_path):
+        """As Keras 2 and Keras 3.0 to 3.3 did."""
+        inputs = keras.Input(SHAPE)
+        encoder = keras.Model(inputs, [layers.MaxPooling2D()(layers.Conv2D(2, 3)(inputs))])
+        encoder.save(tmp_path / "encoder.keras")
+        done = classify(model=tmp_path / "encoder.keras")
+        assert done.exit_code == 0, done.err
+        assert "Warning" not in done.out + done.err
+
+    def test_weights_of_the_original_program(self, autoencode, trained_autoencoder, tmp_path):
+        """--init-from compares layers, wherever they are nested: the output stood alone."""
+        model = keras.models.load_model(trained_autoencoder.saved)
+        encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+        inner = chain(*decoder.layers[1:-1], shape=decoder.input_shape[1:], name="decoder")
+        chain(encoder, inner, decoder.layers[-1]).save(tmp_path / "m.h5")
+        target = keras.models.clone_model(model)
+        start_from(target, tmp_path / "m.h5")
+        for array, expected in zip(target.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(array, expected)
+        done = autoencode("--init-from", tmp_path / "m.h5")
+        assert done.exit_code == 0, done.err
+
+    def test_other_layers_than_the_configuration(self, autoencode, tmp_path):
+        """The advice does not lead in a circle: a foreign file has no configuration of its own."""
+        textbook().save(tmp_path / "m.h5")
+        done = autoencode("--init-from", tmp_path / "m.h5")
+        assert done.exit_code == 2 and "leave out -c" not in done.err
+
+
+class TestMenu:
+    """Choice 3 of the menu, a saved classifier."""
+
+    @pytest.fixture
+    def test_with_menu(self, tmp_path, files, classifier_config, trained_autoencoder, monkeypatch):
+        def run(model):
+            model.save(tmp_path / "foreign.keras")
+            # Train, test a saved classifier, and exit.
+            answers = [1, classifier_config, 3, 2, tmp_path / "foreign.keras", 4, "n"]
+            monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(map(str, answers)) + "\n"))
+            flags = [*files.classifier, "-model", trained_autoencoder.saved, "--no-plots"]
+            return run_program("classification", *flags, runs_dir=tmp_path / "runs")
+
+        return run
+
+    def test_logits_become_probabilities(self, test_with_menu):
+        done = test_with_menu(chain(layers.Flatten(), layers.Dense(3)))
+        assert done.exit_code == 0, done.err
+        (path,) = [run for run in done.runs if "-test-" in run.name]
+        rows = np.genfromtxt(path / "predictions.csv", delimiter=",", names=True)
+        probabilities = np.stack([rows[name] for name in rows.dtype.names if name[:2] == "p_"])
+        np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+
+    def test_several_outputs_are_refused_and_the_menu_continues(self, test_with_menu):
+        done = test_with_menu(joint())
+        assert done.exit_code == 0
+        assert "2 outputs" in done.err
+        assert not any("-test-" in run.name for run in done.runs)
