@@ -38,7 +38,14 @@ def test_flags_have_a_long_form():
         assert any(option.startswith("--") for option in options)
     own = flags[classification] - flags[autoencoder]
     long_forms = {options[-1] for options in own}
-    assert long_forms == {"--test", "--test-labels", "--model", "--no-pretrained"}
+    assert long_forms == {
+        "--test",
+        "--test-labels",
+        "--model",
+        "--no-pretrained",
+        "--encoder-until",
+        "--model-input-range",
+    }
     assert flags[autoencoder] <= flags[classification]
 
 
