@@ -161,23 +161,31 @@ def start_from(model: keras.Model, path: str | Path) -> None:
     """
     saved, metadata = load_model(path)
     check_shape(saved, model.input_shape[1:], path)
-    required, found = list(get_layers(model)), list(get_layers(saved))
-    lines = itertools.zip_longest(map(_describe, required), map(_describe, found))
-    for number, (wanted, got) in enumerate(lines, 1):
-        if wanted != got:
+    own = [
+        (f"{part.name} layer {number}", layer)
+        for part in model.layers
+        if isinstance(part, keras.Model)
+        for number, layer in enumerate(get_layers(part), 1)
+    ]
+    for mine, source in itertools.zip_longest(own, get_layers(saved)):
+        place, layer = mine or ("after the last layer", None)
+        required, found = _describe(layer), _describe(source)
+        if required != found:
             raise ModelFileError(
                 path,
-                f"must have the layers of the configuration, here {wanted or 'no further layer'}",
-                f"{got or 'no further layer'} as layer {number}",
+                f"must have the layers of the configuration, here {place}: {required}",
+                f"{place}: {found}",
                 "Use the configuration that it was trained with"
                 + (", or leave out -c." if "model_info" in metadata else "."),
             )
-    for layer, source in zip(required, found, strict=True):
+    for (_, layer), source in zip(own, get_layers(saved), strict=True):
         layer.set_weights(source.get_weights())
 
 
-def _describe(layer: keras.Layer) -> str:
+def _describe(layer: keras.Layer | None) -> str:
     """The type of a layer, and what decides what it computes from its weights."""
+    if layer is None:
+        return "no layer"
     config = layer.get_config()
     values = ", ".join(f"{key} {config[key]}" for key in ARCHITECTURE if key in config)
     return f"{type(layer).__name__} {values}".strip()
