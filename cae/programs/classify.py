@@ -8,10 +8,10 @@ import numpy as np
 from cae import terminal
 from cae.data.datasets import Dataset, Scaling, check_same_kind
 from cae.files import write_csv, write_json, write_text
+from cae.foreign.models import load_classifier
 from cae.programs.starting_points import choose_scaling
 from cae.programs.task import Task
 from cae.records.evaluation import Evaluation, evaluate
-from cae.records.foreign_models import load_classifier
 from cae.records.run import Run
 
 if TYPE_CHECKING:

@@ -38,10 +38,10 @@ from cae.files import (
     write_json,
     write_text,
 )
+from cae.foreign.models import load_encoder
 from cae.programs.start import StopSignal
 from cae.programs.starting_points import check_model_shape, choose_scaling
 from cae.records.environment import describe_environment
-from cae.records.foreign_models import load_encoder
 from cae.records.run import check_runs_dir
 from cae.studies.label_methods import (
     MAX_EPOCHS,

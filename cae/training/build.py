@@ -11,10 +11,10 @@ from cae.config.load import validate_config
 from cae.config.schema import ClassifierConfig, Config, Kind
 from cae.config.shapes import check_shapes
 from cae.errors import ModelFileError, UserError
-from cae.records.foreign_models import find_encoder, load_encoder
-from cae.records.interfaces import OWN_RANGE, Say, check_shape
+from cae.foreign.interfaces import OWN_RANGE, Say, check_shape
+from cae.foreign.models import find_encoder, load_encoder
+from cae.foreign.unrolled import get_layers
 from cae.records.saved_models import load_model
-from cae.records.unrolled import get_layers
 
 # With Keras' default of 0.99, inference agrees with training after some 500 batches; a short
 # training on few images has fewer.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cae.errors import ModelFileError, UsageError
-from cae.records.foreign_models import find_encoder
+from cae.foreign.models import find_encoder
 from cae.records.saved_models import load_model, read_metadata, save_model
 
 # Written by Keras 2 (tf_keras 2.21), with an optimizer, as programs of 2020 wrote them: a Conv2D,

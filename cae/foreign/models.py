@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cae.config.shapes import format_shape
 from cae.errors import ModelFileError
-from cae.records.interfaces import (
+from cae.foreign.interfaces import (
     LINEAR,
     OWN_RANGE,
     Say,
@@ -22,8 +22,8 @@ from cae.records.interfaces import (
     get_activation,
     get_probabilities,
 )
+from cae.foreign.unrolled import Step, Unrolled, list_layers, unroll
 from cae.records.saved_models import MAX_ACTIVATIONS, load_model
-from cae.records.unrolled import Step, Unrolled, list_layers, unroll
 from cae.records.untrusted import names_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from conftest import run_program
 from keras import layers
 
 from cae.errors import ModelFileError
-from cae.records.foreign_models import find_classifier, find_encoder, load_encoder
+from cae.foreign.models import find_classifier, find_encoder, load_encoder
 from cae.records.saved_models import save_model
 from cae.training.build import start_from
 

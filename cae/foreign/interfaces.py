@@ -11,7 +11,7 @@ import numpy as np
 from cae.config.fields import INPUT_RANGES
 from cae.config.shapes import format_shape
 from cae.errors import ModelFileError
-from cae.records.unrolled import Unrolled, get_layers, list_layers
+from cae.foreign.unrolled import Unrolled, get_layers, list_layers
 from cae.records.untrusted import names_of
 
 if TYPE_CHECKING:
