@@ -113,7 +113,7 @@ def test_heavy_libraries_load_in_one_place(library):
         name = name_of(path)
         if any(name.startswith(place) for place in at_top):
             continue
-        found = imports(path, at_top_only=name in inside)
+        found = imports(path, at_top_only=name.startswith(tuple(inside)))
         assert library not in {module.split(".")[0] for module in found}, name
 
 
