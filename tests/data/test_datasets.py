@@ -459,7 +459,7 @@ class TestDownload:
         (line,) = error.value.lines
         assert f"({address})" in line and f"({address}second/)" in line
         assert f"{IMAGES_NAME}.gz, {LABELS_NAME}.gz, t10k" in line
-        assert f"from {address} into {data_dir / 'mnist'} by hand" in line
+        assert f"from {address} into {data_dir / 'mnist'}" in line
         assert list(data_dir.iterdir()) == []
 
     @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
