@@ -1,4 +1,4 @@
-"""Means over seeds and their 95 % intervals. No Keras."""
+"""Means over seeds with their 95 % intervals. No Keras."""
 
 import math
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ class Estimate(NamedTuple):
 
     @property
     def is_measurable(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether 0 lies outside the interval."""
         return abs(self.mean) > self.margin
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of values, one a seed, with its 95 % interval."""
+    """The mean of values, one per seed, with its 95 % interval."""
     from scipy.stats import t
 
     count = len(values)

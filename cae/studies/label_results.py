@@ -1,4 +1,4 @@
-"""What results with and without pretraining say: means, intervals, a table, sentences. No Keras."""
+"""Summarizes label efficiency: means, intervals, a table and conclusions. No Keras."""
 
 import csv
 import math
@@ -27,21 +27,21 @@ METHODS = {
 TABLE_TITLE = "Test error in %, mean and half of the 95 % interval"
 ALL = "all"
 COUNTS = ("1", "2", "5", "10", "50", "100", "500", ALL)  # labels per class
-REFERENCE_LABELS = 100  # what the sentence is about, or the nearest number measured
+REFERENCE_LABELS = 100  # the first sentence is about this number, or the nearest one measured
 
 
 class Measurement(BaseModel):
-    """One trained model, as a row of `results.csv`; one that is there is not measured again.
+    """One trained model, a row of `results.csv`; recorded ones are not measured again.
 
     Attributes:
         method: A key of `METHODS`.
         per_class: Labels per class, or `all`.
         seed: Of the subset, the split and the training.
-        labels: How many labels it had in all.
-        validation_labels: How many of them only chose the best epoch or strength.
+        labels: Total number of labels.
+        validation_labels: Those that only chose the best epoch or strength.
         steps: Optimizer steps; 0 for methods that take none.
         test_error: Share of the test images with a wrong prediction, in [0, 1].
-        seconds: What training and testing took.
+        seconds: Duration of training and testing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +57,7 @@ class Measurement(BaseModel):
 
     @property
     def key(self) -> tuple[int, str, str]:
-        """What it is the result of."""
+        """What identifies it: seed, labels per class, method."""
         return self.seed, self.per_class, self.method
 
 
@@ -104,7 +104,7 @@ def summarize(results: Sequence[Measurement]) -> dict[tuple[str, int], Estimate]
 def get_curves(
     errors: Mapping[tuple[str, int], Estimate],
 ) -> dict[str, list[tuple[int, float, float]]]:
-    """What `plot_label_efficiency` draws: by name of a method (labels, mean error, margin)."""
+    """The curves of `plot_label_efficiency`: for each method (labels, mean error, margin)."""
     return {
         name: sorted((n, e.mean, e.margin) for (key, n), e in errors.items() if key == method)
         for method, name in METHODS.items()
@@ -136,14 +136,14 @@ def get_effects(results: Sequence[Measurement]) -> list[Effect]:
 
 
 def conclude(results: Sequence[Measurement]) -> list[str]:
-    """The comparison of fine-tuning with training from scratch in plain sentences."""
+    """Compares fine-tuning with training from scratch in plain sentences."""
     effects = get_effects(results)
     if not effects:
-        return [f"Whether pretraining helps takes the methods {FINE_TUNED} and {SCRATCH}."]
+        return [f"Measure {FINE_TUNED} and {SCRATCH} to see whether pretraining helps."]
     reference = min(effects, key=lambda effect: abs(math.log(effect.labels / REFERENCE_LABELS)))
     sentences = [_describe_effect(reference)]
     if max(effect.difference.seeds for effect in effects) < 2:
-        return [*sentences, "One seed says nothing about chance: repeat with --seeds 5."]
+        return [*sentences, "One seed does not show how much is chance: repeat with --seeds 5."]
     for direction, sign in (("lowers", -1), ("raises", 1)):
         at = [f"{e.labels:,}" for e in effects if sign * e.difference.mean > e.difference.margin]
         if at:

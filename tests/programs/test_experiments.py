@@ -174,7 +174,7 @@ def test_screening(study, run, trainer, tmp_path):
     assert trainer.calls == []
 
 
-def test_who_fails_in_the_screening_does_not_go_on(study, run, trainer, tmp_path):
+def test_a_configuration_that_fails_in_the_screening_is_out(study, run, trainer, tmp_path):
     trainer.fail_at = 2
     done = run(study(screening={"finalists": 3, "limit": 20}, seeds=1))
     assert done.exit_code == 2
@@ -203,7 +203,7 @@ def test_what_is_done_is_not_repeated(study, run, trainer):
     assert "3" in done.out
 
 
-def test_an_interrupted_study_goes_on_to_the_same_table(study, run, trainer, tmp_path):
+def test_an_interrupted_study_resumes_to_the_same_table(study, run, trainer, tmp_path):
     """The trial that was stopped is resumed; those before it stay."""
     run(study(), runs="whole")
     trainer.calls.clear()

@@ -73,16 +73,14 @@ def test_no_difference_anywhere():
 
 
 def test_one_seed_decides_nothing():
-    assert compare({50: [0.3]}, {50: [0.1]}) == [
-        "With 50 labels the test error is 30.00% from scratch and 10.00% with pretraining.",
-        "One seed says nothing about chance: repeat with --seeds 5.",
-    ]
+    values, advice = compare({50: [0.3]}, {50: [0.1]})
+    assert "50 labels" in values and "30.00%" in values and "10.00%" in values
+    assert "--seeds 5" in advice
 
 
 def test_without_both_networks_there_is_no_conclusion():
-    assert conclude(results_of(SCRATCH, {10: [0.1]})) == [
-        "Whether pretraining helps takes the methods fine-tuned and scratch."
-    ]
+    (sentence,) = conclude(results_of(SCRATCH, {10: [0.1]}))
+    assert "fine-tuned" in sentence and "scratch" in sentence
 
 
 def test_the_table_has_a_row_for_each_number_of_labels():

@@ -294,7 +294,7 @@ def test_a_signal_stops_a_study_in_order(start, study, tmp_path):
 
 @NEEDS_RAY
 @pytest.mark.slow
-def test_a_search_goes_on_where_it_was_killed(start, study, tmp_path):
+def test_a_killed_search_resumes(start, study, tmp_path):
     """Optuna suggests and ASHA stops; what was finished before the kill is not trained again."""
     path = study(vary={"search": SEARCH, "samples": 6, "seed": 3})
     folder = tmp_path / "runs" / "tiny"
