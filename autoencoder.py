@@ -93,9 +93,7 @@ class AutoencoderTask(Task):
     def fit(self, model: "keras.Model", config: AutoencoderConfig, **arguments: Any) -> History:
         from cae.training import train
 
-        return train.train_autoencoder(
-            model, config, self.data.images, warn=terminal.warn, **arguments
-        )
+        return train.train_autoencoder(model, config, self.data.images, **arguments)
 
     @override
     def describe(self, config: AutoencoderConfig) -> dict[str, Any]:

@@ -16,7 +16,8 @@ def split_validation(
     """Splits the training images into images to train on and images to validate on.
 
     With labels the split is stratified: every class gives its share, rounded so that the total is
-    as close to `share * num_images` as possible. Every class keeps an image to train on.
+    as close to `share * num_images` as possible. Every class keeps an image to train on. Where no
+    class has a second image, there are none to validate on.
 
     Args:
         num_images: Number of training images.
@@ -26,20 +27,10 @@ def split_validation(
 
     Returns:
         Indices to train on and to validate on: int64, sorted, disjoint, together all images.
-
-    Raises:
-        DataError: `share` is above 0 and there are too few images for both.
     """
     classes = np.zeros(num_images, np.int64) if labels is None else labels
     _, class_of, counts = np.unique(classes, return_inverse=True, return_counts=True)
     taken = _share_out(counts, share) if share > 0 else np.zeros_like(counts)
-    if share > 0 and not taken.any():
-        raise DataError(
-            "validation_split",
-            "needs at least two images, and with labels at least two of one class",
-            f"{num_images} in {len(counts)} classes" if labels is not None else num_images,
-            "Give more images, or set validation_split to 0.",
-        )
     rng = np.random.default_rng(seed)
     validation = np.zeros(num_images, bool)
     for index, count in enumerate(taken):

@@ -204,6 +204,7 @@ class Trainer:
             config,
             should_stop=shared_stop(self.stop, self.workers),
             workers=self.workers,
+            warn=terminal.warn,
             **arguments,
         )
 

@@ -34,6 +34,9 @@ from cae.training.workers import Share
 PIXEL_RANGE = (0.01, 0.99)
 # A reconstruction must beat the mean image by this factor of its error to count as learning.
 COLLAPSE_MARGIN = 0.95
+# Mean squared error of the mean image below which all images are the same: differences of one gray
+# level in 255 come to 1.5e-5.
+SAME_IMAGES = 1e-8
 
 
 def train_autoencoder(
@@ -65,7 +68,8 @@ def train_autoencoder(
             the same result as without the interruption.
         on_epoch: Called with the history's row of every epoch.
         workers: The processes that train the model together, each with the same arguments.
-        warn: Receives a sentence if the reconstruction is no better than the mean image.
+        warn: Receives a sentence if there are no images to validate on, if all images are the
+            same, or if the reconstructions are no better than the mean image.
 
     Returns:
         Rows with `loss`, `mse` and their `val_` twins: means over all pixels, scaled to [0, 1].
@@ -75,7 +79,7 @@ def train_autoencoder(
     """
     config = as_config(model_info, "autoencoder")
     scaling = scaling or get_scaling(images)
-    split = split_validation(len(images), config.validation_split, config.seed)
+    split = _split(images, config, warn)
     history = History(name, "autoencoder", config.model_dump(mode="json"))
     mean_image = _get_mean_image(images, split[0], scaling)
     _start_output_at(model, mean_image)
@@ -111,6 +115,7 @@ def train_classifier(
     checkpoint: Checkpoint | None = None,
     on_epoch: OnEpoch = lambda row: None,
     workers: Workers | None = None,
+    warn: Callable[[str], None] = print,
 ) -> History:
     """Trains the dense head on the frozen encoder, then everything; keeps the best weights.
 
@@ -121,11 +126,12 @@ def train_classifier(
         labels: int64 (num_images,), any integers.
         classes: int64 (num_classes,), sorted; those of `labels` by default.
         pretrained: False trains everything in all epochs: a random encoder is not worth freezing.
+        warn: Receives a sentence if there are no images to validate on.
 
     Returns:
         Rows of both phases, with `loss`, `accuracy`, macro `precision`, `recall` and `f1` in
         [0, 1], and their `val_` twins. The best epoch has the highest validation accuracy; of
-        equals, the lowest validation loss.
+        equals, the lowest validation loss. Without validation images it has the lowest loss.
 
     Raises:
         UserError: The loss was never finite.
@@ -134,10 +140,11 @@ def train_classifier(
     scaling = scaling or get_scaling(images)
     classes = get_classes(labels) if classes is None else classes
     targets = encode_labels(labels, classes)
-    split = split_validation(len(images), config.validation_split, config.seed, labels)
+    split = _split(images, config, warn, labels)
     history = History(name, "classifier", config.model_dump(mode="json"))
+    monitor = ("val_accuracy", "val_loss") if len(split[1]) else ("loss",)
     loop = Loop(
-        model, config, history, ("val_accuracy", "val_loss"),
+        model, config, history, monitor,
         callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, on_epoch=on_epoch,
         workers=workers,
     )  # fmt: skip
@@ -232,6 +239,23 @@ def _keep_on_device(
     return _Source(model, numbers, None, source.dropout, objective)
 
 
+def _split(
+    images: np.ndarray,
+    config: Config,
+    warn: Callable[[str], None],
+    labels: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the images to train on and to validate on; says so where there are too few."""
+    split = split_validation(len(images), config.validation_split, config.seed, labels)
+    if config.validation_split and not len(split[1]):
+        reason = "there is only one image" if labels is None else "no class has two images"
+        warn(
+            f"No validation images, because {reason}: all images are trained on, and the weights "
+            "of the epoch with the lowest training loss are kept."
+        )
+    return split
+
+
 def _get_batches(
     source: _Source,
     split: tuple[np.ndarray, np.ndarray],
@@ -318,7 +342,10 @@ def _start_output_at(model: keras.Model, mean_image: np.ndarray) -> None:
 def _warn_if_collapsed(
     history: History, mean_image_error: float, warn: Callable[[str], None]
 ) -> None:
-    """Warns if the last epoch's reconstructions are no better than the mean image."""
+    """Warns if there was nothing to learn, or the reconstructions are no better than the mean."""
+    if mean_image_error < SAME_IMAGES:
+        warn("Nothing to learn: all images are the same. Check the file of images.")
+        return
     last = history.epochs[-1]
     mse = last.get("val_mse", last["mse"])
     if mse >= COLLAPSE_MARGIN * mean_image_error:
