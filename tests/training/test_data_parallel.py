@@ -347,6 +347,7 @@ class Ended:
 def start(command, group=None):
     """Starts a worker: a program, or Python code after -c."""
     environment = dict(os.environ)
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # TensorFlow sets it where it was imported first
     if group:
         environment["TF_CONFIG"] = group.to_json()
         command = [*command, "--devices", "cluster"]
