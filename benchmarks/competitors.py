@@ -13,6 +13,7 @@ TensorFlow and PyTorch never share a process: each would hold threads that the o
 import json
 import math
 import os
+import re
 import resource
 import sys
 import time
@@ -140,9 +141,17 @@ class Driver:
     def answer(self) -> None:
         """Ends the round."""
         seconds = time.perf_counter() - self._start
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        print(json.dumps([seconds, peak_bytes]), file=self._answers, flush=True)
+        print(json.dumps([seconds, _get_peak_bytes()]), file=self._answers, flush=True)
+
+
+def _get_peak_bytes() -> int:
+    """The most memory that this process has used, without that of the process that started it."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss, which a process inherits from its parent through fork and exec.
+    return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
 
 
 def _round_per_epoch(driver: Driver) -> "keras.callbacks.Callback":

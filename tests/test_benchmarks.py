@@ -310,7 +310,7 @@ class TestProgram:
         ("flags", "message"),
         [
             (["--only", "autoencoders"], "'autoencoders'"),
-            (["--rounds", "0"], "'0'"),
+            (["--rounds", "0"], "--rounds"),
             (["--quik"], "--quick"),
             (["--output", "no/such/folder/x.json"], "no/such/folder/x.json"),
             (["--output", "."], "--output"),

@@ -330,7 +330,7 @@ def test_keras_model_without_encoder(tmp_path, data, refused, classifier_config)
     keras.Model(inputs, outputs).save(tmp_path / "other.keras")
     flags = ["-d", "images", "-dl", "labels", "-model", "other.keras"]
     line = refused("classification", *flags, "-c", classifier_config)
-    assert_says(line, "error: other.keras: ", "'encoder'", "flat")
+    assert_says(line, "error: other.keras: ", "flat", "--encoder-until")
 
 
 def test_model_with_damaged_weights(
