@@ -16,6 +16,7 @@ from typing_extensions import override
 from cae import terminal
 from cae.config.architecture import describe_architecture
 from cae.config.schema import AutoencoderConfig
+from cae.config.shapes import format_shape, get_rounding
 from cae.data.datasets import check_dataset, load_dataset
 from cae.data.named import NAMED_DATASETS
 from cae.programs import flags, menu, start
@@ -97,7 +98,12 @@ class AutoencoderTask(Task):
 
     @override
     def describe(self, config: AutoencoderConfig) -> dict[str, Any]:
-        return {"architecture": describe_architecture(config.model_dump(mode="json"))}
+        facts = {"architecture": describe_architecture(config.model_dump(mode="json"))}
+        rounding = get_rounding(config, self.input_shape)
+        if rounding.pools:
+            drawn, kept = format_shape(rounding.size), format_shape(self.input_shape[:2])
+            facts["size"] = f"pools round up; the decoder draws {drawn} and crops it to {kept}"
+        return facts
 
     @override
     def draw(self, experiment: Experiment) -> dict[str, "Figure"]:

@@ -91,7 +91,7 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Max pooling: divides height and width and drops remainders."""
+    """Max pooling: divides height and width. Remainders are dropped, or rounded up (see below)."""
 
     kind: Literal["pool"]
     size: PoolSize

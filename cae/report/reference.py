@@ -66,6 +66,9 @@ def _configuration() -> list[str]:
         f"By name: {listed((f'`{name}`' for name in OPTIMIZERS), 'and')}.",
         "### Layers",
         _form_table("layer", LAYERS),
+        "Where pools do not divide the size of the images and the decoder of an autoencoder would "
+        "therefore miss it, these pools round up, and the decoder crops the rows and columns that "
+        "are too many. The upSample layers must undo the pools.",
         "### Learning-rate schedules",
         _form_table("schedule", SCHEDULES),
         "### Augmentation",

@@ -1,7 +1,7 @@
 """Builds autoencoders and classifiers: `get_autoencoder`, `get_classifier`."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import keras
 
 from cae.config.load import validate_config
 from cae.config.schema import ClassifierConfig, Config, Kind
-from cae.config.shapes import check_shapes
+from cae.config.shapes import check_shapes, get_rounding
 from cae.errors import ModelFileError, UserError
 from cae.foreign.interfaces import OWN_RANGE, Say, check_shape
 from cae.foreign.models import find_encoder, load_encoder
@@ -20,7 +20,10 @@ from cae.records.saved_models import load_model
 # training on few images has fewer.
 BATCH_NORM_MOMENTUM = 0.9
 # The keys of a layer's configuration that determine what it computes from its weights.
-ARCHITECTURE = ("filters", "units", "kernel_size", "pool_size", "size", "padding", "activation")
+ARCHITECTURE = (
+    *("filters", "units", "kernel_size", "pool_size", "size", "padding", "cropping"),
+    "activation",
+)
 
 ModelInfo = dict[str, Any] | Config | str | Path
 
@@ -45,7 +48,9 @@ def get_autoencoder(model_info: ModelInfo, input_shape: Sequence[int]) -> keras.
     config = as_config(model_info, "autoencoder")
     check_shapes(config, input_shape, "model_info")
     keras.utils.set_random_seed(config.seed)
-    encoder = _stack(config.encoder_layers, input_shape, config.l2, "encoder")
+    rounding = get_rounding(config, input_shape)
+    encoder_layers = _hidden_layers(config.encoder_layers, config.l2, rounding.pools)
+    encoder = chain_layers(encoder_layers, input_shape, "encoder")
     decoder_layers = [
         *_hidden_layers(config.decoder_layers, config.l2),
         keras.layers.Conv2D(
@@ -56,6 +61,8 @@ def get_autoencoder(model_info: ModelInfo, input_shape: Sequence[int]) -> keras.
             name="output",
         ),
     ]
+    if rounding.pools:
+        decoder_layers.append(keras.layers.Cropping2D(rounding.cropping))
     decoder = chain_layers(decoder_layers, encoder.output_shape[1:], "decoder")
     inputs = keras.Input(input_shape, name="images")
     return keras.Model(inputs, decoder(encoder(inputs)), name="autoencoder")
@@ -136,7 +143,7 @@ def _get_encoder(
         )
     if isinstance(source, tuple | list):
         check_shapes(config, input_shape, "model_info")
-        return _stack(source, input_shape, config.l2, "encoder")
+        return chain_layers(_hidden_layers(source, config.l2), input_shape, "encoder")
     if isinstance(source, keras.Model):
         options["input_range"] = input_range or OWN_RANGE
         return find_encoder(source, source.name, input_shape, **options)
@@ -191,8 +198,12 @@ def _describe(layer: keras.Layer | None) -> str:
     return f"{type(layer).__name__} {values}".strip()
 
 
-def _hidden_layers(specification: Iterable[tuple], l2: float) -> list[keras.Layer]:
+def _hidden_layers(
+    specification: Iterable[tuple], l2: float, rounded: Collection[int] = ()
+) -> list[keras.Layer]:
     """Keras layers for the lists of a configuration, with He initialisation.
+
+    The pools at the indices `rounded` round up.
 
     He, Zhang, Ren & Sun 2015, "Delving deep into rectifiers". With Keras' default (Glorot) textbook
     autoencoders collapse to black images more often.
@@ -203,14 +214,15 @@ def _hidden_layers(specification: Iterable[tuple], l2: float) -> list[keras.Laye
         "kernel_regularizer": keras.regularizers.L2(l2) if l2 else None,
     }
     built = []
-    for layer in specification:
+    for index, layer in enumerate(specification):
         match layer:
             case ("conv", filters, size):
                 built.append(keras.layers.Conv2D(filters, size, padding="same", **relu))
             case ("dense", units):
                 built.append(keras.layers.Dense(units, **relu))
             case ("pool", size):
-                built.append(keras.layers.MaxPooling2D(size))
+                padding = "same" if index in rounded else "valid"
+                built.append(keras.layers.MaxPooling2D(size, padding=padding))
             case ("upSample", size):
                 built.append(keras.layers.UpSampling2D(size))
             case ("batchNorm",):
@@ -231,9 +243,3 @@ def chain_layers(
     for layer in chain:
         outputs = layer(outputs)
     return keras.Model(inputs, outputs, name=name)
-
-
-def _stack(
-    specification: Iterable[tuple], input_shape: Sequence[int], l2: float, name: str
-) -> keras.Model:
-    return chain_layers(_hidden_layers(specification, l2), input_shape, name)

@@ -1,7 +1,7 @@
 """Layers that exist only while a model trains or predicts; saved models contain none of them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ CHAINED = (
     keras.layers.UpSampling2D,
     keras.layers.BatchNormalization,
     keras.layers.Dropout,
+    keras.layers.Cropping2D,
 )
 
 # Up to this many filters a matrix product beats oneDNN's convolution: it is twice as fast for one
@@ -204,13 +205,14 @@ def fuse(model: keras.Model) -> keras.Model:
 
 @contextmanager
 def bfloat16_inside(model: keras.Model) -> Iterator[None]:
-    """All layers but the last compute in bfloat16 while this is open; weights stay float32.
+    """All layers but the output compute in bfloat16 while this is open; weights stay float32.
 
-    The last layer, which outputs pixels or probabilities, stays exact because the loss takes
-    logarithms of its output. Micikevicius et al. 2018, "Mixed precision training"; bfloat16 has
-    the range of float32 and needs no scaling of the loss.
+    The output layer, which outputs pixels or probabilities, stays exact, and so does what crops
+    it, because the loss takes logarithms of the output. Micikevicius et al. 2018, "Mixed precision
+    training"; bfloat16 has the range of float32 and needs no scaling of the loss.
     """
-    *layers, _ = _flatten(model)
+    layers = list(_flatten(model))
+    del layers[layers.index(get_output(layers)) :]
     policies = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:
@@ -265,6 +267,11 @@ def _flatten(model: keras.Model) -> Iterator[keras.Layer]:
             yield from _flatten(layer)
         elif not isinstance(layer, keras.layers.InputLayer):
             yield layer
+
+
+def get_output(layers: Sequence[keras.Layer]) -> keras.Layer:
+    """The last layer that computes something: what follows it only crops."""
+    return next(layer for layer in reversed(layers) if type(layer) is not keras.layers.Cropping2D)
 
 
 def _is_pair(upsampling: keras.Layer, convolution: keras.Layer) -> bool:

@@ -24,7 +24,7 @@ from cae.training.batches import InferenceBatches, TrainingBatches
 from cae.training.build import ModelInfo, as_config
 from cae.training.data_parallel import Workers
 from cae.training.frozen import freeze_encoder
-from cae.training.layers import bfloat16_inside, fuse
+from cae.training.layers import bfloat16_inside, fuse, get_output
 from cae.training.loop import Loop, Phase
 from cae.training.predict import chunks
 from cae.training.steps import Objective
@@ -330,7 +330,7 @@ def _start_output_at(model: keras.Model, mean_image: np.ndarray) -> None:
 
     Otherwise textbook autoencoders on mostly black images learn to draw black and stay there.
     """
-    output = model.get_layer("decoder").layers[-1]
+    output = get_output(model.get_layer("decoder").layers)
     if not isinstance(output, keras.layers.Conv2D) or np.any(output.bias):
         return  # trained before
     mean_pixel = np.clip(mean_image.mean(axis=(0, 1)), *PIXEL_RANGE)

@@ -1,12 +1,18 @@
 """Data and habits that tutorials do not have: tiny, constant, odd-sized or sorted sets."""
 
 import csv
+import json
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+from conftest import AUTOENCODER, CLASSIFIER, run_program, write_dataset, write_json
 
+from cae.config.load import load_config
 from cae.data import idx
+from cae.data.idx import read_images
+from cae.training import build
 
 
 def read_rows(path):
@@ -69,3 +75,63 @@ class TestOneImagePerClass:
         assert finished.exit_code == 0
         assert "No validation images" in finished.err
         assert "Nothing to learn" in finished.err
+
+
+class TestSizesThatPoolsDoNotDivide:
+    """The shipped layers, with two pools of 2×2, on sizes that are not multiples of 4."""
+
+    @pytest.fixture(params=[(50, 50), (27, 25), (9, 8)], ids=str)
+    def data(self, tmp_path, request):
+        return write_dataset(tmp_path / "data", request.param)
+
+    @pytest.fixture
+    def shipped(self, tmp_path):
+        layers = json.loads(Path("configuration/autoencoder_small.json").read_text())
+        return write_json(tmp_path / "small.json", layers, batch_size=16, epochs=1)
+
+    def train(self, data, config, runs, *flags):
+        flags = [*data.autoencoder, "-c", config, "--no-plots", *flags]
+        return run_program("autoencoder", *flags, runs_dir=runs)
+
+    def test_train_save_and_load_in_plain_keras(self, tmp_path, runs, data, shipped):
+        saved = tmp_path / "small.keras"
+        finished = self.train(data, shipped, runs, "--save", saved)
+        assert finished.exit_code == 0, finished.err
+        images = read_images(data.images).astype("float32") / 255
+        plain = keras.saving.load_model(saved)
+        assert plain(images).shape == images.shape
+        assert np.square(plain(images) - images).mean() < 0.2
+        height, width = images.shape[1:3]
+        drawn = f"{height + -height % 4}×{width + -width % 4}"
+        assert f"draws {drawn} and crops it to {height}×{width}" in finished.out
+
+        head = write_json(tmp_path / "head.json", CLASSIFIER)
+        flags = [*data.classifier, "-c", head, "-model", saved]
+        assert run_program("classification", *flags, runs_dir=runs).exit_code == 0
+
+        again = self.train(data, shipped, runs, "--init-from", saved, "--mixed-precision")
+        assert again.exit_code == 0, again.err
+
+    def test_sizes_that_divide_keep_their_layers(self):
+        config = load_config("configuration/autoencoder_small.json", "autoencoder")
+        model = build.get_autoencoder(config, (28, 28, 1))
+        layers = [layer for part in model.layers[1:] for layer in part.layers]
+        assert not any(isinstance(layer, keras.layers.Cropping2D) for layer in layers)
+        pools = [layer for layer in layers if isinstance(layer, keras.layers.MaxPooling2D)]
+        assert [pool.padding for pool in pools] == ["valid", "valid"]
+
+    def test_only_the_pools_that_need_it_round_up(self):
+        """50 divides once, 25 does not."""
+        config = load_config("configuration/autoencoder_small.json", "autoencoder")
+        model = build.get_autoencoder(config, (50, 50, 1))
+        encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+        pools = [x for x in encoder.layers if isinstance(x, keras.layers.MaxPooling2D)]
+        assert [pool.padding for pool in pools] == ["valid", "same"]
+        assert encoder.output_shape == (None, 13, 13, 64)
+        assert decoder.layers[-1].cropping == ((0, 2), (0, 2))
+
+    def test_a_pool_larger_than_the_image_is_still_an_error(self, tmp_path, runs, shipped):
+        data = write_dataset(tmp_path / "row", (1, 30))
+        finished = self.train(data, shipped, runs)
+        assert finished.exit_code == 2
+        assert "encoder_layers[1]" in finished.err and "1×30" in finished.err

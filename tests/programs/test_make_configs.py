@@ -1,5 +1,6 @@
 """The shipped configurations: valid, up to date, and what the tables say."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -65,6 +66,12 @@ def test_every_shipped_file_is_valid_and_fits_mnist(name):
     config = load(name)
     check_shapes(config, (28, 28, 1), name)
     jsonschema.validate(json.loads((CONFIGURATION / f"{name}.json").read_text()), json_schema())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_file_fits_images_from_8x8_up(name):
+    for height, width in itertools.product(range(8, 41), (8, 27, 28, 50)):
+        check_shapes(load(name), (height, width, 1), name)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -142,6 +142,10 @@ CASES = {
 }
 SLOW_CASES = {
     "autoencoder without validation": ("autoencoder", {"validation_split": 0}),
+    "autoencoder that crops": (
+        "autoencoder",
+        {"encoder_layers": [["pool", [3, 3]]], "decoder_layers": [["upSample", [3, 3]]]},
+    ),
     "autoencoder in bfloat16": ("autoencoder", {"mixed_precision": True}),
     "classifier with augmentation": ("classifier", {"augmentation": {"shift": 0.1}}),
     "classifier in bfloat16": ("classifier", {"mixed_precision": True, "validation_split": 0}),

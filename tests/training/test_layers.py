@@ -160,6 +160,18 @@ class TestFuse:
         kinds = [type(layer).__name__ for layer in model.get_layer("decoder").layers]
         assert kinds[1:] == ["UpSampling2D", "Conv2D", "Conv2D", "Conv2D"]
 
+    def test_cropping_stays_at_the_end(self):
+        """50 → 25 → 13 → 26 → 52 → 50: the pairs fuse as ever."""
+        info = {
+            **INFO,
+            "encoder_layers": [["pool", [2, 2]], ["pool", [2, 2]]],
+            "decoder_layers": [["upSample", [2, 2]], ["conv", 9, [3, 3]]] * 2,
+        }
+        fused = fuse(build.get_autoencoder(info, (50, 50, 1)))
+        kinds = [type(layer).__name__ for layer in fused.layers[-4:]]
+        assert kinds == ["UpSampleConv2D", "UpSampleConv2D", "FewFiltersConv2D", "Cropping2D"]
+        assert fused.output_shape == (None, 50, 50, 1)
+
     def test_other_models_are_left_alone(self):
         """A layer that may have two inputs could make it more than a chain."""
         inputs = keras.Input((4, 4, 1))
@@ -167,14 +179,15 @@ class TestFuse:
         model = keras.Model(inputs, outputs)
         assert [type(layer) for layer in fuse(model).layers] == [type(x) for x in model.layers]
 
-    def test_three_epochs_equal_the_plain_model(self, monkeypatch):
-        """The loss curve is the same to rounding, penalties included."""
-        images = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), np.uint8)
+    @pytest.mark.parametrize("shape", [(8, 8, 1), (7, 9, 1)])
+    def test_three_epochs_equal_the_plain_model(self, monkeypatch, shape):
+        """The loss curve is the same to rounding, penalties and cropping included."""
+        images = np.random.default_rng(0).integers(0, 256, (48, *shape), np.uint8)
         curves = []
         for replacement in (fuse, lambda model: keras.Model(model.inputs, model.outputs)):
             monkeypatch.setattr(train, "fuse", replacement)
             info = {**INFO, "l2": 0.001}
-            model = build.get_autoencoder(info, (8, 8, 1))
+            model = build.get_autoencoder(info, shape)
             history = train.train_autoencoder(model, info, images)
             curves.append([history.column(key) for key in ("loss", "val_loss", "val_mse")])
         np.testing.assert_allclose(curves[0], curves[1], rtol=2e-4)

@@ -11,7 +11,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, check_same_training, draw_images, write_json
+from conftest import (
+    AUTOENCODER,
+    CLASSIFIER,
+    check_same_training,
+    draw_images,
+    write_dataset,
+    write_json,
+)
 
 from cae.training import batches, build, train
 from cae.training.loop import learning_rate_at
@@ -183,8 +190,9 @@ def run_with_jax(program, *flags):
     )  # fmt: skip
 
 
-def test_both_programs_train_with_jax(tmp_path, files):
-    """3 steps in each of 60 epochs, on the frozen encoder and on everything."""
+def test_both_programs_train_with_jax(tmp_path):
+    """3 steps in each of 60 epochs, on the frozen encoder and on everything, of cropped images."""
+    files = write_dataset(tmp_path / "data", (7, 9))
     encoder = tmp_path / "autoencoder.keras"
     config = write_json(tmp_path / "tiny.json", AUTOENCODER, epochs=60, validation_split=0)
     ended = run_with_jax(

@@ -98,10 +98,10 @@ class TestGetAutoencoder:
         assert decoder[-1].filters == 2
 
     def test_a_decoder_that_misses_the_size_is_refused(self):
-        """28 halves twice; a third pool loses a row (7 → 3)."""
+        """28 halves twice and rounds up to 4; two upSample layers make 16 of it."""
         pools = [["pool", [2, 2]]] * 3
-        info = {**SMALL, "encoder_layers": pools, "decoder_layers": pools}
-        with pytest.raises(ConfigurationError, match="7×7 → 3×3"):
+        info = {**SMALL, "encoder_layers": pools, "decoder_layers": pools[1:]}
+        with pytest.raises(ConfigurationError, match="7×7 → 4×4"):
             build_module.get_autoencoder(info, (28, 28, 1))
 
     def test_a_path_loads_a_saved_model(self, tmp_path):
