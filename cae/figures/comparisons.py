@@ -195,7 +195,11 @@ def _plot_final_values(
     for row, (seeds, interval) in enumerate(zip(values, intervals, strict=True)):
         ax.plot(seeds, [row] * len(seeds), "o", color=BLUE, alpha=0.5, markersize=5)
         if interval:
-            ax.plot(interval, [row, row], color=INK, linewidth=1)
+            highest = np.inf if _is_minimized(metric) else 1.0
+            ends = np.clip(interval, 0, highest)
+            ax.plot(ends, [row, row], color=INK, linewidth=1)
+            for end, uncut, arrow in zip(ends, interval, "<>", strict=True):
+                ax.plot(end, row, "|" if end == uncut else arrow, color=INK, markersize=5)
             ax.plot(np.mean(seeds), row, "|", color=INK, markersize=12, markeredgewidth=2)
     ax.set_yticks(range(len(names)), [shorten(name, 60) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
@@ -203,7 +207,7 @@ def _plot_final_values(
     highest = high if _is_minimized(metric) else 1.02
     ax.set_xlim(max(low, -0.02 * high), min(high, highest))
     ax.set_xlabel(_describe_key(metric))
-    set_title(figure, "Final values: one dot per seed, the mean and its 95 % interval")
+    set_title(figure, "Dots: seeds; lines: mean and 95 % interval; arrows: cut at a limit")
     return figure
 
 
@@ -257,24 +261,44 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
         `ax`.
     """
     style_axes(ax)
-    bars = {"capsize": 2, "elinewidth": 1}
+    ax.set_ylabel("test error in %")
+    loss_scale(ax, [100 * error for points in curves.values() for _, error, _ in points])
+    lowest = _lowest_percentage(curves) if ax.get_yscale() == "log" else 0.0
     for index, (name, points) in enumerate(curves.items()):
         labels, errors, margins = np.transpose(points)
         errors = 100 * errors
         margins = np.where(np.isfinite(margins), 100 * margins, 0)
-        # A bar that reached 0 would have no end on a logarithmic axis.
-        bounds = np.stack([np.minimum(margins, 0.9 * errors), margins])
+        ends = np.stack([errors - margins, errors + margins])
+        shown = np.clip(ends, lowest, 100)
         # Moved apart by 2 % each, so that bars do not cover each other.
         apart = 1.02 ** (index - (len(curves) - 1) / 2)
         style = {"color": PALETTE[index], "marker": MARKERS[index], "markersize": 5}
-        ax.errorbar(labels * apart, errors, bounds, **style, **bars, label=name)
+        lengths = np.abs(shown - errors)
+        ax.errorbar(labels * apart, errors, lengths, **style, elinewidth=1, label=name)
+        has_bar = margins > 0
+        _mark_ends(ax, (labels * apart)[has_bar], ends[:, has_bar], shown[:, has_bar], index)
     ax.set_xscale("log")
     ticks = sorted({labels for points in curves.values() for labels, _, _ in points})
     ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("number of labels, log scale")
-    ax.set_ylabel("test error in %")
-    loss_scale(ax, [error for points in curves.values() for _, error, _ in points])
-    ax.set_title("Test error by number of labels; bars: 95 % interval of the mean over seeds")
+    ax.set_title("Test error; bars: 95 % interval of the mean over seeds, arrows: cut at a limit")
     outside_legend(ax.figure, ax)
     return ax
+
+
+def _lowest_percentage(curves: LabelCurves) -> float:
+    """Where intervals that reach 0 end on a logarithmic axis: below every other value."""
+    points = [point for points in curves.values() for point in points]
+    ends = [error - margin for _, error, margin in points if np.isfinite(margin)]
+    return 50 * min(value for value in [*ends, *(error for _, error, _ in points)] if value > 0)
+
+
+def _mark_ends(
+    ax: Axes, labels: np.ndarray, ends: np.ndarray, shown: np.ndarray, index: int
+) -> None:
+    """Caps where an interval ends; arrows where it goes on beyond what is possible."""
+    for cut, uncut, arrow in zip(shown, ends, ("v", "^"), strict=True):
+        for marker, rows in (("_", cut == uncut), (arrow, cut != uncut)):
+            style = {"color": PALETTE[index], "markersize": 4, "clip_on": False}
+            ax.plot(labels[rows], cut[rows], marker, **style)

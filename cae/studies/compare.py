@@ -1,14 +1,15 @@
 """Compares finished runs: groups over seeds, tables, which hyperparameters mattered. No Keras.
 
-Runs of one configuration that differ in their seed alone form a group. A difference counts only
-where the 95 % intervals of the means do not overlap (Student's t over the seeds).
+Runs that differ in their seed alone (same data, configuration, limit and models) form a group. A
+difference counts only where the 95 % intervals of the means do not overlap (Student's t over the
+seeds).
 """
 
 import argparse
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -107,10 +108,64 @@ def group_results(results: Iterable[RunResult], metric: str) -> list[Group]:
     """
     groups: dict[str, list[RunResult]] = {}
     for result in results:
-        key = json.dumps([hyperparameters_of(result.history.model_info), result.encoder])
+        key = json.dumps(_origin(result))
         groups.setdefault(key, []).append(result)
     unsorted = [Group(members[0].name, members, metric) for members in groups.values()]
     return sorted(unsorted, key=_rank)
+
+
+def _origin(result: RunResult) -> list[Any]:
+    """What the values of a run depend on, apart from its seed."""
+    hyperparameters = hyperparameters_of(result.history.model_info)
+    return [_data_key(result), hyperparameters, result.limit, result.models or result.encoder]
+
+
+def _data_key(result: RunResult) -> tuple[tuple[str, str], ...]:
+    return tuple((role, digest) for role, _, digest in result.data)
+
+
+def _latest_of_seeds(results: Iterable[RunResult]) -> tuple[list[RunResult], list[RunResult]]:
+    """Keeps the latest of the runs that have everything in common, the seed too.
+
+    Returns:
+        The runs that count, and the earlier ones.
+    """
+    latest: dict[str, RunResult] = {}
+    earlier = []
+    for result in results:
+        key = json.dumps([_origin(result), result.history.model_info["seed"]])
+        other = latest.get(key)
+        if other and other.started > result.started:
+            earlier.append(result)
+            continue
+        if other:
+            earlier.append(other)
+        latest[key] = result
+    return list(latest.values()), earlier
+
+
+def _split_by_data(results: Iterable[RunResult]) -> list[list[RunResult]]:
+    """The runs on each data set."""
+    sets: dict[Any, list[RunResult]] = {}
+    for result in results:
+        sets.setdefault(_data_key(result), []).append(result)
+    return list(sets.values())
+
+
+def _describe_data(result: RunResult) -> str:
+    files = [f"{name} ({digest[:8]})" for _, name, digest in result.data]
+    return ", ".join(files) or "unknown data"
+
+
+def _with_distinct_names(groups: list[Group]) -> list[Group]:
+    """Adds the directory of a run to the names that several groups have."""
+    names = [group.name for group in groups]
+    return [
+        replace(group, name=f"{group.name} ({group.results[0].path.name})")
+        if names.count(group.name) > 1
+        else group
+        for group in groups
+    ]
 
 
 def _rank(group: Group) -> tuple[bool, float]:
@@ -249,7 +304,11 @@ def influences(groups: Sequence[Group]) -> list[Influence]:
     """
     known = [group for group in groups if not math.isnan(group.mean)]
     described = [
-        {**hyperparameters_of(group.results[0].history.model_info), "base": group.results[0].base}
+        {
+            **hyperparameters_of(group.results[0].history.model_info),
+            "base": group.results[0].base,
+            "limit": group.results[0].limit,
+        }
         for group in known
     ]
     found = []
@@ -271,25 +330,46 @@ def _summary(means: list[float]) -> tuple[int, float, float]:
 
 def compare(args: argparse.Namespace) -> int:
     """Compares runs or studies on the terminal, and in the files that the flags name."""
-    results = [result for path in args.runs for result in read_runs(Path(path))]
+    found, problems = read_runs(map(Path, args.runs))
+    results, earlier = _latest_of_seeds(found)
     kinds = {result.history.kind for result in results}
     if len(kinds) != 1:
-        found = " and ".join(sorted(f"{kind}s" for kind in kinds)) or "no finished run"
-        raise UsageError("RUN", "must name runs of one kind", found, "Compare one kind at a time.")
+        kinds_found = " and ".join(sorted(f"{kind}s" for kind in kinds)) or "no finished run"
+        raise UsageError(
+            "RUN", "must name runs of one kind", kinds_found, "Compare one kind at a time."
+        )
     for flag, path in (("--csv", args.csv), ("--figures", args.figures)):
         if path and Path(path).exists():
             raise UsageError(flag, "must not exist yet", path, "Choose another name.")
-    groups = group_results(results, _choose_metric(args.runs, kinds.pop()))
-    print_comparison("Comparison", groups, sort_groups(groups, args.sort))
+    for problem in problems:
+        terminal.warn(f"Left out: {problem}")
+    for result in earlier:
+        terminal.warn(f"Left out: {result.path}: a later run has the same seed.")
+    metric = _choose_metric(args.runs, kinds.pop())
+    tables = [
+        _with_distinct_names(group_results(members, metric)) for members in _split_by_data(results)
+    ]
+    for groups in tables:
+        data = f" on {_describe_data(groups[0].results[0])}" if len(tables) > 1 else ""
+        title = f"Comparison{data}"
+        print_comparison(title, groups, sort_groups(groups, args.sort))
     if args.csv:
-        write_table(Path(args.csv), groups)
-    if args.figures and best_of(groups):
-        folder = Path(args.figures)
-        with explaining(folder):
-            folder.mkdir(parents=True)
-        for path in write_figures(folder, draw_comparison(groups)):
-            terminal.say(f"Figure: {terminal.relative(path)}")
+        write_table(Path(args.csv), [group for groups in tables for group in groups])
+    if args.figures:
+        _write_comparisons(Path(args.figures), tables)
     return 0
+
+
+def _write_comparisons(folder: Path, tables: list[list[Group]]) -> None:
+    """Draws the figures of each data set; those of several in numbered folders."""
+    for number, groups in enumerate(tables, 1):
+        if not best_of(groups):
+            continue
+        target = folder if len(tables) == 1 else folder / f"data-{number}"
+        with explaining(target):
+            target.mkdir(parents=True)
+        for path in write_figures(target, draw_comparison(groups)):
+            terminal.say(f"Figure: {terminal.relative(path)}")
 
 
 def _choose_metric(paths: list[str], kind: str) -> str:
@@ -361,6 +441,8 @@ def _describe_run(group: Group, result: RunResult) -> dict[str, Any]:
         "configuration": group.name,
         "base": result.base,
         "seed": info["seed"],
+        "data": _describe_data(result),
+        "limit": result.limit,
         **hyperparameters,
         **result.history.metrics,
     }

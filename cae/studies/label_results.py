@@ -170,7 +170,8 @@ def _describe_effect(effect: Effect) -> str:
     if not effect.difference.is_measurable:
         verb = "makes no measurable difference to"
     points = f"{difference * 100:+.2f} percentage points"
-    interval = f"{(difference - margin) * 100:+.2f} to {(difference + margin) * 100:+.2f}"
+    low, high = max(difference - margin, -1), min(difference + margin, 1)  # of shares
+    interval = f"{low * 100:+.2f} to {high * 100:+.2f}"
     return (
         f"With {effect.labels:,} labels pretraining {verb} the test error: from {before} to "
         f"{after}, {points} (95 % interval {interval}, {seeds} seeds)."

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from cae.config.json_text import load_record
 from cae.config.load import validate_config
 from cae.config.values import Number
-from cae.errors import DataError, printable
+from cae.errors import DataError, UsageError, UserError, printable
 from cae.records.history import History
-from cae.records.run import TRIALS_FILE
+from cae.records.run import PARTIAL, TRIALS_FILE
 
 # The status of a trial in `trials.json`; `STOPPED` means early, because others were better.
 DONE, FAILED, STOPPED, WAITING = "done", "failed", "stopped", "waiting"
@@ -30,6 +31,10 @@ class RunResult:
         base: The name of the configuration that it is a variation of.
         history: Its epochs, hyperparameters and final values.
         encoder: The saved model that its encoder comes from; None without one.
+        data: The data files, as (role, name, SHA-256).
+        models: The SHA-256 of the saved models that training started from.
+        limit: How many training images were used; None for all.
+        started: When it began, in UTC as ISO text.
     """
 
     path: Path
@@ -37,6 +42,10 @@ class RunResult:
     base: str
     history: History
     encoder: str | None = None
+    data: tuple[tuple[str, str, str], ...] = ()
+    models: tuple[str, ...] = ()
+    limit: int | None = None
+    started: str = ""
 
     def value(self, metric: str) -> float:
         """A final value; NaN where the run has no finite one."""
@@ -67,7 +76,7 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
         name, base = printable(name or start["name"]), printable(base or name or start["name"])
         title = f"{name}, seed {config['seed']}"
         history = History(title, kind, config, epochs, metrics["best_epoch"], metrics)
-        return RunResult(path, name, base, history, start["arguments"].get("model"))
+        return RunResult(path, name, base, history, **_read_origin(start))
     except FileNotFoundError as error:
         problem, cause = f"no {Path(error.filename).name} in it", error
     except OSError as error:
@@ -81,6 +90,21 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
     raise DataError(
         path, "must be a complete run", problem, "Name a directory that contains metrics.json."
     ) from cause
+
+
+def _read_origin(start: dict[str, Any]) -> dict[str, Any]:
+    """What else the result depends on, of the content of `run.json`."""
+    return {
+        "encoder": start["arguments"].get("model"),
+        "data": tuple(
+            (role, printable(Path(file["path"]).name), file["sha256"])
+            for role, files in start.get("data", {}).items()
+            for file in files
+        ),
+        "models": tuple(file["sha256"] for file in start.get("models", [])),
+        "limit": start["arguments"].get("limit"),
+        "started": start.get("started", ""),
+    }
 
 
 def _parse_row(row: dict[str, str]) -> dict[str, Any]:
@@ -133,6 +157,37 @@ def read_study(folder: Path) -> list[RunResult]:
     ]
 
 
-def read_runs(path: Path) -> list[RunResult]:
-    """Reads one run, or the finished trials of a study."""
-    return read_study(path) if (path / TRIALS_FILE).exists() else [read_result(path)]
+def read_runs(paths: Iterable[Path]) -> tuple[list[RunResult], list[UserError]]:
+    """Reads runs, and the finished trials of studies; a run named twice counts once.
+
+    Returns:
+        The complete runs, and why each of the other folders is left out.
+
+    Raises:
+        UserError: No folder holds a complete run.
+    """
+    results: dict[Path, RunResult] = {}
+    problems: list[UserError] = []
+    for path in paths:
+        try:
+            for result in _read_folder(path):
+                results.setdefault(result.path.resolve(), result)
+        except UserError as error:
+            problems.append(error)
+    if problems and not results:
+        raise type(problems[0]).joining(problems)
+    return list(results.values()), problems
+
+
+def _read_folder(path: Path) -> list[RunResult]:
+    if (path / TRIALS_FILE).exists():
+        return read_study(path)
+    partial = path if path.suffix == PARTIAL else path.with_name(path.name + PARTIAL)
+    if partial.is_dir() and (path == partial or not path.exists()):
+        raise UsageError(
+            path,
+            "must be a complete run",
+            "an interrupted one",
+            f"Complete it: --resume {partial.with_suffix('')}.",
+        )
+    return [read_result(path)]

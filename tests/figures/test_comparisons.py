@@ -82,7 +82,7 @@ def test_a_long_name_is_shortened():
 
 
 def test_label_efficiency_shows_means_and_intervals_in_percent():
-    """One seed has no interval; an interval below 0 ends above it, where a log axis does."""
+    """One seed has no interval; an interval that reaches 0 is cut, with an arrow for a cap."""
     curves = {
         "pretrained": [(10, 0.5, 0.1), (100, 0.1, 0.2)],
         "from scratch": [(10, 0.6, np.inf), (100, 0.05, 0.01)],
@@ -96,10 +96,29 @@ def test_label_efficiency_shows_means_and_intervals_in_percent():
     assert first.get_ydata() == pytest.approx([50, 10])
     assert second.get_ydata() == pytest.approx([60, 5])
     ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
-    assert ends == [pytest.approx([40, 60]), pytest.approx([1, 30])]
+    assert ends == [pytest.approx([40, 60]), pytest.approx([2, 30])]  # half of the lowest end
     assert other_bars.get_segments()[0][:, 1].tolist() == pytest.approx([60, 60])
+    arrows = [line for line in ax.lines if line.get_marker() == "v" and line.get_ydata().size]
+    assert [line.get_ydata().tolist() for line in arrows] == [pytest.approx([2])]
     (legend,) = ax.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == list(curves)
+    assert_readable(ax.figure)
+
+
+def test_intervals_of_errors_stay_between_0_and_100_percent():
+    """On a linear axis: 19.6 ± 59.1 goes down to 0, 80 ± 30 up to 100; other ends have caps."""
+    ax = make_axes()
+    plot_label_efficiency({"pretrained": [(10, 0.8, 0.3), (100, 0.196, 0.591)]}, ax)
+    assert ax.get_yscale() == "linear"
+    ((_, _, (bars,)),) = ax.containers
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+    assert ends == [pytest.approx([50, 100]), pytest.approx([0, 78.7])]
+    marks = {
+        marker: [y for line in ax.lines if line.get_marker() == marker for y in line.get_ydata()]
+        for marker in ("v", "^", "_")
+    }
+    assert marks["v"] == [0] and marks["^"] == [100]
+    assert marks["_"] == pytest.approx([50, 78.7])
     assert_readable(ax.figure)
 
 

@@ -306,6 +306,82 @@ def test_names_are_shown_in_full(study, run, trainer, monkeypatch, capsys):
     assert "…" not in table and max(map(len, table.splitlines())) <= 80
 
 
+@pytest.fixture
+def recorded(tmp_path):
+    """Writes the record of a run of the configuration `tiny`."""
+
+    def write(name, value, data="a", limit=None, started="2026-01-01T00:00:00", **config):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_json(folder / "config.json", AUTOENCODER, **config)
+        write_json(folder / "metrics.json", {"val_mse": value, "best_epoch": 1})
+        (folder / "history.csv").write_text("epoch,phase,loss\n1,full,0.5\n")
+        file = {"path": f"{data}.idx", "sha256": data * 64, "bytes": 1}
+        start = {"name": "tiny", "arguments": {"limit": limit}, "started": started}
+        write_json(folder / "run.json", start, data={"training": [file]}, models=[])
+        return str(folder)
+
+    return write
+
+
+def compared(tmp_path, *runs):
+    """The configuration of each run in the table that `compare` writes."""
+    table = tmp_path / "compared.csv"
+    assert experiments.main(["compare", *runs, "--csv", str(table)]) == 0
+    with table.open(newline="") as file:
+        return {row["run"]: row["configuration"] for row in csv.DictReader(file)}
+
+
+def test_runs_of_one_name_are_averaged_only_if_their_seeds_alone_differ(recorded, tmp_path, capsys):
+    """Two seeds of 0.25 and 0.75 have the mean 0.5; limit, epochs and layers make other groups."""
+    rows = compared(
+        tmp_path,
+        recorded("one", 0.25, seed=1),
+        recorded("two", 0.75, seed=2),
+        recorded("few", 0.125, limit=10, seed=1),
+        recorded("long", 0.0625, epochs=9, seed=1),
+        recorded("decayed", 0.875, l2=0.5, seed=1),
+    )
+    assert rows["one"] == rows["two"]
+    assert len(set(rows.values())) == 4
+    means = [
+        line.split("│")[3].strip()
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("│ tiny")
+    ]
+    assert means == ["0.0625", "0.125", "0.5", "0.875"]
+
+
+def test_data_sets_are_not_ranked_together(recorded, tmp_path, capsys):
+    """One table and one verdict for each."""
+    compared(tmp_path, recorded("one", 0.25, data="a"), recorded("two", 0.75, data="b"))
+    out = capsys.readouterr().out
+    assert out.count("the only one") == 2
+    assert "a.idx (aaaaaaaa)" in out and "b.idx (bbbbbbbb)" in out
+
+
+def test_the_latest_run_of_a_seed_counts(recorded, tmp_path, capsys):
+    """Whatever the order; the earlier one, and a run named twice, are no further seeds."""
+    late = recorded("late", 0.25, started="2026-01-02T00:00:00")
+    early = recorded("early", 0.75)
+    assert list(compared(tmp_path, late, early, late)) == ["late"]
+    err = capsys.readouterr().err
+    assert "early" in err and "late:" not in err
+
+
+def test_what_is_no_complete_run_is_named_and_left_out(recorded, tmp_path, capsys):
+    run = recorded("one", 0.25)
+    interrupted = recorded(f"two{PARTIAL}", 0.5, seed=2)  # stopped before it was renamed
+    (tmp_path / "empty").mkdir()
+    others = [interrupted, str(tmp_path / "empty")]
+    assert list(compared(tmp_path, run, *others)) == ["one"]
+    err = " ".join(capsys.readouterr().err.split())
+    assert all(name in err for name in others)
+    assert experiments.main(["compare", *others]) == 2
+    err = capsys.readouterr().err
+    assert all(name in err for name in others)
+
+
 def test_compare_refuses_what_is_no_run(tmp_path, capsys):
     assert experiments.main(["compare", str(tmp_path)]) == 2
     assert "must be a complete run, got no config.json in it" in capsys.readouterr().err

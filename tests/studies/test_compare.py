@@ -201,7 +201,12 @@ def test_figures(tmp_path):
     dots = [line for line in final.lines if line.get_marker() == "o"]
     assert [line.get_xdata().tolist() for line in dots] == [[0.1, 0.3], [0.9]]
     intervals = [line for line in final.lines if len(line.get_xdata()) == 2 and line not in dots]
-    assert [tuple(line.get_xdata()) for line in intervals] == [groups[0].interval]
+    # t with one degree of freedom: 12.706 at 97.5 %, so 0.2 ± 1.27, but no error is below 0
+    assert [line.get_xdata().tolist() for line in intervals] == [
+        pytest.approx([0, 0.2 + 12.706 * 0.1], rel=1e-4)
+    ]
+    arrows = [line for line in final.lines if line.get_marker() in ("<", ">")]
+    assert [(line.get_marker(), line.get_xdata().tolist()) for line in arrows] == [("<", [0])]
     parameters, seconds = figures["costs"].axes
     assert parameters.lines[0].get_xdata().tolist() == [7, 7, 1_000_000]
     assert parameters.xaxis.get_major_formatter()(1_000_000) == "1,000,000"
