@@ -207,7 +207,7 @@ def _plot_final_values(
     highest = high if _is_minimized(metric) else 1.02
     ax.set_xlim(max(low, -0.02 * high), min(high, highest))
     ax.set_xlabel(_describe_key(metric))
-    set_title(figure, "Dots: seeds; lines: mean and 95 % interval; arrows: cut at a limit")
+    set_title(figure, "Final values: seeds (dots), mean and 95 % interval; arrow: reaches a limit")
     return figure
 
 
@@ -282,7 +282,7 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
     ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("number of labels, log scale")
-    ax.set_title("Test error; bars: 95 % interval of the mean over seeds, arrows: cut at a limit")
+    ax.set_title("Test error: mean and 95 % interval over seeds; arrow: reaches 0 or 100 %")
     outside_legend(ax.figure, ax)
     return ax
 
