@@ -156,6 +156,18 @@ def classifier_config(shared):
 
 
 @pytest.fixture
+def report_cpu(monkeypatch, tmp_path):
+    """Makes the CPU report the instructions that are given."""
+    from cae.training import device
+
+    def report(instructions):
+        (tmp_path / "cpuinfo").write_text(f"flags : fpu {instructions}\n")
+        monkeypatch.setattr(device, "CPU_FACTS", tmp_path / "cpuinfo")
+
+    return report
+
+
+@pytest.fixture
 def autoencode(tmp_path, files, autoencoder_config):
     """Runs autoencoder.py on the tiny images, without figures, with further flags."""
 

@@ -284,7 +284,7 @@ MixedPrecisionKey = Annotated[
     Annotated[bool, worded("must be true or false")],
     Field(
         description="Compute in bfloat16 with weights in float32: faster on GPUs and on CPUs that "
-        "support it, with similar results."
+        "support it, with similar results. Other CPUs compute in float32."
     ),
 ]
 

@@ -32,8 +32,8 @@ def describe_parameters(model: "keras.Model") -> str:
     return f"{model.count_params():,} ({', '.join(parts)})"
 
 
-def describe_hyperparameters(config: Config) -> str:
-    """How a model will be trained, on one line."""
+def describe_hyperparameters(config: Config, compute_dtype: str) -> str:
+    """How a model will be trained, and in which type, on one line."""
     values = config.model_dump(mode="json")
     optimizer = " ".join(map(str, values["optimizer"]))
     epochs = {key: value for key, value in values.items() if key.endswith("epochs")}
@@ -41,7 +41,7 @@ def describe_hyperparameters(config: Config) -> str:
     if "loss" in values:
         listed["loss"] = values["loss"]
     if config.mixed_precision:
-        optimizer += " in bfloat16"
+        optimizer += f" in {compute_dtype}"
     return f"{optimizer}, " + ", ".join(f"{key} {value}" for key, value in listed.items())
 
 

@@ -55,6 +55,7 @@ class Trainer:
         self._task = task
         self._args = task.args
         self._on_epoch = on_epoch
+        self._warnings: set[str] = set()
 
     def train(self, name: str, config: Config) -> Experiment | None:
         """Trains a model and records it, or resumes an interrupted run.
@@ -151,24 +152,25 @@ class Trainer:
     ) -> Experiment:
         """Trains the model and writes its record: the final one, or the one so far."""
         from cae.training.callbacks import ShowProgress
+        from cae.training.device import get_compute_dtype
 
         data = self._task.data
         stratify = data.labels if config.kind == "classifier" else None
         split = split_validation(len(data.images), config.validation_split, config.seed, stratify)
         scaling = self._task.get_scaling(config)
-        device = self._name_device(config)
+        device, compute_dtype = self._name_device(), get_compute_dtype(config)
         facts = {
             "device": device,
             "images": describe.describe_images(data.images, *split),
             **self._task.describe(config),
             "parameters": describe.describe_parameters(model),
-            "hyperparameters": describe.describe_hyperparameters(config),
+            "hyperparameters": describe.describe_hyperparameters(config, compute_dtype),
             "destination": terminal.relative(run.final_path),
             **describe.describe_progress(checkpoint.state),
         }
         terminal.show_facts(start.name, facts)
         environment = describe_environment(start.command, self._task.datasets, device, config.seed)
-        environment["started"] = start.started
+        environment |= {"started": start.started, "compute_dtype": compute_dtype}
 
         def on_epoch(row: dict[str, Any]) -> None:
             trackers.write_epoch(row)
@@ -204,15 +206,19 @@ class Trainer:
             config,
             should_stop=shared_stop(self.stop, self.workers),
             workers=self.workers,
-            warn=terminal.warn,
+            warn=self._warn_once,
             **arguments,
         )
 
-    def _name_device(self, config: Config) -> str:
+    def _warn_once(self, sentence: str) -> None:
+        """Warns, unless another configuration has already caused the same warning."""
+        if sentence not in self._warnings:
+            self._warnings.add(sentence)
+            terminal.warn(sentence)
+
+    def _name_device(self) -> str:
         from cae.training import device
 
-        if config.mixed_precision and not device.computes_bfloat16():
-            terminal.warn("This CPU has no bfloat16 instructions: mixed precision gains nothing.")
         workers = f", {self.workers.share.count} workers" if self.workers else ""
         return device.get_name() + workers
 

@@ -16,7 +16,7 @@ from cae.records.history import History, OnEpoch
 from cae.training.batches import InferenceBatches, TrainingBatches
 from cae.training.callbacks import BestWeights, Checkpoints
 from cae.training.data_parallel import Workers
-from cae.training.device import batches_in_memory
+from cae.training.device import batches_in_memory, get_compute_dtype
 from cae.training.steps import Objective, Steps, compile_steps
 
 
@@ -100,7 +100,7 @@ class Loop:
         steps = compile_(objective, optimizer)
         first_epoch, step = self._checkpoints.begin_phase(phase.name, optimizer, objective)
         done = first_epoch * batches.steps + step
-        value_bytes = 2 if self._config.mixed_precision else 4
+        value_bytes = 2 if get_compute_dtype(self._config) == "bfloat16" else 4
         with (
             batches_in_memory(objective.model, batches.batch_size, value_bytes),
             self._calling_back(phase, optimizer, steps=batches.steps, done=done) as callbacks,

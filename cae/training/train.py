@@ -68,8 +68,9 @@ def train_autoencoder(
             the same result as without the interruption.
         on_epoch: Called with the history's row of every epoch.
         workers: The processes that train the model together, each with the same arguments.
-        warn: Receives a sentence if there are no images to validate on, if all images are the
-            same, or if the reconstructions are no better than the mean image.
+        warn: Receives a sentence if there are no images to validate on, if the CPU cannot compute
+            in bfloat16, if all images are the same, or if the reconstructions are no better than
+            the mean image.
 
     Returns:
         Rows with `loss`, `mse` and their `val_` twins: means over all pixels, scaled to [0, 1].
@@ -88,7 +89,7 @@ def train_autoencoder(
         callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, on_epoch=on_epoch,
         workers=workers,
     )  # fmt: skip
-    with _precision(model, config):
+    with _precision(model, config, warn):
         source = _Source(fuse(model), images, scaling)
         source = _keep_on_device(source, config, workers, to_itself=True)
         batches = _get_batches(source, split, config, workers, noise=config.noise)
@@ -126,7 +127,8 @@ def train_classifier(
         labels: int64 (num_images,), any integers.
         classes: int64 (num_classes,), sorted; those of `labels` by default.
         pretrained: False trains everything in all epochs: a random encoder is not worth freezing.
-        warn: Receives a sentence if there are no images to validate on.
+        warn: Receives a sentence if there are no images to validate on, or if the CPU cannot
+            compute in bfloat16.
 
     Returns:
         Rows of both phases, with `loss`, `accuracy`, macro `precision`, `recall` and `f1` in
@@ -148,7 +150,7 @@ def train_classifier(
         callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, on_epoch=on_epoch,
         workers=workers,
     )  # fmt: skip
-    with _precision(model, config):
+    with _precision(model, config, warn):
         for phase in loop.get_remaining(_get_phases(config, pretrained)):
             if phase.name == DENSE_ONLY:
                 source = _Source(*freeze_encoder(model, config, images, scaling))
@@ -298,8 +300,14 @@ def _get_phases(config: ClassifierConfig, pretrained: bool) -> list[Phase]:
     return [phase for phase in phases if phase.epochs]
 
 
-def _precision(model: keras.Model, config: Config) -> AbstractContextManager[None]:
-    return bfloat16_inside(model) if config.mixed_precision else nullcontext()
+def _precision(
+    model: keras.Model, config: Config, warn: Callable[[str], None]
+) -> AbstractContextManager[None]:
+    if device.get_compute_dtype(config) == "bfloat16":
+        return bfloat16_inside(model)
+    if config.mixed_precision:
+        warn("This CPU reports no bfloat16 instructions: mixed precision computes in float32.")
+    return nullcontext()
 
 
 def _get_mean_image(images: np.ndarray, indices: np.ndarray, scaling: Scaling) -> np.ndarray:

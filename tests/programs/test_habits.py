@@ -12,6 +12,7 @@ from conftest import AUTOENCODER, CLASSIFIER, run_program, write_dataset, write_
 from cae.config.load import load_config
 from cae.data import idx
 from cae.data.idx import read_images
+from cae.records.saved_models import load_model
 from cae.training import build
 
 
@@ -135,3 +136,37 @@ class TestSizesThatPoolsDoNotDivide:
         finished = self.train(data, shipped, runs)
         assert finished.exit_code == 2
         assert "encoder_layers[1]" in finished.err and "1×30" in finished.err
+
+
+class TestMixedPrecision:
+    @pytest.fixture
+    def train(self, autoencode, autoencoder_config):
+        """Trains two configurations; returns the program, and what the runs compute in."""
+
+        def run(*flags):
+            finished = autoencode("-c", autoencoder_config, "--epochs", 2, *flags)
+            assert finished.exit_code == 0
+            records = [json.loads((x / "environment.json").read_text()) for x in finished.runs]
+            return finished, [record["compute_dtype"] for record in records]
+
+        return run
+
+    def test_a_cpu_without_bfloat16_computes_in_float32_and_says_so_once(self, train, report_cpu):
+        report_cpu("avx2 fma")
+        plain, exact = train()
+        mixed, reduced = train("--mixed-precision")
+        assert exact == reduced == ["float32", "float32"]
+        assert mixed.err.count("float32") == 1 and "warning: " in mixed.err
+        assert "float32" not in plain.err
+        assert "adam 0.01 in float32" in mixed.out
+        for one, other in zip(plain.runs, mixed.runs, strict=True):
+            weights = [load_model(run / "model.keras")[0].get_weights() for run in (one, other)]
+            assert all(map(np.array_equal, *weights))
+
+    @pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16"])
+    def test_a_cpu_with_bfloat16_uses_it(self, train, report_cpu, instructions):
+        report_cpu(instructions)
+        mixed, computed = train("--mixed-precision")
+        assert computed == ["bfloat16", "bfloat16"]
+        assert "float32" not in mixed.err
+        assert "adam 0.01 in bfloat16" in mixed.out

@@ -161,8 +161,9 @@ SLOW_CASES = {
     [pytest.param(*case, id=name) for name, case in CASES.items()]
     + [pytest.param(*case, id=name, marks=pytest.mark.slow) for name, case in SLOW_CASES.items()],
 )
-def test_a_killed_training(tmp_path, images, save_always, kind, changes):
+def test_a_killed_training(tmp_path, images, save_always, report_cpu, kind, changes):
     """In an epoch and again at the end of one; of a classifier once in each phase."""
+    report_cpu("avx512_bf16")
     training = Training(kind, images, **changes)
     path = tmp_path / "checkpoint.npz"
     for moment, step in [(2, 4), (6 if kind == "classifier" else 2, 0)]:

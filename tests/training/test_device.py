@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import AUTOENCODER, CLASSIFIER, check_same_training, draw_images
 
+from cae.config.load import validate_config
 from cae.data.datasets import Scaling
 from cae.errors import UserError
 from cae.training import build, device, train
@@ -141,16 +142,24 @@ def test_lookup_correctness(dtype, scaled):
 
 @pytest.mark.parametrize(
     ("facts", "found"),
-    [("avx512f", False), ("avx512_bf16", True), ("amx_bf16", True), (None, False)],
+    [
+        ("avx512f", "float32"),
+        ("avx512_bf16", "bfloat16"),
+        ("amx_bf16", "bfloat16"),
+        (None, "float32"),
+    ],
 )
 def test_bfloat16(gpu, monkeypatch, tmp_path, facts, found):
     """A CPU that says so computes it, and every GPU; elsewhere than on Linux nobody knows."""
     monkeypatch.setattr(device, "CPU_FACTS", tmp_path / "cpuinfo")
     if facts:
         (tmp_path / "cpuinfo").write_text(f"flags : fpu {facts}\n")
-    assert device.computes_bfloat16() is found
+    config = validate_config({**AUTOENCODER, "mixed_precision": True}, "x", "autoencoder")
+    assert device.get_compute_dtype(config) == found
     gpu.plug_in()
-    assert device.computes_bfloat16()
+    assert device.get_compute_dtype(config) == "bfloat16"
+    config = validate_config(AUTOENCODER, "x", "autoencoder")
+    assert device.get_compute_dtype(config) == "float32"
 
 
 # --- Memory ---------------------------------------------------------------------------------------

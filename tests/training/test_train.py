@@ -209,8 +209,9 @@ class TestTrainAutoencoder:
         assert penalised["loss"] > plain["loss"] + 0.1
         assert penalised["mse"] == pytest.approx(plain["mse"], rel=1e-5)
 
-    def test_mixed_precision_leaves_a_float32_model(self, images, tmp_path):
+    def test_mixed_precision_leaves_a_float32_model(self, images, tmp_path, report_cpu):
         """It learns as float32 does to bfloat16's three digits, and saves nothing of it."""
+        report_cpu("avx512_bf16")
         _, exact = train(SMALL, images, epochs=4)
         model, mixed = train(SMALL, images, epochs=4, mixed_precision=True)
         assert mixed.column("val_mse") != exact.column("val_mse")
@@ -323,8 +324,9 @@ class TestClassifier:
         assert abs(dropped[0] - whole[0]) > 1e-3
         assert dropped[0] != dropped[1]
 
-    def test_mixed_precision(self, images, labels):
+    def test_mixed_precision(self, images, labels, report_cpu):
         """Both phases; the probabilities stay float32 and sum to 1."""
+        report_cpu("avx512_bf16")
         info = {**HEAD, "mixed_precision": True}
         model = self.build(images, info)
         history = train_module.train_classifier(model, info, images, labels)
