@@ -158,9 +158,8 @@ def train_classifier(
                 source = _Source(keras.Model(model.inputs, model.outputs), images, scaling)
             source = _keep_on_device(source, config, workers)
             batches = _get_batches(source, split, config, workers, targets=targets)
-            metric = MacroScores(len(classes))
-            objective = Objective(source.model, "sparse_categorical_crossentropy", metric)
-            loop.run(phase, objective, *batches)
+            loss, metric = "sparse_categorical_crossentropy", MacroScores(len(classes))
+            loop.run(phase, Objective(source.model, loss, metric), *batches)
             model.get_layer("encoder").trainable = True
     return loop.finish(len(split[0]))
 
