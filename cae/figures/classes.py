@@ -1,5 +1,6 @@
 """Classes: the results of a classifier, as a report, a confusion matrix and labelled images."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,21 +12,26 @@ from matplotlib.figure import Figure
 
 from cae.figures.comparisons import with_comparison
 from cae.figures.curves import plot_history
-from cae.figures.sheets import CELL, GAP, Sheet, caption_height, cell_height, displayable
+from cae.figures.sheets import (
+    caption_height,
+    cell_height,
+    displayable,
+    draw_image,
+    make_sheet,
+    write_caption,
+)
 from cae.figures.style import (
     GREEN,
     PALE,
     STYLE,
     VERMILION,
     class_name,
-    fitting_characters,
     ink_on,
     set_title,
     shorten,
     style_colorbar,
     style_matrix,
     text_inches,
-    wrap_text,
 )
 from cae.records.history import History
 
@@ -183,8 +189,8 @@ def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title:
     ax.set(xlabel="predicted class", ylabel="true class")
     mistakes = _describe_mistakes(counts, row_names)
     # The line may continue above the colour bars, which take 1.5 inches.
-    width = fitting_characters(mistakes, cell * num_classes + 1.5, 10)
-    ax.set_title("\n".join(wrap_text(mistakes, width)))
+    width = (cell * num_classes + 1.5) / text_inches("n", 10)
+    ax.set_title(textwrap.fill(mistakes, int(width)))
     set_title(figure, title)
     return figure
 
@@ -279,19 +285,15 @@ def _spread_over_classes(indices: np.ndarray, labels: np.ndarray, count: int) ->
 
 def _plot_labelled(images: np.ndarray, captions: Sequence[str], color: str, title: str) -> Figure:
     """A grid of images, each below its caption of two lines."""
-    if not len(images):
-        return Sheet(5, GAP, title).figure
-    columns = int(np.ceil(np.sqrt(len(images))))
+    columns = max(1, int(np.ceil(np.sqrt(len(images)))))
     lines = [line for caption in captions for line in caption.split("\n")]
-    pitch = max(CELL, *(text_inches(line, 8) for line in lines)) + 2 * GAP
-    above = caption_height(captions[0])
-    row_height = above + cell_height(images[0]) + GAP
-    width = max(5.0, columns * pitch + 2 * GAP)
-    sheet = Sheet(width, -(-len(images) // columns) * row_height, title)
+    width = max(1.0, *(text_inches(line, 8) for line in lines), 0)
+    above = caption_height("two\nlines")
+    row_height = above + cell_height(images[0]) if len(images) else 0.1
+    ax = make_sheet(columns * width, max(1, -(-len(images) // columns)) * row_height, title)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(index, columns)
-        left = GAP + column * pitch + (pitch - CELL) / 2
-        top = sheet.top + row * row_height + above
-        sheet.write_caption(caption, left, top, color)
-        sheet.draw_image(displayable(image), left, top, Normalize(0, 1))
-    return sheet.figure
+        left, top = (column + 0.5) * width - 0.5, row * row_height + above
+        write_caption(ax, caption, left, top, color)
+        draw_image(ax, displayable(image), left, top, Normalize(0, 1))
+    return ax.figure

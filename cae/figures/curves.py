@@ -1,7 +1,7 @@
 """Curves: the metrics of one training over its epochs, alone or with its record beside them."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -22,7 +22,6 @@ from cae.figures.style import (
     outside_legend,
     set_title,
     style_axes,
-    wrap_text,
 )
 from cae.records.history import History
 
@@ -39,7 +38,7 @@ METRICS = {
     "autoencoder": ("loss", "mse"),
     "classifier": ("loss", "accuracy", "precision", "recall", "f1"),
 }
-RECORD_CHARACTERS = 62  # of a line of the record beside the curves
+RECORD_WIDTH = 62  # characters of a line of the record beside the curves
 
 
 # --- One metric ------------------------------------------------------------------------------
@@ -134,49 +133,49 @@ def plot_history(history: History) -> Figure:
     curves, rows, columns, width = ("loss",), 1, 2, 11
     if history.kind == "classifier":
         curves, rows, columns, width = metrics, 2, 3, 13.5
-    sections = _describe_record(history, metrics)
-    num_lines = sum(len(section) + 1 for section in sections)
-    figure = Figure(figsize=(width, rows * max(3.6, LINE * num_lines + 0.2) + 1))
+    lines = _describe_record(history, metrics)
+    figure = Figure(figsize=(width, rows * max(3.6, LINE * len(lines) + 0.2) + 1))
     ratios = (1,) * (columns - 1) + (1 if rows == 1 else 1.15,)
     *plots, record = figure.subplots(rows, columns, width_ratios=ratios).flat
     for ax, metric in zip(plots, curves, strict=True):
         plot_curves(history, metric, ax).set_title(as_sentence(METRIC_NAMES[metric]))
-    _write_record(record, sections)
+    record.axis("off")
+    record.text(0, 1, "\n".join(lines), va="top", family="monospace", fontsize=7.5)
     outside_legend(figure, *plots)
     set_title(figure, history.name)
     return figure
 
 
-Section = list[tuple[str, ...]]  # rows of cells, the first one a heading
-
-
-def _describe_record(history: History, metrics: Sequence[str]) -> list[Section]:
-    # Spaces that do not break keep a layer, and a hyperparameter, on one line.
-    layers = describe_architecture(history.model_info).replace(" ", "\xa0")
-    parts = [part.replace("→\xa0", "→ ") for part in layers.split("\xa0|\xa0")]
-    sections = [_describe_text("Architecture", *parts)]
-    if history.epochs:
-        sections.append(_describe_values(history, metrics))
+def _describe_record(history: History, metrics: Sequence[str]) -> list[str]:
+    """Lines in columns: the architecture, the values, and the hyperparameters."""
     measured = [
-        (key.replace("_", " "), f"{value:,}" if isinstance(value, int) else format_number(value))
+        f"{key.replace('_', ' '):<20}"
+        + (f"{value:>11,}" if isinstance(value, int) else f"{format_number(value):>11}")
         for key, value in history.metrics.items()
         if isinstance(value, int | float)
         and key not in ("best_epoch", *metrics)
         and not key.startswith("val_")
     ]
-    if measured:
-        sections.append([("Measured",), *measured])
+    # Spaces that do not break keep a layer, and a hyperparameter, on one line.
+    layers = describe_architecture(history.model_info).replace(" ", "\xa0")
+    parts = layers.replace("→\xa0", "→ ").split("\xa0|\xa0")
     settings = " ".join(
         f"{key}: {_describe_value(value)};".replace("_", "\xa0").replace(" ", "\xa0")
         for key, value in history.model_info.items()
         if value is not None and not key.endswith("_layers")
     )
-    return [*sections, _describe_text("Hyperparameters", settings.removesuffix(";"))]
-
-
-def _describe_text(heading: str, *paragraphs: str) -> Section:
-    lines = [line for text in paragraphs for line in wrap_text(text, RECORD_CHARACTERS)]
-    return [(heading,), *((line,) for line in lines)]
+    sections = {
+        "Architecture": [line for part in parts for line in textwrap.wrap(part, RECORD_WIDTH)],
+        "Values": _describe_values(history, metrics) if history.epochs else [],
+        "Measured": measured,
+        "Hyperparameters": textwrap.wrap(settings.removesuffix(";"), RECORD_WIDTH),
+    }
+    return [
+        line
+        for heading, content in sections.items()
+        if content
+        for line in (heading, *(f"  {text}" for text in content), "")
+    ]
 
 
 def _describe_value(value: object) -> str:
@@ -187,41 +186,19 @@ def _describe_value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _describe_values(history: History, metrics: Sequence[str]) -> Section:
+def _describe_values(history: History, metrics: Sequence[str]) -> list[str]:
     """The metrics of the epoch whose weights were kept and of the last epoch."""
     last = len(history.epochs)
-    epochs: dict[str, Mapping[str, Any]] = {f"epoch {last} (last)": history.epochs[-1]}
+    epochs = {f"epoch {last} (last)": history.epochs[-1]}
     if history.best_epoch == last:
         epochs = {f"epoch {last} (last, kept)": history.best}
     elif history.best:
         epochs = {f"epoch {history.best_epoch} (kept)": history.best, **epochs}
-    heading = [cell for title in epochs for cell in (title, "")]
-    rows = [("Values", *heading), ("", *("training", "validation") * len(epochs))]
+    lines = [" " * 20 + "".join(f"{title:>22}" for title in epochs)]
+    lines.append(" " * 20 + f"{'training':>11}{'validation':>11}" * len(epochs))
     for metric in metrics:
-        keys = (metric, f"val_{metric}")
-        cells = [format_number(row.get(key)) for row in epochs.values() for key in keys]
-        rows.append((METRIC_NAMES[metric], *cells))
-    return rows
-
-
-def _write_record(ax: Axes, sections: Sequence[Section]) -> None:
-    """Writes the sections downwards from the top left corner of `ax`."""
-    ax.axis("off")
-    place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top", "fontsize": 8}
-    line = 0
-    for section in sections:
-        for number, row in enumerate(section):
-            for column, cell in enumerate(row):
-                left = 0.02 + (0.13 + 0.17 * column if column else 0)
-                is_heading = not number and not column
-                is_name = number and not column and len(row) > 1
-                ax.annotate(
-                    cell,
-                    (left, 1),
-                    (0, -72 * LINE * line),
-                    fontweight="bold" if is_heading else "normal",
-                    color=GRAY if is_name else INK,
-                    **place,
-                )
-            line += 1
-        line += 1
+        cells = [row.get(key) for row in epochs.values() for key in (metric, f"val_{metric}")]
+        lines.append(
+            f"{METRIC_NAMES[metric]:<20}" + "".join(f"{format_number(c):>11}" for c in cells)
+        )
+    return lines

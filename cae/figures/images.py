@@ -9,13 +9,20 @@ from matplotlib.figure import Figure
 
 from cae.figures.comparisons import with_comparison
 from cae.figures.curves import plot_history
-from cae.figures.sheets import CELL, GAP, Sheet, caption_height, cell_height, displayable
+from cae.figures.sheets import (
+    add_colorbar,
+    caption_height,
+    cell_height,
+    displayable,
+    draw_image,
+    make_sheet,
+    write_caption,
+)
 from cae.figures.style import STYLE, format_number
 from cae.records.history import History
 
 COLUMNS = 10  # images side by side; further ones continue below
 ROWS = ("original", "reconstruction", "absolute\ndifference")
-NAMES_WIDTH = 1.15  # inches for the names of the rows
 
 
 def _mse(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
@@ -29,28 +36,25 @@ def _plot_reconstructions(
 ) -> Figure:
     """Originals, below them their reconstructions, below them the absolute differences."""
     differences = np.abs(np.subtract(images, reconstructions, dtype=np.float32)).mean(axis=-1)
-    columns, blocks = min(len(images), COLUMNS), -(-len(images) // COLUMNS)
-    pitch, row_pitch = CELL + GAP, cell_height(images[0]) + GAP
-    above = caption_height(captions[0])
-    block_height = above + len(ROWS) * row_pitch + GAP
-    bar_left = NAMES_WIDTH + columns * pitch
-    sheet = Sheet(max(bar_left + 0.7, 5), blocks * block_height, title)
-    unit = Normalize(0, 1)
+    columns = min(len(images), COLUMNS)
+    above, row_height = caption_height(captions[0]), cell_height(images[0])
+    block_height = above + len(ROWS) * row_height
+    ax = make_sheet(columns + 2, -(-len(images) // COLUMNS) * block_height, title)
     # Differences are small: black is 0, the brightest colour is the largest of this figure.
     errors = Normalize(0, max(float(np.nan_to_num(differences).max()), 0.01))
     for index, caption in enumerate(captions):
         block, column = divmod(index, COLUMNS)
-        left, top = NAMES_WIDTH + column * pitch, sheet.top + block * block_height + above
-        tops = [top + row * row_pitch for row in range(len(ROWS))]
-        sheet.write_caption(caption, left, top)
-        sheet.draw_image(displayable(images[index]), left, tops[0], unit)
-        sheet.draw_image(displayable(reconstructions[index]), left, tops[1], unit)
-        drawn = sheet.draw_image(differences[index], left, tops[2], errors, "magma")
-        if column == 0:
-            for name, row_top in zip(ROWS, tops, strict=True):
-                sheet.write_row_name(name, NAMES_WIDTH - GAP, row_top + (row_pitch - GAP) / 2)
-    sheet.add_colorbar(drawn, bar_left, tops[2], row_pitch - GAP, "pixel value")
-    return sheet.figure
+        left, top = 1.2 + column, block * block_height + above
+        write_caption(ax, caption, left, top)
+        for image in (images[index], reconstructions[index]):
+            draw_image(ax, displayable(image), left, top, Normalize(0, 1))
+            top += row_height
+        drawn = draw_image(ax, differences[index], left, top, errors, "magma")
+        for row, name in enumerate(ROWS if column == 0 else ()):
+            middle = top + (row - 1.5) * row_height
+            ax.text(1.1, middle, name, ha="right", va="center")
+    add_colorbar(ax, drawn, 1.25 + columns, "pixel value", row_height - 0.1)
+    return ax.figure
 
 
 @rc_context(STYLE)
@@ -118,19 +122,17 @@ def plot_filters(kernels: np.ndarray) -> Figure:
     shown = kernels if in_color else kernels.mean(axis=-1)
     limit = max(float(np.abs(shown).max()), 0.01)
     columns = int(np.clip(np.ceil(np.sqrt(2 * len(shown))), 4, 16))
-    pitch, row_pitch = CELL + GAP, cell_height(shown[0]) + GAP
-    height = -(-len(shown) // columns) * row_pitch
     title = f"{len(shown)} filters of the first convolution"
     if in_color:
         title += f" (gray: 0, full colour: ±{limit:.2g})"
         shown = 0.5 + shown / (2 * limit)
-    bar_left = GAP + columns * pitch
-    sheet = Sheet(bar_left + (0 if in_color else 0.75), height, title)
-    norm = Normalize(-limit, limit)
+    row_height = cell_height(shown[0])
+    height = -(-len(shown) // columns) * row_height
+    ax = make_sheet(columns + (0 if in_color else 0.8), height, title)
     for index, kernel in enumerate(shown):
         row, column = divmod(index, columns)
-        left, top = GAP + column * pitch, sheet.top + row * row_pitch
-        drawn = sheet.draw_image(kernel, left, top, norm, "RdBu_r")
-    if not in_color:
-        sheet.add_colorbar(drawn, bar_left, sheet.top, min(height - GAP, 3), "weight")
-    return sheet.figure
+        norm = Normalize(-limit, limit)
+        drawn = draw_image(ax, kernel, column, row * row_height, norm, "RdBu_r")
+        if index == 0 and not in_color:
+            add_colorbar(ax, drawn, columns + 0.1, "weight", min(height - 0.1, 3))
+    return ax.figure

@@ -1,16 +1,16 @@
-"""Sheets: many images in one axes, placed by inches."""
+"""Sheets: many images in one axes, which is many times faster than one axes per image."""
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
+from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from cae.figures.style import LINE, style_colorbar, wrap_title
+from cae.figures.style import LINE, set_title, style_colorbar
 
-CELL = 0.95  # inches: the side of one drawn image
-GAP = 0.1  # inches between images, and around a sheet
+# An image stands in a cell, which is one unit of its sheet wide. A unit is about an inch.
+IMAGE_WIDTH = 0.9
 
 
 def displayable(image: np.ndarray) -> np.ndarray:
@@ -20,65 +20,46 @@ def displayable(image: np.ndarray) -> np.ndarray:
 
 
 def cell_height(image: np.ndarray) -> float:
-    """The inches that an image takes in a cell that is `CELL` wide and at most as high."""
-    return CELL * min(1, image.shape[0] / image.shape[1])
-
-
-class Sheet:
-    """A figure with a title and one axes, measured in inches from its top left corner.
-
-    One axes for all images is many times faster than one per image.
-
-    Args:
-        width: Inches.
-        height: Inches below the title.
-        title: Of the figure.
-
-    Attributes:
-        figure: The figure.
-        top: Where the title ends: inches from the upper edge.
-    """
-
-    def __init__(self, width: float, height: float, title: str):
-        lines = wrap_title(title, width - 2 * GAP)
-        self.top = GAP + 0.21 * len(lines) + GAP
-        height += self.top
-        self.figure = Figure(figsize=(width, height), layout="none")
-        self._ax = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-        self._ax.axis("off")
-        self._ax.text(GAP, GAP, "\n".join(lines), va="top", fontsize=12, fontweight="bold")
-
-    def draw_image(
-        self, image: np.ndarray, left: float, top: float, norm: Normalize, cmap: str = "gray"
-    ) -> AxesImage:
-        """Draws an image in the middle of the cell that begins at `left` and `top`."""
-        height = cell_height(image)
-        width = height * image.shape[1] / image.shape[0]
-        left += (CELL - width) / 2
-        extent = (left, left + width, top + height, top)
-        return self._ax.imshow(image, cmap=cmap, norm=norm, extent=extent)
-
-    def write_caption(self, text: str, left: float, top: float, color: str | None = None) -> None:
-        """Writes a caption over the cell that begins at `left` and `top`."""
-        place = {"ha": "center", "va": "bottom", "fontsize": 8}
-        self._ax.text(left + CELL / 2, top - 0.035, text, color=color, **place)
-
-    def write_row_name(self, text: str, right: float, middle: float) -> None:
-        """Writes the name of a row of cells so that it ends at `right`."""
-        self._ax.text(right, middle, text, ha="right", va="center")
-
-    def add_colorbar(
-        self, mappable: ScalarMappable, left: float, top: float, height: float, label: str
-    ) -> None:
-        """Draws a colour bar from `top` downwards."""
-        page_width, page_height = self.figure.get_size_inches()
-        bounds = (left / page_width, 1 - (top + height) / page_height)
-        cax = self.figure.add_axes((*bounds, 0.12 / page_width, height / page_height))
-        bar = self.figure.colorbar(mappable, cax=cax)
-        bar.ax.yaxis.set_major_locator(MaxNLocator(4))
-        style_colorbar(bar, label)
+    """The height of a cell: an image is at most as high as wide."""
+    return IMAGE_WIDTH * min(1, image.shape[0] / image.shape[1]) + (1 - IMAGE_WIDTH)
 
 
 def caption_height(caption: str) -> float:
-    """The inches that a caption takes above its cell."""
-    return LINE * (1 + caption.count("\n")) + 0.06
+    """The height that a caption takes above its cell."""
+    return LINE * (1 + caption.count("\n"))
+
+
+def make_sheet(width: float, height: float, title: str) -> Axes:
+    """An empty sheet in a figure with a title; its y axis points downwards."""
+    figure = Figure(figsize=(max(width, 5) + 0.2, height + 0.5))
+    set_title(figure, title)
+    figure.set_figheight(height + 0.5 + 0.2 * figure.get_suptitle().count("\n"))
+    ax = figure.subplots()
+    ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal", anchor="NW")
+    ax.axis("off")
+    return ax
+
+
+def draw_image(
+    ax: Axes, image: np.ndarray, left: float, top: float, norm: Normalize, cmap: str = "gray"
+) -> AxesImage:
+    """Draws an image in the middle of the cell that begins at `left` and `top`."""
+    height = cell_height(image) - (1 - IMAGE_WIDTH)
+    width = height * image.shape[1] / image.shape[0]
+    left += (1 - width) / 2
+    return ax.imshow(image, cmap=cmap, norm=norm, extent=(left, left + width, top + height, top))
+
+
+def write_caption(ax: Axes, text: str, left: float, top: float, color: str | None = None) -> None:
+    """Writes a caption over the cell that begins at `left` and `top`."""
+    ax.text(left + 0.5, top - 0.04, text, color=color, ha="center", va="bottom", fontsize=8)
+
+
+def add_colorbar(ax: Axes, drawn: AxesImage, left: float, label: str, height: float) -> None:
+    """Draws the colour bar of an image at `left`, as far up as it ends, `height` high."""
+    width, total_height = ax.get_xlim()[1], ax.get_ylim()[0]
+    bottom = 1 - (drawn.get_extent()[3] + height) / total_height
+    cax = ax.inset_axes((left / width, bottom, 0.12 / width, height / total_height))
+    bar = ax.figure.colorbar(drawn, cax=cax)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(4))
+    style_colorbar(bar, label)

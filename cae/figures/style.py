@@ -3,7 +3,6 @@
 Colours: M. Okabe and K. Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/.
 """
 
-import re
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -14,8 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import text_to_path
 from matplotlib.ticker import LogLocator, NullFormatter
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -74,32 +71,9 @@ def shorten(text: str, width: int) -> str:
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
 
 
-class _Wrapper(textwrap.TextWrapper):
-    """Breaks lines at spaces and after underscores, which names of experiments are full of."""
-
-    wordsep_simple_re = re.compile(r"( +)|(?<=_)")
-
-
-def wrap_text(text: str, width: int) -> list[str]:
-    """The lines of a text, each at most `width` characters long."""
-    return _Wrapper(width, break_on_hyphens=False).wrap(text)
-
-
-def text_inches(text: str, size: float, weight: str = "normal") -> float:
-    """The width of a line of text in the style's font."""
-    font = FontProperties(size=size, weight=weight)
-    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
-
-
-def fitting_characters(text: str, inches: float, size: float, weight: str = "normal") -> int:
-    """How many characters of `text` fit into a line, less a tenth because their widths differ."""
-    return max(1, int(0.9 * inches * len(text) / (text_inches(text, size, weight) or 1)))
-
-
-def wrap_title(title: str, inches: float) -> list[str]:
-    """The title of a figure in about three lines at most."""
-    width = fitting_characters(title, inches, 12, "bold")
-    return wrap_text(shorten(title, max(3 * width - 20, width)), width)
+def text_inches(text: str, size: float) -> float:
+    """About the width of a line of text of `size` points."""
+    return 0.6 * size / 72 * len(text)
 
 
 def as_sentence(text: str) -> str:
@@ -158,8 +132,10 @@ def finite_values(values: Sequence[float]) -> np.ndarray:
 
 
 def set_title(figure: Figure, title: str) -> None:
-    """Writes the title of a figure at its top left, in as many lines as it takes."""
-    figure.suptitle("\n".join(wrap_title(title, figure.get_figwidth())), x=0.01, ha="left")
+    """Writes the title of a figure at its top left, in at most about three lines."""
+    width = int(8 * figure.get_figwidth())  # 8 bold characters of 12 points take an inch
+    lines = textwrap.wrap(shorten(title, 3 * width - 20), width, break_on_hyphens=False)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left")
 
 
 def outside_legend(figure: Figure, *axes: Axes) -> None:

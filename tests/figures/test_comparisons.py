@@ -77,7 +77,7 @@ def test_a_failed_training_comes_last(values):
 
 
 def test_a_long_name_is_shortened():
-    names = ["autoencoder_large_" + "with_every_variation_" * 12, "W" * 300]
+    names = ["autoencoder_large_" + "with_every_variation_" * 12, "another_name_" * 20]
     assert_readable(plot_comparison([autoencoder_history(name) for name in names]))
 
 
