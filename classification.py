@@ -41,23 +41,9 @@ if TYPE_CHECKING:
 def build_parser() -> flags.Parser:
     """The command line of this program."""
     parser = flags.Parser(prog="classification.py", description=__doc__)
-    names = ", ".join(NAMED_DATASETS)
-    parser.add_argument(
-        "-d",
-        "--dataset",
-        metavar="TRAIN",
-        help=f"an idx file of training images, or {names} (then -dl, -t and -tl come with it)",
-    )
-    parser.add_argument("-dl", "--labels", metavar="LABELS", help="labels of the training images")
-    parser.add_argument("-t", "--test", metavar="TEST", help="an idx file of test images")
-    parser.add_argument(
-        "-tl", "--test-labels", metavar="TEST_LABELS", help="labels of the test images"
-    )
-    parser.add_argument(
-        "-model",
-        "--model",
-        metavar="MODEL",
-        help="a saved autoencoder or classifier (.keras or .h5) whose encoder is used; "
+    flags.add_data_flags(
+        parser,
+        "a saved autoencoder or classifier (.keras or .h5) whose encoder is used; "
         "takes precedence over encoder_layers of the configuration",
     )
     parser.add_argument(

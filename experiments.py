@@ -8,7 +8,6 @@ import argparse
 from typing import Any
 
 from cae.config.fields import MAX_EPOCHS, MAX_SEED
-from cae.data.named import NAMED_DATASETS
 from cae.programs import flags, start
 from cae.report import report
 from cae.studies import compare, label_efficiency
@@ -50,18 +49,12 @@ def _add_run(commands: Any) -> None:
         help="images to use instead of the study's: an idx file or a name",
     )
     parser.add_argument("-dl", "--labels", metavar="FILE", help="labels of the images of -d")
-    for flag, low, high, text in (
-        ("--epochs", 1, MAX_EPOCHS, "train for N epochs, whatever the configurations say"),
-        ("--limit", 1, flags.MAX_IMAGES, "use only the first N training images"),
-        ("--seed", 0, MAX_SEED, "train with this seed only"),
-    ):
-        parser.add_argument(flag, type=flags.whole_number(low, high), metavar="N", help=text)
-    parser.add_argument(
-        "--runs-dir",
-        default="runs",
-        metavar="DIR",
-        help="where studies are recorded (default: runs)",
+    flags.add_number(
+        parser, "--epochs", 1, MAX_EPOCHS, "train for N epochs, whatever the configurations say"
     )
+    flags.add_limit(parser)
+    flags.add_number(parser, "--seed", 0, MAX_SEED, "train with this seed only")
+    flags.add_runs_dir(parser)
     parser.add_argument(
         "--keep",
         choices=("best", "all"),
@@ -83,12 +76,8 @@ def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
         help="train trials side by side with Ray: on this machine, or on the Ray cluster at "
         "ADDRESS",
     )
-    parser.add_argument(
-        "--cpus-per-trial",
-        type=flags.whole_number(1, MAX_CPUS),
-        metavar="N",
-        help="with --ray: cores per trial (default: 2, or 1 on a machine with one)",
-    )
+    cores = "with --ray: cores per trial (default: 2, or 1 on a machine with one)"
+    flags.add_number(parser, "--cpus-per-trial", 1, MAX_CPUS, cores)
     parser.add_argument(
         "--gpus-per-trial",
         type=_share_of_gpus,
@@ -135,16 +124,7 @@ def _add_label_efficiency(commands: Any) -> None:
         description=label_efficiency.__doc__,
     )
     parser.set_defaults(action=label_efficiency.run)
-    names = ", ".join(NAMED_DATASETS)
-    for *names_of_flag, metavar, text in (
-        ("-d", "--dataset", "TRAIN", f"an idx file of training images, or {names}"),
-        ("-dl", "--labels", "LABELS", "labels of the training images"),
-        ("-t", "--test", "TEST", "an idx file of test images"),
-        ("-tl", "--test-labels", "TEST_LABELS", "labels of the test images"),
-        ("-model", "--model", "MODEL", "the saved autoencoder to evaluate"),
-    ):
-        required = names_of_flag[0] in ("-d", "-model")
-        parser.add_argument(*names_of_flag, metavar=metavar, required=required, help=text)
+    flags.add_data_flags(parser, "the saved autoencoder to evaluate", required=True)
     parser.add_argument(
         "-c",
         "--config",
@@ -160,27 +140,17 @@ def _add_label_efficiency(commands: Any) -> None:
     )
     flags.add_model_flags(parser)
     _add_measurement_flags(parser)
-    parser.add_argument(
-        "--limit",
-        type=flags.whole_number(1, flags.MAX_IMAGES),
-        metavar="N",
-        help="use only the first N training images",
-    )
+    flags.add_limit(parser)
     parser.add_argument(
         "--allow-leakage",
         action="store_true",
         help="measure even if test images are among the pretraining or training images",
     )
-    parser.add_argument(
-        "--runs-dir",
-        default="runs",
-        metavar="DIR",
-        help="where the folder of results is made (default: runs)",
-    )
+    flags.add_runs_dir(parser)
     parser.add_argument(
         "--name",
         metavar="NAME",
-        help="name of that folder (default: label-efficiency and the data set's); "
+        help="name of the folder of results (default: label-efficiency and the data set's); "
         "an existing one is continued",
     )
 
@@ -202,21 +172,13 @@ def _add_measurement_flags(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         help=f"methods to compare (default: {' '.join(METHODS)})",
     )
-    parser.add_argument(
-        "--seeds",
-        type=flags.whole_number(1, MAX_SEED),
-        default=5,
-        metavar="N",
-        help="how many times to repeat each, with seeds from 0 (default: 5)",
+    repetitions = "how many times to repeat each, with seeds from 0 (default: 5)"
+    flags.add_number(parser, "--seeds", 1, MAX_SEED, repetitions, default=5)
+    steps = (
+        f"optimizer steps per network, but at most {label_efficiency.MAX_EPOCHS} epochs "
+        f"(default: {label_efficiency.STEPS})"
     )
-    parser.add_argument(
-        "--steps",
-        type=flags.whole_number(1, 10**9),
-        default=label_efficiency.STEPS,
-        metavar="N",
-        help=f"optimizer steps per network, but at most {label_efficiency.MAX_EPOCHS} epochs "
-        f"(default: {label_efficiency.STEPS})",
-    )
+    flags.add_number(parser, "--steps", 1, 10**9, steps, default=label_efficiency.STEPS)
 
 
 def _count(text: str) -> str:

@@ -13,11 +13,12 @@ from typing import Any, NoReturn
 from typing_extensions import override
 
 from cae.config.fields import INPUT_RANGES, MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED
+from cae.data.named import NAMED_DATASETS
 from cae.errors import UsageError, parse_whole_number, shown
 from cae.training.workers import CLUSTER
 
 PROJECT = Path(__file__).parents[2]
-MAX_IMAGES = 2**32 - 1  # what the header of an idx file can say
+MAX_IMAGES = 2**32 - 1  # the limit of the header of an idx file
 MAX_DEVICES = 64  # of one machine
 # Characters that word processors and PDFs put where a flag's hyphen belongs.
 DASHES = "‐‑‒–—―−"  # noqa: RUF001 - that is the point
@@ -88,8 +89,20 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(self.prog, message, None, f"See {self.prog} --help.")
 
 
+def add_number(
+    group: argparse._ActionsContainer,
+    flag: str,
+    low: int,
+    high: int,
+    text: str,
+    default: int | None = None,
+) -> None:
+    """Adds a flag that takes a whole number in [low, high]."""
+    group.add_argument(flag, type=whole_number(low, high), default=default, metavar="N", help=text)
+
+
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """The type of a flag that takes an integer in [low, high]."""
+    """The type of a flag that takes a whole number in [low, high]."""
 
     def parse(text: str) -> int:
         try:
@@ -135,6 +148,38 @@ def add_model_flags(parser: Parser) -> None:
     )
 
 
+def add_data_flags(parser: argparse.ArgumentParser, model: str, *, required: bool = False) -> None:
+    """Adds the flags of labelled training and test images, and of a saved model.
+
+    Args:
+        parser: Of the program.
+        model: What the saved model is.
+        required: Whether the images and the model must be given.
+    """
+    data = f"an idx file, or {', '.join(NAMED_DATASETS)} (with their labels and test images)"
+    for *names, metavar, text in (
+        ("-d", "--dataset", "TRAIN", f"training images: {data}"),
+        ("-dl", "--labels", "LABELS", "labels of the training images"),
+        ("-t", "--test", "TEST", "an idx file of test images"),
+        ("-tl", "--test-labels", "TEST_LABELS", "labels of the test images"),
+        ("-model", "--model", "MODEL", model),
+    ):
+        needed = required and names[0] in ("-d", "-model")
+        parser.add_argument(*names, metavar=metavar, required=needed, help=text)
+
+
+def add_limit(group: argparse._ActionsContainer) -> None:
+    """Adds --limit."""
+    add_number(group, "--limit", 1, MAX_IMAGES, "use only the first N training images")
+
+
+def add_runs_dir(group: argparse._ActionsContainer) -> None:
+    """Adds --runs-dir."""
+    group.add_argument(
+        "--runs-dir", default="runs", metavar="DIR", help="where runs are recorded (default: runs)"
+    )
+
+
 def add_shared_flags(parser: Parser) -> None:
     """Adds the flags that both training programs have."""
     _add_training_flags(parser.add_argument_group("training"))
@@ -153,14 +198,10 @@ def _add_training_flags(group: argparse._ActionsContainer) -> None:
         metavar="FILE",
         help="train this configuration without asking; repeat it to train several and compare",
     )
-    for flag, low, high in (
-        ("--epochs", 1, MAX_EPOCHS),
-        ("--batch-size", 1, MAX_BATCH_SIZE),
-        ("--seed", 0, MAX_SEED),
-    ):
-        group.add_argument(
-            flag, type=whole_number(low, high), metavar="N", help="instead of the configuration's"
-        )
+    instead = "instead of the configuration's"
+    add_number(group, "--epochs", 1, MAX_EPOCHS, instead)
+    add_number(group, "--batch-size", 1, MAX_BATCH_SIZE, instead)
+    add_number(group, "--seed", 0, MAX_SEED, instead)
     group.add_argument(
         "--mixed-precision",
         action="store_const",
@@ -174,12 +215,7 @@ def _add_training_flags(group: argparse._ActionsContainer) -> None:
         help="train one model on several devices: all GPUs of this machine, a number of them, or "
         f"{CLUSTER} for the workers that TF_CONFIG or Slurm names; requires -c or --resume",
     )
-    group.add_argument(
-        "--limit",
-        type=whole_number(1, MAX_IMAGES),
-        metavar="N",
-        help="use only the first N training images",
-    )
+    add_limit(group)
     group.add_argument(
         "--init-from",
         metavar="MODEL",
@@ -189,9 +225,7 @@ def _add_training_flags(group: argparse._ActionsContainer) -> None:
 
 
 def _add_run_flags(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--runs-dir", default="runs", metavar="DIR", help="where runs are recorded (default: runs)"
-    )
+    add_runs_dir(group)
     group.add_argument(
         "--run-dir", metavar="DIR", help="record the run in exactly this new or empty directory"
     )

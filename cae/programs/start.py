@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -67,7 +68,13 @@ def _explain_system_error(error: OSError | MemoryError) -> UserError:
 def name_command(program: str) -> list[str]:
     """How to call a program: by its installed command if this start was called so."""
     is_installed = Path(sys.argv[0]).name in COMMANDS.values()
-    return [COMMANDS[program]] if is_installed else ["python", program]
+    return [COMMANDS.get(program, program)] if is_installed else ["python", program]
+
+
+def repeat_command(command: str) -> str:
+    """How to type a recorded command line, such as `experiments.py run x.json`, again."""
+    program, space, arguments = command.partition(" ")
+    return f"{shlex.join(name_command(program))}{space}{arguments}"
 
 
 class SecondSignal(KeyboardInterrupt):

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from cae.config.json_text import load_record
 from cae.config.load import format_config
+from cae.programs.start import repeat_command
 from cae.report.origin import origin_sections, read_environment
 from cae.report.pages import Code, Facts, Folded, Page, Picture, Section, Table, Text, draw
 from cae.studies.label_results import (
@@ -59,7 +60,7 @@ def describe_label_efficiency(folder: Path) -> Page:
         [
             Section("Result", blocks),
             Section("Method", _describe_settings(settings)),
-            *origin_sections([environment], [], [f"python {environment.command}"]),
+            *origin_sections([environment], [], [repeat_command(environment.command)]),
         ],
     )
 

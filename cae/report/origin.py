@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from cae import terminal
 from cae.config.json_text import load_record
 from cae.config.shapes import format_shape
+from cae.programs.start import name_command
 from cae.records.run import FileRecord, Start
 from cae.report.pages import Code, Facts, Section, Table, Text
 
@@ -149,4 +150,4 @@ def training_command(folder: Path, start: Start) -> str:
     }
     words = [str(word) for flag in flags.items() if flag[1] is not None for word in flag]
     words += ["--no-pretrained"] * given.no_pretrained
-    return shlex.join(["python", start.program, *words])
+    return shlex.join([*name_command(start.program), *words])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cae.programs.start import repeat_command
 from cae.records.run import TRIALS_FILE, read_start
 from cae.report.origin import Environment, origin_sections, read_environment
 from cae.report.pages import Facts, Folded, Page, Picture, Section, Table, Text, draw
@@ -189,7 +190,7 @@ def _all_trials(groups: list[Group]) -> list[Any]:
 def _origin(studies: Sequence[RecordedStudy]) -> list[Section]:
     environments = [environment for study in studies for environment in study.environments]
     starts = [read_start(result.path) for study in studies for result in study.results]
-    commands = dict.fromkeys(f"python {study.record.command}" for study in studies)
+    commands = dict.fromkeys(repeat_command(study.record.command) for study in studies)
     return origin_sections(
         environments, [model for start in starts for model in start.models], list(commands)
     )

@@ -1,7 +1,6 @@
 """Runs studies: checks all of them, trains their trials, compares these, keeps the best models."""
 
 import argparse
-import re
 import signal
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from cae.data.named import NAMED_DATASETS
 from cae.data.splits import encode_labels
 from cae.errors import UsageError
 from cae.files import locked, write_figures
+from cae.programs.start import repeat_command
 from cae.records import tracking
 from cae.records.evaluation import read_predictions
 from cae.records.run import check_runs_dir
@@ -50,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:  # between two trials
         exit_code = 128 + signal.SIGINT
     if exit_code > 128:
-        again = re.sub(r"^experiments\.py", "python experiments.py", args.command)
-        terminal.ERR.print(f"Stopped. Resume with: {again}")
+        terminal.ERR.print(f"Stopped. Resume with: {repeat_command(args.command)}")
     return exit_code
 
 
