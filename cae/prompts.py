@@ -48,9 +48,9 @@ def ask(question: str, parse: Callable[[str], T], default: Any = None) -> T:
     """Asks until `parse` accepts the answer.
 
     Args:
-        question: Without a colon, which is added.
+        question: The text before the colon.
         parse: Turns the stripped answer into a value, or raises ValueError or UserError.
-        default: What Enter alone means; shown in brackets. None makes an answer necessary.
+        default: The answer that Enter stands for, shown in brackets; None requires an answer.
 
     Raises:
         InputEnded: The input ended.

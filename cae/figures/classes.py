@@ -105,12 +105,7 @@ def classifier_prediction_visualization(
 
 @rc_context(STYLE)
 def plot_report(report: Mapping[str, Any], title: str) -> Figure:
-    """Draws precision, recall and F1 of every class as a heat map, and the number of its images.
-
-    Args:
-        report: scikit-learn's `classification_report(output_dict=True)`.
-        title: Of the figure.
-    """
+    """Draws scikit-learn's `classification_report(output_dict=True)` as a heat map."""
     rows = {name: values for name, values in report.items() if isinstance(values, Mapping)}
     columns = ("precision", "recall", "f1-score")
     shares = np.array([[values[column] for column in columns] for values in rows.values()])

@@ -30,8 +30,8 @@ from cae.records.history import History
 
 def _describe_key(key: str) -> str:
     """A metric in words: `val_mse` -> `validation mean squared error`."""
-    metric = key.removeprefix("val_")
-    return f"{'validation' if metric != key else 'training'} {METRIC_NAMES[metric]}"
+    data = "validation" if key.startswith("val_") else "training"
+    return f"{data} {METRIC_NAMES[key.removeprefix('val_')]}"
 
 
 def _is_minimized(key: str) -> bool:
@@ -44,12 +44,7 @@ def _is_minimized(key: str) -> bool:
 def with_comparison(
     figures: Sequence[dict[str, Figure]], histories: Sequence[History]
 ) -> dict[str, Figure]:
-    """The figures of one experiment; those of several numbered, and their comparison.
-
-    Args:
-        figures: Per experiment its figures by name.
-        histories: One per experiment.
-    """
+    """The figures of one experiment; those of several numbered, and their comparison."""
     if len(figures) == 1:
         return figures[0]
     numbered = {
@@ -255,10 +250,7 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
     Args:
         curves: By method, (labels, error, margin) in order of labels: the mean error, a share in
             [0, 1], and half the width of its 95 % interval, infinite where there is none.
-        ax: Where to draw.
-
-    Returns:
-        `ax`.
+        ax: Where to draw, and what is returned.
     """
     style_axes(ax)
     ax.set_ylabel("test error in %")

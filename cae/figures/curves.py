@@ -72,7 +72,7 @@ def loss_scale(ax: Axes, values: Sequence[float]) -> None:
 
 
 @rc_context(STYLE)
-def plot_curves(history: History, metric: str, ax: Axes, color: str = BLUE) -> Axes:
+def plot_curves(history: History, metric: str, ax: Axes) -> Axes:
     """Draws one metric over the epochs: training dashed, validation solid.
 
     A ring marks the epoch whose weights were kept, a vertical line the end of the first phase of a
@@ -83,7 +83,6 @@ def plot_curves(history: History, metric: str, ax: Axes, color: str = BLUE) -> A
         history: What training recorded.
         metric: A key of its rows without `val_`, such as ``loss`` or ``accuracy``.
         ax: Where to draw.
-        color: Of both lines.
 
     Returns:
         `ax`.
@@ -91,12 +90,11 @@ def plot_curves(history: History, metric: str, ax: Axes, color: str = BLUE) -> A
     style_axes(ax)
     epochs = history.column("epoch")
     # Hollow and filled markers tell the two apart where one epoch leaves no line.
-    look = {"color": color, "marker": "o" if len(epochs) <= 20 else None, "markersize": 4}
+    look = {"color": BLUE, "marker": "o" if len(epochs) <= 20 else None, "markersize": 4}
     training = {"linestyle": "--", "linewidth": 1.2, "markerfacecolor": "white"}
     ax.plot(epochs, history.column(metric), **look, **training, label="training")
-    kept_on = metric
-    if history.has(f"val_{metric}"):
-        kept_on = f"val_{metric}"
+    kept_on = f"val_{metric}" if history.has(f"val_{metric}") else metric
+    if kept_on != metric:
         ax.plot(epochs, history.column(kept_on), **look, label="validation")
     if kept_on in history.best:
         ring = {"linestyle": "none", "marker": "o", "markersize": 10, "markerfacecolor": "none"}

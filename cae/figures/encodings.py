@@ -24,7 +24,7 @@ PCA_DIMENSIONS = 50  # as advised by van der Maaten and Hinton, JMLR 9, 2008
 LEGEND_ROWS = 25
 
 
-def project_encodings(encodings: np.ndarray, seed: int = 0) -> np.ndarray:
+def project_encodings(encodings: np.ndarray) -> np.ndarray:
     """Projects encodings to two dimensions, reproducibly.
 
     Principal components first (at most 50), then t-SNE; fewer than 30 images, too few to speak of
@@ -32,7 +32,6 @@ def project_encodings(encodings: np.ndarray, seed: int = 0) -> np.ndarray:
 
     Args:
         encodings: float (num_images, ...).
-        seed: Of the random numbers used.
 
     Returns:
         float32 (num_images, 2), without a unit.
@@ -52,13 +51,13 @@ def project_encodings(encodings: np.ndarray, seed: int = 0) -> np.ndarray:
     if np.all(flat == flat[:1]):  # one image, or a collapsed encoder
         return np.zeros((len(flat), 2), np.float32)
     dimensions = min(PCA_DIMENSIONS, *flat.shape)
-    points = PCA(dimensions, random_state=seed).fit_transform(flat)
+    points = PCA(dimensions, random_state=0).fit_transform(flat)
     if dimensions == 1:
         points = np.pad(points, ((0, 0), (0, 1)))
     if len(points) < FEW_IMAGES:
         return points[:, :2].astype(np.float32)
     perplexity = min(30.0, (len(points) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
 
 
 @rc_context(STYLE)
@@ -68,12 +67,9 @@ def encodings_visualization(
     """Projects encodings to two dimensions and draws them, with room for the legend.
 
     Args:
-        encodings: float (num_images, ...).
+        encodings: float (num_images, ...); `project_encodings` refuses those that are not finite.
         labels: As for `plot_encodings`.
         class_names: One per class.
-
-    Raises:
-        DataError: An encoding is not finite.
     """
     legend_width = 0.0
     if labels is not None:
@@ -87,10 +83,7 @@ def encodings_visualization(
 
 @rc_context(STYLE)
 def plot_encodings(
-    points: np.ndarray,
-    labels: np.ndarray | None,
-    class_names: Sequence[str],
-    ax: Axes,
+    points: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], ax: Axes
 ) -> Axes:
     """Draws encodings in two dimensions, with a legend of the classes beside the plot.
 
@@ -99,11 +92,7 @@ def plot_encodings(
         labels: int (num_images,), indices into `class_names` or -1 for a class training never saw;
             `None` draws all points alike.
         class_names: One per class.
-        ax: Where to draw. Its figure must have the constrained layout, which makes room for the
-            legend.
-
-    Returns:
-        `ax`.
+        ax: Where to draw, and what is returned. The constrained layout makes room for the legend.
     """
     style_axes(ax).grid(visible=False)
     ax.set(xticks=[], yticks=[], xlabel="first dimension (no unit)")

@@ -32,13 +32,10 @@ def classify(
     Args:
         model: A classifier.
         data: Images and labels.
-        scaling: Brings the images to [0, 1].
+        scaling: That of training; images of another kind are a `DataError`.
         classes: int64 (num_classes,), the labels that training saw, sorted.
-        class_names: Their names; the labels themselves without them.
-        indices: int64 (num_images,), which images; all without it.
-
-    Raises:
-        DataError: The images have pixels of another kind than those of training.
+        class_names: Their names; by default the labels themselves.
+        indices: int64 (num_images,), the images to classify; by default all.
     """
     from cae.training.predict import predict
 
@@ -59,10 +56,7 @@ def classify(
 
 
 def classify_with_file(path: Path, task: Task) -> tuple[Evaluation, Scaling]:
-    """Classifies the test images with a saved classifier.
-
-    Returns:
-        The results, and the scaling that brought the images to [0, 1].
+    """Classifies the test images with a saved classifier; also returns the scaling it requires.
 
     Raises:
         ModelFileError: It is not a classifier, or takes images of another shape.

@@ -52,15 +52,10 @@ LAYER_QUESTIONS = {
 
 
 def ask_config(kind: Kind, args: argparse.Namespace, input_shape: Shape) -> tuple[str, Config]:
-    """Asks for hyperparameters that no flag has given.
-
-    Args:
-        kind: Of the model to train.
-        args: The flags.
-        input_shape: (height, width, channels) of the images, which the layers must fit.
+    """Asks for the hyperparameters that no flag has given, in layers that fit the images.
 
     Returns:
-        What to call the configuration, and it.
+        The name of the configuration, and the configuration.
     """
     OUT.print(f"Hyperparameters of the {kind}:")
     ways = ["Use an existing configuration file", "Enter the layers one by one"]
@@ -194,7 +189,7 @@ def _ask_optimizer() -> list:
 
 
 def offer_to_save(config: Config) -> str | None:
-    """Offers to save the answers as a file; returns its name without ending if so."""
+    """Offers to save the answers as a file; returns its name without suffix if accepted."""
     if not prompts.confirm("Save these hyperparameters as a file", False):
         return None
     path = prompts.ask(

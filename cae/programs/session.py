@@ -21,10 +21,9 @@ class Session:
 
     Args:
         task: What kind of model to train, and on which data.
-        on_epoch: See `OnEpoch`.
+        on_epoch: Called with the row of each epoch.
 
     Attributes:
-        task: As given.
         experiments: Those that were trained to their end, in order.
     """
 

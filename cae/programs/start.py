@@ -39,7 +39,7 @@ def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -
         return report(error)
     except KeyboardInterrupt as stop:
         ERR.print("stopped")
-        return stop.exit_code if isinstance(stop, SecondSignal) else 128 + signal.SIGINT
+        return stop.args[0] if isinstance(stop, SecondSignal) else 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of the output has gone; Python must not complain of it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,15 +78,7 @@ def repeat_command(command: str) -> str:
 
 
 class SecondSignal(KeyboardInterrupt):
-    """A second signal, before the program has ended because of the first.
-
-    Args:
-        exit_code: That of the first signal.
-    """
-
-    def __init__(self, exit_code: int):
-        super().__init__()
-        self.exit_code = exit_code
+    """A second signal, with the exit code of the first, which has not ended the program yet."""
 
 
 class StopSignal:

@@ -28,13 +28,10 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
     """The configurations to train, with their names; none when they are to be asked for.
 
     With --resume, or --init-from alone, the flags are completed: `config` names where each
-    configuration comes from. Of several workers all but the first are silent from here on.
+    configuration comes from. Of several workers, all but the first are silent from here on.
 
     Raises:
-        UsageError: The flags contradict each other, or there is no such run.
-        DataError: The run does not say how it began.
-        ModelFileError: The model does not say how it was trained.
-        ConfigurationError: A configuration is wrong.
+        UserError: The flags contradict each other, or the run, model or configuration is unusable.
     """
     if get_index(args.devices):
         terminal.keep_silent()
@@ -98,14 +95,14 @@ def check_layers(config: Config, model: str | None, input_shape: Shape, where: o
     """Checks that the layers fit the images, as far as that is possible without Keras.
 
     Args:
-        config: Whose layers.
-        model: The saved model that a flag names for the encoder, and that has been checked.
+        config: The configuration.
+        model: The saved model, already checked, that a flag names for the encoder.
         input_shape: (height, width, channels) of the images.
-        where: What to call the configuration in errors, such as the name of its file.
+        where: The name of the configuration in errors.
 
     Raises:
-        UsageError: Nothing gives a classifier an encoder.
-        ModelFileError: What the configuration names is not a model, or is one for other images.
+        UsageError: A classifier has no encoder.
+        ModelFileError: The configuration names a file that is no model, or one for other images.
         ConfigurationError: The layers do not fit.
     """
     if config.kind == "classifier":

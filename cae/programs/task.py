@@ -74,15 +74,13 @@ class Experiment:
 class Task(ABC):
     """The part of training that differs between autoencoders and classifiers.
 
-    Args:
-        args: The flags.
-        data: The training images, with labels where there are any.
-        test: The test images and labels, if there are any.
-
     Attributes:
         kind: Of the models.
         shown_metrics: The metrics in the line of each epoch.
-        classes: int64, the distinct labels, sorted; None without labels.
+        args: The flags.
+        data: The training images, with labels where there are any.
+        test: The test images and labels, if there are any.
+        classes: int64 (num_classes,), the distinct labels, sorted; None without labels.
         class_names: Their names.
     """
 

@@ -42,7 +42,7 @@ class Trainer:
 
     Args:
         task: What kind of model to train, and on which data.
-        on_epoch: See `OnEpoch`.
+        on_epoch: Called with the row of each epoch.
 
     Attributes:
         workers: Those that train every model together; None without --devices.

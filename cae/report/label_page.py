@@ -36,11 +36,7 @@ class LabelSettings(BaseModel):
 
 
 def describe_label_efficiency(folder: Path) -> Page:
-    """The page of a folder of label-efficiency.
-
-    Raises:
-        DataError: A file in it is damaged.
-    """
+    """The page of a folder of label-efficiency; damaged files are a `DataError`."""
     results = read_results(folder / "results.csv")
     settings = load_record(folder / "settings.json", LabelSettings)
     environment = read_environment(folder)

@@ -52,11 +52,7 @@ class Environment(BaseModel):
 
 
 def read_environment(folder: Path) -> Environment:
-    """Reads the `environment.json` of a run.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
+    """Reads the `environment.json` of a run; a missing or damaged file is a `DataError`."""
     return load_record(folder / "environment.json", Environment)
 
 

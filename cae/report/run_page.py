@@ -44,11 +44,7 @@ PICTURES = {
 
 
 def describe_run(folder: Path) -> Page:
-    """The page of a run.
-
-    Raises:
-        DataError: The run is not complete, or its record is damaged.
-    """
+    """The page of a run; an incomplete or damaged record is a `DataError`."""
     result, environment, start = read_result(folder), read_environment(folder), read_start(folder)
     history = result.history
     interrupted = ", interrupted" if folder.name.endswith(PARTIAL) else ""
@@ -65,12 +61,7 @@ def describe_run(folder: Path) -> Page:
 
 
 def run_sections(result: RunResult, plots: Path) -> list[Section]:
-    """The training, the predictions, the pictures and the configuration of a run.
-
-    Args:
-        result: Its record.
-        plots: The folder of its pictures, which may be missing.
-    """
+    """The training, predictions, pictures (if the folder has any) and configuration of a run."""
     training = [_draw_curves(result.history)] if result.history.epochs else []
     sections = [Section("Training", [*training, Folded("Every epoch", [_epochs(result.history)])])]
     if (result.path / "predictions.csv").exists():

@@ -45,11 +45,7 @@ def _read(folder: Path) -> RecordedStudy:
 
 
 def describe_study(folder: Path) -> Page:
-    """The page of a study.
-
-    Raises:
-        DataError: The record of the study or of a trial is damaged.
-    """
+    """The page of a study; damaged records are a `DataError`."""
     study = _read(folder)
     return Page(
         f"Study {study.record.name}",
@@ -59,11 +55,7 @@ def describe_study(folder: Path) -> Page:
 
 
 def describe_chain(folder: Path) -> Page:
-    """The page of the studies in a folder, in the order in which they began.
-
-    Raises:
-        DataError: The record of a study or of a trial is damaged.
-    """
+    """The page of the studies in a folder, in the order of their starts."""
     studies = sorted(
         (_read(path.parent) for path in folder.glob(f"*/{TRIALS_FILE}")),
         key=lambda study: min((e.started for e in study.environments), default="9"),

@@ -19,11 +19,11 @@ def labels_of(ax):
 
 def test_training_is_dashed_and_validation_solid():
     ax = make_axes()
-    assert plot_curves(autoencoder_history(), "loss", ax, color="red") is ax
+    assert plot_curves(autoencoder_history(), "loss", ax) is ax
     training, validation, kept = ax.lines
     assert labels_of(ax) == ["training", "validation", "weights kept (epoch 2)"]
     assert (training.get_linestyle(), validation.get_linestyle()) == ("--", "-")
-    assert {training.get_color(), validation.get_color()} == {"red"}
+    assert training.get_color() == validation.get_color()
     np.testing.assert_allclose(training.get_ydata(), [0.3, 0.1, 0.2])
     np.testing.assert_allclose(validation.get_xydata(), [[1, 0.31], [2, 0.11], [3, 0.21]])
     np.testing.assert_allclose(kept.get_xydata(), [[2, 0.11]])

@@ -97,7 +97,8 @@ def test_filters(in_channels, out_channels):
     kernels = np.random.default_rng(0).normal(size=(3, 5, in_channels, out_channels))
     figure = plot_filters(kernels)
     assert_readable(figure)
-    sheet, *bars = figure.axes
+    (sheet,) = figure.axes
+    bars = sheet.child_axes
     assert len(sheet.images) == out_channels
     assert f"{out_channels} filters" in words(figure).replace("\n", " ")
     first = sheet.images[0].get_array()
