@@ -144,9 +144,8 @@ def train_classifier(
     targets = encode_labels(labels, classes)
     split = _split(images, config, warn, labels)
     history = History(name, "classifier", config.model_dump(mode="json"))
-    monitor = ("val_accuracy", "val_loss") if len(split[1]) else ("loss",)
     loop = Loop(
-        model, config, history, monitor,
+        model, config, history, ("val_accuracy", "val_loss") if len(split[1]) else ("loss",),
         callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, on_epoch=on_epoch,
         workers=workers,
     )  # fmt: skip
