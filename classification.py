@@ -5,37 +5,12 @@ python classification.py -d TRAIN -dl LABELS -t TEST -tl TEST_LABELS -model MODE
 """
 
 import argparse
-import shlex
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from typing_extensions import override
-
-from cae import terminal
-from cae.config.schema import ClassifierConfig
-from cae.config.shapes import Shape, format_shape
-from cae.data.datasets import Dataset, check_dataset, check_same_kind, get_scaling, load_dataset
-from cae.data.duplicates import find_overlaps, hash_images
-from cae.data.named import NAMED_DATASETS
-from cae.errors import DataError, UsageError
-from cae.programs import flags, menu, start
-from cae.programs.classify import classify, draw_evaluation, get_test_metrics, write_evaluation
-from cae.programs.describe import print_configs
-from cae.programs.session import Session
-from cae.programs.starting_points import (
-    check_destinations,
-    check_layers,
-    check_model_shape,
-    read_configs,
-)
-from cae.programs.task import INSPECTED_IMAGES, Experiment, Task
-from cae.records.history import History, OnEpoch
+from cae.programs import flags, start
 
 if TYPE_CHECKING:
-    import keras
-    from matplotlib.figure import Figure
+    from cae.records.history import OnEpoch
 
 
 def build_parser() -> flags.Parser:
@@ -56,208 +31,19 @@ def build_parser() -> flags.Parser:
     return parser
 
 
-def main(argv: list[str] | None = None, on_epoch: OnEpoch | None = None) -> int:
+def main(argv: list[str] | None = None, on_epoch: "OnEpoch | None" = None) -> int:
     """Runs the program and returns its exit code."""
     return start.run(lambda args: run(args, on_epoch), build_parser(), argv)
 
 
-def run(args: argparse.Namespace, on_epoch: OnEpoch | None = None) -> int:
+def run(args: argparse.Namespace, on_epoch: "OnEpoch | None" = None) -> int:
     """Trains what the flags say, or what the answers say."""
+    from cae.programs.starting_points import read_configs
+
     configs = read_configs(args, "classifier")
-    if args.print_config:
-        return print_configs(configs)
-    check_destinations(args)
-    input_shape = _check_data(args)
-    model = _get_given_model(args)
-    if model:
-        check_model_shape(model, input_shape)
-    for path, (_, config) in zip(args.config, configs, strict=True):
-        check_layers(config, model, input_shape, path)
-    session = Session(ClassifierTask(args, *_load_data(args)), on_epoch)
-    return session.run(configs) if configs else menu.run(session)
+    from cae.programs import menu, tasks  # after a wrong configuration has had its answer
 
-
-def _get_given_model(args: argparse.Namespace) -> str | None:
-    """The saved model that the flags name, whole or for its encoder."""
-    conflicting = args.model or ("--no-pretrained" if args.no_pretrained else None)
-    if args.init_from and conflicting and not args.resume:
-        raise UsageError(
-            "--init-from",
-            "gives the weights of all layers",
-            f"{conflicting} as well",
-            "Remove one of the two.",
-        )
-    return args.init_from or args.model
-
-
-def _test_source(args: argparse.Namespace) -> str | None:
-    """The path or name of the test images; None when there are none."""
-    return args.test or (args.dataset if args.dataset in NAMED_DATASETS else None)
-
-
-def _check_data(args: argparse.Namespace) -> Shape:
-    """Checks the training and test data from their headers; returns the images' shape."""
-    test = _test_source(args)
-    if args.test_labels and not test:
-        raise UsageError("-tl", "requires the test images", "no -t", "Add -t TEST, or remove -tl.")
-    _, input_shape = check_dataset(args.dataset, args.labels, labels_required=True)
-    if test:
-        _, test_shape = check_dataset(test, args.test_labels, split="test", labels_required=True)
-        if test_shape != input_shape:
-            raise DataError(
-                test,
-                f"must hold images of the training images' shape {format_shape(input_shape)}",
-                format_shape(test_shape),
-                "Give test images of that height, width and number of channels.",
-            )
-    return input_shape
-
-
-def _load_data(args: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
-    data = load_dataset(args.dataset, args.labels, limit=args.limit, labels_required=True)
-    if len(np.unique(data.labels)) < 2:
-        raise DataError(
-            args.labels or args.dataset,
-            "the training labels must name at least two classes",
-            f"only {data.labels[0]} in {len(data.labels)} images",
-            "Give more images (a larger --limit), or other labels.",
-        )
-    test = _test_source(args)
-    if test is None:
-        return data, None
-    test_data = load_dataset(test, args.test_labels, split="test", labels_required=True)
-    check_same_kind(get_scaling(data.images), test_data.images, test)
-    _warn_of_shared_images(data, test_data)
-    return data, test_data
-
-
-def _warn_of_shared_images(data: Dataset, test: Dataset) -> None:
-    hashes = {"training": hash_images(data.images), "test": hash_images(test.images)}
-    (overlap,) = find_overlaps(hashes)
-    if len(overlap.indices):
-        terminal.warn(f"{overlap}: test results will look better than they are.")
-
-
-class ClassifierTask(Task):
-    """Classifiers learn labels, from the encoding of a pretrained encoder or from scratch."""
-
-    kind = "classifier"
-    shown_metrics = ("loss", "accuracy", "f1")
-
-    @override
-    def get_model_file(self, config: ClassifierConfig) -> str | None:
-        """The saved model whose encoder is used; None where the configuration lists layers."""
-        layers = config.encoder_layers
-        given = self.args.init_from or self.args.model
-        return given or (layers if isinstance(layers, str) else None)
-
-    @override
-    def build(self, config: ClassifierConfig) -> "keras.Model":
-        from cae.training.build import get_classifier
-
-        is_listed = isinstance(config.encoder_layers, tuple)
-        return get_classifier(
-            config,
-            self.input_shape,
-            len(self.classes),
-            encoder=self.args.model or (None if is_listed else self.args.init_from),
-            pretrained=not self.args.no_pretrained,
-            encoder_until=self.args.encoder_until,
-            model_input_range=self.args.model_input_range,
-            say=terminal.say,
-        )
-
-    @override
-    def fit(self, model: "keras.Model", config: ClassifierConfig, **arguments: Any) -> History:
-        from cae.training import train
-
-        return train.train_classifier(
-            model,
-            config,
-            self.data.images,
-            self.data.labels,
-            classes=self.classes,
-            pretrained=self._is_pretrained(config),
-            **arguments,
-        )
-
-    @override
-    def describe(self, config: ClassifierConfig) -> dict[str, Any]:
-        _, counts = np.unique(self.data.labels, return_counts=True)
-        low, high = counts.min(), counts.max()
-        images = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        weights = "its weights" if self._is_pretrained(config) else "fresh weights"
-        source = self.get_model_file(config) or "layers of the configuration"
-        return {
-            "test": f"{len(self.test.images):,} images" if self.test else "none",
-            "classes": f"{len(counts)}, with {images} images each",
-            "encoder": f"{source}, {weights}",
-        }
-
-    @override
-    def get_metadata(self, config: ClassifierConfig) -> dict[str, Any]:
-        return {
-            "classes": self.classes.tolist(),
-            "class_names": self.class_names,
-            "encoder": self.get_model_file(config),
-            "pretrained": self._is_pretrained(config),
-        }
-
-    @override
-    def evaluate(self, experiment: Experiment) -> None:
-        """Classifies the test images once, or the validation images where there are none."""
-        _, validation = experiment.split
-        if self.test is None and not len(validation):
-            return
-        evaluation = classify(
-            experiment.model,
-            self.test or self.data,
-            experiment.scaling,
-            self.classes,
-            self.class_names,
-            None if self.test else validation,
-        )
-        experiment.evaluation = evaluation
-        if self.test:
-            experiment.history.metrics |= get_test_metrics(evaluation)
-        write_evaluation(experiment.run, evaluation)
-
-    @override
-    def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
-        from cae.figures.classes import classifier_loss_visualization
-
-        evaluation, data = experiment.evaluation, self.test or self.data
-        figures = classifier_loss_visualization([experiment.history], [None])
-        if evaluation:
-            figures |= draw_evaluation(evaluation, data, experiment.scaling)
-            chosen = evaluation.indices[:INSPECTED_IMAGES]
-            figures["encodings"] = self.draw_encodings(experiment, data, chosen)
-        return figures
-
-    @override
-    def draw_all(self, experiments: Sequence[Experiment]) -> Iterator["Figure"]:
-        from cae.figures.classes import classifier_loss_visualization
-
-        yield from classifier_loss_visualization(
-            [experiment.history for experiment in experiments],
-            [experiment.evaluation and experiment.evaluation.report for experiment in experiments],
-        ).values()
-
-    @override
-    def next_command(self, saved: Path) -> str:
-        command = start.name_command(self.program)
-        for flag, value in (
-            ("-d", self.args.dataset),
-            ("-dl", self.args.labels),
-            ("-t", self.args.test),
-            ("-tl", self.args.test_labels),
-            ("-model", terminal.relative(saved)),
-        ):
-            command += [flag, value] if value else []
-        return f"{shlex.join(command)} (its menu tests any saved classifier)"
-
-    def _is_pretrained(self, config: ClassifierConfig) -> bool:
-        return self.get_model_file(config) is not None and not self.args.no_pretrained
+    return menu.run(tasks.ClassifierTask, args, configs, on_epoch)
 
 
 if __name__ == "__main__":

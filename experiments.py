@@ -5,14 +5,13 @@ python experiments.py compare runs/research/classifiers
 """
 
 import argparse
+import importlib
+from collections.abc import Callable
 from typing import Any
 
-from cae.config.fields import MAX_EPOCHS, MAX_SEED
+from cae.config.choices import MAX_EPOCHS, MAX_SEED
 from cae.programs import flags, start
-from cae.report import report
-from cae.studies import compare, label_efficiency
-from cae.studies import run as run_module
-from cae.studies.label_results import ALL, COUNTS, METHODS
+from cae.studies.choices import ALL, COLUMNS, COUNTS, HEAD, METHODS, MOST_EPOCHS, STEPS
 
 MAX_CPUS = 4096
 
@@ -33,9 +32,14 @@ def main(argv: list[str] | None = None) -> int:
     return start.run(lambda args: args.action(args), build_parser(), argv)
 
 
+def _call(module: str) -> Callable[[argparse.Namespace], int]:
+    """The `run` of a module, which loads only when its command is given."""
+    return lambda args: importlib.import_module(module).run(args)
+
+
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="train a study, or continue an interrupted one")
-    parser.set_defaults(action=run_module.run)
+    parser.set_defaults(action=_call("cae.studies.run"))
     parser.add_argument(
         "study",
         type=flags.config_file,
@@ -102,16 +106,16 @@ def _share_of_gpus(text: str) -> float:
 
 def _add_compare(commands: Any) -> None:
     parser = commands.add_parser("compare", help="compare runs, or the trials of a study")
-    parser.set_defaults(action=compare.compare)
+    parser.set_defaults(action=_call("cae.studies.compare"))
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="run directories, or directories of studies"
     )
     parser.add_argument(
         "--sort",
-        choices=tuple(compare.COLUMNS),
+        choices=tuple(COLUMNS),
         default="mean",
         metavar="KEY",
-        help=f"sort the table by {', '.join(compare.COLUMNS)} (default: mean)",
+        help=f"sort the table by {', '.join(COLUMNS)} (default: mean)",
     )
     parser.add_argument("--csv", metavar="FILE", help="also write one row per run to this new file")
     parser.add_argument("--figures", metavar="DIR", help="also draw figures into this new folder")
@@ -121,17 +125,17 @@ def _add_label_efficiency(commands: Any) -> None:
     parser = commands.add_parser(
         "label-efficiency",
         help="measure what pretraining is worth at each number of labels",
-        description=label_efficiency.__doc__,
+        description="Measures what pretraining is worth at each number of labels, beside "
+        "baselines without it.",
     )
-    parser.set_defaults(action=label_efficiency.run)
+    parser.set_defaults(action=_call("cae.studies.label_efficiency"))
     flags.add_data_flags(parser, "the saved autoencoder to evaluate", required=True)
     parser.add_argument(
         "-c",
         "--config",
-        default=label_efficiency.CONFIG,
+        default=HEAD,
         metavar="FILE",
-        help="head, optimizer and batch size of the classifiers (default: "
-        f"{label_efficiency.CONFIG})",
+        help=f"head, optimizer and batch size of the classifiers (default: {HEAD})",
     )
     parser.add_argument(
         "--pretraining",
@@ -174,11 +178,8 @@ def _add_measurement_flags(parser: argparse.ArgumentParser) -> None:
     )
     repetitions = "how many times to repeat each, with seeds from 0 (default: 5)"
     flags.add_number(parser, "--seeds", 1, MAX_SEED, repetitions, default=5)
-    steps = (
-        f"optimizer steps per network, but at most {label_efficiency.MAX_EPOCHS} epochs "
-        f"(default: {label_efficiency.STEPS})"
-    )
-    flags.add_number(parser, "--steps", 1, 10**9, steps, default=label_efficiency.STEPS)
+    steps = f"optimizer steps per network, but at most {MOST_EPOCHS} epochs (default: {STEPS})"
+    flags.add_number(parser, "--steps", 1, 10**9, steps, default=STEPS)
 
 
 def _count(text: str) -> str:
@@ -187,9 +188,9 @@ def _count(text: str) -> str:
 
 def _add_report(commands: Any) -> None:
     parser = commands.add_parser(
-        "report", help="write a study or a run as one HTML page", description=report.__doc__
+        "report", help="write a run, a study, a chain or label-efficiency as one HTML page"
     )
-    parser.set_defaults(action=report.run)
+    parser.set_defaults(action=_call("cae.report.report"))
     parser.add_argument(
         "folder",
         metavar="FOLDER",
@@ -198,7 +199,7 @@ def _add_report(commands: Any) -> None:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help=f"where to write the page (default: {report.OUTPUT} in that directory)",
+        help="where to write the page (default: report.html in that directory)",
     )
 
 

@@ -16,12 +16,10 @@ from typing import Any
 import autoencoder
 import classification
 import experiments
-from cae.config.load import format_config
-from cae.config.schema import CONFIGS, json_schema
+from cae.config.choices import PROGRAMS
 from cae.errors import UsageError
 from cae.files import explaining, write_bytes
 from cae.programs import flags, start
-from cae.report.reference import build_reference
 
 CONFIGURATION = Path(__file__).parent / "configuration"
 REFERENCE = Path(__file__).parent / "docs" / "reference.md"
@@ -131,6 +129,9 @@ def configurations() -> dict[str, Document]:
 
 def shipped_files() -> dict[str, bytes]:
     """The content of every file in configuration/ by its name."""
+    from cae.config.load import format_config
+    from cae.config.schema import json_schema
+
     texts = {SCHEMA: json.dumps(json_schema(), indent=2) + "\n"}
     for name, config in configurations().items():
         texts[f"{name}.json"] = format_config({"$schema": SCHEMA} | config)
@@ -139,6 +140,8 @@ def shipped_files() -> dict[str, bytes]:
 
 def get_reference() -> bytes:
     """The content of docs/reference.md."""
+    from cae.report.reference import build_reference
+
     programs = {
         "autoencoder.py": autoencoder.build_parser(),
         "classification.py": classification.build_parser(),
@@ -178,7 +181,7 @@ def find_outdated(files: dict[Path, bytes], directory: Path) -> dict[Path, str]:
             problems[path] = "missing"
         elif path.read_bytes() != content:
             problems[path] = "differs"
-    for kind in CONFIGS:
+    for kind in PROGRAMS:
         for path in sorted(directory.glob(f"{kind}_*")):
             if path not in files:
                 problems[path] = "not shipped: rename or remove it"

@@ -118,16 +118,15 @@ def test_heavy_libraries_load_in_one_place(library):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_help_answers_without_heavy_libraries(program):
-    """--help is printed before the seconds that TensorFlow needs to load."""
+def test_help_loads_the_flags_alone(program):
+    """Not what checks configurations, and nothing that computes, draws or prints tables."""
     code = (
         f"import sys, {program}\n"
         "try:\n"
         f"    {program}.main(['--help'])\n"
         "except SystemExit as end:\n"
         "    assert end.code == 0\n"
-        "heavy = {'tensorflow', 'keras', 'matplotlib', 'sklearn', 'scipy'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        "assert not {'numpy', 'pydantic', 'rich', 'psutil'} & set(sys.modules)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -12,8 +12,8 @@ from pydantic import (
     Tag,
 )
 
+from cae.config.choices import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED
 from cae.config.values import (
-    MAX_SEED,
     choice_type,
     integer_type,
     number_type,
@@ -30,8 +30,6 @@ MAX_KERNEL = 63  # pixels
 MAX_POOL = 32  # pixels
 MAX_UNITS = 65536
 MAX_LAYERS = 100
-MAX_BATCH_SIZE = 65536  # images
-MAX_EPOCHS = 100_000
 MAX_LEARNING_RATE = 10
 MAX_VALIDATION_SPLIT = 0.9
 
@@ -55,8 +53,6 @@ OPTIMIZERS = {
 }
 ACTIVATIONS = ("Sigmoid", "Linear", "Relu")
 LOSSES = ("binary_crossentropy", "mean_squared_error", "mean_absolute_error")
-# Pixels that saved models of other programs may expect.
-INPUT_RANGES = ("0..1", "0..255", "-1..1")
 
 # Kind of layer -> where it belongs, for errors about layers in the wrong list.
 LAYER_HOMES = {

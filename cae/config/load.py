@@ -6,16 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cae.config.choices import PROGRAMS
 from cae.config.json_text import parse_json, read_text
-from cae.config.schema import (
-    CONFIGS,
-    OTHER_NAMES,
-    PHASE_KEYS,
-    PROGRAMS,
-    ClassifierConfig,
-    Config,
-    Kind,
-)
+from cae.config.schema import CONFIGS, OTHER_NAMES, PHASE_KEYS, ClassifierConfig, Config, Kind
 from cae.errors import ConfigurationError, UserError, find_problems, shown
 
 # --- Validation -----------------------------------------------------------------------------

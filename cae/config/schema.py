@@ -20,11 +20,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from cae.config.choices import MAX_EPOCHS
 from cae.config.fields import (
     ACTIVATIONS,
     LAYER_HOMES,
     LOSSES,
-    MAX_EPOCHS,
     AugmentationKey,
     BatchNorm,
     BatchSizeKey,
@@ -51,7 +51,6 @@ from cae.config.values import choice_type, integer_type, number_type, refusal
 # Keys that people look for under a different name, beyond misspellings.
 OTHER_NAMES = {"learning_rate": "optimizer", "lr": "optimizer", "patience": "early_stopping"}
 PHASE_KEYS = ("dense_only_train_epochs", "full_train_epochs")
-PROGRAMS = {"autoencoder": "autoencoder.py", "classifier": "classification.py"}
 
 Kind = Literal["autoencoder", "classifier"]
 

@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from cae.config.fields import MAX_EPOCHS
-from cae.config.values import MAX_SEED, Number, integer_type, refusal, worded
+from cae.config.choices import MAX_EPOCHS, MAX_SEED
+from cae.config.values import Number, integer_type, refusal, worded
 from cae.errors import listed, shown
 
 MAX_TRIALS = 10_000

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
+from cae.config.choices import MAX_SEED
 from cae.errors import REFUSED, did_you_mean, listed, nearest
-
-MAX_SEED = 2**32 - 1  # what NumPy accepts
 
 
 def refusal(required: str, remedy: str = "") -> PydanticCustomError:

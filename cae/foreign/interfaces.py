@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from cae.config.fields import INPUT_RANGES
+from cae.config.choices import INPUT_RANGES
 from cae.config.shapes import format_shape
 from cae.errors import ModelFileError
 from cae.foreign.unrolled import Unrolled, get_layers, list_layers

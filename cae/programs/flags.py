@@ -10,12 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from typing_extensions import override
-
-from cae.config.fields import INPUT_RANGES, MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED
-from cae.data.named import NAMED_DATASETS
+from cae.config.choices import CLUSTER, DATASETS, INPUT_RANGES, MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED
 from cae.errors import UsageError, parse_whole_number, shown
-from cae.training.workers import CLUSTER
 
 PROJECT = Path(__file__).parents[2]
 MAX_IMAGES = 2**32 - 1  # the limit of the header of an idx file
@@ -84,8 +80,7 @@ class Parser(argparse.ArgumentParser):
                 for parser in action.choices.values():
                     yield from parser.all_actions()
 
-    @override
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str) -> NoReturn:  # noqa: D102
         raise UsageError(self.prog, message, None, f"See {self.prog} --help.")
 
 
@@ -156,7 +151,7 @@ def add_data_flags(parser: argparse.ArgumentParser, model: str, *, required: boo
         model: What the saved model is.
         required: Whether the images and the model must be given.
     """
-    data = f"an idx file, or {', '.join(NAMED_DATASETS)} (with their labels and test images)"
+    data = f"an idx file, or {', '.join(DATASETS)} (with their labels and test images)"
     for *names, metavar, text in (
         ("-d", "--dataset", "TRAIN", f"training images: {data}"),
         ("-dl", "--labels", "LABELS", "labels of the training images"),

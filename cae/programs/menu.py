@@ -1,19 +1,50 @@
 """The menu: trains what the answers specify, then asks what to do next."""
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 from cae import prompts, terminal
+from cae.config.schema import Config
 from cae.errors import UsageError, UserError
 from cae.programs.classify import classify_with_file, record_test
-from cae.programs.describe import describe_result
+from cae.programs.describe import describe_result, print_configs
 from cae.programs.questions import ask_config
 from cae.programs.session import Session
-from cae.programs.task import Experiment
+from cae.programs.starting_points import check_destinations, check_layers
+from cae.programs.task import Experiment, Task
+from cae.records.history import OnEpoch
 from cae.records.saved_models import check_destination, read_metadata
 
 
-def run(session: Session) -> int:
+def run(
+    task: type[Task],
+    args: argparse.Namespace,
+    configs: list[tuple[str, Config]],
+    on_epoch: OnEpoch | None,
+) -> int:
+    """Trains the configurations; without any, asks for one and shows the menu.
+
+    Args:
+        task: What kind of model to train.
+        args: The flags.
+        configs: The configurations with their names.
+        on_epoch: Called with the row of each epoch.
+
+    Returns:
+        The exit code.
+    """
+    if args.print_config:
+        return print_configs(configs)
+    check_destinations(args)
+    input_shape, model = task.check(args)
+    for path, (_, config) in zip(args.config, configs, strict=True):
+        check_layers(config, model, input_shape, path)
+    session = Session(task.load(args), on_epoch)
+    return session.run(configs) if configs else _show_menu(session)
+
+
+def _show_menu(session: Session) -> int:
     """Trains a configuration, then shows the menu until Exit is chosen; returns the exit code."""
     while not session.experiments and not session.is_stopped:
         _try(_train, session)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cae import prompts, terminal
+from cae.config.choices import MAX_BATCH_SIZE, MAX_EPOCHS
 from cae.config.fields import (
     ACTIVATIONS,
-    MAX_BATCH_SIZE,
-    MAX_EPOCHS,
     MAX_FILTERS,
     MAX_KERNEL,
     MAX_LEARNING_RATE,

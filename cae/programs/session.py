@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cae import terminal
+from cae.config.choices import CLUSTER
 from cae.config.schema import Config
 from cae.errors import UserError
 from cae.programs.task import Experiment, Task
 from cae.programs.trainer import Trainer
 from cae.records.history import OnEpoch
 from cae.records.run import MODEL_FILE
-from cae.training.workers import CLUSTER
 
 
 class Session:

@@ -8,11 +8,12 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cae.errors import UserError
-from cae.programs.flags import Parser
-from cae.terminal import ERR, report, warn
+
+if TYPE_CHECKING:
+    from cae.programs.flags import Parser
 
 # Installed by pyproject.toml.
 COMMANDS = {
@@ -23,7 +24,7 @@ COMMANDS = {
 }
 
 
-def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -> int:
+def run(program: Callable[[Any], int], parser: "Parser", argv: list[str] | None) -> int:
     """Runs a program; errors that a person can cause become one line each and an exit code."""
     # Names of files need not be UTF-8, and some terminals and logs cannot show every character.
     for stream, errors in (
@@ -36,16 +37,22 @@ def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -
     try:
         return program(parser.parse_args(argv))
     except UserError as error:
-        return report(error)
+        return _report(error)
     except KeyboardInterrupt as stop:
-        ERR.print("stopped")
+        print("stopped", file=sys.stderr)
         return stop.args[0] if isinstance(stop, SecondSignal) else 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of the output has gone; Python must not complain of it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (OSError, MemoryError) as error:
-        return report(_explain_system_error(error))
+        return _report(_explain_system_error(error))
+
+
+def _report(error: UserError) -> int:
+    from cae.terminal import report  # rich takes longer to load than all else that --help needs
+
+    return report(error)
 
 
 def _explain_system_error(error: OSError | MemoryError) -> UserError:
@@ -114,4 +121,6 @@ class StopSignal:
         if self.requested():
             raise SecondSignal(self.exit_code)
         self.exit_code = 128 + number
+        from cae.terminal import warn
+
         warn("Stopping after this step; the run can be resumed. Ctrl-C again stops at once.")

@@ -1,23 +1,24 @@
 """Where training starts: from configuration files, a saved model, or an interrupted run.
 
-All of it is found and checked before Keras loads.
+All of it is found and checked before Keras loads, and a wrong configuration before NumPy does.
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cae import terminal
+from cae.config.choices import DATASETS, PROGRAMS
 from cae.config.load import load_config, override, validate_config
-from cae.config.schema import PROGRAMS, Config, Kind
+from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape, check_shapes, format_shape
-from cae.data.datasets import Dataset, Scaling, check_same_kind, get_scaling
-from cae.data.named import NAMED_DATASETS
 from cae.errors import ModelFileError, UsageError
 from cae.programs.start import name_command
-from cae.records import tracking
 from cae.records.run import START_FILE, check_run_dir, check_runs_dir, find_interrupted, read_start
 from cae.records.saved_models import check_destination, read_metadata
-from cae.training.workers import get_index
+
+if TYPE_CHECKING:
+    from cae.data.datasets import Dataset, Scaling
 
 # What may be given again when a run is resumed; everything else is recorded in the run.
 RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show", "--devices"}
@@ -33,7 +34,7 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
     Raises:
         UserError: The flags contradict each other, or the run, model or configuration is unusable.
     """
-    if get_index(args.devices):
+    if _is_follower(args):
         terminal.keep_silent()
     if args.resume:
         return [_take_over_run(args, kind)]
@@ -46,6 +47,15 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
     if args.devices is not None and not args.config:
         raise UsageError("--devices", "requires a configuration", "none", "Give one with -c FILE.")
     return [(Path(path).stem, load_overridden(path, kind, args)) for path in args.config]
+
+
+def _is_follower(args: argparse.Namespace) -> bool:
+    """Whether this process is one of several workers, and not the first, which alone writes."""
+    if args.devices is None:
+        return False
+    from cae.training.workers import get_index
+
+    return get_index(args.devices) > 0
 
 
 def load_overridden(path: str, kind: Kind, args: argparse.Namespace) -> Config:
@@ -72,8 +82,10 @@ def check_destinations(args: argparse.Namespace) -> None:
     Raises:
         UsageError: One of them cannot.
     """
+    from cae.records import tracking
+
     tracking.check_flags(args)
-    if get_index(args.devices):
+    if _is_follower(args):
         return
     if args.save:
         check_destination(args.save, args.overwrite)
@@ -137,12 +149,14 @@ def check_model_shape(path: str, input_shape: Shape) -> None:
         )
 
 
-def choose_scaling(model_file: str | None, data: Dataset) -> Scaling:
+def choose_scaling(model_file: str | None, data: "Dataset") -> "Scaling":
     """The scaling that a saved model was trained with; without one that of the training images.
 
     Raises:
         DataError: The images are floats and those of the model were not, or the reverse.
     """
+    from cae.data.datasets import Scaling, check_same_kind, get_scaling
+
     metadata = read_metadata(model_file) if model_file else {}
     if "scaling" not in metadata:
         return get_scaling(data.images)
@@ -203,6 +217,6 @@ def _take_over_run(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:
 
 def _seen_from_here(path: str | None, folder: str) -> str | None:
     """A path that was given in `folder`, as it is called here."""
-    if path is None or path in NAMED_DATASETS or Path(folder) == Path.cwd():
+    if path is None or path in DATASETS or Path(folder) == Path.cwd():
         return path
     return str(Path(folder) / path)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from cae.config.schema import PROGRAMS, Config, Kind
+from cae.config.choices import PROGRAMS
+from cae.config.schema import Config, Kind
+from cae.config.shapes import Shape
 from cae.data.datasets import Dataset, Scaling
 from cae.data.splits import encode_labels, get_classes
 from cae.programs.starting_points import choose_scaling
@@ -94,6 +96,20 @@ class Task(ABC):
         self.classes = None if data.labels is None else get_classes(data.labels)
         labels = [] if self.classes is None else self.classes.tolist()
         self.class_names = [data.class_names.get(label, str(label)) for label in labels]
+
+    @classmethod
+    @abstractmethod
+    def check(cls, args: argparse.Namespace) -> tuple[Shape, str | None]:
+        """Checks, before Keras loads, the data and the saved model that the flags name.
+
+        Returns:
+            (height, width, channels) of the images, and the saved model of the encoder, if any.
+        """
+
+    @classmethod
+    @abstractmethod
+    def load(cls, args: argparse.Namespace) -> "Task":
+        """The task with its data."""
 
     @property
     def program(self) -> str:

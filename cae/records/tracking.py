@@ -19,7 +19,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from cae.config.schema import PROGRAMS
+from cae.config.choices import PROGRAMS
 from cae.config.study import hyperparameters_of
 from cae.errors import UsageError
 from cae.files import write_json

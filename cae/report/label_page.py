@@ -11,8 +11,8 @@ from cae.config.load import format_config
 from cae.programs.start import repeat_command
 from cae.report.origin import origin_sections, read_environment
 from cae.report.pages import Code, Facts, Folded, Page, Picture, Section, Table, Text, draw
+from cae.studies.choices import METHODS
 from cae.studies.label_results import (
-    METHODS,
     TABLE_TITLE,
     Measurement,
     conclude,

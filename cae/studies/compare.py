@@ -22,23 +22,12 @@ from cae.config.study_schema import METRICS, BestEncoder
 from cae.errors import UsageError, shown
 from cae.files import explaining, write_csv, write_figures
 from cae.records.run import TRIALS_FILE
+from cae.studies.choices import COLUMNS
 from cae.studies.intervals import estimate
 from cae.studies.results import RunResult, read_runs, read_study, read_trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Columns of the table: key -> heading.
-COLUMNS = {
-    "name": "configuration",
-    "seeds": "seeds",
-    "mean": "mean",
-    "sd": "sd",
-    "best": "best",
-    "test_accuracy": "test accuracy",
-    "parameters": "parameters",
-    "seconds": "seconds",
-}
 
 
 @dataclass(frozen=True)
@@ -328,7 +317,7 @@ def _summary(means: list[float]) -> tuple[int, float, float]:
 # --- Tables, files and figures --------------------------------------------------------------
 
 
-def compare(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Compares runs or studies on the terminal, and in the files that the flags name."""
     found, problems = read_runs(map(Path, args.runs))
     results, earlier = _latest_of_seeds(found)

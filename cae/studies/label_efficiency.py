@@ -43,17 +43,14 @@ from cae.programs.start import StopSignal
 from cae.programs.starting_points import check_model_shape, choose_scaling
 from cae.records.environment import describe_environment
 from cae.records.run import check_runs_dir
+from cae.studies.choices import ALL, COUNTS, METHODS, MOST_EPOCHS
 from cae.studies.label_methods import (
-    MAX_EPOCHS,
     VALIDATION_SHARE,
     LabelledData,
     Methods,
     needs_keras,
 )
 from cae.studies.label_results import (
-    ALL,
-    COUNTS,
-    METHODS,
     Measurement,
     conclude,
     get_curves,
@@ -64,8 +61,6 @@ from cae.studies.label_results import (
 from cae.studies.progress import format_duration
 from cae.training import frozen
 
-CONFIG = "configuration/classifier_small_small.json"
-STEPS = 2000
 # The files of a comparison and what they hold, for docs/reference.md.
 FILES = {
     "results.csv": "one row per method, number of labels and seed: labels in all and for "
@@ -221,7 +216,7 @@ def _opened_folder(
         "model_input_range": args.model_input_range,
         "config": config.model_dump(mode="json"),
         "steps": args.steps,
-        "max_epochs": MAX_EPOCHS,
+        "max_epochs": MOST_EPOCHS,
         "validation_share": VALIDATION_SHARE,
         "leakage": _find_leakage(args, hashes),
     }

@@ -18,25 +18,24 @@ from cae import terminal
 from cae.config.schema import ClassifierConfig
 from cae.data.datasets import Dataset, Scaling
 from cae.data.splits import get_classes, split_validation
-from cae.studies.label_results import (
+from cae.studies.choices import (
     ALL,
     FINE_TUNED,
     FROZEN,
     METHODS,
+    MOST_EPOCHS,
     NEIGHBOURS,
     PCA,
     PIXELS,
     SCRATCH,
-    Measurement,
 )
+from cae.studies.label_results import Measurement
 
 if TYPE_CHECKING:
     import keras
     from sklearn.base import ClassifierMixin
 
 NETWORKS = (FROZEN, FINE_TUNED, SCRATCH)
-# With fewer labels than a batch holds, a step is an epoch; more epochs than this change nothing.
-MAX_EPOCHS = 500
 VALIDATION_SHARE = 0.2
 LOGISTIC_C = (0.1, 1.0, 10.0)  # inverse strengths of L2; without validation labels the second
 LOGISTIC_ITERATIONS = 200
@@ -263,10 +262,10 @@ def plan_training(
         config: Its two numbers of epochs say how fine-tuning divides the steps.
         method: One of `NETWORKS`.
         num_training: Images to train on.
-        steps: Rounded to whole epochs, 1 to `MAX_EPOCHS` of them.
+        steps: Rounded to whole epochs, 1 to `MOST_EPOCHS` of them.
     """
     steps_per_epoch = math.ceil(num_training / config.batch_size)
-    epochs = min(MAX_EPOCHS, max(1, round(steps / steps_per_epoch)))
+    epochs = min(MOST_EPOCHS, max(1, round(steps / steps_per_epoch)))
     head, full = config.dense_only_train_epochs, config.full_train_epochs
     head_only = {
         FROZEN: epochs,

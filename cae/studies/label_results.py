@@ -12,21 +12,14 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from rich.table import Table
 
 from cae.errors import DataError
+from cae.studies.choices import (
+    FINE_TUNED,
+    METHODS,
+    SCRATCH,
+)
 from cae.studies.intervals import Estimate, estimate
 
-FROZEN, FINE_TUNED, SCRATCH = "frozen", "fine-tuned", "scratch"
-PIXELS, PCA, NEIGHBOURS = "pixels", "pca", "neighbours"
-METHODS = {
-    FROZEN: "pretrained, frozen",
-    FINE_TUNED: "pretrained, fine-tuned",
-    SCRATCH: "same network from scratch",
-    PIXELS: "logistic regression on pixels",
-    PCA: "logistic regression on PCA",
-    NEIGHBOURS: "nearest encodings",
-}
 TABLE_TITLE = "Test error in %, mean and half of the 95 % interval"
-ALL = "all"
-COUNTS = ("1", "2", "5", "10", "50", "100", "500", ALL)  # labels per class
 REFERENCE_LABELS = 100  # the first sentence is about this number, or the nearest one measured
 
 

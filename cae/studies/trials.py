@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cae import terminal
+from cae.config.choices import PROGRAMS
 from cae.config.load import dump_config
-from cae.config.schema import PROGRAMS
 from cae.config.study import StudyFile, Trial, expand
 from cae.config.study_schema import Base, Study
 from cae.data.datasets import load_dataset

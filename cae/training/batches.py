@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cae.config.fields import MAX_SEED, Augmentation
+from cae.config.choices import MAX_SEED
+from cae.config.fields import Augmentation
 from cae.data.datasets import Scaling
 from cae.training import device
 from cae.training.workers import Share

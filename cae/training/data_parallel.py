@@ -18,17 +18,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from cae.config.choices import CLUSTER
 from cae.errors import UsageError, UserError
 from cae.training.layers import synchronized_batch_norm
 from cae.training.steps import Objective, Steps
-from cae.training.workers import (
-    CLUSTER,
-    Share,
-    WorkerGroup,
-    meet,
-    read_tf_config,
-    started_here,
-)
+from cae.training.workers import Share, WorkerGroup, meet, read_tf_config, started_here
 
 # What is raised in the other workers when one has ended.
 LOST = (

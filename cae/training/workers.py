@@ -19,10 +19,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
+from cae.config.choices import CLUSTER
 from cae.errors import UsageError
 
-# The value of --devices for workers whose addresses are in the environment.
-CLUSTER = "cluster"
 # How long workers wait for each other at the start: the nodes of a cluster may load slowly.
 MEETING_SECONDS = 600
 SECONDS_BETWEEN_CALLS = 0.5

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cae.config import choices
 from cae.data import datasets, idx, splits
 from cae.data import named as named_module
 from cae.errors import DataError, UsageError
@@ -695,3 +696,7 @@ def test_real_mnist():
     assert test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     # The mean pixel that every MNIST tutorial subtracts.
     assert train.images.mean() / 255 == pytest.approx(0.1307, abs=1e-4)
+
+
+def test_flags_offer_every_named_data_set():
+    assert tuple(named_module.NAMED_DATASETS) == choices.DATASETS

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_dataset, write_json
 
-import autoencoder
 from cae.config.load import load_config
 from cae.figures import images as images_module
-from cae.programs import task, trainer
+from cae.programs import task, tasks, trainer
 from cae.records.saved_models import load_model, read_metadata
 from cae.training import callbacks
 
@@ -471,7 +470,7 @@ class TestSignals:
             os.kill(os.getpid(), signal.SIGINT)
             return {}
 
-        monkeypatch.setattr(autoencoder.AutoencoderTask, "draw", draw)
+        monkeypatch.setattr(tasks.AutoencoderTask, "draw", draw)
         done = autoencode(plots=True)
         assert done.exit_code == 130
         assert (done.run / "model.keras").exists()

@@ -21,7 +21,7 @@ from cae.config.load import validate_config
 from cae.files import write_csv, write_json
 from cae.report.pages import format_column
 from cae.report.report import OUTPUT
-from cae.studies.label_results import METHODS
+from cae.studies.choices import METHODS
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,6 +16,7 @@ from cae.config.load import validate_config
 from cae.data import idx
 from cae.errors import UserError
 from cae.files import locked
+from cae.studies.choices import METHODS, SCRATCH
 from cae.studies.label_methods import (
     NETWORKS,
     Methods,
@@ -23,7 +24,6 @@ from cae.studies.label_methods import (
     plan_training,
     validation_share,
 )
-from cae.studies.label_results import METHODS, SCRATCH
 
 CONFIG = {
     "dense_layers": [["dense", 8]],

@@ -1,15 +1,7 @@
 """Conclusions that are honest in either direction."""
 
-from cae.studies.label_results import (
-    FINE_TUNED,
-    FROZEN,
-    METHODS,
-    SCRATCH,
-    Measurement,
-    conclude,
-    get_table,
-    summarize,
-)
+from cae.studies.choices import FINE_TUNED, FROZEN, METHODS, SCRATCH
+from cae.studies.label_results import Measurement, conclude, get_table, summarize
 
 
 def results_of(method, errors_by_labels):

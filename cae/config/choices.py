@@ -1,0 +1,14 @@
+"""Limits and choices that keys and flags share. It imports nothing: `--help` answers at once."""
+
+# The program that trains each kind of model.
+PROGRAMS = {"autoencoder": "autoencoder.py", "classifier": "classification.py"}
+DATASETS = ("digits", "mnist", "fashion_mnist", "kmnist")
+
+MAX_BATCH_SIZE = 65536  # images
+MAX_EPOCHS = 100_000
+MAX_SEED = 2**32 - 1  # what NumPy accepts
+
+# The pixels that a saved model of another program may expect.
+INPUT_RANGES = ("0..1", "0..255", "-1..1")
+# The value of --devices for workers whose addresses are in the environment.
+CLUSTER = "cluster"
