@@ -163,7 +163,8 @@ def compare_visualization(
         histories: One per run; `parameters` and `seconds` in their metrics are the costs.
         names: One per configuration, the best first.
         values: Per configuration the metric of its seeds.
-        intervals: Per configuration the 95 % interval of the mean, if it has several seeds.
+        intervals: Per configuration the 95 % interval of the mean, if it has several seeds; an end
+            at the limit of what is possible is open.
         metric: The key that ranks them, such as `val_accuracy`.
 
     Returns:
@@ -187,14 +188,13 @@ def _plot_final_values(
     """One row per configuration: a dot per seed, the mean and its interval."""
     figure = Figure(figsize=(9, 1.6 + 0.3 * len(names)))
     ax = style_axes(figure.subplots())
+    limits = (0, np.inf if _is_minimized(metric) else 1)
     for row, (seeds, interval) in enumerate(zip(values, intervals, strict=True)):
         ax.plot(seeds, [row] * len(seeds), "o", color=BLUE, alpha=0.5, markersize=5)
         if interval:
-            highest = np.inf if _is_minimized(metric) else 1.0
-            ends = np.clip(interval, 0, highest)
-            ax.plot(ends, [row, row], color=INK, linewidth=1)
-            for end, uncut, arrow in zip(ends, interval, "<>", strict=True):
-                ax.plot(end, row, "|" if end == uncut else arrow, color=INK, markersize=5)
+            ax.plot(interval, [row, row], color=INK, linewidth=1)
+            for end, limit, arrow in zip(interval, limits, "<>", strict=True):
+                ax.plot(end, row, arrow if end == limit else "|", color=INK, markersize=5)
             ax.plot(np.mean(seeds), row, "|", color=INK, markersize=12, markeredgewidth=2)
     ax.set_yticks(range(len(names)), [shorten(name, 60) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
@@ -229,7 +229,7 @@ def _plot_costs(histories: Sequence[History], metric: str) -> Figure:
 
 # --- Label efficiency ------------------------------------------------------------------------
 
-LabelCurves = Mapping[str, Sequence[tuple[int, float, float]]]
+LabelCurves = Mapping[str, Sequence[tuple[int, float, float, float]]]
 
 
 @rc_context(STYLE)
@@ -248,49 +248,34 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
     the constrained layout, which makes room for the legend.
 
     Args:
-        curves: By method, (labels, error, margin) in order of labels: the mean error, a share in
-            [0, 1], and half the width of its 95 % interval, infinite where there is none.
+        curves: By method, (labels, error, low, high) in order of labels: the mean error, a share in
+            [0, 1], and the ends of its 95 % interval, NaN where there is none. An end at 0 or 1 is
+            open: an arrow takes the place of its cap.
         ax: Where to draw, and what is returned.
     """
     style_axes(ax)
     ax.set_ylabel("test error in %")
-    loss_scale(ax, [100 * error for points in curves.values() for _, error, _ in points])
-    lowest = _lowest_percentage(curves) if ax.get_yscale() == "log" else 0.0
+    points = 100 * np.array([point[1:] for points in curves.values() for point in points])
+    loss_scale(ax, points[:, 0])
+    # On a logarithmic axis intervals that reach 0 end below every other value.
+    lowest = points[points > 0].min() / 2 if ax.get_yscale() == "log" else 0
     for index, (name, points) in enumerate(curves.items()):
-        labels, errors, margins = np.transpose(points)
-        errors = 100 * errors
-        margins = np.where(np.isfinite(margins), 100 * margins, 0)
-        ends = np.stack([errors - margins, errors + margins])
-        shown = np.clip(ends, lowest, 100)
+        labels, *shares = np.transpose(points)
+        errors, low, high = (np.clip(100 * share, lowest, None) for share in shares)
         # Moved apart by 2 % each, so that bars do not cover each other.
-        apart = 1.02 ** (index - (len(curves) - 1) / 2)
+        x = labels * 1.02 ** (index - (len(curves) - 1) / 2)
         style = {"color": PALETTE[index], "marker": MARKERS[index], "markersize": 5}
-        lengths = np.abs(shown - errors)
-        ax.errorbar(labels * apart, errors, lengths, **style, elinewidth=1, label=name)
-        has_bar = margins > 0
-        _mark_ends(ax, (labels * apart)[has_bar], ends[:, has_bar], shown[:, has_bar], index)
+        ax.errorbar(x, errors, (errors - low, high - errors), **style, elinewidth=1, label=name)
+        is_open = low != high  # no interval, or seeds that do not differ
+        for ends, limit, arrow in ((low, lowest, "v"), (high, 100, "^")):
+            for marker, chosen in ((arrow, is_open & (ends == limit)), ("_", ends != limit)):
+                look = {"color": PALETTE[index], "markersize": 4, "clip_on": False}
+                ax.plot(x[chosen], ends[chosen], marker, **look)
     ax.set_xscale("log")
-    ticks = sorted({labels for points in curves.values() for labels, _, _ in points})
+    ticks = sorted({labels for points in curves.values() for labels, *_ in points})
     ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("number of labels, log scale")
     ax.set_title("Test error: mean and 95 % interval over seeds; arrow: reaches 0 or 100 %")
     outside_legend(ax.figure, ax)
     return ax
-
-
-def _lowest_percentage(curves: LabelCurves) -> float:
-    """Where intervals that reach 0 end on a logarithmic axis: below every other value."""
-    points = [point for points in curves.values() for point in points]
-    ends = [error - margin for _, error, margin in points if np.isfinite(margin)]
-    return 50 * min(value for value in [*ends, *(error for _, error, _ in points)] if value > 0)
-
-
-def _mark_ends(
-    ax: Axes, labels: np.ndarray, ends: np.ndarray, shown: np.ndarray, index: int
-) -> None:
-    """Caps where an interval ends; arrows where it goes on beyond what is possible."""
-    for cut, uncut, arrow in zip(shown, ends, ("v", "^"), strict=True):
-        for marker, rows in (("_", cut == uncut), (arrow, cut != uncut)):
-            style = {"color": PALETTE[index], "markersize": 4, "clip_on": False}
-            ax.plot(labels[rows], cut[rows], marker, **style)

@@ -56,11 +56,11 @@ class Group:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean; None for fewer than two seeds."""
+        """The 95 % interval of the mean, within what is possible; None for fewer than two seeds."""
         if len(self.values) < 2:
             return None
-        mean, margin, _ = estimate(self.values)
-        return mean - margin, mean + margin
+        _, low, high, *_ = estimate(self.values, 0, 1 if self.is_larger_better else math.inf)
+        return low, high
 
     @property
     def is_larger_better(self) -> bool:

@@ -8,11 +8,10 @@ algorithms", arXiv:1804.09170: equal labels, validation labels included, and equ
 
 import argparse
 import hashlib
+import itertools
 import json
-import math
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -44,6 +43,7 @@ from cae.programs.starting_points import check_model_shape, choose_scaling
 from cae.records.environment import describe_environment
 from cae.records.run import check_runs_dir
 from cae.studies.choices import ALL, COUNTS, METHODS, MOST_EPOCHS
+from cae.studies.intervals import Estimate
 from cae.studies.label_methods import (
     VALIDATION_SHARE,
     LabelledData,
@@ -61,11 +61,13 @@ from cae.studies.label_results import (
 from cae.studies.progress import format_duration
 from cae.training import frozen
 
+Key = tuple[int, str, str]  # seed, labels per class, method
 # The files of a comparison and what they hold, for docs/reference.md.
 FILES = {
     "results.csv": "one row per method, number of labels and seed: labels in all and for "
     "validation, steps, test error, seconds",
-    "summary.csv": "means over seeds, and half the width of their 95 % intervals",
+    "summary.csv": "means over seeds and the ends of their 95 % intervals; an end that would lie "
+    "below 0 or above 1 stands there, and `open` names it",
     "conclusion.txt": "the sentences printed at the end",
     "label_efficiency.png": "the figure",
     "order_<seed>.json": "the order of the images from which all subsets of a seed are taken, with "
@@ -73,7 +75,6 @@ FILES = {
     "environment.json": "command, versions, git commit and data files of the latest start",
     "settings.json": "what the results depend on; a start with other settings is refused",
 }
-Key = tuple[int, str, str]  # seed, labels per class, method
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,7 +87,20 @@ def run(args: argparse.Namespace) -> int:
     _check_files(args)
     data = _load_data(args)
     counts = choose_counts(data, args)
-    with _opened_folder(args, config, data) as (folder, orders):
+    settings = _describe_settings(args, config, data)
+    folder = Path(args.runs_dir) / (args.name or f"label-efficiency-{data.training.name}")
+    with explaining(folder):
+        folder.mkdir(exist_ok=True)
+    with locked(folder):
+        _keep_settings(folder / "settings.json", settings)
+        datasets = {"training": data.training, "test": data.test}
+        environment = describe_environment(args.command, datasets, device=None, seed=None)
+        write_json(folder / "environment.json", environment)
+        labels, digest = data.training.labels, settings["data"]
+        orders = [
+            splits.keep_order(folder / f"order_{seed}.json", labels, seed, digest)
+            for seed in range(args.seeds)
+        ]
         path = folder / "results.csv"
         results = read_results(path) if path.exists() else []
         encoder = partial(
@@ -97,8 +111,9 @@ def run(args: argparse.Namespace) -> int:
             input_range=args.model_input_range,
             say=terminal.say,
         )
-        methods = Methods(data, config, encoder, args.steps, orders, counts)
-        exit_code = _measure(methods, _get_keys(args, counts), results, folder)
+        keys = list(itertools.product(range(args.seeds), counts, args.methods))
+        methods = Methods(data, config, encoder, args.steps, orders)
+        exit_code = _measure(methods, keys, results, folder)
         if results and exit_code < 128:
             _report(results, folder)
     return exit_code
@@ -188,26 +203,19 @@ def _find_leakage(args: argparse.Namespace, hashes: dict[str, np.ndarray]) -> li
     return facts
 
 
-# --- The folder of a comparison -------------------------------------------------------------
+# --- Settings -------------------------------------------------------------------------------
 
 
-@contextmanager
-def _opened_folder(
+def _describe_settings(
     args: argparse.Namespace, config: ClassifierConfig, data: LabelledData
-) -> Iterator[tuple[Path, list[np.ndarray]]]:
-    """Opens the folder and locks it; yields it with the order of the images for each seed.
-
-    Raises:
-        UsageError: Another process measures in it.
-        DataError: Test images were trained on and that is not allowed, the folder has other
-            settings, or a file in it is damaged.
-    """
+) -> dict[str, Any]:
+    """What the results depend on; leakage that is not allowed is a `DataError`."""
     hashes = {
         "pretraining": duplicates.hash_images(data.pretraining),
         "training": duplicates.hash_images(data.training.images),
         "test": duplicates.hash_images(data.test.images),
     }
-    settings = {
+    return {
         "data": _digest(hashes["training"], data.training.labels),
         "test": _digest(hashes["test"], data.test.labels),
         "pretraining": _digest(hashes["pretraining"]),
@@ -220,23 +228,6 @@ def _opened_folder(
         "validation_share": VALIDATION_SHARE,
         "leakage": _find_leakage(args, hashes),
     }
-    folder = Path(args.runs_dir) / (args.name or f"label-efficiency-{data.training.name}")
-    with explaining(folder):
-        folder.mkdir(exist_ok=True)
-    with locked(folder):
-        _keep_settings(folder / "settings.json", settings)
-        datasets = {"training": data.training, "test": data.test}
-        environment = describe_environment(args.command, datasets, device=None, seed=None)
-        write_json(folder / "environment.json", environment)
-        yield (
-            folder,
-            [
-                splits.keep_order(
-                    folder / f"order_{seed}.json", data.training.labels, seed, settings["data"]
-                )
-                for seed in range(args.seeds)
-            ],
-        )
 
 
 def _digest(hashes: np.ndarray, labels: np.ndarray | None = None) -> str:
@@ -269,16 +260,9 @@ def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
 # --- Measuring ------------------------------------------------------------------------------
 
 
-def _get_keys(args: argparse.Namespace, counts: list[str]) -> list[Key]:
-    return [
-        (seed, count, method)
-        for seed in range(args.seeds)
-        for count in counts
-        for method in args.methods
-    ]
-
-
-def _measure(methods: Methods, keys: list[Key], results: list[Measurement], folder: Path) -> int:
+def _measure(
+    methods: Methods, keys: Sequence[Key], results: list[Measurement], folder: Path
+) -> int:
     """Adds what is missing to `results` and to the folder; returns the exit code."""
     known = {result.key for result in results}
     missing = [key for key in keys if key not in known]
@@ -306,7 +290,7 @@ def _measure(methods: Methods, keys: list[Key], results: list[Measurement], fold
     return exit_code
 
 
-def _estimate_seconds(keys: list[Key], results: list[Measurement]) -> float:
+def _estimate_seconds(keys: Sequence[Key], results: list[Measurement]) -> float:
     """Seconds for what is missing, by the same method and labels with other seeds, or by all."""
     seconds = defaultdict(list)
     for result in results:
@@ -326,9 +310,10 @@ def _report(results: list[Measurement], folder: Path) -> None:
             "labels": labels,
             "seeds": error.seeds,
             "test_error": round(error.mean, 6),
-            "margin": round(error.margin, 6) if math.isfinite(error.margin) else "",
+            **_describe_interval(error),
         }
-        for (method, labels), error in sorted(errors.items())
+        for method, points in errors.items()
+        for labels, error in points.items()
     ]
     write_csv(folder / "summary.csv", rows)
     sentences = conclude(results)
@@ -339,3 +324,11 @@ def _report(results: list[Measurement], folder: Path) -> None:
     for sentence in sentences:
         terminal.say(sentence)
     terminal.say(f"Results: {terminal.relative(folder)}")
+
+
+def _describe_interval(error: Estimate) -> dict[str, Any]:
+    """Its ends, and which of them lie beyond what is possible; nothing with one seed."""
+    if error.seeds < 2:
+        return {"low": "", "high": "", "open": ""}
+    opens = ["low"] * error.is_low_open + ["high"] * error.is_high_open
+    return {"low": round(error.low, 6), "high": round(error.high, 6), "open": " ".join(opens)}

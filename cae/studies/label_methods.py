@@ -68,39 +68,29 @@ class LabelledData:
         return get_classes(self.training.labels)
 
 
+@dataclass
 class Methods:
     """Trains each method on a subset of the labels, and tests it.
 
-    Args:
+    Attributes:
         data: The images.
         config: Head, optimizer and batch size of the classifiers.
         load_encoder: Loads the encoder; called once, and only if a method uses it.
         steps: Optimizer steps per network.
         orders: For each seed int64 (num_images,), the order from which subsets are taken.
-        counts: All numbers of labels per class that are going to be measured.
     """
 
-    def __init__(
-        self,
-        data: LabelledData,
-        config: ClassifierConfig,
-        load_encoder: Callable[[], "keras.Model"],
-        steps: int,
-        orders: Sequence[np.ndarray],
-        counts: Sequence[str],
-    ):
-        self._data = data
-        self._config = config
-        self._load_encoder = load_encoder
-        self._steps = steps
-        self._orders = orders
-        self._counts = counts
+    data: LabelledData
+    config: ClassifierConfig
+    load_encoder: Callable[[], "keras.Model"]
+    steps: int
+    orders: Sequence[np.ndarray]
 
     @cached_property
     def encoder(self) -> "keras.Model":
         """The encoder of the saved autoencoder; loading it starts Keras."""
         with terminal.starting_keras():
-            return self._load_encoder()
+            return self.load_encoder()
 
     def measure(
         self, seed: int, count: str, method: str, should_stop: Callable[[], bool]
@@ -114,13 +104,13 @@ class Methods:
             should_stop: Ends the training of a network early; the measurement is then of no use.
         """
         start = time.perf_counter()
-        labels = self._data.training.labels
-        size = len(labels) if count == ALL else int(count) * len(self._data.classes)
-        chosen, share = self._orders[seed][:size], validation_share(count)
+        labels = self.data.training.labels
+        size = len(labels) if count == ALL else int(count) * len(self.data.classes)
+        chosen, share = self.orders[seed][:size], validation_share(count)
         training, validation = split_validation(size, share, seed, labels[chosen])
         steps = 0
         if method in NETWORKS:
-            plan = plan_training(self._config, method, len(training), self._steps)
+            plan = plan_training(self.config, method, len(training), self.steps)
             plan = plan.model_copy(update={"validation_split": share, "seed": seed})
             predictions, epochs = self._train(plan, chosen, method, should_stop)
             steps = epochs * math.ceil(len(training) / plan.batch_size)
@@ -135,7 +125,7 @@ class Methods:
             labels=size,
             validation_labels=len(validation),
             steps=steps,
-            test_error=round(float(np.mean(predictions != self._data.test.labels)), 6),
+            test_error=round(float(np.mean(predictions != self.data.test.labels)), 6),
             seconds=round(time.perf_counter() - start, 2),
         )
 
@@ -146,91 +136,79 @@ class Methods:
         method: str,
         should_stop: Callable[[], bool],
     ) -> tuple[np.ndarray, int]:
-        """Predicted labels of the test images, and the epochs trained."""
+        """Labels by a network, and the epochs trained."""
         from cae.training.build import get_classifier
         from cae.training.predict import predict
         from cae.training.train import train_classifier
 
-        data, pretrained = self._data, method != SCRATCH
+        data, pretrained = self.data, method != SCRATCH
         images, labels = data.training.images[chosen], data.training.labels[chosen]
+        shape, classes = images.shape[1:], data.classes
         model = get_classifier(
-            config,
-            images.shape[1:],
-            len(data.classes),
-            encoder=self.encoder,
-            pretrained=pretrained,
+            config, shape, len(classes), encoder=self.encoder, pretrained=pretrained
         )
         history = train_classifier(
             model,
             config,
             images,
             labels,
-            classes=data.classes,
+            classes=classes,
             scaling=data.scaling,
             pretrained=pretrained,
             name=METHODS[method],
             should_stop=should_stop,
         )
         probabilities = predict(model, data.test.images, data.scaling)
-        return data.classes[probabilities.argmax(axis=1)], len(history.epochs)
+        return classes[probabilities.argmax(axis=1)], len(history.epochs)
 
     def _vote(self, chosen: np.ndarray) -> np.ndarray:
         """Labels of the nearest encodings, nearer ones counting more; nothing is tuned."""
         from sklearn.neighbors import KNeighborsClassifier
 
-        encodings, test_encodings = self._encodings
-        neighbours = min(NUM_NEIGHBOURS, max(1, len(chosen) // len(self._data.classes)))
+        neighbours = min(NUM_NEIGHBOURS, max(1, len(chosen) // len(self.data.classes)))
         voters = KNeighborsClassifier(neighbours, weights="distance", algorithm="brute")
-        labels = self._data.training.labels[chosen]
-        voters.fit(encodings[np.searchsorted(self._used, chosen)], labels)
-        return voters.predict(test_encodings)
+        voters.fit(self._encode(self.data.training, chosen), self.data.training.labels[chosen])
+        return voters.predict(self._test_encodings)
 
     @cached_property
     def _votes_of_all(self) -> np.ndarray:
         """All labels vote the same whatever the seed; with 60,000 it takes a minute."""
-        return self._vote(np.arange(len(self._data.training.labels)))
+        return self._vote(np.arange(len(self.data.training.labels)))
 
-    @cached_property
-    def _used(self) -> np.ndarray:
-        """int64, ascending: the training images of all subsets."""
-        if ALL in self._counts:
-            return np.arange(len(self._data.training.labels))
-        size = max(map(int, self._counts)) * len(self._data.classes)
-        return np.unique(np.concatenate([order[:size] for order in self._orders]))
-
-    @cached_property
-    def _encodings(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the used training images and of the test images, float32 (num_images, size)."""
+    def _encode(self, dataset: Dataset, chosen: np.ndarray | None = None) -> np.ndarray:
+        """float32 (num_images, size): the encodings of images, by default of all."""
         from cae.training.predict import predict
 
-        data, encoder = self._data, self.encoder
-        training = predict(encoder, data.training.images, data.scaling, self._used)
-        test = predict(encoder, data.test.images, data.scaling)
-        return training.reshape(len(training), -1), test.reshape(len(test), -1)
+        encodings = predict(self.encoder, dataset.images, self.data.scaling, chosen)
+        return encodings.reshape(len(encodings), -1)
+
+    @cached_property
+    def _test_encodings(self) -> np.ndarray:
+        return self._encode(self.data.test)
 
     def _regress(self, chosen: np.ndarray, validation: np.ndarray, method: str) -> np.ndarray:
         """Labels by logistic regression on pixels, or on their principal components."""
-        inputs = self._pixels(self._data.training.images[chosen])
+        inputs = self._pixels(self.data.training.images[chosen])
         test_inputs = self._test_pixels
         if method == PCA:
             inputs = self._components.transform(inputs)
             test_inputs = self._components.transform(test_inputs)
-        labels = self._data.training.labels[chosen]
+        labels = self.data.training.labels[chosen]
         return fit_logistic(inputs, labels, validation).predict(test_inputs)
 
     def _pixels(self, images: np.ndarray) -> np.ndarray:
-        return self._data.scaling.apply(images).reshape(len(images), -1)
+        return self.data.scaling.apply(images).reshape(len(images), -1)
 
     @cached_property
     def _test_pixels(self) -> np.ndarray:
-        return self._pixels(self._data.test.images)
+        return self._pixels(self.data.test.images)
 
     @cached_property
     def _components(self) -> Any:
         """Principal components of the images that the autoencoder was trained on."""
         from sklearn import decomposition
 
-        images = self._data.pretraining
+        images = self.data.pretraining
         chosen = np.random.default_rng(0).permutation(len(images))[:PCA_IMAGES]
         pixels = self._pixels(images[np.sort(chosen)])
         components = decomposition.PCA(min(PCA_COMPONENTS, *pixels.shape), random_state=0)

@@ -5,22 +5,20 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from rich.table import Table
 
-from cae.errors import DataError
-from cae.studies.choices import (
-    FINE_TUNED,
-    METHODS,
-    SCRATCH,
-)
+from cae.errors import DataError, listed
+from cae.studies.choices import FINE_TUNED, METHODS, SCRATCH
 from cae.studies.intervals import Estimate, estimate
 
-TABLE_TITLE = "Test error in %, mean and half of the 95 % interval"
+TABLE_TITLE = "Test error in %: mean ± half of the 95 % interval; ≤, ≥: one end is open"
 REFERENCE_LABELS = 100  # the first sentence is about this number, or the nearest one measured
+
+Errors = Mapping[str, Mapping[int, Estimate]]  # by method and number of labels
 
 
 class Measurement(BaseModel):
@@ -55,11 +53,7 @@ class Measurement(BaseModel):
 
 
 def read_results(path: Path) -> list[Measurement]:
-    """Reads `results.csv`.
-
-    Raises:
-        DataError: It cannot be read, or a row is no result.
-    """
+    """Reads `results.csv`; an unreadable file or row is a `DataError`."""
     remedy = "Delete the row: it is measured again."
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -70,15 +64,35 @@ def read_results(path: Path) -> list[Measurement]:
         raise DataError(path, "must hold one result per row", error, remedy) from error
 
 
-class Effect(NamedTuple):
-    """What pretraining changes at one number of labels, as shares in [0, 1].
+def _get_errors(results: Sequence[Measurement]) -> dict[str, dict[int, dict[int, float]]]:
+    """By method, labels and seed; `all` may be as many labels as another count."""
+    errors = defaultdict(lambda: defaultdict(dict))
+    for result in sorted(results, key=lambda result: result.labels):
+        errors[result.method][result.labels][result.seed] = result.test_error
+    return {method: errors[method] for method in METHODS if method in errors}
 
-    Attributes:
-        labels: How many.
-        scratch: Test error from scratch.
-        pretrained: Test error with pretraining.
-        difference: Of pretrained and scratch, seed by seed.
-    """
+
+def summarize(results: Sequence[Measurement]) -> Errors:
+    """Test errors, shares in [0, 1], with their intervals."""
+    return {
+        method: {n: estimate(list(seeds.values()), 0, 1) for n, seeds in by_labels.items()}
+        for method, by_labels in _get_errors(results).items()
+    }
+
+
+def get_curves(errors: Errors) -> dict[str, list[tuple[int, float, float, float]]]:
+    """The curves of `plot_label_efficiency`: for each method (labels, mean error, low, high)."""
+    return {
+        METHODS[method]: [(labels, e.mean, e.low, e.high) for labels, e in points.items()]
+        for method, points in errors.items()
+    }
+
+
+# --- Conclusions ----------------------------------------------------------------------------
+
+
+class Effect(NamedTuple):
+    """What fine-tuning a pretrained encoder changes at one number of labels, seed by seed."""
 
     labels: int
     scratch: float
@@ -86,102 +100,73 @@ class Effect(NamedTuple):
     difference: Estimate
 
 
-def summarize(results: Sequence[Measurement]) -> dict[tuple[str, int], Estimate]:
-    """Test errors by method and number of labels."""
-    values = defaultdict(list)
-    for (method, labels, _), error in _get_errors(results).items():
-        values[method, labels].append(error)
-    return {key: estimate(errors) for key, errors in values.items()}
-
-
-def get_curves(
-    errors: Mapping[tuple[str, int], Estimate],
-) -> dict[str, list[tuple[int, float, float]]]:
-    """The curves of `plot_label_efficiency`: for each method (labels, mean error, margin)."""
-    return {
-        name: sorted((n, e.mean, e.margin) for (key, n), e in errors.items() if key == method)
-        for method, name in METHODS.items()
-        if any(key == method for key, _ in errors)
-    }
-
-
-def _get_errors(results: Sequence[Measurement]) -> dict[tuple[str, int, int], float]:
-    """By method, labels and seed; `all` may be as many labels as another count."""
-    return {(r.method, r.labels, r.seed): r.test_error for r in results}
-
-
-def get_effects(results: Sequence[Measurement]) -> list[Effect]:
-    """What fine-tuning a pretrained encoder changes, by number of labels.
-
-    Only seeds that have both are compared; each has the same labels, split and steps in both.
-    """
+def _get_effects(results: Sequence[Measurement]) -> list[Effect]:
+    """By number of labels, over the seeds that have both with the same labels and split."""
     errors = _get_errors(results)
-    pairs = defaultdict(list)
-    for (method, labels, seed), error in errors.items():
-        if method == SCRATCH and (FINE_TUNED, labels, seed) in errors:
-            pairs[labels].append((error, errors[FINE_TUNED, labels, seed]))
     effects = []
-    for labels, values in sorted(pairs.items()):
-        scratch, pretrained = np.transpose(values)
-        difference = estimate(pretrained - scratch)
-        effects.append(Effect(labels, float(scratch.mean()), float(pretrained.mean()), difference))
+    for labels, scratch in errors.get(SCRATCH, {}).items():
+        tuned = errors.get(FINE_TUNED, {}).get(labels, {})
+        pairs = [(error, tuned[seed]) for seed, error in scratch.items() if seed in tuned]
+        if pairs:
+            difference = estimate([after - before for before, after in pairs], -1, 1)
+            effects.append(Effect(labels, *map(fmean, zip(*pairs, strict=True)), difference))
     return effects
 
 
 def conclude(results: Sequence[Measurement]) -> list[str]:
     """Compares fine-tuning with training from scratch in plain sentences."""
-    effects = get_effects(results)
+    effects = _get_effects(results)
     if not effects:
         return [f"Measure {FINE_TUNED} and {SCRATCH} to see whether pretraining helps."]
     reference = min(effects, key=lambda effect: abs(math.log(effect.labels / REFERENCE_LABELS)))
     sentences = [_describe_effect(reference)]
     if max(effect.difference.seeds for effect in effects) < 2:
         return [*sentences, "One seed does not show how much is chance: repeat with --seeds 5."]
-    for direction, sign in (("lowers", -1), ("raises", 1)):
-        at = [f"{e.labels:,}" for e in effects if sign * e.difference.mean > e.difference.margin]
+    measurable = [effect for effect in effects if effect.difference.is_measurable]
+    for verb, sign in (("lowers", -1), ("raises", 1)):
+        at = [f"{e.labels:,}" for e in measurable if sign * e.difference.mean > 0]
         if at:
-            numbers = " and ".join(filter(None, [", ".join(at[:-1]), at[-1]]))
-            sentences.append(f"It measurably {direction} the error with {numbers} labels.")
-    if not any(effect.difference.is_measurable for effect in effects):
+            sentences.append(f"It measurably {verb} the error with {listed(at, 'and')} labels.")
+    if not measurable:
         sentences.append("It makes no measurable difference at any number of labels tried.")
-    elif not effects[-1].difference.is_measurable:
-        last = max(n for n, effect in enumerate(effects) if effect.difference.is_measurable)
-        sentences.append(
-            f"From {effects[last + 1].labels:,} labels on it makes no measurable difference."
-        )
+    elif measurable[-1] is not effects[-1]:
+        first = effects[effects.index(measurable[-1]) + 1]
+        sentences.append(f"From {first.labels:,} labels on it makes no measurable difference.")
     return sentences
 
 
 def _describe_effect(effect: Effect) -> str:
-    difference, margin, seeds = effect.difference
+    difference = effect.difference
     before, after = f"{effect.scratch:.2%}", f"{effect.pretrained:.2%}"
-    if seeds < 2:
-        return f"With {effect.labels:,} labels the test error is {before} from scratch and " + (
-            f"{after} with pretraining."
-        )
-    verb = "lowers" if difference < 0 else "raises"
-    if not effect.difference.is_measurable:
+    start = f"With {effect.labels:,} labels"
+    if difference.seeds < 2:
+        return f"{start} the test error is {before} from scratch and {after} with pretraining."
+    verb = "lowers" if difference.mean < 0 else "raises"
+    if not difference.is_measurable:
         verb = "makes no measurable difference to"
-    points = f"{difference * 100:+.2f} percentage points"
-    low, high = max(difference - margin, -1), min(difference + margin, 1)  # of shares
-    interval = f"{low * 100:+.2f} to {high * 100:+.2f}"
+    low = f"{'≤ ' * difference.is_low_open}{difference.low * 100:+.2f}"
+    high = f"{'≥ ' * difference.is_high_open}{difference.high * 100:+.2f}"
     return (
-        f"With {effect.labels:,} labels pretraining {verb} the test error: from {before} to "
-        f"{after}, {points} (95 % interval {interval}, {seeds} seeds)."
+        f"{start} pretraining {verb} the test error: from {before} to {after}, "
+        f"{difference.mean * 100:+.2f} percentage points "
+        f"(95 % interval {low} to {high}, {difference.seeds} seeds)."
     )
 
 
-def get_columns(errors: Mapping[tuple[str, int], Estimate]) -> dict[str, list[str]]:
+# --- Tables ---------------------------------------------------------------------------------
+
+
+def get_columns(errors: Errors) -> dict[str, list[str]]:
     """The table of test errors: `labels` and one column per method, one row per label count."""
-    counts = sorted({labels for _, labels in errors})
-    columns = {"labels": [f"{labels:,}" for labels in counts]}
-    for method in METHODS:
-        if any(key == method for key, _ in errors):
-            columns[method] = [_percent(errors.get((method, labels))) for labels in counts]
-    return columns
+    counts = sorted({labels for points in errors.values() for labels in points})
+    cells = {
+        method: [_percent(points[labels]) if labels in points else "" for labels in counts]
+        for method, points in errors.items()
+    }
+    return {"labels": [f"{labels:,}" for labels in counts], **cells}
 
 
-def get_table(errors: Mapping[tuple[str, int], Estimate]) -> Table:
+def get_table(errors: Errors) -> Table:
     """The same table for a terminal of 80 columns."""
     columns = get_columns(errors)
     table = Table(box=None, padding=(0, 1, 0, 0), title=TABLE_TITLE, title_justify="left")
@@ -192,9 +177,14 @@ def get_table(errors: Mapping[tuple[str, int], Estimate]) -> Table:
     return table
 
 
-def _percent(error: Estimate | None) -> str:
-    if error is None:
-        return ""
+def _percent(error: Estimate) -> str:
+    """``19.6 ± 1.2``; ``19.6 ≤78.7`` where the interval goes down to 0, ``≥`` up to 100."""
     digits = 1 if error.mean >= 0.1 else 2
-    mean = f"{error.mean * 100:.{digits}f}"
-    return mean if error.seeds < 2 else f"{mean} ± {error.margin * 100:.{digits}f}"
+    mean, low, high, margin = (
+        f"{100 * share:.{digits}f}" for share in (*error[:3], error.high - error.mean)
+    )
+    if error.seeds < 2:
+        return mean
+    if error.is_low_open:
+        return f"{mean} ≤{high}"
+    return f"{mean} ≥{low}" if error.is_high_open else f"{mean} ± {margin}"
