@@ -170,6 +170,7 @@ def expand(
             for seed in study.seeds:
                 seeded = override(config, seed=seed, epochs=study.epochs)
                 content = [base.label, seeded.model_dump(mode="json"), data, model_digest]
+                content += [base.model_flags] * bool(base.model_flags)
                 digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
                 trial = Trial(base.label, label, seeded, model, digest)
                 trials.setdefault(digest, trial)  # a base can be one of its own variations

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from cae.config.choices import MAX_EPOCHS, MAX_SEED
+from cae.config.choices import INPUT_RANGES, MAX_EPOCHS, MAX_SEED
 from cae.config.values import Number, integer_type, refusal, worded
 from cae.errors import listed, shown
 
@@ -183,11 +183,24 @@ class Base(_Strict):
     model: Annotated[
         FilePath | None, Field(description="For classifiers: use the encoder of this saved model.")
     ] = None
+    encoder_until: Annotated[
+        Text | None, Field(description="As the flag `--encoder-until`, for the saved `model`.")
+    ] = None
+    model_input_range: Annotated[
+        Literal[INPUT_RANGES] | None,
+        worded(f"must be {listed(map(shown, INPUT_RANGES))}, or null"),
+        Field(description="As the flag `--model-input-range`, for the saved `model`."),
+    ] = None
 
     @property
     def label(self) -> str:
         """Its name; without one that of its file."""
         return self.name or Path(self.configuration).stem
+
+    @property
+    def model_flags(self) -> dict[str, str]:
+        """Those of the keys that say how the saved model is to be understood that are given."""
+        return self.model_dump(include={"encoder_until", "model_input_range"}, exclude_none=True)
 
     def label_of(self, path: str) -> str:
         """The name of one of its configurations."""
@@ -200,6 +213,8 @@ class Base(_Strict):
     def _check_encoder(self) -> "Base":
         if self.encoder and self.model:
             raise refusal('must have either "encoder" or "model"')
+        if self.model_flags and not self.model:
+            raise refusal(f'must have a "model" for its {listed(self.model_flags, "and")}')
         return self
 
 

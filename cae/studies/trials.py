@@ -278,6 +278,7 @@ def get_arguments(
     config = folder / "configuration" / f"{trial.id}.json"
     write_text(config, dump_config(trial.config))
     data = study.data
+    (base,) = [base for base in study.bases if base.label == trial.base]
     flags = {
         "-d": data.dataset,
         "-dl": data.labels,
@@ -285,6 +286,8 @@ def get_arguments(
         "-tl": data.test_labels if study.kind == "classifier" else None,
         "--limit": data.limit,
         "-model": trial.model,
+        "--encoder-until": base.encoder_until,
+        "--model-input-range": base.model_input_range,
         "-c": config,
         "--name": trial.configuration,
         "--run-dir": path,

@@ -16,6 +16,8 @@ from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
 import experiments
 from cae import terminal
 from cae.config.load import dump_config, load_config
+from cae.config.study import expand, load_stages
+from cae.errors import UserError
 from cae.files import locked
 from cae.records.run import PARTIAL
 from cae.studies import trials
@@ -277,6 +279,30 @@ def test_encoders_of_a_study_that_has_not_run(tmp_path, run, files):
     done = run(path)
     assert done.exit_code == 2
     assert "Run the study autoencoders first" in done.err
+
+
+def test_saved_models_of_other_programs(tmp_path):
+    """Their flags are keys of a base, pass to its trials, and tell its trials from others."""
+    write_json(tmp_path / "head.json", CLASSIFIER)
+    (tmp_path / "configuration").mkdir()
+    base = {"configuration": "head.json", "model": "other.h5"}
+    keys = {"encoder_until": "bottom", "model_input_range": "-1..1"}
+    study = {"name": "heads", "kind": "classifier", "data": {"dataset": "digits"}}
+    study["metric"] = "val_accuracy"
+    found = []
+    for bases in ([base], [base | keys]):
+        _, (file,) = load_stages(write_json(tmp_path / "study.json", study, bases=bases))
+        (trial,) = expand(file, "data", {"head": ("other.h5", "sha")})
+        found.append((trial.id, trials.get_arguments(file.study, tmp_path, trial)))
+    (plain, without), (other, arguments) = found
+    assert plain != other and "--encoder-until" not in without
+    assert arguments[arguments.index("--encoder-until") + 1] == "bottom"
+    assert arguments[arguments.index("--model-input-range") + 1] == "-1..1"
+    path = write_json(
+        tmp_path / "study.json", study, bases=[{"configuration": "head.json", **keys}]
+    )
+    with pytest.raises(UserError, match='must have a "model"'):
+        load_stages(path)
 
 
 def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
