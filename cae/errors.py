@@ -205,7 +205,7 @@ def _explain(error: "ErrorDetails", schema: Any, other_names: Mapping[str, str])
         return Problem(location, "must be an object, {...}", got, "")
     # Pydantic's words begin with what they speak of: "Input should be a valid string".
     words = re.sub(r"^(Value error, |\w+ should )", "", error["msg"])
-    words = re.split(" after |, unable ", words)[0]
+    words = re.split(" after |, unable ", words)[0].replace("a valid ", "a ").replace("'", '"')
     return Problem(location, words if words.startswith("must") else f"must {words}", got, "")
 
 

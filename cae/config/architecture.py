@@ -1,6 +1,6 @@
 """The layers of a configuration in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -15,21 +15,19 @@ def describe_architecture(model_info: Mapping[str, Any]) -> str:
     Returns:
         The encoder, then the decoder or the dense layers, separated by ``|``.
     """
-    encoder = model_info.get("encoder_layers")
+    encoder, *others = (
+        model_info.get(f"{part}_layers") or () for part in ("encoder", "decoder", "dense")
+    )
     if isinstance(encoder, str | PurePath):
-        parts = [f"encoder of {PurePath(encoder).name}"]
+        first = f"encoder of {PurePath(encoder).name}"
     else:
-        parts = [_describe_layers(encoder) if encoder else "encoder"]
+        first = _describe_layers(encoder) or "encoder"
     # In a decoder `pool` is the old spelling of `upSample`.
-    decoder = [
-        ("upSample" if kind == "pool" else kind, *sizes)
-        for kind, *sizes in model_info.get("decoder_layers") or ()
-    ]
-    parts += [_describe_layers(decoder), _describe_layers(model_info.get("dense_layers") or ())]
-    return " | ".join(part for part in parts if part)
+    parts = [_describe_layers(layers).replace("pool", "upSample") for layers in others]
+    return " | ".join(part for part in [first, *parts] if part)
 
 
-def _describe_layers(layers: Sequence[Sequence[Any]]) -> str:
+def _describe_layers(layers: Iterable[Iterable[Any]]) -> str:
     return " → ".join(" ".join(map(_describe_size, layer)) for layer in layers)
 
 

@@ -14,6 +14,7 @@ from pydantic import (
 
 from cae.config.choices import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED
 from cae.config.values import (
+    check,
     choice_type,
     integer_type,
     number_type,
@@ -31,25 +32,15 @@ MAX_POOL = 32  # pixels
 MAX_UNITS = 65536
 MAX_LAYERS = 100
 MAX_LEARNING_RATE = 10
-MAX_VALIDATION_SPLIT = 0.9
 
 # The optimizers of Keras that require only a learning rate: name -> class in `keras.optimizers`.
 # By class, because `keras.optimizers.get("lamb")` fails in Keras 3.15.
 OPTIMIZERS = {
-    "adadelta": "Adadelta",
-    "adafactor": "Adafactor",
-    "adagrad": "Adagrad",
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "adamax": "Adamax",
-    "ftrl": "Ftrl",
-    "lamb": "Lamb",
-    "lion": "Lion",
-    "muon": "Muon",
-    "nadam": "Nadam",
-    "rmsprop": "RMSprop",
-    "sgd": "SGD",
-    "schedulefreeadamw": "ScheduleFreeAdamW",
+    name.lower(): name
+    for name in (
+        *("Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lamb", "Lion"),
+        *("Muon", "Nadam", "RMSprop", "SGD", "ScheduleFreeAdamW"),
+    )
 }
 ACTIVATIONS = ("Sigmoid", "Linear", "Relu")
 LOSSES = ("binary_crossentropy", "mean_squared_error", "mean_absolute_error")
@@ -64,25 +55,25 @@ LAYER_HOMES = {
     "drop": "",
 }
 
+BatchSize = integer_type(1, MAX_BATCH_SIZE)
+Epochs = integer_type(1, MAX_EPOCHS)
+PhaseEpochs = integer_type(0, MAX_EPOCHS)
+Seed = integer_type(0, MAX_SEED)
+PoolSize = size_type(MAX_POOL)
+Share = number_type("from 0 to 1", ge=0, le=1)
+DecayFactor = number_type("between 0 and 1, both excluded", gt=0, lt=1)
+LearningRate = number_type(f"above 0, at most {MAX_LEARNING_RATE}", gt=0, le=MAX_LEARNING_RATE)
+
 
 # --- Layers and schedules: lists whose first element names their kind -----------------------
-
-Filters = integer_type(1, MAX_FILTERS)
-KernelSize = size_type(MAX_KERNEL)
-PoolSize = size_type(MAX_POOL)
-Units = integer_type(1, MAX_UNITS)
-DropRate = number_type("from 0 up to but not including 1", ge=0, lt=1)
-DecayFactor = number_type("between 0 and 1, both excluded", gt=0, lt=1)
-Epochs = integer_type(1, MAX_EPOCHS)
 
 
 class Conv(NamedTuple):
     """Convolution with stride 1 and padding "same", which keeps height and width."""
 
     kind: Literal["conv"]
-    filters: Filters
-    kernel_size: KernelSize
-
+    filters: integer_type(1, MAX_FILTERS)
+    kernel_size: size_type(MAX_KERNEL)
     EXAMPLE = ("conv", 32, (3, 3))
 
 
@@ -91,7 +82,6 @@ class Pool(NamedTuple):
 
     kind: Literal["pool"]
     size: PoolSize
-
     EXAMPLE = ("pool", (2, 2))
 
 
@@ -100,7 +90,6 @@ class UpSample(NamedTuple):
 
     kind: Literal["upSample"]
     size: PoolSize
-
     EXAMPLE = ("upSample", (2, 2))
 
 
@@ -108,7 +97,6 @@ class BatchNorm(NamedTuple):
     """Batch normalisation."""
 
     kind: Literal["batchNorm"]
-
     EXAMPLE = ("batchNorm",)
 
 
@@ -116,8 +104,7 @@ class Drop(NamedTuple):
     """Dropout: sets this share of the values to 0 during training."""
 
     kind: Literal["drop"]
-    rate: DropRate
-
+    rate: number_type("from 0 up to but not including 1", ge=0, lt=1)
     EXAMPLE = ("drop", 0.25)
 
 
@@ -125,8 +112,7 @@ class Dense(NamedTuple):
     """Fully connected layer."""
 
     kind: Literal["dense"]
-    units: Units
-
+    units: integer_type(1, MAX_UNITS)
     EXAMPLE = ("dense", 64)
 
 
@@ -134,7 +120,6 @@ class Cosine(NamedTuple):
     """The learning rate falls to 0 along half a cosine over the whole training."""
 
     kind: Literal["cosine"]
-
     EXAMPLE = ("cosine",)
 
 
@@ -143,7 +128,6 @@ class Exponential(NamedTuple):
 
     kind: Literal["exponential"]
     factor: DecayFactor
-
     EXAMPLE = ("exponential", 0.9)
 
 
@@ -153,7 +137,6 @@ class Step(NamedTuple):
     kind: Literal["step"]
     every_epochs: Epochs
     factor: DecayFactor
-
     EXAMPLE = ("step", 5, 0.5)
 
 
@@ -194,29 +177,17 @@ def form_type(*forms: type, homes: dict[str, str] | None = None) -> Any:
     return Annotated[union, kind_of, BeforeValidator(check_form)]
 
 
-def layers_type(layer: Any, at_least: int) -> Any:
-    """The type of a list of layers."""
-
-    def check_length(value: Any) -> Any:
-        if not isinstance(value, tuple) or not at_least <= len(value) <= MAX_LAYERS:
-            raise refusal(f"must be a list of {at_least} to {MAX_LAYERS} layers")
-        return value
-
+def layers_type(*forms: type, at_least: int = 0) -> Any:
+    """The type of a list of layers in one of several forms."""
     # Not min_length: pydantic counts only valid layers and would report a second problem.
-    bounds = Field(json_schema_extra={"minItems": at_least, "maxItems": MAX_LAYERS})
-    return Annotated[tuple[layer, ...], bounds, BeforeValidator(check_length)]
-
-
-def _check_optimizer(value: Any) -> Any:
-    if not isinstance(value, tuple) or len(value) not in (2, 3):
-        raise refusal(
-            "must be [name, rate] or [name, rate, second rate]",
-            'Write for example ["adam", 0.001].',
-        )
-    return value
-
-
-LearningRate = number_type(f"above 0, at most {MAX_LEARNING_RATE}", gt=0, le=MAX_LEARNING_RATE)
+    return Annotated[
+        tuple[form_type(*forms, homes=LAYER_HOMES), ...],
+        Field(json_schema_extra={"minItems": at_least, "maxItems": MAX_LAYERS}),
+        check(
+            lambda value: isinstance(value, tuple) and at_least <= len(value) <= MAX_LAYERS,
+            f"must be a list of {at_least} to {MAX_LAYERS} layers",
+        ),
+    ]
 
 
 class Optimizer(NamedTuple):
@@ -233,110 +204,64 @@ class Optimizer(NamedTuple):
     full_learning_rate: LearningRate | None = None
 
 
-# --- Keys -----------------------------------------------------------------------------------
+# --- Values of keys -------------------------------------------------------------------------
 
-EncoderLayers = layers_type(form_type(Conv, Pool, BatchNorm, Drop, homes=LAYER_HOMES), at_least=1)
-OptimizerKey = Annotated[
+EncoderLayers = layers_type(Conv, Pool, BatchNorm, Drop, at_least=1)
+DecoderLayers = layers_type(Conv, UpSample, Pool, BatchNorm, Drop)
+DenseLayers = layers_type(Dense, Drop, BatchNorm)
+Schedule = form_type(Cosine, Exponential, Step)
+OptimizerList = Annotated[
     Optimizer,
-    BeforeValidator(_check_optimizer),
-    PlainSerializer(lambda optimizer: tuple(part for part in optimizer if part is not None)),
-    Field(
-        description="`[name, rate]` or `[name, rate, second rate]`: an optimizer of Keras, in any "
-        "case, and its learning rate; a classifier uses the second rate in its second phase.",
-        examples=[["adam", 0.001]],
+    check(
+        lambda value: isinstance(value, tuple) and len(value) in (2, 3),
+        "must be [name, rate] or [name, rate, second rate]",
+        'Write for example ["adam", 0.001].',
     ),
+    PlainSerializer(lambda optimizer: tuple(part for part in optimizer if part is not None)),
 ]
-BatchSizeKey = Annotated[
-    integer_type(1, MAX_BATCH_SIZE), Field(description="Images per training step.", examples=[32])
-]
-ValidationSplitKey = Annotated[
-    number_type(f"from 0 to {MAX_VALIDATION_SPLIT}", ge=0, le=MAX_VALIDATION_SPLIT),
-    Field(description="Share of the training images held out to choose the best epoch."),
-]
-SeedKey = Annotated[
-    integer_type(0, MAX_SEED),
-    Field(description="Seed of all random numbers; the same seed gives the same result."),
-]
-EarlyStoppingKey = Annotated[
+Patience = Annotated[
     Epochs | None,
     worded(f"must be null or a whole number from 1 to {MAX_EPOCHS}", suggest_integer),
-    Field(
-        description="Stop after this many epochs without improvement; null: never. "
-        "The best weights are kept in any case."
-    ),
 ]
-ScheduleKey = Annotated[
-    form_type(Cosine, Exponential, Step) | None,
-    Field(
-        description='How the learning rate falls: `["cosine"]`, `["exponential", factor]` or '
-        '`["step", every_epochs, factor]`; null: it is constant.'
-    ),
-]
-L2Key = Annotated[
-    number_type("from 0 to 1", ge=0, le=1),
-    Field(description="Factor of L2 regularisation: of the sum of squared weights in the loss."),
-]
-MixedPrecisionKey = Annotated[
-    Annotated[bool, worded("must be true or false")],
-    Field(
-        description="Compute in bfloat16 with weights in float32: faster on GPUs and on CPUs that "
-        "support it, with similar results. Other CPUs compute in float32."
-    ),
-]
-
-
-class Augmentation(BaseModel):
-    """Random changes of the training images, drawn anew in every epoch."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    rotation: Annotated[
-        number_type("of degrees from 0 to 180", ge=0, le=180),
-        Field(description="Largest rotation in either direction, in degrees."),
-    ] = 0.0
-    shift: Annotated[
-        number_type("from 0 to 0.5", ge=0, le=0.5),
-        Field(description="Largest shift in either direction, as a share of height and width."),
-    ] = 0.0
-    zoom: Annotated[
-        number_type("from 0 to 0.5", ge=0, le=0.5),
-        Field(description="Largest change of size in either direction, as a share."),
-    ] = 0.0
-
-
-def _check_augmentation(value: Any) -> Any:
-    if value is not None and not isinstance(value, dict):
-        raise refusal('must be null or an object such as {"rotation": 10, "shift": 0.1}')
-    return value
-
-
-AugmentationKey = Annotated[
-    Augmentation | None,
-    BeforeValidator(_check_augmentation),
-    Field(
-        description="Random changes of the training images: an object with `rotation`, `shift` "
-        "and `zoom`; null: none."
-    ),
-]
-
-
-def _check_classifier_encoder(value: Any) -> Any:
-    if value is not None and not (isinstance(value, str | tuple) and value):
-        raise refusal("must be the path of a saved model, a list of layers, or null")
-    return value
-
-
 # A path or layers; the type of the value tells which is checked.
 _Encoder = Annotated[
-    Annotated[str, Field(min_length=1), worded("must be a path"), Tag("<path>")]
-    | Annotated[EncoderLayers, Tag("<layers>")],
+    Annotated[str, Field(min_length=1), Tag("<path>")] | Annotated[EncoderLayers, Tag("<layers>")],
     Discriminator(lambda value: "<path>" if isinstance(value, str) else "<layers>"),
 ]
-ClassifierEncoderKey = Annotated[
+ClassifierEncoder = Annotated[
     _Encoder | None,
-    BeforeValidator(_check_classifier_encoder),
-    Field(
-        description="Path of a saved model whose encoder is used, or a list of layers for an "
-        "untrained encoder; null: the flag `-model` gives the model."
+    check(
+        lambda value: value is None or (isinstance(value, str | tuple) and bool(value)),
+        "must be the path of a saved model, a list of layers, or null",
+    ),
+]
+
+
+class Keys(BaseModel):
+    """The base of every object in a JSON file; the texts below its keys describe them."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class Augmentation(Keys):
+    """Random changes of the training images, drawn anew in every epoch."""
+
+    rotation: number_type("of degrees from 0 to 180", ge=0, le=180) = 0.0
+    """Largest rotation in either direction, in degrees."""
+
+    shift: number_type("from 0 to 0.5", ge=0, le=0.5) = 0.0
+    """Largest shift in either direction, as a share of height and width."""
+
+    zoom: number_type("from 0 to 0.5", ge=0, le=0.5) = 0.0
+    """Largest change of size in either direction, as a share."""
+
+
+AugmentationOrNull = Annotated[
+    Augmentation | None,
+    check(
+        lambda value: value is None or isinstance(value, dict),
+        'must be null or an object such as {"rotation": 10, "shift": 0.1}',
     ),
 ]

@@ -1,11 +1,11 @@
 """Reading JSON: files that people write, with helpful errors, and records of the programs."""
 
-import difflib
 import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,18 +66,17 @@ def _syntax_remedy(error: json.JSONDecodeError) -> str:
     return "Look for a missing comma, quote or bracket here."
 
 
-def parse_json(text: str, where: str) -> tuple[Any, list[UserError]]:
-    """Reads JSON text.
+def parse_json(text: str, where: object, validate: Callable[[Any], T]) -> T:
+    """Reads and validates JSON text.
 
     Args:
         text: Any JSON.
         where: What to call the text in errors, such as the name of its file.
-
-    Returns:
-        The document, and one error per repeated key.
+        validate: Makes the result of the document, or raises a `ConfigurationError`.
 
     Raises:
-        ConfigurationError: It is not JSON.
+        ConfigurationError: It is not JSON; or with one line per repeated key and those of
+            `validate`.
     """
     if not text.strip():
         raise ConfigurationError(
@@ -85,7 +84,7 @@ def parse_json(text: str, where: str) -> tuple[Any, list[UserError]]:
         )
     try:
         document = json.loads(text, object_pairs_hook=_Object, parse_int=_parse_int)
-        repeated = [
+        problems: list[UserError] = [
             UserError(
                 f"{where}: {path}", "must occur once in its object", "the key twice", "Remove one."
             )
@@ -103,13 +102,15 @@ def parse_json(text: str, where: str) -> tuple[Any, list[UserError]]:
         got = shown(found) if found else "the end of the line"
         raise ConfigurationError(place, "must be JSON", got, _syntax_remedy(error)) from error
     except RecursionError as error:
-        raise ConfigurationError(
-            where,
-            f"must be nested at most {MAX_NESTING} deep",
-            "deeper brackets",
-            "Remove brackets.",
-        ) from error
-    return document, repeated
+        required = f"must be nested at most {MAX_NESTING} deep"
+        raise ConfigurationError(where, required, "deeper brackets", "Remove brackets.") from error
+    try:
+        result = validate(document)
+    except ConfigurationError as error:
+        problems.append(error)
+    if problems:
+        raise ConfigurationError.joining(problems)
+    return result
 
 
 def read_text(path: str | Path) -> str:
@@ -122,16 +123,11 @@ def read_text(path: str | Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)  # not all of it: it may be /dev/zero
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            path, "must be a configuration file", "no such file", _suggest_file(path)
-        ) from error
-    except IsADirectoryError as error:
-        raise ConfigurationError(
-            path, "must be a configuration file", "a directory", "Name a file in it."
-        ) from error
     except OSError as error:
-        raise ConfigurationError(path, "must be readable", error.strerror) from error
+        got = "a directory" if path.is_dir() else error.strerror
+        raise ConfigurationError(
+            path, "must be a configuration file", got, _suggest_file(path)
+        ) from error
     except ValueError as error:  # a null character in the name
         raise ConfigurationError(shown(str(path)), "must be the name of a file", error) from error
     if len(data) > MAX_FILE_BYTES:
@@ -148,13 +144,15 @@ def read_text(path: str | Path) -> str:
 
 
 def _suggest_file(path: Path) -> str:
+    if path.is_dir():
+        return "Name a file in it."
     if not path.parent.is_dir():
         return f"Check the path: there is no directory {path.parent}."
     try:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:  # a directory that may be entered but not listed
         names = []
-    near = [str(path.parent / name) for name in difflib.get_close_matches(path.name, names)]
+    near = [str(path.parent / name) for name in get_close_matches(path.name, names)]
     return f"Did you mean {listed(near)}?" if near else "Check the path."
 
 

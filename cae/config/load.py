@@ -8,10 +8,8 @@ from pydantic import ValidationError
 
 from cae.config.choices import PROGRAMS
 from cae.config.json_text import parse_json, read_text
-from cae.config.schema import CONFIGS, OTHER_NAMES, PHASE_KEYS, ClassifierConfig, Config, Kind
+from cae.config.schema import CONFIGS, OTHER_NAMES, PHASE_KEYS, Config, Kind
 from cae.errors import ConfigurationError, UserError, find_problems, shown
-
-# --- Validation -----------------------------------------------------------------------------
 
 
 def _tuples(value: Any) -> Any:
@@ -36,16 +34,11 @@ def _check_kind(document: dict[str, Any], where: str, kind: Kind) -> None:
         )
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
-    """A JSON object without its ``$schema``."""
-    if not isinstance(value, dict):
-        raise ConfigurationError(where, "must be an object, {...}", shown(value))
-    return {key: item for key, item in value.items() if key != "$schema"}
-
-
 def _unwrap(document: Any, where: str) -> dict[str, Any]:
-    """The hyperparameters without ``model_info`` around them."""
-    keys = _object(document, where)
+    """The hyperparameters without `$schema` and without `model_info` around them."""
+    if not isinstance(document, dict):
+        raise ConfigurationError(where, "must be an object, {...}", shown(document))
+    keys = {key: value for key, value in document.items() if key != "$schema"}
     if "model_info" not in keys:
         return keys
     inner = keys.pop("model_info")
@@ -54,14 +47,14 @@ def _unwrap(document: Any, where: str) -> dict[str, Any]:
         raise ConfigurationError(
             where, "must have no keys beside model_info", beside, "Move them into model_info."
         )
-    return _object(inner, f"{where}: model_info")
+    return _unwrap(inner, f"{where}: model_info")
 
 
-def validate_config(document: dict[str, Any], where: str, kind: Kind) -> Config:
+def validate_config(document: Any, where: str, kind: Kind) -> Config:
     """Validates hyperparameters given as a dict.
 
     Args:
-        document: As in the JSON file, bare or wrapped; lists may be tuples.
+        document: As in the JSON file, bare or wrapped in `model_info`; lists may be tuples.
         where: What to call the document in errors, such as the name of its file.
         kind: `autoencoder` or `classifier`.
 
@@ -91,44 +84,27 @@ def override(config: Config, **changes: int | None) -> Config:
     Raises:
         ConfigurationError: Names the flag, such as ``--batch-size``.
     """
-    values, flags = {}, {}
+    document, flags = config.model_dump(mode="json"), {}
     for key, value in changes.items():
-        both = isinstance(config, ClassifierConfig) and key == "epochs"
+        both = key == "epochs" and config.kind == "classifier"
         for field in PHASE_KEYS if both else (key,):
             flags[field] = f"--{key.replace('_', '-')}"
             if value is not None:
-                values[field] = value
+                document[field] = value
     try:
-        return type(config).model_validate(_tuples(config.model_dump(mode="json") | values))
+        return type(config).model_validate(_tuples(document))
     except ValidationError as invalid:
-        problems = find_problems(invalid, type(config))
         lines = [
             str(UserError(flags.get(problem.path, problem.path), *problem[1:]))
-            for problem in problems
+            for problem in find_problems(invalid, type(config))
         ]
         # Each once: both phases of a classifier can have the same problem.
         raise ConfigurationError.joining(dict.fromkeys(lines)) from None
 
 
 def parse_config(text: str, where: str, kind: Kind) -> Config:
-    """Reads a configuration from JSON text.
-
-    Args:
-        text: A JSON object, bare or wrapped in ``{"model_info": {...}}``.
-        where: What to call the text in errors, such as the name of its file.
-        kind: `autoencoder` or `classifier`.
-
-    Raises:
-        ConfigurationError: With every problem of the text.
-    """
-    document, repeated = parse_json(text, where)
-    try:
-        config = validate_config(document, where, kind)
-    except ConfigurationError as invalid:
-        raise ConfigurationError.joining([*repeated, invalid]) from None
-    if repeated:
-        raise ConfigurationError.joining(repeated)
-    return config
+    """Reads a configuration from JSON text; raises as `validate_config` and `parse_json`."""
+    return parse_json(text, where, lambda document: validate_config(document, where, kind))
 
 
 def load_config(path: str | Path, kind: Kind) -> Config:
@@ -141,9 +117,13 @@ def load_config(path: str | Path, kind: Kind) -> Config:
 
 
 def format_config(document: dict[str, Any]) -> str:
-    """The JSON text of a configuration as a person would write it, with one line per layer."""
+    """The JSON text of a configuration as a person would write it.
+
+    The layers come first, one a line.
+    """
     entries = []
-    for key, value in document.items():
+    for key in sorted(document, key=lambda key: key != "$schema" and not key.endswith("_layers")):
+        value = document[key]
         text = json.dumps(value, ensure_ascii=False)
         if key.endswith("_layers") and isinstance(value, list | tuple) and value:
             lines = ",\n".join(f"    {json.dumps(layer)}" for layer in value)
@@ -152,12 +132,6 @@ def format_config(document: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-def dump_config(config: Config, schema: str | None = None) -> str:
-    """The complete configuration as JSON text, which `parse_config` reads back.
-
-    Args:
-        config: All of its keys are written, in the order of the schema.
-        schema: Path or URL of the JSON Schema for editors; None writes none.
-    """
-    head = {} if schema is None else {"$schema": schema}
-    return format_config(head | config.model_dump(mode="json"))
+def dump_config(config: Config) -> str:
+    """The complete configuration as JSON text, which `parse_config` reads back."""
+    return format_config(config.model_dump(mode="json"))

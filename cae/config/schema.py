@@ -17,36 +17,30 @@ at once.
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from cae.config.choices import MAX_EPOCHS
 from cae.config.fields import (
     ACTIVATIONS,
-    LAYER_HOMES,
     LOSSES,
-    AugmentationKey,
-    BatchNorm,
-    BatchSizeKey,
-    ClassifierEncoderKey,
-    Conv,
-    Dense,
-    Drop,
-    EarlyStoppingKey,
+    AugmentationOrNull,
+    BatchSize,
+    ClassifierEncoder,
+    DecoderLayers,
+    DenseLayers,
     EncoderLayers,
     Epochs,
-    L2Key,
-    MixedPrecisionKey,
-    OptimizerKey,
+    Keys,
+    OptimizerList,
+    Patience,
+    PhaseEpochs,
     Pool,
-    ScheduleKey,
-    SeedKey,
+    Schedule,
+    Seed,
+    Share,
     UpSample,
-    ValidationSplitKey,
-    form_type,
-    layers_type,
 )
-from cae.config.values import choice_type, integer_type, number_type, refusal
+from cae.config.values import choice_type, number_type, refusal, worded
 
 # Keys that people look for under a different name, beyond misspellings.
 OTHER_NAMES = {"learning_rate": "optimizer", "lr": "optimizer", "patience": "early_stopping"}
@@ -55,15 +49,45 @@ PHASE_KEYS = ("dense_only_train_epochs", "full_train_epochs")
 Kind = Literal["autoencoder", "classifier"]
 
 
-class BaseConfig(BaseModel):
-    """The base of both kinds of configuration."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+class Config(Keys):
+    """The hyperparameters that both kinds of models have."""
 
     kind: ClassVar[Kind]
 
+    optimizer: OptimizerList = Field(examples=[["adam", 0.001]])
+    """`[name, rate]` or `[name, rate, second rate]`: an optimizer of Keras, in any case, and its
+    learning rate; a classifier uses the second rate in its second phase."""
 
-class AutoencoderConfig(BaseConfig):
+    batch_size: BatchSize = Field(examples=[32])
+    """Images per training step."""
+
+    validation_split: number_type("from 0 to 0.9", ge=0, le=0.9) = 0.1
+    """Share of the training images held out to choose the best epoch."""
+
+    seed: Seed = 0
+    """Seed of all random numbers; the same seed gives the same result."""
+
+    early_stopping: Patience = None
+    """Stop after this many epochs without improvement; null: never. The best weights are kept in
+    any case."""
+
+    augmentation: AugmentationOrNull = None
+    """Random changes of the training images: an object with `rotation`, `shift` and `zoom`; null:
+    none."""
+
+    learning_rate_schedule: Schedule | None = None
+    """How the learning rate falls: `["cosine"]`, `["exponential", factor]` or
+    `["step", every_epochs, factor]`; null: it is constant."""
+
+    l2: Share = 0.0
+    """Factor of L2 regularisation: of the sum of squared weights in the loss."""
+
+    mixed_precision: Annotated[bool, worded("must be true or false")] = False
+    """Compute in bfloat16 with weights in float32: faster on GPUs and on CPUs that support it, with
+    similar results. Other CPUs compute in float32."""
+
+
+class AutoencoderConfig(Config):
     """The hyperparameters of an autoencoder, with all defaults."""
 
     model_config = ConfigDict(
@@ -77,54 +101,27 @@ class AutoencoderConfig(BaseConfig):
     )
     kind = "autoencoder"
 
-    encoder_layers: Annotated[
-        EncoderLayers,
-        Field(
-            description="Layers from the image to the encoding: "
-            '`["conv", filters, [h, w]]`, `["pool", [h, w]]`, `["batchNorm"]`, `["drop", rate]`.',
-            examples=[[["conv", 32, [3, 3]], ["pool", [2, 2]]]],
-        ),
-    ]
-    decoder_layers: Annotated[
-        layers_type(
-            form_type(Conv, UpSample, Pool, BatchNorm, Drop, homes=LAYER_HOMES), at_least=0
-        ),
-        Field(
-            description="Layers from the encoding back to the image: those of the encoder, with "
-            '`["upSample", [h, w]]` instead of `pool` (which means `upSample` here). '
-            "The output convolution is added.",
-            examples=[[["upSample", [2, 2]], ["conv", 32, [3, 3]]]],
-        ),
-    ]
-    optimizer: OptimizerKey
-    batch_size: BatchSizeKey
-    epochs: Annotated[Epochs, Field(description="Passes over the training images.", examples=[10])]
-    activation_function: Annotated[
-        choice_type(ACTIVATIONS),
-        Field(description="Activation of the output: Sigmoid, Linear or Relu, in any case."),
-    ] = "Sigmoid"
-    loss: Annotated[
-        choice_type(LOSSES) | None,
-        Field(
-            description="Loss to minimise; binary_crossentropy requires Sigmoid. null: "
-            "binary_crossentropy for Sigmoid, mean_squared_error otherwise.",
-            validate_default=True,
-        ),
-    ] = None
-    validation_split: ValidationSplitKey = 0.1
-    seed: SeedKey = 0
-    early_stopping: EarlyStoppingKey = None
-    noise: Annotated[
-        number_type("from 0 to 1", ge=0, le=1),
-        Field(
-            description="Standard deviation of Gaussian noise added to the input pixels, which are "
-            "in [0, 1]; above 0 trains a denoising autoencoder."
-        ),
-    ] = 0.0
-    augmentation: AugmentationKey = None
-    learning_rate_schedule: ScheduleKey = None
-    l2: L2Key = 0.0
-    mixed_precision: MixedPrecisionKey = False
+    encoder_layers: EncoderLayers = Field(examples=[[["conv", 32, [3, 3]], ["pool", [2, 2]]]])
+    """Layers from the image to the encoding: `["conv", filters, [h, w]]`, `["pool", [h, w]]`,
+    `["batchNorm"]`, `["drop", rate]`."""
+
+    decoder_layers: DecoderLayers = Field(examples=[[["upSample", [2, 2]], ["conv", 32, [3, 3]]]])
+    """Layers from the encoding back to the image: those of the encoder, with `["upSample", [h, w]]`
+    instead of `pool` (which means `upSample` here). The output convolution is added."""
+
+    epochs: Epochs = Field(examples=[10])
+    """Passes over the training images."""
+
+    activation_function: choice_type(ACTIVATIONS) = "Sigmoid"
+    """Activation of the output: Sigmoid, Linear or Relu, in any case."""
+
+    loss: choice_type(LOSSES) | None = Field(None, validate_default=True)
+    """Loss to minimise; binary_crossentropy requires Sigmoid. null: binary_crossentropy for
+    Sigmoid, mean_squared_error otherwise."""
+
+    noise: Share = 0.0
+    """Standard deviation of Gaussian noise added to the input pixels, which are in [0, 1]; above 0
+    trains a denoising autoencoder."""
 
     @field_validator("decoder_layers")
     @classmethod
@@ -146,54 +143,32 @@ class AutoencoderConfig(BaseConfig):
         return loss
 
 
-class ClassifierConfig(BaseConfig):
+class ClassifierConfig(Config):
     """The hyperparameters of a classifier, with all defaults."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "not": {
-                "properties": {
-                    "dense_only_train_epochs": {"const": 0},
-                    "full_train_epochs": {"const": 0},
-                },
-                "required": ["dense_only_train_epochs", "full_train_epochs"],
+                "properties": {key: {"const": 0} for key in PHASE_KEYS},
+                "required": [*PHASE_KEYS],
             }
         }
     )
     kind = "classifier"
 
-    dense_layers: Annotated[
-        layers_type(form_type(Dense, Drop, BatchNorm, homes=LAYER_HOMES), at_least=0),
-        Field(
-            description="Layers between the encoder and the output layer, which is added: "
-            '`["dense", units]`, `["drop", rate]`, `["batchNorm"]`.',
-            examples=[[["dense", 64], ["dense", 32]]],
-        ),
-    ]
-    encoder_layers: ClassifierEncoderKey = None
-    optimizer: OptimizerKey
-    dense_only_train_epochs: Annotated[
-        integer_type(0, MAX_EPOCHS),
-        Field(
-            description="Epochs of the first phase, which trains only the dense layers.",
-            examples=[5],
-        ),
-    ]
-    full_train_epochs: Annotated[
-        integer_type(0, MAX_EPOCHS),
-        Field(
-            description="Epochs of the second phase, which trains all layers.",
-            examples=[10],
-        ),
-    ]
-    batch_size: BatchSizeKey
-    validation_split: ValidationSplitKey = 0.1
-    seed: SeedKey = 0
-    early_stopping: EarlyStoppingKey = None
-    augmentation: AugmentationKey = None
-    learning_rate_schedule: ScheduleKey = None
-    l2: L2Key = 0.0
-    mixed_precision: MixedPrecisionKey = False
+    dense_layers: DenseLayers = Field(examples=[[["dense", 64], ["dense", 32]]])
+    """Layers between the encoder and the output layer, which is added: `["dense", units]`,
+    `["drop", rate]`, `["batchNorm"]`."""
+
+    encoder_layers: ClassifierEncoder = None
+    """Path of a saved model whose encoder is used, or a list of layers for an untrained encoder;
+    null: the flag `-model` gives the model."""
+
+    dense_only_train_epochs: PhaseEpochs = Field(examples=[5])
+    """Epochs of the first phase, which trains only the dense layers."""
+
+    full_train_epochs: PhaseEpochs = Field(examples=[10])
+    """Epochs of the second phase, which trains all layers."""
 
     @field_validator("full_train_epochs")
     @classmethod
@@ -206,8 +181,7 @@ class ClassifierConfig(BaseConfig):
         return epochs
 
 
-Config = AutoencoderConfig | ClassifierConfig
-CONFIGS: dict[str, type[BaseConfig]] = {
+CONFIGS: dict[str, type[Config]] = {
     config.kind: config for config in (AutoencoderConfig, ClassifierConfig)
 }
 
@@ -233,6 +207,9 @@ def json_schema() -> dict[str, Any]:
         schema_generator=_SchemaWithoutTitles,
     )
     definitions = schema["$defs"]
+    for definition in definitions.values():
+        for key in definition.get("properties", {}).values():
+            key["description"] = " ".join(key["description"].split())
     schema_key = {
         "description": "The JSON Schema, for editors; otherwise ignored.",
         "type": "string",

@@ -1,11 +1,10 @@
 """The sizes of images along the layers of a configuration, without building a model."""
 
 from collections.abc import Iterable
-from itertools import accumulate
 from math import prod
 from typing import NamedTuple
 
-from cae.config.fields import MAX_POOL, Conv, Pool, UpSample
+from cae.config.fields import MAX_POOL, Pool, UpSample
 from cae.config.schema import AutoencoderConfig, Config
 from cae.errors import ConfigurationError, shown
 
@@ -18,24 +17,6 @@ Size = tuple[int, int]  # height, width
 def format_shape(shape: Iterable[int | None]) -> str:
     """``28×28×1``; a variable size is ``any``."""
     return TIMES.join("any" if size is None else str(size) for size in shape)
-
-
-class _Step(NamedTuple):
-    """A convolutional layer, and its path in the file."""
-
-    path: str
-    layer: NamedTuple
-
-    def scale(self, size: Size, round_up: bool) -> Size:
-        """The size after the layer: a pool drops what remains, or rounds up."""
-        match self.layer:
-            case Pool(_, (rows, columns)) if round_up:  # as with Keras' padding "same"
-                return -(-size[0] // rows), -(-size[1] // columns)
-            case Pool(_, (rows, columns)):  # as with Keras' padding "valid"
-                return size[0] // rows, size[1] // columns
-            case UpSample(_, (rows, columns)):
-                return size[0] * rows, size[1] * columns
-        return size
 
 
 class Rounding(NamedTuple):
@@ -53,57 +34,40 @@ class Rounding(NamedTuple):
     cropping: tuple[tuple[int, int], tuple[int, int]]
 
 
-def _get_steps(config: Config) -> list[_Step]:
-    """The convolutional layers in the order of the data."""
-    lists = {"encoder_layers": config.encoder_layers}
-    if isinstance(config, AutoencoderConfig):
-        lists["decoder_layers"] = config.decoder_layers
-    return [
-        _Step(f"{key}[{index}]", layer)
-        for key, layers in lists.items()
-        if isinstance(layers, tuple)
-        for index, layer in enumerate(layers)
-    ]
+class _Scaling(NamedTuple):
+    """The layers that change the size of images: index in their list -> factors.
 
-
-def _get_sizes(config: Config, steps: Iterable[_Step], size: Size) -> tuple[list[Size], bool]:
-    """`size`, then the size after each step; and whether pools round up.
-
-    They do so in an autoencoder whose decoder would miss the size of the images otherwise.
+    `sizes` holds the size of the images, then that after each pool and each upSample.
     """
 
-    def get(round_up: bool) -> list[Size]:
-        return list(accumulate(steps, lambda size, step: step.scale(size, round_up), initial=size))
-
-    dropping = get(round_up=False)
-    if config.kind != "autoencoder" or dropping[-1] == size:
-        return dropping, False
-    return get(round_up=True), True
+    pools: dict[int, Size]
+    upsamples: dict[int, Size]
+    sizes: list[Size]
+    rounds_up: bool
 
 
-def trace_shapes(config: Config, input_shape: Shape) -> list[tuple[str, Shape]]:
-    """The shape after each convolutional layer, without building a model.
+def _get_scaling(config: Config, size: Size) -> _Scaling:
+    """Pools round up in an autoencoder whose decoder would otherwise miss the images' size."""
+    encoder = config.encoder_layers if isinstance(config.encoder_layers, tuple) else ()
+    decoder = config.decoder_layers if config.kind == "autoencoder" else ()
+    pools = {index: x.size for index, x in enumerate(encoder) if isinstance(x, Pool)}
+    upsamples = {index: x.size for index, x in enumerate(decoder) if isinstance(x, UpSample)}
 
-    The output convolution, which is added to every decoder, is not among the layers, nor is the
-    cropping that may follow it.
+    def get_sizes(round_up: bool) -> list[Size]:
+        sizes = [size]
+        for rows, columns in pools.values():
+            height, width = sizes[-1]
+            if round_up:  # as with Keras' padding "same"
+                sizes.append((-(-height // rows), -(-width // columns)))
+            else:  # as with Keras' padding "valid"
+                sizes.append((height // rows, width // columns))
+        for rows, columns in upsamples.values():
+            sizes.append((sizes[-1][0] * rows, sizes[-1][1] * columns))
+        return sizes
 
-    Args:
-        config: For a classifier that does not list the encoder's layers, only the input is given.
-        input_shape: (height, width, channels) of the images.
-
-    Returns:
-        ``("input", input_shape)``, then (path of the layer in the file, (height, width, channels))
-        for each layer; 0 where a pool of a classifier is larger than its input.
-    """
-    *size, channels = input_shape
-    steps = _get_steps(config)
-    sizes, _ = _get_sizes(config, steps, tuple(size))
-    shapes = [("input", tuple(input_shape))]
-    for step, (height, width) in zip(steps, sizes[1:], strict=True):
-        if isinstance(step.layer, Conv):
-            channels = step.layer.filters
-        shapes.append((step.path, (height, width, channels)))
-    return shapes
+    sizes = get_sizes(round_up=False)
+    rounds_up = config.kind == "autoencoder" and sizes[-1] != size
+    return _Scaling(pools, upsamples, get_sizes(True) if rounds_up else sizes, rounds_up)
 
 
 def get_rounding(config: AutoencoderConfig, input_shape: Shape) -> Rounding:
@@ -116,22 +80,19 @@ def get_rounding(config: AutoencoderConfig, input_shape: Shape) -> Rounding:
         config: Hyperparameters of an autoencoder.
         input_shape: (height, width, channels) of the images.
     """
-    target = tuple(input_shape[:2])
-    sizes, round_up = _get_sizes(config, _get_steps(config), target)
-    pools, before, scale = [], [0, 0], [1, 1]
-    for index, (layer, size) in enumerate(zip(config.encoder_layers, sizes, strict=False)):
-        if not round_up or not isinstance(layer, Pool):
-            continue
-        missing = [-side % factor for side, factor in zip(size, layer.size, strict=True)]
+    scaling, target = _get_scaling(config, tuple(input_shape[:2])), input_shape[:2]
+    rounded, before, scale = [], [0, 0], [1, 1]
+    for (index, factors), size in zip(scaling.pools.items(), scaling.sizes, strict=False):
+        missing = [-side % f * scaling.rounds_up for side, f in zip(size, factors, strict=True)]
         if any(missing):
-            pools.append(index)
+            rounded.append(index)
         before = [b + m // 2 * s for b, m, s in zip(before, missing, scale, strict=True)]
-        scale = [s * factor for s, factor in zip(scale, layer.size, strict=True)]
+        scale = [s * factor for s, factor in zip(scale, factors, strict=True)]
     cropping = tuple(
         (first, got - wanted - first)
-        for first, got, wanted in zip(before, sizes[-1], target, strict=True)
+        for first, got, wanted in zip(before, scaling.sizes[-1], target, strict=True)
     )
-    return Rounding(tuple(pools), sizes[-1], cropping)
+    return Rounding(tuple(rounded), scaling.sizes[-1], cropping)
 
 
 def check_shapes(config: Config, input_shape: Shape, where: str) -> None:
@@ -144,76 +105,39 @@ def check_shapes(config: Config, input_shape: Shape, where: str) -> None:
         where: What to call the configuration in errors, such as the name of its file.
 
     Raises:
-        ConfigurationError: Names the layer where the size goes wrong, the sizes along the layers
-            and a change to try.
+        ConfigurationError: Names the sizes along the layers and a change to try.
     """
-    steps = [step for step in _get_steps(config) if isinstance(step.layer, Pool | UpSample)]
-    sizes, rounds_up = _get_sizes(config, steps, tuple(input_shape[:2]))
-    pools = [step for step in steps if isinstance(step.layer, Pool)]
-    for index, (step, before) in enumerate(zip(pools, sizes, strict=False)):
-        if step.layer.size[0] > before[0] or step.layer.size[1] > before[1]:
+    pools, upsamples, sizes, rounds_up = _get_scaling(config, tuple(input_shape[:2]))
+    for kept, (index, factors) in enumerate(pools.items()):
+        if factors[0] > sizes[kept][0] or factors[1] > sizes[kept][1]:
+            number = f"only {kept} pool{'s' * (kept > 1)}" if kept else "no pool"
+            decoder = " and as many upSample layers" * (config.kind == "autoencoder")
             raise ConfigurationError(
-                f"{where}: {step.path}",
-                f"must be a pool of at most {format_shape(before)}, its input",
-                f"{format_shape(step.layer.size)} ({_join(sizes[: index + 1])})",
-                _suggest_pools(config, index),
+                f"{where}: encoder_layers[{index}]",
+                f"must be a pool of at most {format_shape(sizes[kept])}, its input",
+                f"{format_shape(factors)} ({_join(sizes[: kept + 1])})",
+                f"Use {number}{decoder}, or larger images.",
             )
-    upsamples = steps[len(pools) :]
-    if rounds_up and _multiply(pools) != _multiply(upsamples):
-        culprit, reason = _find_misfit(pools, upsamples)
+    pooled, upsampled = _multiply(pools.values()), _multiply(upsamples.values())
+    if rounds_up and pooled != upsampled:
+        missing = tuple(p // u if p % u == 0 else 0 for p, u in zip(pooled, upsampled, strict=True))
+        if all(0 < factor <= MAX_POOL for factor in missing):
+            remedy = f"Append {shown(UpSample('upSample', missing))} to decoder_layers."
+        else:
+            remedy = f"Use upSample layers whose sizes multiply to {format_shape(pooled)}."
         raise ConfigurationError(
-            f"{where}: {culprit}",
-            f"the decoder must give back {format_shape(sizes[0])}",
-            f"{format_shape(sizes[-1])}: {reason} ({_join(sizes)})",
-            _suggest_upsample(pools, upsamples),
+            f"{where}: decoder_layers",
+            f"must give back images of {format_shape(sizes[0])}",
+            f"{format_shape(sizes[-1])} ({_join(sizes)})",
+            remedy,
         )
 
 
-def _join(sizes: list[Size]) -> str:
+def _join(sizes: Iterable[Size]) -> str:
     return " → ".join(map(format_shape, sizes))
 
 
-def _multiply(steps: Iterable[_Step]) -> Size:
-    """The factors by which pools divide, or upSample layers multiply, height and width."""
-    sizes = [step.layer.size for step in steps]
-    return prod(rows for rows, _ in sizes), prod(columns for _, columns in sizes)
-
-
-def _divide(size: Size, divisor: Size) -> Size | None:
-    """The factors that make `size` of `divisor`, if they are whole numbers."""
-    if size[0] % divisor[0] or size[1] % divisor[1]:
-        return None
-    return size[0] // divisor[0], size[1] // divisor[1]
-
-
-def _find_misfit(pools: list[_Step], upsamples: list[_Step]) -> tuple[str, str]:
-    """The path of the layers that do not undo the pools, and what is wrong with them."""
-    height, width = _multiply(pools)
-    for index, step in enumerate(upsamples, 1):
-        rows, columns = _multiply(upsamples[:index])
-        if rows > height or columns > width:
-            return step.path, "this upSample makes the image too large"
-    return "decoder_layers", "its upSample layers do not undo the pools"
-
-
-def _suggest_pools(config: Config, kept: int) -> str:
-    """The remedy for a pool larger than its input, which follows `kept` others."""
-    number = f"only {kept} pool{'s' * (kept > 1)}" if kept else "no pool"
-    decoder = " and as many upSample layers" * (config.kind == "autoencoder")
-    return f"Use {number}{decoder}, or larger images."
-
-
-def _suggest_upsample(pools: list[_Step], upsamples: list[_Step]) -> str:
-    """The remedy for upSample layers that do not undo the pools: one to append or to change."""
-    wanted = _multiply(pools)
-    factor = _divide(wanted, _multiply(upsamples))
-    if factor and max(factor) <= MAX_POOL:
-        return f"Append {shown(UpSample('upSample', factor))} to decoder_layers."
-    if upsamples:
-        *others, last = upsamples
-        factor = _divide(wanted, _multiply(others))
-        if factor == (1, 1):
-            return f"Remove {last.path}."
-        if factor and max(factor) <= MAX_POOL:
-            return f"Change {last.path} to {shown(UpSample('upSample', factor))}."
-    return "Use upSample layers whose sizes multiply to those of the pools."
+def _multiply(sizes: Iterable[Size]) -> Size:
+    """The factors of several layers together, for height and width."""
+    rows, columns = zip((1, 1), *sizes, strict=True)
+    return prod(rows), prod(columns)

@@ -108,48 +108,39 @@ def load_stages(path: str | Path) -> tuple[str, list[StudyFile]]:
     loaded = _load(path)
     if isinstance(loaded, Study):
         return loaded.name, [StudyFile(path, loaded)]
-    stages = [StudyFile(path.parent / stage, _load(path.parent / stage)) for stage in loaded.stages]
-    problems = [
-        UserError(f"{path}: stages[{n}]", "must be a study", "a chain", "Name its studies instead.")
-        for n, stage in enumerate(stages)
-        if isinstance(stage.study, Chain)
-    ]
-    if not problems:
-        names = [(n, part.study.name) for n, stage in enumerate(stages) for part in stage.rounds]
-        problems = [
-            UserError(
-                f"{path}: stages[{n}]", "must have a name of its own", shown(name), "Rename it."
-            )
-            for place, (n, name) in enumerate(names)
-            if name in [name for _, name in names[:place]]
-        ]
-    if problems:
-        raise ConfigurationError.joining(problems)
+    stages, names = [], set()
+    for n, stage in enumerate(loaded.stages):
+        where, file = f"{path}: stages[{n}]", path.parent / stage
+        study = _load(file)
+        if isinstance(study, Chain):
+            raise ConfigurationError(where, "must be a study", "a chain", "Name its studies.")
+        stages.append(StudyFile(file, study))
+        for part in stages[-1].rounds:
+            if part.study.name in names:
+                name = shown(part.study.name)
+                raise ConfigurationError(where, "must have a name of its own", name, "Rename it.")
+            names.add(part.study.name)
     return loaded.name, stages
 
 
 def _load(path: Path) -> Study | Chain:
-    document, problems = parse_json(read_text(path), str(path))
-    if not isinstance(document, dict):
-        raise ConfigurationError(path, "must be an object, {...}", shown(document))
-    schema = Chain if document.get("kind") == "chain" else Study
-    try:
-        loaded = schema.model_validate(document)
-    except ValidationError as invalid:
-        error = ConfigurationError.from_validation(path, invalid, schema)
-        raise ConfigurationError.joining([*problems, error]) from None
-    if problems:
-        raise ConfigurationError.joining(problems)
-    return loaded
+    def validate(document: Any) -> Study | Chain:
+        if not isinstance(document, dict):
+            raise ConfigurationError(path, "must be an object, {...}", shown(document))
+        schema = Chain if document.get("kind") == "chain" else Study
+        try:
+            return schema.model_validate(document)
+        except ValidationError as invalid:
+            raise ConfigurationError.from_validation(path, invalid, schema) from None
+
+    return parse_json(read_text(path), path, validate)
 
 
 # --- Expansion ------------------------------------------------------------------------------
 
 
 def expand(
-    file: StudyFile,
-    data: Any,
-    models: dict[str, tuple[str | None, str | None]],
+    file: StudyFile, data: Any, models: dict[str, tuple[str | None, str | None]]
 ) -> list[Trial]:
     """All trials of a study, in the order in which they run: those on the same encoder together.
 
@@ -161,14 +152,13 @@ def expand(
     Raises:
         ConfigurationError: A configuration is wrong, or a varied value is not allowed.
     """
-    study = file.study
     problems: list[UserError] = []
     trials: dict[str, Trial] = {}
-    for base in study.bases:
+    for base in file.study.bases:
         model, model_digest = models.get(base.label, (None, None))
         for label, config in _configurations(file, base, problems):
-            for seed in study.seeds:
-                seeded = override(config, seed=seed, epochs=study.epochs)
+            for seed in file.study.seeds:
+                seeded = override(config, seed=seed, epochs=file.study.epochs)
                 content = [base.label, seeded.model_dump(mode="json"), data, model_digest]
                 content += [base.model_flags] * bool(base.model_flags)
                 digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -3,17 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from cae.config.choices import INPUT_RANGES, MAX_EPOCHS, MAX_SEED
+from cae.config.choices import INPUT_RANGES
+from cae.config.fields import Epochs, Keys, Seed
 from cae.config.values import Number, integer_type, refusal, worded
 from cae.errors import listed, shown
 
@@ -32,18 +25,7 @@ Name = Annotated[
     Field(pattern=r"^\w[\w.-]*$", max_length=MAX_LABEL),
     worded(f'must be a name of letters, digits and "_.-", at most {MAX_LABEL} characters'),
 ]
-Epochs = integer_type(1, MAX_EPOCHS)
 Limit = integer_type(1, MAX_LIMIT)
-Seed = integer_type(0, MAX_SEED)
-
-
-def _listing(what: str, at_least: int = 1) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if not isinstance(value, list) or len(value) < at_least:
-            raise refusal(f"must be a list of {what}" + ", at least one" * at_least)
-        return value
-
-    return BeforeValidator(check)
 
 
 def _count_seeds(value: Any) -> Any:
@@ -54,34 +36,36 @@ def _count_seeds(value: Any) -> Any:
     return value
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Data(_Strict):
+class Data(Keys):
     """The images, named as by the flags of the programs."""
 
-    dataset: Annotated[
-        Text, Field(description="An idx file of images, or a named data set.", examples=["mnist"])
-    ]
-    labels: Annotated[Text | None, Field(description="An idx file of labels.")] = None
-    test: Annotated[Text | None, Field(description="An idx file of test images.")] = None
-    test_labels: Annotated[Text | None, Field(description="An idx file of test labels.")] = None
-    limit: Annotated[
-        Limit | None, Field(description="Use only the first so many training images; null: all.")
-    ] = None
+    dataset: Text = Field(examples=["mnist"])
+    """An idx file of images, or a named data set."""
+
+    labels: Text | None = None
+    """An idx file of labels."""
+
+    test: Text | None = None
+    """An idx file of test images."""
+
+    test_labels: Text | None = None
+    """An idx file of test labels."""
+
+    limit: Limit | None = None
+    """Use only the first so many training images; null: all."""
 
 
-class Range(_Strict):
+class Range(Keys):
     """A range from which a search draws values; whole numbers if both ends are."""
 
-    low: Annotated[Number, Field(description="Lower end.", examples=[0.0001])]
-    high: Annotated[Number, Field(description="Upper end.", examples=[0.01])]
-    scale: Annotated[
-        Literal["linear", "log"],
-        worded('must be "linear" or "log"'),
-        Field(description="Whether values are uniform in the range or in its logarithm."),
-    ] = "linear"
+    low: Number = Field(examples=[0.0001])
+    """Lower end."""
+
+    high: Number = Field(examples=[0.01])
+    """Upper end."""
+
+    scale: Literal["linear", "log"] = "linear"
+    """Whether values are uniform in the range or in its logarithm."""
 
     @model_validator(mode="after")
     def _check_order(self) -> "Range":
@@ -92,24 +76,21 @@ class Range(_Strict):
         return self
 
 
-class Vary(_Strict):
+class Vary(Keys):
     """What changes in every configuration: a grid of values, or a random search."""
 
-    grid: Annotated[
-        dict[str, Annotated[list[Any], _listing("values")]],
-        Field(description="Key of the configuration → list of values; all combinations are tried."),
-    ] = {}
-    search: Annotated[
-        dict[str, Range],
-        Field(
-            description="Key of the configuration → range to draw from: an object with `low`, "
-            "`high` and `scale`. `learning_rate` is the rate of the `optimizer`."
-        ),
-    ] = {}
-    samples: Annotated[
-        integer_type(1, MAX_TRIALS), Field(description="How many draws a search makes.")
-    ] = 10
-    seed: Annotated[Seed, Field(description="Seed of the draws.")] = 0
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field({})
+    """Key of the configuration → list of values; all combinations are tried."""
+
+    search: dict[str, Range] = Field({})
+    """Key of the configuration → range to draw from: an object with `low`, `high` and `scale`.
+    `learning_rate` is the rate of the `optimizer`."""
+
+    samples: integer_type(1, MAX_TRIALS) = 10
+    """How many draws a search makes."""
+
+    seed: Seed = 0
+    """Seed of the draws."""
 
     @model_validator(mode="after")
     def _check_one(self) -> "Vary":
@@ -118,26 +99,21 @@ class Vary(_Strict):
         return self
 
 
-class Screening(_Strict):
+class Screening(Keys):
     """A first round on fewer images or epochs; only the best are then trained in full.
 
     One step of successive halving: Jamieson and Talwalkar 2016, "Non-stochastic best arm
     identification and hyperparameter optimization", arXiv:1502.07943.
     """
 
-    finalists: Annotated[
-        integer_type(1, MAX_TRIALS),
-        Field(
-            description="How many configurations of each base are trained in full.", examples=[2]
-        ),
-    ]
-    limit: Annotated[
-        Limit | None, Field(description="Training images of the first round; null: all.")
-    ] = None
-    epochs: Annotated[
-        Epochs | None,
-        Field(description="Epochs of the first round, for a classifier of each phase; null: all."),
-    ] = None
+    finalists: integer_type(1, MAX_TRIALS) = Field(examples=[2])
+    """How many configurations of each base are trained in full."""
+
+    limit: Limit | None = None
+    """Training images of the first round; null: all."""
+
+    epochs: Epochs | None = None
+    """Epochs of the first round, for a classifier of each phase; null: all."""
 
     @model_validator(mode="after")
     def _check_cheaper(self) -> "Screening":
@@ -146,51 +122,40 @@ class Screening(_Strict):
         return self
 
 
-class BestEncoder(_Strict):
+class BestEncoder(Keys):
     """The best autoencoder of a base of another study, which has run in the same folder."""
 
-    study: Annotated[
-        Text, Field(description="Name of a study of autoencoders.", examples=["autoencoders"])
-    ]
-    base: Annotated[
-        Text, Field(description="Name of one of its bases.", examples=["autoencoder_small"])
-    ]
+    study: Text = Field(examples=["autoencoders"])
+    """Name of a study of autoencoders."""
+
+    base: Text = Field(examples=["autoencoder_small"])
+    """Name of one of its bases."""
 
 
-class Base(_Strict):
+class Base(Keys):
     """A configuration to begin with, and variations of it."""
 
-    configuration: Annotated[
-        FilePath,
-        Field(description="File of the configuration.", examples=["../autoencoder_small.json"]),
-    ]
-    name: Annotated[
-        Name | None,
-        Field(description="Name of the base; null: that of the file, without its extension."),
-    ] = None
-    variations: Annotated[
-        list[FilePath],
-        _listing("files", at_least=0),
-        Field(description="Files of further configurations."),
-    ] = []
-    encoder: Annotated[
-        BestEncoder | None,
-        Field(
-            description="For classifiers: use the encoder of the best autoencoder of another "
-            'study, such as `{"study": "autoencoders", "base": "autoencoder_small"}`.'
-        ),
-    ] = None
-    model: Annotated[
-        FilePath | None, Field(description="For classifiers: use the encoder of this saved model.")
-    ] = None
-    encoder_until: Annotated[
-        Text | None, Field(description="As the flag `--encoder-until`, for the saved `model`.")
-    ] = None
-    model_input_range: Annotated[
-        Literal[INPUT_RANGES] | None,
-        worded(f"must be {listed(map(shown, INPUT_RANGES))}, or null"),
-        Field(description="As the flag `--model-input-range`, for the saved `model`."),
-    ] = None
+    configuration: FilePath = Field(examples=["../autoencoder_small.json"])
+    """File of the configuration."""
+
+    name: Name | None = None
+    """Name of the base; null: that of the file, without its extension."""
+
+    variations: list[FilePath] = Field([])
+    """Files of further configurations."""
+
+    encoder: BestEncoder | None = None
+    """For classifiers: use the encoder of the best autoencoder of another study, such as
+    `{"study": "autoencoders", "base": "autoencoder_small"}`."""
+
+    model: FilePath | None = None
+    """For classifiers: use the encoder of this saved model."""
+
+    encoder_until: Text | None = None
+    """As the flag `--encoder-until`, for the saved `model`."""
+
+    model_input_range: Literal[INPUT_RANGES] | None = None
+    """As the flag `--model-input-range`, for the saved `model`."""
 
     @property
     def label(self) -> str:
@@ -218,62 +183,42 @@ class Base(_Strict):
         return self
 
 
-class Study(_Strict):
+class Study(Keys):
     """Configurations of one kind, trained on the same data."""
 
-    name: Annotated[
-        Name, Field(description="Name of the study and of its directory.", examples=["my-study"])
-    ]
+    name: Name = Field(examples=["my-study"])
+    """Name of the study and of its directory."""
+
     kind: Annotated[
         Literal["autoencoder", "classifier"],
         worded('must be "autoencoder", "classifier" or "chain"'),
-        Field(description="What is trained.", examples=["autoencoder"]),
-    ]
-    data: Annotated[
-        Data,
-        Field(description="The images, named as by the flags.", examples=[{"dataset": "mnist"}]),
-    ]
-    bases: Annotated[
-        list[Base],
-        _listing("bases"),
-        Field(
-            description="The configurations to begin with.",
-            examples=[[{"configuration": "../autoencoder_small.json"}]],
-        ),
-    ]
-    vary: Annotated[
-        Vary | None, Field(description="What to change in each configuration; null: nothing.")
-    ] = None
-    metric: Annotated[
-        Text,
-        Field(
-            description="The value on validation images that decides: "
-            + "; ".join(
-                f"of {kind}s {listed(f'`{metric}`' for metric in metrics)}"
-                for kind, metrics in METRICS.items()
-            )
-            + ".",
-            examples=["val_mse"],
-        ),
-    ]
-    seeds: Annotated[
-        list[Seed],
-        BeforeValidator(_count_seeds),
-        Field(description="How many seeds, or which, every configuration is trained with."),
-    ] = [0]
-    epochs: Annotated[
-        Epochs | None,
-        Field(
-            description="Epochs instead of every configuration's, for a classifier of each phase."
-        ),
-    ] = None
-    screening: Annotated[
-        Screening | None,
-        Field(
-            description="A first round with the first seed on fewer images or epochs, recorded as "
-            "a study named `<name>-screening`; only its best configurations are trained in full."
-        ),
-    ] = None
+    ] = Field(examples=["autoencoder"])
+    """What is trained."""
+
+    data: Data = Field(examples=[{"dataset": "mnist"}])
+    """The images, named as by the flags."""
+
+    bases: list[Base] = Field(
+        min_length=1, examples=[[{"configuration": "../autoencoder_small.json"}]]
+    )
+    """The configurations to begin with."""
+
+    vary: Vary | None = None
+    """What to change in each configuration; null: nothing."""
+
+    metric: Text = Field(examples=["val_mse"])
+    """The value on validation images that decides: of autoencoders `val_mse` or `val_loss`; of
+    classifiers `val_accuracy`, `val_f1` or `val_loss`."""
+
+    seeds: Annotated[list[Seed], BeforeValidator(_count_seeds)] = Field([0])
+    """How many seeds, or which, every configuration is trained with."""
+
+    epochs: Epochs | None = None
+    """Epochs instead of every configuration's, for a classifier of each phase."""
+
+    screening: Screening | None = None
+    """A first round with the first seed on fewer images or epochs, recorded as a study named
+    `<name>-screening`; only its best configurations are trained in full."""
 
     @field_validator("bases")
     @classmethod
@@ -301,22 +246,16 @@ class Study(_Strict):
         return METRICS[self.kind][self.metric]
 
 
-class Chain(_Strict):
+class Chain(Keys):
     """Studies that run one after another."""
 
-    name: Annotated[
-        Name, Field(description="Name of the chain and of its directory.", examples=["my-research"])
-    ]
-    kind: Annotated[
-        Literal["chain"],
-        worded('must be "chain"'),
-        Field(description="That it is a chain.", examples=["chain"]),
-    ]
-    stages: Annotated[
-        list[FilePath],
-        _listing("files"),
-        Field(
-            description="Files of studies, in order.",
-            examples=[["autoencoders.json", "classifiers.json"]],
-        ),
-    ]
+    name: Name = Field(examples=["my-research"])
+    """Name of the chain and of its directory."""
+
+    kind: Literal["chain"] = Field(examples=["chain"])
+    """That it is a chain."""
+
+    stages: list[FilePath] = Field(
+        min_length=1, examples=[["autoencoders.json", "classifiers.json"]]
+    )
+    """Files of studies, in order."""

@@ -27,6 +27,17 @@ def worded(required: str, remedy: Callable[[Any], str] = lambda _: "") -> WrapVa
     return WrapValidator(validate)
 
 
+def check(test: Callable[[Any], bool], required: str, remedy: str = "") -> BeforeValidator:
+    """Refuses a value as a whole, before pydantic looks at its parts."""
+
+    def validate(value: Any) -> Any:
+        if not test(value):
+            raise refusal(required, remedy)
+        return value
+
+    return BeforeValidator(validate)
+
+
 def suggest_number(value: Any) -> str:
     """The remedy for a value that is not a number."""
     if isinstance(value, bool):

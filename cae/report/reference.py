@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cae.config import fields, study_schema
 from cae.config.fields import OPTIMIZERS, form_type
-from cae.config.schema import AutoencoderConfig, ClassifierConfig
+from cae.config.schema import AutoencoderConfig, ClassifierConfig, Config
 from cae.errors import find_problems, listed, shown
 from cae.records import run
 from cae.studies import label_efficiency, trials
@@ -47,8 +47,8 @@ def _configuration() -> list[str]:
     return [
         "# Reference",
         "Written by `python make_configs.py`; do not edit.",
-        "- [Keys of a configuration](#keys-of-a-configuration): [autoencoder](#autoencoder), "
-        "[classifier](#classifier), [layers](#layers), "
+        "- [Keys of a configuration](#keys-of-a-configuration): [both kinds](#both-kinds), "
+        "[autoencoder](#autoencoder), [classifier](#classifier), [layers](#layers), "
         "[learning-rate schedules](#learning-rate-schedules), [augmentation](#augmentation)\n"
         "- [Keys of a study](#keys-of-a-study)\n"
         "- [Flags](#flags)\n"
@@ -57,10 +57,12 @@ def _configuration() -> list[str]:
         "## Keys of a configuration",
         "The keys may also stand in an object `model_info`. `$schema` names the JSON Schema for "
         "editors and is otherwise ignored.",
+        "### Both kinds",
+        _key_table(Config),
         "### Autoencoder",
-        _key_table(AutoencoderConfig),
+        _key_table(AutoencoderConfig, beyond=Config),
         "### Classifier",
-        _key_table(ClassifierConfig),
+        _key_table(ClassifierConfig, beyond=Config),
         "In both phases of a classifier the learning-rate schedule starts anew.",
         "### Optimizers",
         f"By name: {listed((f'`{name}`' for name in OPTIMIZERS), 'and')}.",
@@ -96,7 +98,8 @@ def _studies() -> list[str]:
     ]
 
 
-def _key_table(model: type[BaseModel]) -> str:
+def _key_table(model: type[BaseModel], beyond: type[BaseModel] = BaseModel) -> str:
+    """The keys of a model that `beyond` does not have."""
     allowed = _get_allowed(model, dict.fromkeys(model.model_fields, object()))
     for key, field in model.model_fields.items():
         if field.default is None and "null" not in allowed[key]:
@@ -108,9 +111,10 @@ def _key_table(model: type[BaseModel]) -> str:
                 f"`{key}`",
                 "required" if field.is_required() else f"`{json.dumps(field.default)}`",
                 allowed[key],
-                field.description,
+                " ".join(field.description.split()),
             )
             for key, field in model.model_fields.items()
+            if key not in beyond.model_fields
         ),
     )
 

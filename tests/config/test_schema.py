@@ -2,19 +2,16 @@
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import hypothesis.strategies as st
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from cae.config.fields import OPTIMIZERS, UpSample
+from cae.config.fields import OPTIMIZERS
 from cae.config.json_text import MAX_FILE_BYTES
 from cae.config.load import dump_config, load_config, override, parse_config, validate_config
-from cae.config.schema import CONFIGS, json_schema
+from cae.config.schema import CONFIGS, PHASE_KEYS, json_schema
 from cae.errors import ConfigurationError
 
 AUTOENCODER = {
@@ -62,56 +59,30 @@ def test_defaults_are_filled_in():
     assert (config.loss, config.validation_split, config.seed) == ("binary_crossentropy", 0.1, 0)
     assert (config.early_stopping, config.noise, config.l2) == (None, 0.0, 0.0)
     assert parse(CLASSIFIER, "classifier").encoder_layers is None
+    document = {key: value for key, value in AUTOENCODER.items() if key != "activation_function"}
+    assert parse(document) == config
 
 
 def test_layers_and_optimizer_have_named_parts():
     config = autoencoder()
-    assert config.encoder_layers[0].filters == 32
     assert config.encoder_layers[0].kernel_size == (3, 3)
     assert config.optimizer.learning_rate == 0.001
     assert config.optimizer.full_learning_rate is None
     assert parse(CLASSIFIER, "classifier").optimizer.full_learning_rate == 0.0005
 
 
-def test_layers_match_as_sequences():
-    match autoencoder().encoder_layers[0]:
-        case ("conv", filters, (height, _)):
-            assert (filters, height) == (32, 3)
-        case _:
-            pytest.fail("no match")
-
-
-def test_activation_and_optimizer_names_in_any_case():
-    config = autoencoder(activation_function="sIGMOID", optimizer=["RMSProp", 1])
-    assert config.activation_function == "Sigmoid"
-    assert config.optimizer[:2] == ("rmsprop", 1.0)
-
-
-def test_activation_defaults_to_sigmoid():
-    document = {key: value for key, value in AUTOENCODER.items() if key != "activation_function"}
-    assert parse(document) == autoencoder()
-
-
 @pytest.mark.parametrize(
-    ("activation", "loss"),
+    ("changes", "key", "value"),
     [
-        ("Sigmoid", "binary_crossentropy"),
-        ("Linear", "mean_squared_error"),
-        ("Relu", "mean_squared_error"),
+        ({"activation_function": "sIGMOID"}, "activation_function", "Sigmoid"),
+        ({"optimizer": ["RMSProp", 1]}, "optimizer", ("rmsprop", 1.0, None)),
+        ({"activation_function": "Linear", "loss": None}, "loss", "mean_squared_error"),
+        ({"activation_function": "Relu"}, "loss", "mean_squared_error"),
+        ({"decoder_layers": [["pool", [2, 2]]]}, "decoder_layers", (("upSample", (2, 2)),)),
     ],
 )
-def test_loss_follows_the_activation(activation, loss):
-    assert autoencoder(activation_function=activation, loss=None).loss == loss
-
-
-def test_pool_in_a_decoder_means_upsample():
-    config = autoencoder(decoder_layers=[["pool", [2, 2]]])
-    assert config.decoder_layers == (UpSample("upSample", (2, 2)),)
-
-
-def test_integers_are_floats_where_floats_are_expected():
-    config = autoencoder(noise=1)
-    assert type(config.noise) is float
+def test_what_a_value_means(changes, key, value):
+    assert getattr(autoencoder(**changes), key) == value
 
 
 @pytest.mark.parametrize(
@@ -137,42 +108,30 @@ def test_encoder_of_a_classifier_is_a_path_layers_or_null(encoder):
     assert config.model_dump(mode="json")["encoder_layers"] == encoder
 
 
-def test_configurations_cannot_be_changed():
-    with pytest.raises(ValueError, match="frozen"):
-        autoencoder().epochs = 3
-
-
 # --- What is refused: one value at a time ---
 
 ADD_LAYER = [
     (["conv", 32], "", 'must be ["conv", filters, kernel_size]', '["conv", 32, [3, 3]]'),
-    (["conv", 32, [3, 3], 1], "", 'must be ["conv", filters, kernel_size]', "for example"),
     (["pool"], "", 'must be ["pool", size]', '["pool", [2, 2]]'),
     (["batchNorm", 1], "", 'must be ["batchNorm"]', "for example"),
     (["conv", 0, [3, 3]], ".filters", "from 1 to 4096, got 0", ""),
-    (["conv", 4097, [3, 3]], ".filters", "from 1 to 4096, got 4097", ""),
     (["conv", True, [3, 3]], ".filters", "whole number", "true and false are not numbers"),
     (["conv", 32.0, [3, 3]], ".filters", "got 32.0", "Write 32, without the decimal point."),
-    (["conv", 32.5, [3, 3]], ".filters", "whole number", ""),
     (["conv", "32", [3, 3]], ".filters", 'got "32"', "without quotes"),
     (["conv", 32, 3], ".kernel_size", "[height, width]", "Write [3, 3]."),
-    (["conv", 32, [3]], ".kernel_size", "[height, width]", ""),
     (["conv", 32, [3, 64]], ".kernel_size", "from 1 to 63", ""),
     (["conv", 32, [3, None]], ".kernel_size", "got [3, null]", ""),
     (["pool", [2, 33]], ".size", "from 1 to 32", ""),
     (["drop", 1], ".rate", "from 0 up to but not including 1, got 1", ""),
     (["drop", True], ".rate", "must be a number", "true and false are not numbers"),
-    (["upSample", [2, 2]], "", "must begin with", '"upSample" belongs in decoder_layers'),
     (["upsample", [2, 2]], "", "must begin with", '"upSample" belongs in decoder_layers'),
     (["dense", 64], "", "must begin with", '"dense" belongs in the dense_layers of a classifier'),
     (["dropout", 0.2], "", "must begin with", 'Did you mean "drop"?'),
     (["conv2d", 8, [3, 3]], "", "must begin with", 'Did you mean "conv"?'),
-    (["MaxPooling2D", [2, 2]], "", "must begin with", 'Did you mean "pool"?'),
     (["BatchNormalization"], "", "must begin with", 'Did you mean "batchNorm"?'),
     ([3], "", '"conv", "pool", "batchNorm" or "drop", got [3]', ""),
     ([], "", 'must be a list such as ["conv", 32, [3, 3]]', ""),
     ("conv", "", 'must be a list such as ["conv", 32, [3, 3]], got "conv"', ""),
-    ({"conv": 32}, "", "must be a list such as", ""),
     (None, "", "must be a list such as", ""),
 ]
 
@@ -188,32 +147,23 @@ def test_wrong_encoder_layer(layer, path, required, remedy):
 
 WRONG_VALUES = [
     ("encoder_layers", [], "encoder_layers", "a list of 1 to 100 layers", ""),
-    ("encoder_layers", "conv", "encoder_layers", "a list of 1 to 100 layers", ""),
     ("encoder_layers", [["batchNorm"]] * 101, "encoder_layers", "a list of 1 to 100 layers", ""),
     ("decoder_layers", [["flatten"]], "decoder_layers[0]", '"conv", "upSample", "pool"', ""),
-    ("decoder_layers", [["upsample", [2, 2]]], "decoder_layers[0]", "begin", '"upSample"?'),
     ("decoder_layers", [["pool", [0, 2]]], "decoder_layers[0].size", "from 1 to 32", ""),
     ("optimizer", "adam", "optimizer", "[name, rate]", 'Write for example ["adam", 0.001].'),
-    ("optimizer", ["adam"], "optimizer", "[name, rate]", '["adam", 0.001]'),
     ("optimizer", ["adam", 1, 1, 1], "optimizer", "[name, rate]", '["adam", 0.001]'),
     ("optimizer", ["adan", 0.1], "optimizer.name", '"adadelta", "adafactor"', '"adam"?'),
     ("optimizer", ["adam", 0], "optimizer.learning_rate", "above 0, at most 10, got 0", ""),
     ("optimizer", ["adam", "0.1"], "optimizer.learning_rate", "number", "without quotes"),
     ("optimizer", ["adam", 1, -1], "optimizer.full_learning_rate", "above 0", ""),
     ("batch_size", 0, "batch_size", "whole number from 1 to 65536, got 0", ""),
-    ("batch_size", None, "batch_size", "got null", ""),
     ("batch_size", 1e2, "batch_size", "got 100.0", "Write 100, without"),
     ("epochs", 0, "epochs", "whole number from 1 to 100000, got 0", ""),
-    ("epochs", [10], "epochs", "got [10]", ""),
     ("activation_function", "tanh", "activation_function", '"Sigmoid", "Linear" or "Relu"', ""),
     ("activation_function", "sigmod", "activation_function", "must be", '"Sigmoid"?'),
-    ("activation_function", 1, "activation_function", "got 1", ""),
     ("loss", "mean_squared", "loss", "must be", 'Did you mean "mean_squared_error"?'),
     ("validation_split", 0.91, "validation_split", "from 0 to 0.9, got 0.91", ""),
-    ("validation_split", -0.1, "validation_split", "from 0 to 0.9", ""),
     ("seed", -1, "seed", "from 0 to 4294967295, got -1", ""),
-    ("seed", 2**32, "seed", "from 0 to 4294967295", ""),
-    ("early_stopping", 0, "early_stopping", "null or a whole number from 1", ""),
     ("early_stopping", False, "early_stopping", "null or a whole", "true and false are not"),
     ("noise", 1.5, "noise", "from 0 to 1, got 1.5", ""),
     ("augmentation", True, "augmentation", "null or an object such as", ""),
@@ -222,51 +172,37 @@ WRONG_VALUES = [
     ("augmentation", {"rotate": 1}, "augmentation.rotate", "not a known key", '"rotation"?'),
     ("learning_rate_schedule", "cosine", "learning_rate_schedule", '["cosine"]', ""),
     ("learning_rate_schedule", ["cosin"], "learning_rate_schedule", "begin", '"cosine"?'),
-    ("learning_rate_schedule", ["cosine", 1], "learning_rate_schedule", '["cosine"]', ""),
     ("learning_rate_schedule", ["exponential", 1], "learning_rate_schedule.factor", "0 and 1", ""),
     ("learning_rate_schedule", ["step", 0, 0.5], "learning_rate_schedule.every_epochs", "1 to", ""),
     ("l2", -1e-5, "l2", "from 0 to 1", ""),
     ("mixed_precision", 1, "mixed_precision", "must be true or false", ""),
     ("epohcs", 3, "epohcs", "is not a known key", 'Did you mean "epochs"?'),
-    ("Batch_Size", 3, "Batch_Size", "is not a known key", 'Did you mean "batch_size"?'),
     ("activation", "Relu", "activation", "is not a known key", '"activation_function"?'),
     ("learning_rate", 0.1, "learning_rate", "is not a known key", 'Did you mean "optimizer"?'),
-    ("xyz", 3, "xyz", "is not a known key", "the keys are encoder_layers, decoder_layers,"),
+    ("xyz", 3, "xyz", "is not a known key", "the keys are optimizer, batch_size,"),
     ("a\nb", 3, '"a\\nb"', "is not a known key", "Remove it"),
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "path", "required", "remedy"), WRONG_VALUES)
-def test_wrong_value_for_an_autoencoder(key, value, path, required, remedy):
-    (line,) = lines(AUTOENCODER | {key: value})
-    assert line.startswith(f"my.json: {path}: ")
-    assert required in line
-    assert remedy in line
+WRONG_IN_A_CLASSIFIER = [
+    ("dense_layers", [["dense", 0]], "dense_layers[0].units", "from 1 to 65536", ""),
+    ("dense_layers", [["conv", 8, [3, 3]]], "dense_layers[0]", "begin", "in encoder_layers or"),
+    ("encoder_layers", 3, "encoder_layers", "the path of a saved model, a list", ""),
+    ("encoder_layers", [], "encoder_layers", "the path of a saved model, a list", ""),
+    ("encoder_layers", [["pool", 2]], "encoder_layers[0].size", "[height", "Write [2, 2]."),
+    ("dense_only_train_epochs", -1, "dense_only_train_epochs", "from 0 to 100000", ""),
+    ("epochs", 3, "epochs", "known key", '"dense_only_train_epochs" or "full_train_epochs"?'),
+    ("noise", 0.1, "noise", "is not a known key", "Remove it"),
+]
+WRONG = [
+    *(("autoencoder", *row) for row in WRONG_VALUES),
+    *(("classifier", *row) for row in WRONG_IN_A_CLASSIFIER),
+]
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "path", "required", "remedy"),
-    [
-        ("dense_layers", [["dense", 0]], "dense_layers[0].units", "from 1 to 65536", ""),
-        ("dense_layers", [["conv", 8, [3, 3]]], "dense_layers[0]", "begin", "in encoder_layers or"),
-        ("dense_layers", [["dens", 8]], "dense_layers[0]", "begin", 'Did you mean "dense"?'),
-        ("encoder_layers", 3, "encoder_layers", "the path of a saved model, a list", ""),
-        ("encoder_layers", "", "encoder_layers", "the path of a saved model, a list", ""),
-        ("encoder_layers", [], "encoder_layers", "the path of a saved model, a list", ""),
-        ("encoder_layers", [["pool", 2]], "encoder_layers[0].size", "[height", "Write [2, 2]."),
-        ("dense_only_train_epochs", -1, "dense_only_train_epochs", "from 0 to 100000", ""),
-        (
-            "epochs",
-            3,
-            "epochs",
-            "not a known key",
-            '"dense_only_train_epochs" or "full_train_epochs"?',
-        ),
-        ("noise", 0.1, "noise", "is not a known key", "Remove it"),
-    ],
-)
-def test_wrong_value_for_a_classifier(key, value, path, required, remedy):
-    (line,) = lines(CLASSIFIER | {key: value}, "classifier")
+@pytest.mark.parametrize(("kind", "key", "value", "path", "required", "remedy"), WRONG)
+def test_wrong_value(kind, key, value, path, required, remedy):
+    (line,) = lines(DOCUMENTS[kind] | {key: value}, kind)
     assert line.startswith(f"my.json: {path}: ")
     assert required in line
     assert remedy in line
@@ -285,23 +221,14 @@ def test_the_examples_for_missing_keys_are_valid(kind):
     parse({key: fields[key].examples[0] for key in fields if fields[key].is_required()}, kind)
 
 
-@pytest.mark.parametrize("activation", ["Relu", "linear"])
-def test_binary_crossentropy_needs_sigmoid(activation):
-    (line,) = lines(
-        AUTOENCODER | {"activation_function": activation, "loss": "binary_crossentropy"}
-    )
-    assert line.startswith("my.json: loss: must not be binary_crossentropy with the activation")
-    assert line.endswith("Use Sigmoid, or mean_squared_error.")
-
-
-def test_a_wrong_activation_is_not_blamed_on_the_loss():
-    (line,) = lines(AUTOENCODER | {"activation_function": "x", "loss": "binary_crossentropy"})
-    assert "activation_function: must be" in line
-
-
-def test_a_classifier_trains_in_some_phase():
-    document = CLASSIFIER | {"dense_only_train_epochs": 0, "full_train_epochs": 0}
-    (line,) = lines(document, "classifier")
+def test_keys_that_depend_on_each_other():
+    """One line each, which does not blame the loss for a wrong activation."""
+    changes = {"activation_function": "relu", "loss": "binary_crossentropy"}
+    (line,) = lines(AUTOENCODER | changes)
+    assert line.startswith("my.json: loss: must not be binary_crossentropy")
+    (line,) = lines(AUTOENCODER | changes | {"activation_function": "x"})
+    assert line.startswith("my.json: activation_function: must be")
+    (line,) = lines(CLASSIFIER | dict.fromkeys(PHASE_KEYS, 0), "classifier")
     assert line.startswith("my.json: full_train_epochs: must not be 0 when dense_only_train_epochs")
     assert parse(CLASSIFIER | {"full_train_epochs": 0}, "classifier").full_train_epochs == 0
 
@@ -402,11 +329,7 @@ def test_keys_written_twice_are_all_named_beside_other_problems():
         "my.json: augmentation.zoom: must occur once in its object",
         "my.json: noise: must be a number from 0 to 1",
     ]
-
-
-def test_a_key_written_twice_is_refused_even_if_all_else_is_right():
-    text = json.dumps({"model_info": AUTOENCODER})[:-2] + ', "seed": 1, "seed": 1}}'
-    (line,) = lines(text)
+    (line,) = lines(json.dumps({"model_info": AUTOENCODER})[:-2] + ', "seed": 1, "seed": 1}}')
     assert line.startswith("my.json: model_info.seed: must occur once in its object")
 
 
@@ -437,13 +360,6 @@ def test_any_json_is_a_configuration_or_a_clear_error(document, kind):
             "".join(error.lines).encode()
 
 
-def problem_of_file(path, kind="autoencoder"):
-    with pytest.raises(ConfigurationError) as caught:
-        load_config(path, kind)
-    (line,) = caught.value.lines
-    return line
-
-
 @pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"])
 def test_files_of_any_extension_with_or_without_byte_order_mark(tmp_path, prefix):
     path = tmp_path / "small.txt"
@@ -451,51 +367,24 @@ def test_files_of_any_extension_with_or_without_byte_order_mark(tmp_path, prefix
     assert load_config(path, "autoencoder") == autoencoder()
 
 
-def test_errors_name_the_file(tmp_path):
-    path = tmp_path / "my.json"
-    path.write_text(json.dumps(AUTOENCODER | {"epochs": 0}))
-    assert problem_of_file(path).startswith(f"{path}: epochs: must be ")
-
-
-def test_missing_file_suggests_similar_ones(tmp_path):
-    (tmp_path / "autoencoder_small.json").touch()
-    (tmp_path / "notes.txt").touch()
-    line = problem_of_file(tmp_path / "autoencoder_smal.json")
-    assert line.endswith(f"no such file. Did you mean {tmp_path}/autoencoder_small.json?")
-
-
-def test_missing_directory(tmp_path):
-    line = problem_of_file(tmp_path / "nowhere" / "my.json")
-    assert line.endswith(f"there is no directory {tmp_path / 'nowhere'}.")
-
-
-def test_directory_instead_of_a_file(tmp_path):
-    assert "must be a configuration file, got a directory" in problem_of_file(tmp_path)
-
-
-def test_file_that_cannot_be_read(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", refuse)
-    line = problem_of_file(tmp_path / "my.json")
-    assert line.endswith("my.json: must be readable, got Permission denied.")
-
-
-def test_file_name_with_a_null_character():
-    assert "must be the name of a file" in problem_of_file("my\0.json")
-
-
-def test_file_that_is_not_utf8(tmp_path):
-    path = tmp_path / "my.json"
-    path.write_bytes(b'{"a": "\xe9"}')
-    assert problem_of_file(path).endswith("got byte 0xe9 at offset 7. Save it as UTF-8.")
-
-
-def test_file_of_absurd_size(tmp_path):
-    path = tmp_path / "my.json"
-    path.write_bytes(b" " * (MAX_FILE_BYTES + 1))
-    assert f"must be at most {MAX_FILE_BYTES} bytes" in problem_of_file(path)
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("my.json", json.dumps(AUTOENCODER | {"epochs": 0}).encode(), "epochs: must be"),
+        ("my.json", b'{"a": "\xe9"}', "got byte 0xe9 at offset 7. Save it as UTF-8."),
+        ("my.json", b" " * (MAX_FILE_BYTES + 1), f"must be at most {MAX_FILE_BYTES} bytes"),
+        ("m.json", None, "Did you mean {folder}/my.json?"),
+        ("nowhere/my.json", None, "there is no directory {folder}/nowhere."),
+        ("", None, "must be a configuration file, got a directory"),
+        ("\0.json", None, "must be the name of a file"),
+    ],
+)
+def test_files_that_hold_no_configuration(tmp_path, name, content, message):
+    (tmp_path / "my.json").write_bytes(content or b"")
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(tmp_path / name, "autoencoder")
+    (line,) = caught.value.lines
+    assert message.format(folder=tmp_path) in line
 
 
 # --- Flags ---
@@ -507,85 +396,60 @@ def test_override_returns_a_changed_copy():
     assert (changed.epochs, changed.batch_size, changed.seed) == (3, 32, 7)
     assert config.epochs == 10
     assert override(config) == config
+    both = override(parse(CLASSIFIER, "classifier"), epochs=3)
+    assert (both.dense_only_train_epochs, both.full_train_epochs) == (3, 3)
 
 
-def test_epochs_of_a_classifier_are_those_of_both_phases():
-    config = override(parse(CLASSIFIER, "classifier"), epochs=3)
-    assert (config.dense_only_train_epochs, config.full_train_epochs) == (3, 3)
-
-
-def test_no_epochs_at_all_are_refused_by_the_name_of_the_flag():
+def test_override_names_the_flags_once():
+    for kind, document in DOCUMENTS.items():
+        with pytest.raises(ConfigurationError) as caught:
+            override(parse(document, kind), epochs=-1, batch_size=0)
+        flags = [line.split(": must be a whole number from ")[0] for line in caught.value.lines]
+        assert sorted(flags) == ["--batch-size", "--epochs"]
     with pytest.raises(ConfigurationError, match=r"^--epochs: must not be 0 when") as caught:
         override(parse(CLASSIFIER, "classifier"), epochs=0)
     assert len(caught.value.lines) == 1
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_override_names_the_flags(kind):
-    with pytest.raises(ConfigurationError) as caught:
-        override(parse(DOCUMENTS[kind], kind), epochs=-1, batch_size=0)
-    flags = [line.split(": must be a whole number from ")[0] for line in caught.value.lines]
-    assert sorted(flags) == ["--batch-size", "--epochs"]
-
-
 # --- Writing ---
 
 rates = st.floats(0, 10, exclude_min=True)
-sizes = st.tuples(st.integers(1, 32), st.integers(1, 32))
-shares = st.floats(0, 0.5)
 factors = st.floats(0, 1, exclude_min=True, exclude_max=True)
+sizes = st.tuples(st.integers(1, 32), st.integers(1, 32))
 conv = st.tuples(st.just("conv"), st.integers(1, 4096), sizes)
 pool = st.tuples(st.just("pool"), sizes)
 upsample = st.tuples(st.just("upSample"), sizes)
-batch_norm = st.just(("batchNorm",))
-drop = st.tuples(st.just("drop"), st.floats(0, 1, exclude_max=True))
+drop = st.tuples(st.just("drop"), factors) | st.just(("batchNorm",))
 dense = st.tuples(st.just("dense"), st.integers(1, 65536))
-encoders = st.lists(conv | pool | batch_norm | drop, min_size=1, max_size=5)
-required = {
+encoders = st.lists(conv | pool | drop, min_size=1, max_size=5)
+shared = {
     "optimizer": st.tuples(st.sampled_from([*OPTIMIZERS]), rates)
     | st.tuples(st.sampled_from([*OPTIMIZERS.values()]), rates, rates),
     "batch_size": st.integers(1, 65536),
 }
 optional = {
-    "validation_split": st.floats(0, 0.9),
-    "seed": st.integers(0, 2**32 - 1),
     "early_stopping": st.none() | st.integers(1, 100),
-    "augmentation": st.none()
-    | st.fixed_dictionaries(
-        {}, optional={"rotation": st.floats(0, 180), "shift": shares, "zoom": shares}
-    ),
+    "augmentation": st.none() | st.fixed_dictionaries({}, optional={"rotation": st.floats(0, 180)}),
     "learning_rate_schedule": st.none()
     | st.just(("cosine",))
-    | st.tuples(st.just("exponential"), factors)
     | st.tuples(st.just("step"), st.integers(1, 100), factors),
     "l2": st.floats(0, 1),
     "mixed_precision": st.booleans(),
 }
-autoencoders = st.fixed_dictionaries(
-    required
-    | {
-        "encoder_layers": encoders,
-        "decoder_layers": st.lists(conv | pool | upsample | batch_norm | drop, max_size=5),
-        "epochs": st.integers(1, 100),
-    },
-    optional=optional
-    | {
-        "activation_function": st.sampled_from(["SIGMOID", "linear", "Relu"]),
-        "loss": st.sampled_from([None, "mean_squared_error", "mean_absolute_error"]),
-        "noise": st.floats(0, 1),
-    },
-)
-classifiers = st.fixed_dictionaries(
-    required
-    | {
-        "dense_layers": st.lists(dense | drop | batch_norm, max_size=5),
-        "dense_only_train_epochs": st.integers(0, 100),
-        "full_train_epochs": st.integers(1, 100),
-    },
-    optional=optional | {"encoder_layers": st.none() | st.text(min_size=1) | encoders},
-)
-documents = autoencoders.map(lambda x: ("autoencoder", x)) | classifiers.map(
-    lambda x: ("classifier", x)
+autoencoders = {
+    "encoder_layers": encoders,
+    "decoder_layers": st.lists(conv | pool | upsample | drop, max_size=5),
+    "epochs": st.integers(1, 100),
+}
+classifiers = {
+    "dense_layers": st.lists(dense | drop, max_size=5),
+    "encoder_layers": st.none() | st.text(min_size=1) | encoders,
+    "dense_only_train_epochs": st.integers(0, 100),
+    "full_train_epochs": st.integers(1, 100),
+}
+documents = st.one_of(
+    st.tuples(st.just(kind), st.fixed_dictionaries(shared | keys, optional=optional))
+    for kind, keys in (("autoencoder", autoencoders), ("classifier", classifiers))
 )
 
 
@@ -609,33 +473,17 @@ def test_the_json_schema_accepts_what_the_models_accept(document):
 
 
 def test_dump_has_a_line_a_layer_and_every_key():
-    config = autoencoder(augmentation={"zoom": 0.1})
-    assert dump_config(config, schema="schema.json") == (
+    text = dump_config(autoencoder(augmentation={"zoom": 0.1}))
+    assert text.startswith(
         "{\n"
-        '  "$schema": "schema.json",\n'
         '  "encoder_layers": [\n'
         '    ["conv", 32, [3, 3]],\n'
         '    ["pool", [2, 2]]\n'
         "  ],\n"
         '  "decoder_layers": [\n'
-        '    ["upSample", [2, 2]],\n'
-        '    ["conv", 32, [3, 3]]\n'
-        "  ],\n"
-        '  "optimizer": ["adam", 0.001],\n'
-        '  "batch_size": 32,\n'
-        '  "epochs": 10,\n'
-        '  "activation_function": "Sigmoid",\n'
-        '  "loss": "binary_crossentropy",\n'
-        '  "validation_split": 0.1,\n'
-        '  "seed": 0,\n'
-        '  "early_stopping": null,\n'
-        '  "noise": 0.0,\n'
-        '  "augmentation": {"rotation": 0.0, "shift": 0.0, "zoom": 0.1},\n'
-        '  "learning_rate_schedule": null,\n'
-        '  "l2": 0.0,\n'
-        '  "mixed_precision": false\n'
-        "}\n"
     )
+    assert '\n  "augmentation": {"rotation": 0.0, "shift": 0.0, "zoom": 0.1},\n' in text
+    assert json.loads(text).keys() == CONFIGS["autoencoder"].model_fields.keys()
 
 
 # --- JSON Schema ---
@@ -679,22 +527,6 @@ def test_the_json_schema_refuses_what_the_models_refuse(document):
 def test_the_json_schema_accepts_bare_and_wrapped(document):
     jsonschema.validate({"$schema": "schema.json", **document}, json_schema())
     jsonschema.validate({"$schema": "schema.json", "model_info": document}, json_schema())
-
-
-# --- Keras ---
-
-
-def test_importing_needs_no_keras_and_little_time():
-    program = (
-        "import sys, time; start = time.perf_counter(); import cae.config.load; "
-        "assert not {'keras', 'tensorflow', 'numpy'} & set(sys.modules); "
-        "print(time.perf_counter() - start)"
-    )
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
-    )
-    assert float(done.stdout) < 2  # seconds; about 0.2 on an idle machine, Keras takes 4
 
 
 @pytest.mark.slow  # loads Keras, for the list of its optimizers

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, write_json
+from conftest import AUTOENCODER, write_json
 
 from cae.config.study import expand, load_stages
 from cae.errors import ConfigurationError
@@ -103,14 +103,10 @@ def test_a_search_draws_the_same_values_again(write):
     assert {trial.config.batch_size for trial in trials} == set(range(4, 10))
 
 
-def test_the_number_of_seeds(write):
-    """A count stands for the seeds from 0."""
-    assert [trial.config.seed for trial in expand_file(write(seeds=3))] == [0, 1, 2]
-
-
 def test_an_identity_depends_on_all_that_the_result_does(write):
     """Configuration, data, seed, epochs and encoder; nothing else, so that trials are found."""
-    (first,) = expand_file(write())
+    base = {"configuration": "base.json", "variations": ["base.json"]}
+    (first,) = expand_file(write(bases=[base], seeds=1))  # its own variation is trained once
     (renamed,) = expand_file(write(file="renamed.json", metric="val_loss"))
     assert renamed.id == first.id
     (other_data,) = expand_file(write(), data="other")
@@ -121,12 +117,6 @@ def test_an_identity_depends_on_all_that_the_result_does(write):
     others = [other_data, other_encoder, other_seed, longer, other_config]
     assert len({trial.digest for trial in [first, *others]}) == 6
     assert longer.config.epochs == 9
-
-
-def test_a_variation_that_equals_its_base_is_trained_once(write):
-    """So a base may be listed among its own variations."""
-    path = write(bases=[{"configuration": "base.json", "variations": ["base.json"]}])
-    assert len(expand_file(path)) == 1
 
 
 def test_one_configuration_in_two_bases(write):
@@ -171,65 +161,39 @@ def test_names_of_trials_are_names_of_folders(write):
         assert not set(trial.id) & set('/\\ "{}[]:')
 
 
+BASE = {"configuration": "base.json"}
+ENCODER = {"study": "c", "base": "d"}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"metrik": "x"}, 'metrik: is not a known key, got "x". Did you mean'),
-        ({"bases": []}, "bases: must be a list of bases, at least one, got []"),
+        ({"bases": []}, "bases: must have at least 1 item, got []"),
+        ({"bases": {}}, "bases: must be a list, got {}"),
         ({"bases": [{}]}, "bases[0].configuration: is required"),
-        ({"bases": [{"configuration": "base.json", "variation": []}]}, 'Did you mean "variations"'),
+        ({"bases": [BASE | {"variation": []}]}, 'Did you mean "variations"'),
         ({"bases": [{"configuration": "gone.json"}]}, "gone.json: must be a configuration file"),
+        ({"bases": [BASE] * 2}, 'bases: must have different names, not "base" twice'),
+        ({"bases": [BASE | {"model": "b", "encoder": ENCODER}]}, 'either "encoder" or "model"'),
         ({"data": {"dataset": 3}}, "data.dataset: must be text in double quotes, got 3"),
-        (
-            {"data": {"dataset": "digits", "limit": 0}},
-            "data.limit: must be a whole number from 1 to 4294967295, got 0",
-        ),
+        ({"data": {"dataset": "digits", "limit": 0}}, "data.limit: must be a whole number"),
         ({"data": {"dataset": "digits", "lim": 1}}, 'Did you mean "limit"?'),
-        (
-            {"kind": "encoder"},
-            'kind: must be "autoencoder", "classifier" or "chain", got "encoder"',
-        ),
+        ({"kind": "encoder"}, 'kind: must be "autoencoder", "classifier" or "chain"'),
         ({"kind": "classifier"}, "metric: must be val_accuracy, val_f1 or val_loss"),
-        (
-            {"metric": "test_accuracy"},
-            'metric: must be val_mse or val_loss for studies of autoencoders, got "test_accuracy"',
-        ),
-        (
-            {"name": "a/b"},
-            'name: must be a name of letters, digits and "_.-", at most 80 characters, got "a/b"',
-        ),
-        (
-            {"bases": [{"configuration": "base.json"}] * 2},
-            'bases: must have different names, not "base" twice',
-        ),
-        (
-            {
-                "bases": [
-                    {"configuration": "a", "model": "b", "encoder": {"study": "c", "base": "d"}}
-                ]
-            },
-            'bases[0]: must have either "encoder" or "model"',
-        ),
-        (
-            {"seeds": []},
-            "seeds: must be a number of seeds from 1 to 10000, or a list of seeds, got []",
-        ),
+        ({"metric": "test_accuracy"}, "metric: must be val_mse or val_loss for studies of"),
+        ({"name": "a/b"}, 'name: must be a name of letters, digits and "_.-"'),
+        ({"seeds": []}, "seeds: must be a number of seeds from 1 to 10000, or a list of seeds"),
         ({"seeds": 0}, "seeds: must be a number of seeds from 1 to 10000"),
         ({"seeds": [-1]}, "seeds[0]: must be a whole number from 0 to 4294967295, got -1"),
-        ({"vary": {}}, 'vary: must have either "grid" or "search"'),
         ({"epochs": 0}, "epochs: must be a whole number from 1 to 100000, got 0"),
         ({"screening": {"finalists": 1}}, 'screening: must have "limit" or "epochs"'),
         ({"screening": {"finalists": 1, "epochs": 1, "limits": 9}}, 'Did you mean "limit"?'),
-        ({"vary": {"grid": {"l2": []}}}, "vary.grid.l2: must be a list of values, at least one"),
-        (
-            {"vary": {"grid": {"l2": [2]}}},
-            "vary (base-l2=2): l2: must be a number from 0 to 1, got 2",
-        ),
+        ({"vary": {}}, 'vary: must have either "grid" or "search"'),
+        ({"vary": {"grid": {"l2": []}}}, "vary.grid.l2: must have at least 1 item"),
+        ({"vary": {"grid": {"l2": [2]}}}, "vary (base-l2=2): l2: must be a number from 0 to 1"),
         ({"vary": {"grid": {"batchsize": [2]}}}, 'Did you mean "batch_size"?'),
-        (
-            {"vary": {"search": {"l2": {"low": 1, "high": 0}}}},
-            "vary.search.l2: must have a low end below its high end",
-        ),
+        ({"vary": {"search": {"l2": {"low": 1, "high": 0}}}}, "vary.search.l2: must have a low"),
         (
             {"vary": {"search": {"l2": {"low": 0, "high": 1, "scale": "log"}}}},
             "vary.search.l2: must have a low end above 0",
@@ -248,21 +212,22 @@ def test_all_problems_come_at_once(write):
     assert len(lines_of(write(vary={"grid": {"l2": [2, 3], "noise": [7]}}))) == 4
 
 
-def test_no_json(tmp_path):
-    """Errors of syntax are those of configurations; a list is no study."""
-    path = tmp_path / "study.json"
-    path.write_text("{,}")
-    assert "line 1, column 2: must be JSON" in lines_of(path)[0]
-    path.write_text("[]")
-    assert "must be an object" in lines_of(path)[0]
-    path.write_text(json.dumps(STUDY)[:-1] + ', "name": "b"}')
-    assert "must occur once" in lines_of(path)[0]
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{,}", "line 1, column 2: must be JSON"),
+        ("[]", "must be an object"),
+        (json.dumps(STUDY)[:-1] + ', "name": "b"}', "must occur once"),
+    ],
+)
+def test_errors_of_syntax_are_those_of_configurations(tmp_path, text, said):
+    (tmp_path / "study.json").write_text(text)
+    assert said in lines_of(tmp_path / "study.json")[0]
 
 
 def test_a_chain_has_studies_of_different_names(write, tmp_path):
     """A chain in a chain, or two studies in one folder, are refused."""
     write(file="first.json")
-    write_json(tmp_path / "head.json", CLASSIFIER)
     chain = {"name": "all", "kind": "chain", "stages": ["first.json"]}
     path = write_json(tmp_path / "chain.json", chain)
     assert load_stages(path)[0] == "all"

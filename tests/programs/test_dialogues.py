@@ -300,7 +300,7 @@ def test_layers_that_do_not_fit_are_asked_again(piped, monkeypatch):
     monkeypatch.setattr(terminal_module, "starting_keras", None)
     too_small = ["2", "pool", "2", "done", "n", "done"]
     done = piped("autoencoder", answers=too_small)
-    assert "error: answers: decoder_layers: the decoder must give back 8×8, got 4×4" in done.err
+    assert "error: answers: decoder_layers: must give back images of 8×8, got 4×4" in done.err
     assert "required to 'Layer 1" in done.err.splitlines()[-1]
 
 
