@@ -16,6 +16,7 @@ from typing import Any
 import autoencoder
 import classification
 import experiments
+import predict
 from cae.config.choices import PROGRAMS
 from cae.errors import UsageError
 from cae.files import explaining, write_bytes
@@ -145,6 +146,7 @@ def get_reference() -> bytes:
     programs = {
         "autoencoder.py": autoencoder.build_parser(),
         "classification.py": classification.build_parser(),
+        "predict.py": predict.build_parser(),
         "experiments.py": experiments.build_parser(),
         "make_configs.py": build_parser(),
     }

@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cae.errors import UserError
+from cae.errors import UserError, printable
 
 # Names and paths are printed as they are: no markup in [brackets], no :emoji:. Notebooks, too, get
 # plain streams, which the logs of trials capture.
@@ -78,6 +78,19 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console = Console(**PLAIN, file=console.file, width=WIDEST_TABLE)
     console.print(table, soft_wrap=False)
+
+
+def print_rows(
+    title: str, rows: Sequence[Mapping[str, str]], numeric: Collection[str] = ()
+) -> None:
+    """Prints rows with the same keys as a table, with the columns `numeric` to the right."""
+    table = Table(title=title, title_justify="left")
+    for heading in rows[0] if rows else ():
+        justify = "right" if heading in numeric else "left"
+        table.add_column(heading, justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*map(printable, row.values()))
+    print_table(table)
 
 
 def show_facts(title: str, facts: dict[str, Any]) -> None:

@@ -123,13 +123,13 @@ def write_json(path, *dicts, **changes):
 
 
 def run_program(program, *args, runs_dir):
-    """Runs `main` of a program in this process, with its runs in `runs_dir`."""
+    """Runs `main` of a program in this process, with its runs, if it leaves any, in `runs_dir`."""
     main = importlib.import_module(program).main
-    known = set(runs_dir.glob("*"))
+    known = set(runs_dir.glob("*")) if runs_dir else set()
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        exit_code = main([*map(str, args), "--runs-dir", str(runs_dir)])
-    runs = sorted(set(runs_dir.glob("*")) - known)
+        exit_code = main([*map(str, args), *(["--runs-dir", str(runs_dir)] if runs_dir else [])])
+    runs = sorted(set(runs_dir.glob("*")) - known) if runs_dir else []
     return Finished(exit_code, out.getvalue(), err.getvalue(), runs)
 
 

@@ -11,6 +11,7 @@ import autoencoder
 import classification
 import experiments
 import make_configs
+import predict
 from cae.config.fields import Augmentation
 from cae.config.load import parse_config
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
@@ -24,6 +25,7 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 PROGRAMS = {
     "autoencoder.py": autoencoder,
     "classification.py": classification,
+    "predict.py": predict,
     "experiments.py": experiments,
     "make_configs.py": make_configs,
 }

@@ -25,7 +25,7 @@ ROOMS = [
 GROUND = {"errors", "files", "terminal", "prompts"}
 SIDE_BY_SIDE = {"training", "figures"}
 MODULES = sorted((ROOT / "cae").rglob("*.py"))
-PROGRAMS = ["autoencoder", "classification", "experiments", "make_configs"]
+PROGRAMS = ["autoencoder", "classification", "predict", "experiments", "make_configs"]
 # Library -> where it may be imported at the top of a module, and where inside functions as well.
 HEAVY = {
     "keras": (["cae/training/"], ["cae/records/saved_models.py", "cae/foreign/"]),

@@ -7,10 +7,10 @@ import numpy as np
 
 from cae import terminal
 from cae.data.datasets import Dataset, Scaling, check_same_kind
-from cae.files import write_csv, write_json, write_text
+from cae.data.splits import get_classes
+from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
 from cae.programs.starting_points import choose_scaling
-from cae.programs.task import Task
 from cae.records.evaluation import Evaluation, evaluate
 from cae.records.run import Run
 
@@ -55,32 +55,50 @@ def classify(
     return evaluation
 
 
-def classify_with_file(path: Path, task: Task) -> tuple[Evaluation, Scaling]:
-    """Classifies the test images with a saved classifier; also returns the scaling it requires.
+def classify_with_file(
+    path: str | Path,
+    test: Dataset,
+    training: Dataset | None = None,
+    *,
+    input_range: str | None = None,
+) -> tuple[Evaluation, Scaling]:
+    """Classifies test images with a saved classifier; also returns the scaling it requires.
+
+    Args:
+        path: The classifier.
+        test: Images and labels.
+        training: Where a file of another program does not name its classes and its scaling, those
+            of these images; of the test images by default.
+        input_range: The pixels that such a file expects; see `find_classifier`.
 
     Raises:
         ModelFileError: It is not a classifier, or takes images of another shape.
         DataError: It was trained on pixels of another kind.
     """
+    with terminal.starting_keras():
+        from cae.training import predict  # noqa: F401 - the rest is quick
+    known = training or test
     model, metadata = load_classifier(
-        path, task.input_shape, input_range=task.args.model_input_range, say=terminal.say
+        path, test.images.shape[1:], input_range=input_range, say=terminal.say
     )
     num_classes = model.output_shape[1]
     classes, names = metadata.get("classes"), metadata.get("class_names")
     if classes is None or len(classes) != num_classes:
-        # A file of another program does not name its classes.
-        classes = task.classes if len(task.classes) == num_classes else np.arange(num_classes)
+        classes = get_classes(known.labels)
+        classes = classes if len(classes) == num_classes else np.arange(num_classes)
     if names is not None and len(names) != num_classes:
         names = None
-    scaling = choose_scaling(path, task.data)
-    classes = np.asarray(classes, np.int64)
-    return classify(model, task.test, scaling, classes, names), scaling
+    scaling = choose_scaling(path, known)
+    return classify(model, test, scaling, np.asarray(classes, np.int64), names), scaling
 
 
 def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:
     """The results on test images that `metrics.json` holds."""
     return {
         "test_accuracy": evaluation.accuracy,
+        "test_accuracy_low": evaluation.accuracy_interval.low,
+        "test_accuracy_high": evaluation.accuracy_interval.high,
+        "test_balanced_accuracy": evaluation.balanced_accuracy,
         "test_macro_f1": evaluation.macro_f1,
         "test_images": len(evaluation.labels),
         "test_labels_unseen": evaluation.num_unseen,
@@ -106,14 +124,35 @@ def draw_evaluation(evaluation: Evaluation, data: Dataset, scaling: Scaling) -> 
 
 
 def record_test(
-    name: str, evaluation: Evaluation, scaling: Scaling, task: Task
+    run: Run,
+    model: str | Path,
+    test: Dataset,
+    evaluation: Evaluation,
+    scaling: Scaling,
+    *,
+    plots: bool = True,
 ) -> dict[str, "Figure"]:
-    """Records a test as a run of its own, prints the report, and returns the figures."""
-    with Run(task.args.runs_dir, f"test-{name}") as run:
+    """Records a test in a run of its own, prints its results, and returns the figures.
+
+    Args:
+        run: Where to record it.
+        model: The file of the classifier.
+        test: The images that were classified.
+        evaluation: The result.
+        scaling: Brings the images to [0, 1].
+        plots: Whether to draw figures.
+    """
+    with run:
         write_evaluation(run, evaluation)
-        write_json(run.path / "metrics.json", {"model": name, **get_test_metrics(evaluation)})
-        figures = draw_evaluation(evaluation, task.test, scaling)
+        record = {"model": get_record(model), "data": list(test.files)}
+        write_json(run.path / "metrics.json", record | get_test_metrics(evaluation))
+        figures = draw_evaluation(evaluation, test, scaling) if plots else {}
         run.save_figures(figures)
+    low, high = evaluation.accuracy_interval
     terminal.say(evaluation.report_text)
+    terminal.say(
+        f"Accuracy {evaluation.accuracy:.2%} on {len(evaluation.labels):,} images (95 % interval "
+        f"{low:.2%} to {high:.2%}), balanced accuracy {evaluation.balanced_accuracy:.2%}"
+    )
     terminal.say(f"Report, predictions and figures: {terminal.relative(run.path)}")
     return figures

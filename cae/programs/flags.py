@@ -135,6 +135,11 @@ def add_model_flags(parser: Parser) -> None:
         metavar="LAYER",
         help="the encoder of the saved model ends with this layer (default: as its structure says)",
     )
+    add_input_range(group)
+
+
+def add_input_range(group: argparse._ActionsContainer) -> None:
+    """Adds --model-input-range."""
     group.add_argument(
         "--model-input-range",
         choices=INPUT_RANGES,
@@ -173,6 +178,18 @@ def add_runs_dir(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--runs-dir", default="runs", metavar="DIR", help="where runs are recorded (default: runs)"
     )
+
+
+def add_run_dir(group: argparse._ActionsContainer) -> None:
+    """Adds --run-dir."""
+    group.add_argument(
+        "--run-dir", metavar="DIR", help="record the run in exactly this new or empty directory"
+    )
+
+
+def add_no_plots(group: argparse._ActionsContainer) -> None:
+    """Adds --no-plots."""
+    group.add_argument("--no-plots", action="store_true", help="draw no figures")
 
 
 def add_shared_flags(parser: Parser) -> None:
@@ -221,9 +238,7 @@ def _add_training_flags(group: argparse._ActionsContainer) -> None:
 
 def _add_run_flags(group: argparse._ActionsContainer) -> None:
     add_runs_dir(group)
-    group.add_argument(
-        "--run-dir", metavar="DIR", help="record the run in exactly this new or empty directory"
-    )
+    add_run_dir(group)
     group.add_argument(
         "--name", metavar="NAME", help="name of the run (default: the configuration's)"
     )
@@ -265,7 +280,7 @@ def _add_output_flags(group: argparse._ActionsContainer) -> None:
         action="store_true",
         help="print the complete configuration as JSON and stop",
     )
-    group.add_argument("--no-plots", action="store_true", help="draw no figures")
+    add_no_plots(group)
     group.add_argument(
         "--show",
         action="store_true",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cae import prompts, terminal
 from cae.config.schema import Config
+from cae.data.datasets import Scaling
 from cae.errors import UsageError, UserError
 from cae.programs.classify import classify_with_file, record_test
 from cae.programs.describe import describe_result, print_configs
@@ -13,7 +14,9 @@ from cae.programs.questions import ask_config
 from cae.programs.session import Session
 from cae.programs.starting_points import check_destinations, check_layers
 from cae.programs.task import Experiment, Task
+from cae.records.evaluation import Evaluation
 from cae.records.history import OnEpoch
+from cae.records.run import MODEL_FILE, Run
 from cae.records.saved_models import check_destination, read_metadata
 
 
@@ -46,6 +49,8 @@ def run(
 
 def _show_menu(session: Session) -> int:
     """Trains a configuration, then shows the menu until Exit is chosen; returns the exit code."""
+    if _is_classifier(session.task.args) and not _offer_test(session):
+        return session.exit_code
     while not session.experiments and not session.is_stopped:
         _try(_train, session)
     session.conclude()
@@ -57,6 +62,22 @@ def _show_menu(session: Session) -> int:
             break
         _try(action, session)
     return session.exit_code
+
+
+def _is_classifier(args: argparse.Namespace) -> bool:
+    """Whether the saved model that is given is a classifier."""
+    model = getattr(args, "model", None)
+    return model is not None and read_metadata(model).get("kind") == "classifier"
+
+
+def _offer_test(session: Session) -> bool:
+    """Offers to test the classifier that is given; returns whether to train another one."""
+    model = session.task.args.model
+    terminal.say(f"{model} is a trained classifier.")
+    ways = ["Classify the test images with it", "Train a new classifier on its encoder", "Exit"]
+    while (choice := prompts.choose("Your choice", ways)) == 1:
+        _try(lambda session: _classify_with_file(session, Path(model)), session)
+    return choice == 2
 
 
 def _try(action: Callable[[Session], None], session: Session) -> None:
@@ -103,21 +124,37 @@ def _save(session: Session) -> None:
 
 def _classify(session: Session) -> None:
     """Tests a model of this session, or a saved one, on the test images."""
-    from cae.figures.windows import show_windows
+    _check_test(session.task)
+    experiment = _choose_experiment(session, "a saved classifier")
+    if experiment is None:
+        path = prompts.ask("File of the classifier", prompts.file_name(_classifier_file))
+        _classify_with_file(session, path)
+    else:
+        path, scaling = experiment.run.path / MODEL_FILE, experiment.scaling
+        _record_test(session.task, experiment.name, path, experiment.evaluation, scaling)
 
+
+def _classify_with_file(session: Session, path: Path) -> None:
     task = session.task
+    _check_test(task)
+    tested = classify_with_file(path, task.test, task.data, input_range=task.args.model_input_range)
+    _record_test(task, path.stem, path, *tested)
+
+
+def _check_test(task: Task) -> None:
     if task.test is None:
         raise UsageError(
             "-t", "test images are required", "none", "Start again with -t TEST -tl TEST_LABELS."
         )
-    experiment = _choose_experiment(session, "a saved classifier")
-    if experiment:
-        name, evaluation, scaling = experiment.name, experiment.evaluation, experiment.scaling
-    else:
-        path = prompts.ask("File of the classifier", prompts.file_name(_classifier_file))
-        name, (evaluation, scaling) = path.stem, classify_with_file(path, task)
-    figures = record_test(name, evaluation, scaling, task)
-    show_windows(figures.values())
+
+
+def _record_test(
+    task: Task, name: str, path: Path, evaluation: Evaluation, scaling: Scaling
+) -> None:
+    from cae.figures.windows import show_windows
+
+    run = Run(task.args.runs_dir, f"test-{name}")
+    show_windows(record_test(run, path, task.test, evaluation, scaling).values())
 
 
 def _choose_experiment(session: Session, *others: str) -> Experiment | None:

@@ -84,7 +84,7 @@ class Session:
         if self._args.save:
             saved = best.save(self._args.save, overwrite=self._args.overwrite)
             terminal.say(f"Saved {best.name} as {terminal.relative(saved)}")
-        terminal.say(f"Next: {self.task.next_command(saved)}")
+        terminal.say(f"Next: {shlex.join(self.task.next_command(saved))}")
         if self._args.show and not self.is_stopped:
             self.show_windows()
 

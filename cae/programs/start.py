@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cae.errors import UserError
+from cae.programs.flags import PROJECT
 
 if TYPE_CHECKING:
     from cae.programs.flags import Parser
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "autoencoder.py": "cae-autoencoder",
     "classification.py": "cae-classify",
+    "predict.py": "cae-predict",
     "experiments.py": "cae-experiments",
     "make_configs.py": "cae-make-configs",
 }
@@ -78,10 +80,18 @@ def name_command(program: str) -> list[str]:
     return [COMMANDS.get(program, program)] if is_installed else ["python", program]
 
 
-def repeat_command(command: str) -> str:
+def find_command(program: str) -> list[str]:
+    """How to call a program from the current folder."""
+    from cae.terminal import relative
+
+    *python, name = name_command(program)
+    return [*python, relative(PROJECT / name) if python else name]
+
+
+def repeat_command(command: str, name: Callable[[str], list[str]] = name_command) -> str:
     """How to type a recorded command line, such as `experiments.py run x.json`, again."""
     program, space, arguments = command.partition(" ")
-    return f"{shlex.join(name_command(program))}{space}{arguments}"
+    return f"{shlex.join(name(program))}{space}{arguments}"
 
 
 class SecondSignal(KeyboardInterrupt):

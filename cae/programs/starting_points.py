@@ -4,6 +4,7 @@ All of it is found and checked before Keras loads, and a wrong configuration bef
 """
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from cae.config.load import load_config, override, validate_config
 from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape, check_shapes, format_shape
 from cae.errors import ModelFileError, UsageError
-from cae.programs.start import name_command
+from cae.programs.start import find_command
 from cae.records.run import START_FILE, check_run_dir, check_runs_dir, find_interrupted, read_start
 from cae.records.saved_models import check_destination, read_metadata
 
@@ -202,7 +203,7 @@ def _take_over_run(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:
             "--resume",
             f"must be a run of {PROGRAMS[kind]}",
             f"one of {start.program}",
-            f"Type: {' '.join(name_command(start.program))} --resume {args.resume}",
+            f"Type: {shlex.join([*find_command(start.program), '--resume', args.resume])}",
         )
     config = validate_config(start.config, f"config in {path / START_FILE}", kind)
     for name, value in start.arguments.model_dump(include=set(vars(args))).items():

@@ -162,7 +162,7 @@ class Task(ABC):
         """The figures of several experiments, with one that compares them; drawn on demand."""
 
     @abstractmethod
-    def next_command(self, saved: Path) -> str:
+    def next_command(self, saved: Path) -> list[str]:
         """The command line to run next, given the file of the best model."""
 
     def draw_encodings(self, experiment: Experiment, data: Dataset, chosen: np.ndarray) -> "Figure":

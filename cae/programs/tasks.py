@@ -1,7 +1,6 @@
 """The two tasks: an autoencoder learns to draw its input, a classifier learns labels."""
 
 import argparse
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ from cae.data.datasets import Dataset, check_dataset, check_same_kind, get_scali
 from cae.data.duplicates import find_overlaps, hash_images
 from cae.data.named import NAMED_DATASETS
 from cae.errors import DataError, UsageError
-from cae.programs import start
+from cae.programs import flags, start
 from cae.programs.classify import classify, draw_evaluation, get_test_metrics, write_evaluation
+from cae.programs.questions import DEFAULT_FILES
 from cae.programs.starting_points import check_model_shape
 from cae.programs.task import INSPECTED_IMAGES, Experiment, Task
 from cae.records.history import History
@@ -102,14 +102,15 @@ class AutoencoderTask(Task):
         ).values()
 
     @override
-    def next_command(self, saved: Path) -> str:
-        command = [*start.name_command("classification.py"), "-d", self.args.dataset]
+    def next_command(self, saved: Path) -> list[str]:
+        data = ["-d", self.args.dataset]
         if self.args.labels:
-            command += ["-dl", self.args.labels]
+            data += ["-dl", self.args.labels]
         elif self.args.dataset not in NAMED_DATASETS:
-            command += ["-dl", "LABELS", "-t", "TEST", "-tl", "TEST_LABELS"]
-        command += ["-model", terminal.relative(saved)]
-        return shlex.join([*command, "-c", "configuration/classifier_small_small.json"])
+            return [*start.find_command("predict.py"), "show", terminal.relative(saved)]
+        config = terminal.relative(flags.config_file(DEFAULT_FILES["classifier"]))
+        model = ["-model", terminal.relative(saved), "-c", config]
+        return [*start.find_command("classification.py"), *data, *model]
 
     def _reconstruct(self, experiment: Experiment, chosen: np.ndarray) -> np.ndarray:
         from cae.training.predict import predict
@@ -236,17 +237,17 @@ class ClassifierTask(Task):
         ).values()
 
     @override
-    def next_command(self, saved: Path) -> str:
-        command = start.name_command(self.program)
-        for flag, value in (
-            ("-d", self.args.dataset),
-            ("-dl", self.args.labels),
-            ("-t", self.args.test),
-            ("-tl", self.args.test_labels),
-            ("-model", terminal.relative(saved)),
-        ):
-            command += [flag, value] if value else []
-        return f"{shlex.join(command)} (its menu tests any saved classifier)"
+    def next_command(self, saved: Path) -> list[str]:
+        program, model = start.find_command("predict.py"), terminal.relative(saved)
+        if self.test is None:
+            return [*program, "show", model]
+        test = {
+            "-d": None if self.args.test else self.args.dataset,
+            "-t": self.args.test,
+            "-tl": self.args.test_labels,
+        }
+        given = [word for flag, value in test.items() if value for word in (flag, value)]
+        return [*program, "evaluate", model, *given]
 
     def _is_pretrained(self, config: ClassifierConfig) -> bool:
         return self.get_model_file(config) is not None and not self.args.no_pretrained

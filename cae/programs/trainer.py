@@ -14,7 +14,7 @@ from cae.config.schema import Config
 from cae.data.splits import split_validation
 from cae.files import get_record
 from cae.programs import describe
-from cae.programs.start import StopSignal, name_command
+from cae.programs.start import StopSignal, find_command
 from cae.programs.task import Experiment, Task
 from cae.records import tracking
 from cae.records.checkpoint import Checkpoint, check_same
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     import keras
 
     from cae.training.data_parallel import Workers
+
+
+# What of the environment is saved with the model.
+ORIGIN = ("started", "device", "versions", "git_commit", "data")
 
 
 class Trainer:
@@ -193,7 +197,7 @@ class Trainer:
         run.interrupted = self.stop.requested()
         history.metrics["parameters"] = model.count_params()
         experiment = Experiment(config, model, history, scaling, run, split)
-        experiment.metadata = self._get_metadata(experiment)
+        experiment.metadata = self._get_metadata(experiment, environment, start)
         if not run.interrupted:
             self._task.evaluate(experiment)
         run.write_record(config, environment, history)
@@ -222,9 +226,12 @@ class Trainer:
         workers = f", {self.workers.share.count} workers" if self.workers else ""
         return device.get_name() + workers
 
-    def _get_metadata(self, experiment: Experiment) -> dict[str, Any]:
+    def _get_metadata(
+        self, experiment: Experiment, environment: dict[str, Any], start: Start
+    ) -> dict[str, Any]:
         """What is saved with the model."""
         task, history = self._task, experiment.history
+        models = [model.model_dump() for model in start.models]
         return {
             "kind": task.kind,
             "name": experiment.name,
@@ -235,6 +242,7 @@ class Trainer:
             **({"init_from": self._args.init_from} if self._args.init_from else {}),
             "model_info": history.model_info,
             "metrics": history.metrics,
+            "origin": {key: environment[key] for key in ORIGIN} | {"models": models},
         }
 
     def _conclude(self, experiment: Experiment) -> None:
@@ -253,7 +261,7 @@ class Trainer:
                 flags = ["--resume", terminal.relative(run.path)]
                 if self._args.devices:
                     flags += ["--devices", str(self._args.devices)]
-                command = shlex.join([*name_command(self._task.program), *flags])
+                command = shlex.join([*find_command(self._task.program), *flags])
                 terminal.ERR.print(f"Resume with: {command}")
 
 

@@ -101,7 +101,7 @@ class Checkpoint:
             raise DataError(
                 self.path,
                 "must be a complete checkpoint",
-                f"a damaged file ({reason})",
+                f"a damaged file: {reason}",
                 "Delete it and resume again; training then restarts from its first epoch.",
             ) from error
         check_same(self.path.parent, identity, self._identity)

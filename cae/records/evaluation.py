@@ -13,6 +13,13 @@ from cae.errors import DataError
 FIRST_CLASS = 5  # the first column of predictions.csv that holds the probability of a class
 
 
+class Interval(NamedTuple):
+    """The ends of an interval that holds the true value with a probability of 95 %."""
+
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The predictions of a classifier for labelled images, and its scores.
@@ -44,6 +51,21 @@ class Evaluation:
     def accuracy(self) -> float:
         """The share of correct predictions, in [0, 1]."""
         return float(np.mean(self.predictions == self.labels))
+
+    @property
+    def accuracy_interval(self) -> Interval:
+        """The 95 % interval of the accuracy (Wilson 1927), if the images are a random sample."""
+        from scipy.stats import binomtest
+
+        correct = int(np.sum(self.predictions == self.labels))
+        found = binomtest(correct, len(self.labels)).proportion_ci(0.95, method="wilson")
+        return Interval(float(found.low), float(found.high))
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean over the classes of the share of their images classified correctly."""
+        is_correct = self.predictions == self.labels
+        return float(np.mean([is_correct[self.labels == x].mean() for x in np.unique(self.labels)]))
 
     @property
     def macro_f1(self) -> float:

@@ -41,8 +41,8 @@ FILES = {
     "SHA-256",
     "history.csv": "one row per epoch",
     "metrics.json": "final values: `val_loss`, `val_mse`, `best_epoch`, `seconds`, "
-    "`images_per_second`, `parameters`; for classifiers `val_accuracy`, `test_accuracy`, "
-    "`test_macro_f1`",
+    "`images_per_second`, `parameters`; for classifiers `val_accuracy`, `test_accuracy` and the "
+    "ends of its 95 % interval, `test_balanced_accuracy`, `test_macro_f1`",
     "model.keras": "the model with the weights of the best epoch: the one with the lowest "
     "validation loss (autoencoder) or the highest validation accuracy (classifier)",
     "plots/": "the figures",

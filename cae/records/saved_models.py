@@ -79,6 +79,11 @@ class _Metadata(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
+    kind: str = None
+    name: str = None
+    data: str = None
+    metrics: dict[str, Any] = None
+    model_info: dict[str, Any] = None
     input_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] = None
     scaling: _Scaling = None
     # int64, as labels are.
@@ -392,6 +397,6 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise ModelFileError(
             path,
             "must be a complete model of plain Keras layers",
-            f"a file that could not be read ({reason})",
+            f"a file that could not be read: {reason}",
             "Save it again, or give another model.",
         ) from error

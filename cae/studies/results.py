@@ -86,7 +86,7 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
             path / "metrics.json", error, dict[str, Number], "Restore the file and run again."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem, cause = f"a record that cannot be read ({error})", error
+        problem, cause = f"a record that cannot be read: {error}", error
     raise DataError(
         path, "must be a complete run", problem, "Name a directory that contains metrics.json."
     ) from cause

@@ -15,7 +15,7 @@ from cae.data.named import NAMED_DATASETS
 from cae.data.splits import encode_labels
 from cae.errors import UsageError
 from cae.files import locked, write_figures
-from cae.programs.start import repeat_command
+from cae.programs.start import find_command, repeat_command
 from cae.records import tracking
 from cae.records.evaluation import read_predictions
 from cae.records.run import check_runs_dir
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:  # between two trials
         exit_code = 128 + signal.SIGINT
     if exit_code > 128:
-        terminal.ERR.print(f"Stopped. Resume with: {repeat_command(args.command)}")
+        terminal.ERR.print(f"Stopped. Resume with: {repeat_command(args.command, find_command)}")
     return exit_code
 
 

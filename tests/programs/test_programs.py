@@ -99,7 +99,7 @@ class TestWhatARunLeaves:
         for fact in ("device", "images", "parameters", "destination", "best epoch", "files"):
             assert f"\n  {fact} " in trained.out
         assert "48 of 8×8×1, uint8" in trained.out
-        assert f"-model {trained.saved}" in trained.out.splitlines()[-1]
+        assert trained.saved in trained.out.splitlines()[-1]
         assert "epoch 3/" in trained.err
         assert "epoch 3/" not in trained.out
         if kind == "classifier":

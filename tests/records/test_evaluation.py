@@ -16,6 +16,9 @@ def test_scores_by_hand():
     """Predictions -3, 0, 61, -3 against -3, 0, 61, 0: three of four."""
     result = evaluate(PROBABILITIES, np.array([-3, 0, 61, 0]), CLASSES)
     assert result.accuracy == 0.75
+    # Wilson: (0.75 + z²/8 ± z √(0.75·0.25/4 + z²/64)) / (1 + z²/4) with z = 1.96.
+    assert result.accuracy_interval == pytest.approx((0.3006, 0.9544), abs=1e-4)
+    assert result.balanced_accuracy == pytest.approx((1 + 1 / 2 + 1) / 3)
     # F1: -3 has 1 hit, 1 label, 2 predictions: 2/3; 0 the reverse: 2/3; 61: 1.
     assert result.macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
     assert list(result.targets) == [0, 1, 2, 1]

@@ -1,0 +1,233 @@
+"""The card of a saved model: what it is, what it was trained on, and how good it is.
+
+The sections are those of Mitchell et al. 2019, "Model cards for model reporting", as far as a
+model file can fill them.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from cae import terminal
+from cae.config.shapes import format_shape
+from cae.errors import ModelFileError, printable, shown
+from cae.files import get_record
+from cae.records.run import FileRecord
+from cae.records.saved_models import load_model, read_metadata
+from cae.report.origin import DataRecord
+from cae.report.pages import Facts, Page, Section, Table, check_page_path, write_page
+
+if TYPE_CHECKING:
+    import keras
+
+UNKNOWN = "not known"
+SCORES = {
+    "test_accuracy": "test accuracy",
+    "test_balanced_accuracy": "balanced test accuracy",
+    "test_macro_f1": "test macro F1",
+    "val_accuracy": "validation accuracy",
+    "val_mse": "validation mean squared error",
+    "val_loss": "validation loss",
+}
+PURPOSES = {
+    "classifier": "Classifies images like those of {data} into {classes} classes. Every image gets "
+    "one of these classes, whatever it shows.",
+    "autoencoder": "Encodes images like those of {data}, as a start for classifiers, and "
+    "reconstructs them.",
+}
+
+
+class Origin(BaseModel):
+    """Where a model comes from, as it is saved with the model."""
+
+    started: str
+    versions: dict[str, str]
+    device: str | None
+    git_commit: str | None
+    data: dict[str, DataRecord]
+    models: list[FileRecord]
+
+
+def show(args: argparse.Namespace) -> int:
+    """Shows the card of a saved model and returns the exit code."""
+    if args.html:
+        check_page_path(Path(args.html))
+    card = get_card(args.model)
+    if args.json:
+        sys.stdout.write(json.dumps(card, indent=2) + "\n")
+    elif args.html:
+        write_page(Path(args.html), describe_card(card))
+        terminal.say(f"Card: {args.html}")
+    else:
+        print_card(describe_card(card))
+    return 0
+
+
+def get_card(path: str | Path) -> dict[str, Any]:
+    """What is known of a saved model, as JSON types; None stands for what is not known.
+
+    Raises:
+        ModelFileError: It cannot be loaded.
+    """
+    read_metadata(path)
+    with terminal.starting_keras():
+        model, metadata = load_model(path)
+    origin = _read_origin(path, metadata)
+    classes = metadata.get("classes", [])
+    names = metadata.get("class_names", classes)
+    return {
+        "file": get_record(path),
+        "kind": metadata.get("kind"),
+        "name": metadata.get("name"),
+        "purpose": _get_purpose(metadata),
+        "input_shape": list(model.input_shape[1:]),
+        "output_shape": list(model.output_shape[1:]),
+        "scaling": metadata.get("scaling"),
+        "classes": dict(zip(map(str, classes), map(str, names), strict=False)),
+        "parameters": model.count_params(),
+        "layers": list(_list_layers(model)),
+        "scores": _get_scores(metadata.get("metrics", {})),
+        "hyperparameters": metadata.get("model_info"),
+        "origin": origin and origin.model_dump(mode="json"),
+        "encoders": [_compare(file) for file in origin.models] if origin else None,
+    }
+
+
+def _read_origin(path: str | Path, metadata: Mapping[str, Any]) -> Origin | None:
+    if "origin" not in metadata:
+        return None
+    try:
+        return Origin.model_validate(metadata["origin"])
+    except ValidationError as invalid:
+        remedy = "Save the model again, or give another one."
+        raise ModelFileError.from_validation(path, invalid, Origin, remedy) from invalid
+
+
+def _get_purpose(metadata: Mapping[str, Any]) -> str | None:
+    purpose = PURPOSES.get(metadata.get("kind"))
+    data, classes = metadata.get("data", "its training data"), metadata.get("classes", ())
+    return purpose and purpose.format(data=data, classes=len(classes))
+
+
+def _list_layers(model: "keras.Model", part: str = "") -> Iterator[dict[str, Any]]:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _list_layers(layer, f"{part}{layer.name}/")
+        elif type(layer).__name__ != "InputLayer":
+            yield {
+                "layer": part + layer.name,
+                "type": type(layer).__name__,
+                "output": format_shape(layer.output.shape[1:]),
+                "parameters": layer.count_params(),
+            }
+
+
+def _get_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    keys = (*SCORES, "test_accuracy_low", "test_accuracy_high", "test_images")
+    return {key: metrics[key] for key in keys if isinstance(metrics.get(key), int | float)}
+
+
+def _compare(file: FileRecord) -> dict[str, str]:
+    """Whether a saved model that training started from is still the same file."""
+    state = "missing"
+    if Path(file.path).is_file():
+        is_same = get_record(file.path)["sha256"] == file.sha256
+        state = "unchanged" if is_same else "changed since"
+    return {"path": file.path, "sha256": file.sha256, "state": state}
+
+
+# --- Shown ----------------------------------------------------------------------------------
+
+
+def describe_card(card: Mapping[str, Any]) -> Page:
+    """The card as a page."""
+    shape = format_shape(card["input_shape"])
+    facts = {
+        "file": f"{card['file']['path']}, {card['file']['bytes']:,} bytes",
+        "SHA-256": card["file"]["sha256"],
+        "intended use": card["purpose"] or UNKNOWN,
+        "images": f"{shape}, {_describe_scaling(card['scaling'])}",
+        "classes": _describe_classes(card["classes"]),
+        "parameters": f"{card['parameters']:,}",
+        **_describe_scores(card["scores"]),
+    }
+    sections = [
+        Section("Model", [Facts(facts)]),
+        Section("Layers", [_table("Layers and the shapes of their outputs", card["layers"])]),
+        Section("Training", _describe_training(card)),
+    ]
+    title = f"{card['kind'] or 'model'} {card['name'] or Path(card['file']['path']).stem}"
+    return Page(printable(title.capitalize()), "Model card", sections)
+
+
+def _describe_scaling(scaling: Mapping[str, Any] | None) -> str:
+    if scaling is None:
+        return f"scaling {UNKNOWN}"
+    low, high = scaling["offset"], scaling["offset"] + scaling["scale"]
+    return f"{scaling['dtype']}, scaled from {low:g}..{high:g} to 0..1"
+
+
+def _describe_classes(classes: Mapping[str, str]) -> str:
+    names = (label if label == name else f"{label} {name}" for label, name in classes.items())
+    return f"{len(classes)}: {', '.join(names)}" if classes else "none"
+
+
+def _describe_scores(scores: Mapping[str, float]) -> dict[str, str]:
+    facts = {}
+    for key, name in SCORES.items():
+        if key in scores:
+            facts[name] = f"{scores[key]:.2%}" if "accuracy" in key else f"{scores[key]:.4g}"
+    if "test_accuracy_low" in scores:
+        low, high = scores["test_accuracy_low"], scores["test_accuracy_high"]
+        facts["test accuracy"] += (
+            f" on {scores['test_images']:,} images, 95 % interval {low:.2%} to {high:.2%}"
+        )
+    return facts
+
+
+def _describe_training(card: Mapping[str, Any]) -> list[Facts | Table]:
+    origin, settings = card["origin"], card["hyperparameters"]
+    facts = {key: shown(value) for key, value in (settings or {}).items() if value is not None}
+    if origin is None:
+        return [Facts({"origin": UNKNOWN, **facts})]
+    facts |= {
+        "started": origin["started"],
+        "device": origin["device"] or UNKNOWN,
+        "versions": ", ".join(f"{name} {version}" for name, version in origin["versions"].items()),
+        "program": origin["git_commit"] or UNKNOWN,
+    }
+    for encoder in card["encoders"]:
+        facts["encoder"] = f"{encoder['path']} ({encoder['state']}), SHA-256 {encoder['sha256']}"
+    files = [
+        {
+            "images": f"{role}: {data['name']}",
+            "file": terminal.relative(file["path"]),
+            "SHA-256": file["sha256"],
+        }
+        for role, data in origin["data"].items()
+        for file in data["files"]
+    ]
+    return [Facts(facts), _table("Files of the images and labels", files)]
+
+
+def _table(caption: str, rows: list[dict[str, Any]]) -> Table:
+    headings = rows[0] if rows else ()
+    return Table(caption, {name: [row[name] for row in rows] for name in headings})
+
+
+def print_card(page: Page) -> None:
+    """Prints a card at the terminal."""
+    terminal.say(page.title)
+    for section in page.sections:
+        for block in section.blocks:
+            if isinstance(block, Facts):
+                facts = {printable(name): printable(text) for name, text in block.facts.items()}
+                terminal.show_facts(section.title, facts)
+            else:
+                numeric = [name for name in block.columns if block.is_numeric(name)]
+                terminal.print_rows(block.caption, block.rows, numeric)
