@@ -116,7 +116,7 @@ SECTIONS = {
         Promise(
             "Validation splits and subsets of labelled images are functions of the seed",
             (
-                "data/test_datasets.py::TestSplitValidation::test_seed_decides",
+                "data/test_splits.py::TestSplitValidation::test_seed_decides",
                 "data/test_splits.py::test_the_seed_decides",
             ),
         ),

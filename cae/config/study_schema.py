@@ -52,7 +52,8 @@ class Data(Keys):
     """An idx file of test labels."""
 
     limit: Limit | None = None
-    """Use only the first so many training images; null: all."""
+    """Use only so many training images, drawn by the seed of each trial; with labels every class
+    gives its share; null: all."""
 
 
 class Range(Keys):

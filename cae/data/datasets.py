@@ -5,6 +5,7 @@ file until a batch of them is scaled to float32 in [0, 1].
 """
 
 import difflib
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from cae.data import idx
 from cae.data.named import NAMED_DATASETS, Role, Split, find_named_file, verify_named_file
+from cae.data.splits import draw_sample
 from cae.errors import DataError, UsageError
 from cae.files import get_record
 
@@ -29,6 +31,7 @@ class Dataset:
         labels: int64 (num_images,), any integers; None without labels.
         class_names: Names of the labels, for named data sets whose labels are not digits.
         files: For the record of a run, one dict per file: `path`, `sha256`, `bytes`.
+        sample: Which images of the file these are; None for all.
     """
 
     name: str
@@ -36,6 +39,25 @@ class Dataset:
     labels: np.ndarray | None
     class_names: dict[int, str]
     files: tuple[dict[str, Any], ...]
+    sample: "Sample | None" = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Images that a seed has drawn from a file.
+
+    Attributes:
+        seed: The seed.
+        indices: int64 (num_images,), their positions in the file, sorted.
+    """
+
+    seed: int
+    indices: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        """The seed, and the SHA-256 of the indices as little-endian int64."""
+        digest = hashlib.sha256(self.indices.astype("<i8").tobytes()).hexdigest()
+        return {"seed": self.seed, "indices_sha256": digest}
 
 
 @dataclass(frozen=True)
@@ -105,6 +127,7 @@ def load_dataset(
     *,
     split: Split = "train",
     limit: int | None = None,
+    seed: int = 0,
     labels_required: bool = False,
 ) -> Dataset:
     """Loads images and labels, and verifies the checksums of a named data set.
@@ -113,25 +136,34 @@ def load_dataset(
         images: As for `check_dataset`.
         labels: As for `check_dataset`.
         split: As for `check_dataset`.
-        limit: Load only the first `limit` images and labels.
+        limit: Load only so many images, drawn by `draw_sample`; all if there are no more.
+        seed: Seed of the draw.
         labels_required: As for `check_dataset`.
 
     Raises:
         DataError: As for `check_dataset`, or the values of a file cannot be used.
         UsageError: As for `check_dataset`, or `limit` is less than 1.
     """
-    check_dataset(images, labels, split=split, labels_required=labels_required)
+    num_images, _ = check_dataset(images, labels, split=split, labels_required=labels_required)
+    if limit is not None and limit < 1:
+        raise UsageError("--limit", "must be at least 1", limit, "Leave it out to read everything.")
     images_path, labels_path = _find_files(images, labels, split, labels_required)
     verify_named_file(images, images_path)
     if labels_path is not None:
         verify_named_file(labels or images, labels_path)
     named = NAMED_DATASETS.get(labels or images)
+    values = None if labels_path is None else idx.read_labels(labels_path)
+    sample = None
+    if limit and limit < num_images:
+        sample = Sample(seed, draw_sample(num_images, limit, seed, values))
+        values = None if values is None else values[sample.indices]
     return Dataset(
         name=images if images in NAMED_DATASETS else images_path.name,
-        images=idx.read_images(images_path, limit),
-        labels=None if labels_path is None else idx.read_labels(labels_path, limit),
+        images=idx.read_images(images_path, sample.indices if sample else None),
+        labels=values,
         class_names=dict(enumerate(named.class_names)) if named else {},
         files=tuple(get_record(path) for path in (images_path, labels_path) if path is not None),
+        sample=sample,
     )
 
 

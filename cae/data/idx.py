@@ -25,7 +25,7 @@ from typing import BinaryIO
 import numpy as np
 import psutil
 
-from cae.errors import DataError, UsageError
+from cae.errors import DataError
 from cae.files import CHUNK_BYTES, write_bytes
 
 DTYPES = {
@@ -151,44 +151,41 @@ def read_labels_header(path: str | os.PathLike) -> Header:
     return header
 
 
-def read_images(path: str | os.PathLike, limit: int | None = None) -> np.ndarray:
+def read_images(path: str | os.PathLike, chosen: np.ndarray | None = None) -> np.ndarray:
     """Reads images from an idx file.
 
     Args:
         path: A raw or gzip-compressed idx file of rank 3 (N, H, W) or 4 (N, H, W, C).
-        limit: Read only the first `limit` images; all of them if the file has fewer.
+        chosen: Sorted positions of the images to read; by default all.
 
     Returns:
         Images (N, H, W, C) in the file's type; C is 1 for a file of rank 3. A raw file above
-        `MAPPED_BYTES` stays on the disk: the array is a read-only view of it, in its byte order.
-        Other arrays are in memory and in native byte order.
+        `MAPPED_BYTES`, read whole, stays on the disk: the array is a read-only view of it, in its
+        byte order. Other arrays are in memory and in native byte order.
 
     Raises:
         DataError: The file cannot be used, or holds NaN or infinite pixels.
-        UsageError: `limit` is less than 1.
     """
-    images = _read_items(Path(path), read_images_header(path), limit)
+    images = _read_items(Path(path), read_images_header(path), chosen)
     images = images if images.ndim == 4 else images[..., np.newaxis]
     if images.dtype.kind == "f":
         _check_finite(path, images)
     return images
 
 
-def read_labels(path: str | os.PathLike, limit: int | None = None) -> np.ndarray:
+def read_labels(path: str | os.PathLike) -> np.ndarray:
     """Reads labels from an idx file.
 
     Args:
         path: A raw or gzip-compressed idx file of rank 1 with integers.
-        limit: Read only the first `limit` labels; all of them if the file has fewer.
 
     Returns:
         Labels int64 (N,), any integers.
 
     Raises:
         DataError: The file cannot be used, or its labels are not integers.
-        UsageError: `limit` is less than 1.
     """
-    return _read_items(Path(path), read_labels_header(path), limit).astype(np.int64)
+    return _read_items(Path(path), read_labels_header(path)).astype(np.int64)
 
 
 def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
@@ -383,25 +380,23 @@ def _describe_content(start: bytes) -> str:
     return f"a file that begins with 0x{start[:4].hex()}"
 
 
-def _read_items(path: Path, header: Header, limit: int | None) -> np.ndarray:
-    """Reads the first `limit` items, or all, and checks that nothing follows."""
-    if limit is not None and limit < 1:
-        raise UsageError("--limit", "must be at least 1", limit, "Leave it out to read everything.")
-    num_items = min(limit or header.shape[0], header.shape[0])
+def _read_items(path: Path, header: Header, chosen: np.ndarray | None = None) -> np.ndarray:
+    """Reads the items at some positions; or all, and checks that nothing follows."""
+    num_items = header.shape[0] if chosen is None else len(chosen)
     num_bytes = num_items * header.item_bytes
     _check_memory(path, header, num_bytes)
-    everything = num_items == header.shape[0]
-    if num_bytes > MAPPED_BYTES and not header.compressed:
-        shape = (num_items, *header.shape[1:])
-        mapped = np.memmap(path, header.dtype, "r", header.data_offset, shape)
-        return np.asarray(mapped)
+    if chosen is None and num_bytes > MAPPED_BYTES and not header.compressed:
+        return np.asarray(np.memmap(path, header.dtype, "r", header.data_offset, header.shape))
+    # Reading past the end also makes gzip verify its checksum.
+    starts, size = ([0], num_bytes + 1) if chosen is None else (chosen.tolist(), header.item_bytes)
+    content = bytearray()
     try:
         with open_content(path) as file:
-            file.read(header.data_offset)
-            # Reading past the end also makes gzip verify its checksum.
-            content = _read_bytes(file, num_bytes + everything)
-        if len(content) != num_bytes:
-            _check_data_bytes(path, header, len(content))
+            for start in starts:
+                file.seek(header.data_offset + start * header.item_bytes)
+                content += _read_bytes(file, size)
+            if len(content) != num_bytes:
+                _check_data_bytes(path, header, file.tell() - header.data_offset)
         items = np.frombuffer(content, header.dtype).reshape(num_items, *header.shape[1:])
         return items.astype(header.dtype.newbyteorder("="), copy=False)
     except MemoryError as error:

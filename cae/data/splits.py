@@ -30,12 +30,32 @@ def split_validation(
     """
     classes = np.zeros(num_images, np.int64) if labels is None else labels
     _, class_of, counts = np.unique(classes, return_inverse=True, return_counts=True)
-    taken = _share_out(counts, share) if share > 0 else np.zeros_like(counts)
-    rng = np.random.default_rng(seed)
-    validation = np.zeros(num_images, bool)
-    for index, count in enumerate(taken):
-        validation[rng.permutation(np.flatnonzero(class_of == index))[:count]] = True
+    quotas = share * counts
+    most = np.minimum(np.ceil(quotas), counts - 1)
+    total = min(max(round(quotas.sum()), 1), most.sum())
+    validation = _draw(class_of, _round(quotas, total, 0, most), seed)
     return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def draw_sample(
+    num_images: int, count: int, seed: int, labels: np.ndarray | None = None
+) -> np.ndarray:
+    """Draws images at random; with labels every class gives its share, at least one if possible.
+
+    Args:
+        num_images: How many there are.
+        count: How many to draw, from 1 to `num_images`.
+        seed: Seed of the draw.
+        labels: int64 (num_images,), for a stratified sample.
+
+    Returns:
+        Their indices: int64 (count,), sorted.
+    """
+    classes = np.zeros(num_images, np.int64) if labels is None else labels
+    _, class_of, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    least = int(count >= len(counts))
+    taken = _round(count * counts / num_images, count, least, counts)
+    return np.flatnonzero(_draw(class_of, taken, seed))
 
 
 def get_classes(labels: np.ndarray) -> np.ndarray:
@@ -57,15 +77,22 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.where(classes[indices] == labels, indices, -1).astype(np.int32)
 
 
-def _share_out(counts: np.ndarray, share: float) -> np.ndarray:
-    """Number of validation images per class, by the method of largest remainders."""
-    quotas = share * counts
-    taken = np.minimum(np.floor(quotas).astype(int), counts - 1)
-    spare = np.maximum(round(quotas.sum()), 1) - taken.sum()
-    can_round_up = (quotas > taken) & (taken < counts - 1)
-    by_remainder = np.argsort(taken - quotas, kind="stable")
-    taken[by_remainder[can_round_up[by_remainder]][:spare]] += 1
-    return taken
+def _round(quotas: np.ndarray, total: int, low: int, high: np.ndarray) -> np.ndarray:
+    """Whole numbers in [low, high] that sum to `total`, by the method of largest remainders."""
+    rounded = np.clip(np.floor(quotas), low, high).astype(np.int64)
+    while step := np.sign(total - rounded.sum()):
+        allowed = rounded < high if step > 0 else rounded > low
+        rounded[np.where(allowed, step * (quotas - rounded), -np.inf).argmax()] += step
+    return rounded
+
+
+def _draw(class_of: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    """Draws so many images of each class: bool (num_images,)."""
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros(len(class_of), bool)
+    for index, count in enumerate(counts):
+        drawn[rng.permutation(np.flatnonzero(class_of == index))[:count]] = True
+    return drawn
 
 
 def draw_order(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Classifies images whose labels are known, and records how well."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cae import terminal
-from cae.data.datasets import Dataset, Scaling, check_same_kind
+from cae.data.datasets import Dataset, Sample, Scaling, check_same_kind
 from cae.data.splits import get_classes
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
@@ -105,8 +106,10 @@ def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def write_evaluation(run: Run, evaluation: Evaluation) -> None:
-    """Writes the report and the prediction for every image."""
+def write_evaluation(run: Run, evaluation: Evaluation, sample: Sample | None = None) -> None:
+    """Writes the report, and the prediction for every image by its position in the file."""
+    if sample:
+        evaluation = replace(evaluation, indices=sample.indices[evaluation.indices])
     write_text(run.path / "classification_report.txt", evaluation.report_text)
     write_csv(run.path / "predictions.csv", evaluation.rows)
 

@@ -170,7 +170,8 @@ def add_data_flags(parser: argparse.ArgumentParser, model: str, *, required: boo
 
 def add_limit(group: argparse._ActionsContainer) -> None:
     """Adds --limit."""
-    add_number(group, "--limit", 1, MAX_IMAGES, "use only the first N training images")
+    text = "use only N training images, drawn by the seed; with labels every class gives its share"
+    add_number(group, "--limit", 1, MAX_IMAGES, text)
 
 
 def add_runs_dir(group: argparse._ActionsContainer) -> None:

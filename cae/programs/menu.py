@@ -12,7 +12,7 @@ from cae.programs.classify import classify_with_file, record_test
 from cae.programs.describe import describe_result, print_configs
 from cae.programs.questions import ask_config
 from cae.programs.session import Session
-from cae.programs.starting_points import check_destinations, check_layers
+from cae.programs.starting_points import check_destinations, check_layers, get_sample_seed
 from cae.programs.task import Experiment, Task
 from cae.records.evaluation import Evaluation
 from cae.records.history import OnEpoch
@@ -43,7 +43,7 @@ def run(
     input_shape, model = task.check(args)
     for path, (_, config) in zip(args.config, configs, strict=True):
         check_layers(config, model, input_shape, path)
-    session = Session(task.load(args), on_epoch)
+    session = Session(task.load(args, get_sample_seed(args, configs)), on_epoch)
     return session.run(configs) if configs else _show_menu(session)
 
 

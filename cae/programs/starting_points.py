@@ -75,6 +75,14 @@ def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
     )
 
 
+def get_sample_seed(args: argparse.Namespace, configs: list[tuple[str, Config]]) -> int:
+    """The seed that draws the images of --limit: of the run, or of the first configuration."""
+    sample = read_start(find_interrupted(args.resume)).sample if args.resume else None
+    if sample:
+        return sample["seed"]
+    return configs[0][1].seed if configs else args.seed or 0
+
+
 def check_destinations(args: argparse.Namespace) -> None:
     """Checks that the run, and the model to save, can be written, before hours are spent.
 

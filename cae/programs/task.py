@@ -108,8 +108,8 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, args: argparse.Namespace) -> "Task":
-        """The task with its data."""
+    def load(cls, args: argparse.Namespace, seed: int) -> "Task":
+        """The task with its data; the seed draws the images of --limit."""
 
     @property
     def program(self) -> str:

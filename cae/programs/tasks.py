@@ -46,8 +46,8 @@ class AutoencoderTask(Task):
 
     @override
     @classmethod
-    def load(cls, args: argparse.Namespace) -> "AutoencoderTask":
-        return cls(args, load_dataset(args.dataset, args.labels, limit=args.limit))
+    def load(cls, args: argparse.Namespace, seed: int) -> "AutoencoderTask":
+        return cls(args, load_dataset(args.dataset, args.labels, limit=args.limit, seed=seed))
 
     @override
     def build(self, config: AutoencoderConfig) -> "keras.Model":
@@ -134,8 +134,8 @@ class ClassifierTask(Task):
 
     @override
     @classmethod
-    def load(cls, args: argparse.Namespace) -> "ClassifierTask":
-        return cls(args, *_load_data(args))
+    def load(cls, args: argparse.Namespace, seed: int) -> "ClassifierTask":
+        return cls(args, *_load_data(args, seed))
 
     @override
     def get_model_file(self, config: ClassifierConfig) -> str | None:
@@ -213,7 +213,7 @@ class ClassifierTask(Task):
         experiment.evaluation = evaluation
         if self.test:
             experiment.history.metrics |= get_test_metrics(evaluation)
-        write_evaluation(experiment.run, evaluation)
+        write_evaluation(experiment.run, evaluation, None if self.test else self.data.sample)
 
     @override
     def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
@@ -295,8 +295,10 @@ def _check_data(args: argparse.Namespace) -> Shape:
     return input_shape
 
 
-def _load_data(args: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
-    data = load_dataset(args.dataset, args.labels, limit=args.limit, labels_required=True)
+def _load_data(args: argparse.Namespace, seed: int) -> tuple[Dataset, Dataset | None]:
+    data = load_dataset(
+        args.dataset, args.labels, limit=args.limit, seed=seed, labels_required=True
+    )
     if len(np.unique(data.labels)) < 2:
         raise DataError(
             args.labels or args.dataset,

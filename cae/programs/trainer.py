@@ -98,7 +98,7 @@ class Trainer:
         }
         if len(self._args.config) > 1:
             arguments["save"] = None  # of several the best, which a single run cannot know
-        model_file = self._task.get_model_file(config)
+        model_file, sample = self._task.get_model_file(config), self._task.data.sample
         return Start(
             program=self._task.program,
             name=name,
@@ -112,6 +112,7 @@ class Trainer:
                 for role, data in self._task.datasets.items()
             },
             models=[FileRecord(**get_record(model_file))] if model_file else [],
+            sample=sample and sample.to_json(),
         )
 
     def _get_run(self, name: str) -> Run:

@@ -13,14 +13,14 @@ import re
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from cae.config.json_text import load_record
 from cae.config.load import dump_config
 from cae.config.schema import Config
-from cae.errors import DataError, UsageError
+from cae.errors import DataError, UsageError, shown
 from cae.files import explaining, locked, write_csv, write_figures, write_json, write_text
 from cae.records.history import History
 
@@ -108,7 +108,8 @@ class FileRecord(_Strict):
 
 
 # Left out of run.json where it is None.
-_IfGiven = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
+_T = TypeVar("_T")
+_IfGiven = Annotated[_T | None, Field(exclude_if=lambda value: value is None)]
 
 
 class Arguments(_Strict):
@@ -127,8 +128,8 @@ class Arguments(_Strict):
     no_pretrained: bool = False
     encoder_until: str | None = None
     model_input_range: str | None = None
-    tensorboard: _IfGiven = None
-    mlflow: _IfGiven = None
+    tensorboard: _IfGiven[str] = None
+    mlflow: _IfGiven[str] = None
 
 
 class Start(_Strict):
@@ -143,6 +144,7 @@ class Start(_Strict):
         arguments: The flags.
         config: The complete configuration.
         data: The files of the data sets by role, such as `training`.
+        sample: Which images --limit has drawn, as `Sample.to_json` says; None for all.
         models: The saved models that training starts from.
     """
 
@@ -155,6 +157,7 @@ class Start(_Strict):
     config: dict[str, Any]
     data: dict[str, list[FileRecord]]
     models: list[FileRecord]
+    sample: _IfGiven[dict[str, Any]] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -182,6 +185,14 @@ class Start(_Strict):
                     f"SHA-256 {after.sha256[:12]}…",
                     "Restore the file and resume again, or start a new run.",
                 )
+        if self.sample != now.sample:
+            raise DataError(
+                "--limit",
+                f"must draw the images that the run began with, {shown(self.sample)}",
+                shown(now.sample),
+                "Resume with the versions of this program and NumPy that began it, or start a new "
+                "run.",
+            )
 
     def _files(self) -> list[FileRecord]:
         return [*(file for files in self.data.values() for file in files), *self.models]

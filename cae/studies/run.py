@@ -191,7 +191,7 @@ def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
     if test:
         dataset = load_dataset(test, data.test_labels, split="test")
     else:
-        dataset = load_dataset(data.dataset, data.labels, limit=data.limit)
+        dataset = load_dataset(data.dataset, data.labels)
     predicted = read_predictions(predictions)
     return figures | classifier_prediction_visualization(
         Scaling(**metadata["scaling"]).apply(dataset.images[predicted.indices]),

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cae.config import choices
-from cae.data import datasets, idx, splits
+from cae.data import datasets, idx
 from cae.data import named as named_module
 from cae.errors import DataError, UsageError
 
@@ -101,10 +101,26 @@ class TestFiles:
         assert data.labels is None
         assert len(data.files) == 1
 
-    def test_limit(self, images_path, labels_path):
-        data = datasets.load_dataset(images_path, labels_path, limit=2)
-        np.testing.assert_array_equal(data.images[..., 0], IMAGES[:2])
-        assert data.labels.tolist() == [3, 0]
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_limit_draws_by_the_seed(self, tmp_path, labelled):
+        """Of 60 zeros, 30 ones and 10 twos in order, 10 images are 6, 3 and 1."""
+        labels = np.repeat([0, 1, 2], [60, 30, 10]).astype(np.uint8)
+        images = np.arange(600, dtype=np.int16).reshape(100, 2, 3)
+        idx.write_idx(tmp_path / "images", images)
+        idx.write_idx(tmp_path / "labels", labels)
+        files = [str(tmp_path / "images"), str(tmp_path / "labels")][: 1 + labelled]
+        data = datasets.load_dataset(*files, limit=10, seed=4)
+        chosen = data.sample.indices
+        np.testing.assert_array_equal(data.images[..., 0], images[chosen])
+        if labelled:
+            assert data.labels.tolist() == [0] * 6 + [1] * 3 + [2]
+        again, other = (datasets.load_dataset(*files, limit=10, seed=seed) for seed in (4, 5))
+        assert again.sample.to_json() == data.sample.to_json()
+        assert other.sample.to_json() != data.sample.to_json()
+
+    def test_a_limit_beyond_the_images_is_none(self, images_path, labels_path):
+        data = datasets.load_dataset(images_path, labels_path, limit=4)
+        assert data.sample is None and len(data.images) == 4
         with pytest.raises(UsageError, match="--limit: must be at least 1, got 0"):
             datasets.load_dataset(images_path, labels_path, limit=0)
 
@@ -254,7 +270,7 @@ class TestDigits:
         """Each image is its 8 x 8 original, enlarged and centred in an empty margin."""
         from sklearn.datasets import load_digits
 
-        images = datasets.load_dataset("digits", limit=20).images[..., 0] / 255
+        images = datasets.load_dataset("digits").images[:20, ..., 0] / 255
         assert images.max() == 1 and images[:, 6:22, 6:22].mean() > 0.2
         inner = np.zeros((28, 28), bool)
         inner[4:24, 4:24] = True
@@ -558,100 +574,6 @@ class TestScaling:
         datasets.check_same_kind(floats, np.zeros(1, np.float64), "-t")
         with pytest.raises(DataError, match=r"trained on \(float32\), got uint8"):
             datasets.check_same_kind(floats, np.zeros(1, np.uint8), "-t")
-
-
-class TestSplitValidation:
-    @given(
-        num_images=st.integers(2, 300),
-        share=st.floats(0.001, 0.99),
-        seed=st.integers(0, 2**32),
-    )
-    def test_properties(self, num_images, share, seed):
-        train, validation = splits.split_validation(num_images, share, seed)
-        assert train.dtype == validation.dtype == np.int64
-        assert sorted([*train, *validation]) == list(range(num_images))
-        assert (np.diff(train) > 0).all() and (np.diff(validation) > 0).all()
-        assert len(validation) == np.clip(round(share * num_images), 1, num_images - 1)
-
-    @given(
-        labels=st.lists(st.integers(-3, 61), min_size=1, max_size=200),
-        share=st.floats(0.001, 0.99),
-        seed=st.integers(0, 99),
-    )
-    def test_stratified_properties(self, labels, share, seed):
-        labels = np.array(labels)
-        classes, counts = np.unique(labels, return_counts=True)
-        train, validation = splits.split_validation(len(labels), share, seed, labels)
-        assert sorted([*train, *validation]) == list(range(len(labels)))
-        assert (len(validation) >= 1) == (counts.max() > 1)
-        assert set(labels[train]) == set(classes)
-        for label, count in zip(classes, counts, strict=True):
-            taken = np.sum(labels[validation] == label)
-            assert taken < share * count + 1
-            assert taken > share * count - 1 or taken == count - 1
-        if all(share * counts <= counts - 1):
-            assert abs(len(validation) - share * len(labels)) <= 0.5 or len(validation) == 1
-
-    def test_total_is_met_though_no_class_divides(self):
-        """Ten classes of 15 give 15 of 150, some one image and some two."""
-        labels = np.repeat(np.arange(10), 15)
-        _, validation = splits.split_validation(150, 0.1, 0, labels)
-        assert sorted(np.bincount(labels[validation])) == [1] * 5 + [2] * 5
-
-    def test_the_class_nearest_to_one_more_gives_it(self):
-        """A tenth of 19 and 11 is 1.9 and 1.1: three in all, two of them from the first."""
-        labels = np.repeat([5, 8], [19, 11])
-        _, validation = splits.split_validation(30, 0.1, 0, labels)
-        assert labels[validation].tolist() == [5, 5, 8]
-
-    def test_a_class_of_one_stays_in_training(self):
-        train, validation = splits.split_validation(5, 0.5, 0, np.array([7, 7, 7, 7, 9]))
-        assert 4 in train
-        assert len(validation) == 2
-
-    def test_seed_decides(self):
-        first, again, other = (splits.split_validation(100, 0.2, seed)[1] for seed in (1, 1, 2))
-        np.testing.assert_array_equal(first, again)
-        assert first.tolist() != other.tolist()
-
-    def test_it_is_a_draw(self):
-        """Files are often sorted by writer, so that the last images would be no fair sample."""
-        _, validation = splits.split_validation(1000, 0.1, 0)
-        assert validation.min() < 100 and validation.max() >= 900
-
-    @pytest.mark.parametrize("labels", [None, np.array([1, 2, 3])])
-    def test_share_of_zero(self, labels):
-        train, validation = splits.split_validation(3, 0.0, 0, labels)
-        assert train.tolist() == [0, 1, 2]
-        assert validation.dtype == np.int64 and validation.size == 0
-
-    @pytest.mark.parametrize("labels", [None, np.array([4]), np.array([0, 1, 2])])
-    def test_too_few_images_for_both(self, labels):
-        """Every class keeps an image to train on, so none is left to validate on."""
-        num_images = 1 if labels is None else len(labels)
-        train, validation = splits.split_validation(num_images, 0.5, 0, labels)
-        assert train.tolist() == list(range(num_images))
-        assert validation.dtype == np.int64 and validation.size == 0
-
-
-class TestClasses:
-    def test_get_classes(self):
-        classes = splits.get_classes(np.array([61, 3, -1, 3, 61], np.int64))
-        assert classes.dtype == np.int64
-        assert classes.tolist() == [-1, 3, 61]
-
-    def test_encode_labels(self):
-        """Gaps close up, and labels that training never saw are -1 wherever they lie."""
-        classes = np.array([-1, 3, 61])
-        indices = splits.encode_labels(np.array([3, -1, 61, 4, -2, 62]), classes)
-        assert indices.dtype == np.int32
-        assert indices.tolist() == [1, 0, 2, -1, -1, -1]
-
-    @given(st.lists(st.integers(-(2**62), 2**62), min_size=1))
-    def test_encoding_is_undone_by_the_classes(self, labels):
-        labels = np.array(labels, np.int64)
-        classes = splits.get_classes(labels)
-        np.testing.assert_array_equal(classes[splits.encode_labels(labels, classes)], labels)
 
 
 def test_import_is_light():

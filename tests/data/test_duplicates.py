@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-import classification
 from cae.data import duplicates
 from cae.data.datasets import Dataset
 from cae.data.duplicates import Overlap, find_overlaps, find_repeats, hash_images
 from cae.errors import DataError
+from cae.programs import tasks
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def test_classification_warns_of_test_images_that_it_trains_on(capsys):
     training, test, other = (
         Dataset("images", array, None, {}, ()) for array in (images, images[1:2], images + 99)
     )
-    classification._warn_of_shared_images(training, other)
+    tasks._warn_of_shared_images(training, other)
     assert capsys.readouterr().err == ""
-    classification._warn_of_shared_images(training, test)
+    tasks._warn_of_shared_images(training, test)
     (line,) = capsys.readouterr().err.splitlines()
     assert "1 of the test images also among the training images (numbers 0)" in line

@@ -111,30 +111,30 @@ def test_content_tells_compression(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["images", "images.gz"])
-@pytest.mark.parametrize(("limit", "expected"), [(1, 1), (2, 2), (3, 3), (99, 3), (None, 3)])
-def test_limit(tmp_path, name, limit, expected):
-    images = np.arange(12, dtype=np.int16).reshape(3, 2, 2)
+@pytest.mark.parametrize("chosen", [[0], [1, 3], [0, 1, 2, 3]])
+def test_chosen_images(tmp_path, name, chosen):
+    images = np.arange(16, dtype=np.int16).reshape(4, 2, 2)
     idx.write_idx(tmp_path / name, images)
-    np.testing.assert_array_equal(
-        idx.read_images(tmp_path / name, limit), images[:expected, :, :, np.newaxis]
-    )
+    found = idx.read_images(tmp_path / name, np.array(chosen))
+    assert found.dtype == np.int16
+    np.testing.assert_array_equal(found[..., 0], images[chosen])
 
 
-def test_limit_does_not_read_the_rest(path):
-    """With a limit, damage further on in the compressed data is not even met."""
+def test_what_follows_the_chosen_images_is_not_read(path):
+    """Damage further on in the compressed data is not even met."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 64), np.uint8)
     idx.write_idx(path.with_suffix(".gz"), pixels)
     path.write_bytes(path.with_suffix(".gz").read_bytes()[:-1000])
-    np.testing.assert_array_equal(idx.read_images(path, 2)[..., 0], pixels[:2])
-    with pytest.raises(DataError, match="complete gzip file"):
-        idx.read_images(path)
+    np.testing.assert_array_equal(idx.read_images(path, np.arange(2))[..., 0], pixels[:2])
+    for chosen in (None, np.array([63])):
+        with pytest.raises(DataError, match="complete gzip file"):
+            idx.read_images(path, chosen)
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_limit_below_one(path, limit):
-    path.write_bytes(header(12) + IMAGE)
-    with pytest.raises(UsageError, match=f"--limit: must be at least 1, got {limit}"):
-        idx.read_labels(path, limit)
+def test_a_chosen_image_is_missing(path):
+    path.write_bytes(gzip.compress(header(3, 2, 2) + IMAGE[:7]))
+    with pytest.raises(DataError, match=r"12 bytes of data .*, got 7: the file is truncated"):
+        idx.read_images(path, np.array([1]))
 
 
 def test_images_can_be_written_to(path):
@@ -434,12 +434,11 @@ class TestLargeFiles:
         monkeypatch.setattr(idx, "MAPPED_BYTES", 0)
 
     @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
-    @pytest.mark.parametrize("limit", [None, 2])
-    def test_same_pixels(self, tmp_path, dtype, limit):
+    def test_same_pixels(self, tmp_path, dtype):
         images = np.arange(2 * 3 * 4 * 5).reshape(5, 3, 4, 2).astype(dtype)
         idx.write_idx(tmp_path / "images", images)
-        found = idx.read_images(tmp_path / "images", limit)
-        np.testing.assert_array_equal(found, images[:limit])
+        found = idx.read_images(tmp_path / "images")
+        np.testing.assert_array_equal(found, images)
         assert not found.flags.writeable
 
     def test_gzip_is_read(self, tmp_path):

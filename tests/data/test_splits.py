@@ -1,11 +1,20 @@
-"""Subsets are balanced, nested, and the same at every start."""
+"""Splits and samples keep the shares of the classes; subsets are balanced and nested."""
 
 import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cae.data.splits import draw_order, keep_order
+from cae.data.splits import (
+    draw_order,
+    draw_sample,
+    encode_labels,
+    get_classes,
+    keep_order,
+    split_validation,
+)
 from cae.errors import DataError
 
 LABELS = np.array([7, 7, 2, 2, 2, 7, 5, 5, 2, 5, 7, 2])  # five of 2, three of 5, four of 7
@@ -73,3 +82,104 @@ def test_something_else_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(DataError, match="must hold the order"):
         keep_order(path, LABELS, 0, "abc")
+
+
+class TestSplitValidation:
+    @given(
+        labels=st.lists(st.integers(-3, 61), min_size=1, max_size=200),
+        share=st.floats(0.001, 0.99),
+        seed=st.integers(0, 2**32),
+        stratified=st.booleans(),
+    )
+    def test_properties(self, labels, share, seed, stratified):
+        labels = np.array(labels) if stratified else np.zeros(len(labels), np.int64)
+        train, validation = split_validation(
+            len(labels), share, seed, labels if stratified else None
+        )
+        assert train.dtype == validation.dtype == np.int64
+        assert sorted([*train, *validation]) == list(range(len(labels)))
+        assert (np.diff(train) > 0).all() and (np.diff(validation) > 0).all()
+        classes, counts = np.unique(labels, return_counts=True)
+        assert (len(validation) >= 1) == (counts.max() > 1)
+        assert set(labels[train]) == set(classes)
+        for label, count in zip(classes, counts, strict=True):
+            taken = np.sum(labels[validation] == label)
+            assert taken < share * count + 1
+            assert taken > share * count - 1 or taken == count - 1
+        if all(share * counts <= counts - 1):
+            assert abs(len(validation) - share * len(labels)) <= 0.5 or len(validation) == 1
+
+    @pytest.mark.parametrize(
+        ("counts", "share", "taken"),
+        [
+            ([19, 11], 0.1, [2, 1]),  # 1.9 and 1.1
+            ([15] * 10, 0.1, [2] * 5 + [1] * 5),  # 1.5 each; of equals the first give one more
+            ([4, 1], 0.5, [2, 0]),  # every class keeps an image to train on
+            ([1, 1, 1], 0.5, [0, 0, 0]),
+            ([3, 3], 0.0, [0, 0]),
+        ],
+    )
+    def test_every_class_gives_its_share(self, counts, share, taken):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        _, validation = split_validation(len(labels), share, 0, labels)
+        assert np.bincount(labels[validation], minlength=len(counts)).tolist() == taken
+
+    def test_seed_decides(self):
+        first, again, other = (split_validation(100, 0.2, seed)[1] for seed in (1, 1, 2))
+        np.testing.assert_array_equal(first, again)
+        assert first.tolist() != other.tolist()
+
+    def test_it_is_a_draw(self):
+        """Files are often sorted by writer, so that the last images would be no fair sample."""
+        _, validation = split_validation(1000, 0.1, 0)
+        assert validation.min() < 100 and validation.max() >= 900
+
+
+class TestDrawSample:
+    @pytest.mark.parametrize(
+        ("counts", "total", "taken"),
+        [
+            ([60, 30, 10], 10, [6, 3, 1]),
+            ([5, 5, 5], 4, [2, 1, 1]),  # 1.33 each; of equals the first gives one more
+            ([96, 2, 2], 10, [8, 1, 1]),  # 9.6, 0.2 and 0.2, but no class is left out
+            ([97, 1, 1, 1], 4, [1, 1, 1, 1]),
+            ([50, 49, 1], 2, [1, 1, 0]),  # fewer images than classes
+        ],
+    )
+    def test_every_class_gives_its_share(self, counts, total, taken):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        drawn = draw_sample(len(labels), total, 0, labels)
+        assert np.bincount(labels[drawn], minlength=len(counts)).tolist() == taken
+
+    @given(
+        labels=st.lists(st.integers(-3, 9), min_size=1, max_size=80),
+        seed=st.integers(0, 2**32 - 1),
+        share=st.floats(0.01, 1),
+    )
+    def test_properties(self, labels, seed, share):
+        labels = np.array(labels)
+        count = max(1, int(share * len(labels)))
+        drawn = draw_sample(len(labels), count, seed, labels)
+        assert drawn.dtype == np.int64 and len(drawn) == count
+        assert (np.diff(drawn) > 0).all()
+        if count >= len(set(labels)):
+            assert set(labels[drawn]) == set(labels)
+
+    def test_without_labels_it_is_a_draw_from_all(self):
+        drawn = draw_sample(1000, 100, 0)
+        assert drawn.min() < 100 and drawn.max() >= 900
+
+
+class TestClasses:
+    def test_encode_labels(self):
+        """Gaps close up, and labels that training never saw are -1 wherever they lie."""
+        indices = encode_labels(np.array([3, -1, 61, 4, -2, 62]), np.array([-1, 3, 61]))
+        assert indices.dtype == np.int32
+        assert indices.tolist() == [1, 0, 2, -1, -1, -1]
+
+    @given(st.lists(st.integers(-(2**62), 2**62), min_size=1))
+    def test_encoding_is_undone_by_the_classes(self, labels):
+        labels = np.array(labels, np.int64)
+        classes = get_classes(labels)
+        assert classes.dtype == np.int64
+        np.testing.assert_array_equal(classes[encode_labels(labels, classes)], labels)

@@ -1,6 +1,7 @@
 """Data and habits that tutorials do not have: tiny, constant, odd-sized or sorted sets."""
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_dataset, write_json
 
+import autoencoder
 from cae.config.load import load_config
 from cae.data import idx
 from cae.data.idx import read_images
+from cae.data.splits import draw_sample
+from cae.programs.tasks import AutoencoderTask
 from cae.records.saved_models import load_model
 from cae.training import build
 
@@ -170,3 +174,56 @@ class TestMixedPrecision:
         assert computed == ["bfloat16", "bfloat16"]
         assert "float32" not in mixed.err
         assert "adam 0.01 in bfloat16" in mixed.out
+
+
+class TestLimitOnSortedData:
+    """48 images sorted by class: the first 12 are of one class, a sample of 12 holds 4 of each."""
+
+    @pytest.fixture
+    def data(self, tmp_path):
+        files = write_dataset(tmp_path / "data")
+        images, labels = read_images(files.images)[..., 0], idx.read_labels(files.labels)
+        order = np.argsort(labels, kind="stable")
+        idx.write_idx(files.images, images[order])
+        idx.write_idx(files.labels, labels[order].astype(np.uint8))
+        return files
+
+    def test_every_class_gives_its_share(self, tmp_path, runs, data):
+        layers = [["conv", 4, [3, 3]], ["pool", [2, 2]]]
+        config = write_json(tmp_path / "head.json", CLASSIFIER, encoder_layers=layers)
+        flags = [*data.unlabelled_test, "-c", config, "--limit", 12, "--seed", 3, "--no-plots"]
+        finished = run_program("classification", *flags, runs_dir=runs)
+        assert "3, with 4 images each" in finished.out
+        labels = idx.read_labels(data.labels)
+        chosen = draw_sample(48, 12, 3, labels)
+        digest = hashlib.sha256(chosen.astype("<i8").tobytes()).hexdigest()
+        sample = json.loads((finished.run / "run.json").read_text())["sample"]
+        assert sample == {"seed": 3, "indices_sha256": digest}
+        rows = read_rows(finished.run / "predictions.csv")  # of the validation images
+        assert rows
+        for row in rows:
+            assert int(row["index"]) in chosen
+            assert int(row["label"]) == labels[int(row["index"])]
+
+    def test_a_resumed_run_uses_the_same_images(self, runs, data, autoencoder_config, monkeypatch):
+        used = []
+        fit = AutoencoderTask.fit
+
+        def spy(task, *args, **kwargs):
+            used.append(task.data.images)
+            return fit(task, *args, **kwargs)
+
+        def interrupt(row):
+            if row["epoch"] == 1:
+                raise RuntimeError
+
+        monkeypatch.setattr(AutoencoderTask, "fit", spy)
+        flags = ["-c", autoencoder_config, "--limit", 12, "--seed", 5, "--epochs", 3, "--no-plots"]
+        arguments = [*map(str, [*data.autoencoder, *flags]), "--runs-dir", str(runs)]
+        with pytest.raises(RuntimeError):
+            autoencoder.main(arguments, interrupt)
+        (partial,) = runs.iterdir()
+        assert autoencoder.main(["--resume", str(partial)]) == 0
+        expected = read_images(data.images)[draw_sample(48, 12, 5)]
+        for images in used:
+            np.testing.assert_array_equal(images, expected)

@@ -420,7 +420,7 @@ REFUSED = {
     ),
     "an edited flag": (
         lambda run: edit_arguments(run, limit=9),
-        r": arguments\.limit: must be null, .*got 9\.",
+        r"--limit: must draw the images that the run began with, null, got .*sha256",
     ),
     "a damaged run.json": (
         lambda run: (run / "run.json").write_text("{"),
