@@ -18,8 +18,7 @@ import classification
 import experiments
 import predict
 from cae.config.choices import PROGRAMS
-from cae.errors import UsageError
-from cae.files import explaining, write_bytes
+from cae.files import make_folder, write_bytes
 from cae.programs import flags, start
 
 CONFIGURATION = Path(__file__).parent / "configuration"
@@ -157,8 +156,6 @@ def write_or_check(args: argparse.Namespace) -> int:
     """Writes or checks the files; returns the exit code."""
     directory = args.directory or CONFIGURATION
     remedy = "Name another place with --directory."
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(directory, "must be a directory", "a file", remedy)
     files = {directory / name: content for name, content in shipped_files().items()}
     if args.directory is None:
         files[REFERENCE] = get_reference()
@@ -167,8 +164,7 @@ def write_or_check(args: argparse.Namespace) -> int:
         for path, problem in problems.items():
             print(f"{path}: {problem}")
         return 1 if problems else 0
-    with explaining(directory, remedy):
-        directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory, remedy)
     for path, content in files.items():
         write_bytes(path, content, remedy)
     print(f"{len(files)} files written to {directory}")

@@ -5,6 +5,7 @@ the disk. So a reader, or a restart after a power cut, finds the old file or the
 """
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -60,6 +61,23 @@ def explaining(path: Path, remedy: str = FREE_SPACE) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(path, "must be writable", error.strerror or error, remedy) from error
+
+
+def make_folder(path: str | Path, remedy: str) -> Path:
+    """Creates a folder if it is missing, with its parents.
+
+    Raises:
+        UsageError: It cannot be created or written.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        required = "must be a folder that can be written"
+        raise UsageError(path, required, error.strerror, remedy) from error
+    return path
 
 
 def write_bytes(path: Path, content: bytes, remedy: str = FREE_SPACE) -> None:

@@ -21,7 +21,15 @@ from cae.config.json_text import load_record
 from cae.config.load import dump_config
 from cae.config.schema import Config
 from cae.errors import DataError, UsageError, shown
-from cae.files import explaining, locked, write_csv, write_figures, write_json, write_text
+from cae.files import (
+    explaining,
+    locked,
+    make_folder,
+    write_csv,
+    write_figures,
+    write_json,
+    write_text,
+)
 from cae.records.history import History
 
 PARTIAL = ".partial"
@@ -55,21 +63,8 @@ MAX_NAME = 50
 
 
 def check_runs_dir(runs_dir: str | Path) -> Path:
-    """Creates the folder that holds the runs, and checks that it can be written.
-
-    Raises:
-        UsageError: It cannot be created or written.
-    """
-    path = Path(runs_dir)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            "--runs-dir", "must be a folder", f"{path}: {error.strerror}", "Give another folder."
-        ) from error
-    if not os.access(path, os.W_OK):
-        raise UsageError("--runs-dir", "must be writable", path, "Give another folder.")
-    return path
+    """Creates the folder that holds the runs; raises as `files.make_folder`."""
+    return make_folder(runs_dir, "Give another folder with --runs-dir.")
 
 
 def check_run_dir(directory: str | Path) -> Path:
@@ -257,12 +252,7 @@ class Run:
         else:
             final = check_run_dir(directory)
             self._set_path(final.with_name(final.name + PARTIAL))
-            try:
-                self.path.mkdir(parents=True)
-            except OSError as error:
-                raise UsageError(
-                    "--run-dir", "must be writable", error.strerror, "Give another directory."
-                ) from error
+            make_folder(self.path, "Give another directory with --run-dir.")
 
     @classmethod
     def reopen(cls, run: str | Path) -> "Run":

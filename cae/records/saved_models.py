@@ -9,14 +9,12 @@ only a copy that `untrusted` has checked.
 import io
 import json
 import math
-import os
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, NoReturn
 
@@ -31,12 +29,11 @@ from pydantic import (
 )
 
 from cae.errors import ModelFileError, UsageError, UserError
-from cae.files import explaining, replace_file
+from cae.files import explaining, make_folder, replace_file
 from cae.records import keras2, untrusted
 from cae.records.untrusted import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
-    import h5py
     import keras
 
 
@@ -52,16 +49,13 @@ ZIP_SIGNATURE = b"PK\x03\x04"
 MAX_ACTIVATIONS = 2**28
 
 
-def _ascending(labels: list[int]) -> list[int]:
-    if any(label >= following for label, following in pairwise(labels)):
-        raise ValueError("labels must ascend")
-    return labels
+def _check(test: Callable[[Any], bool], message: str) -> AfterValidator:
+    def validate(value: Any) -> Any:
+        if not test(value):
+            raise ValueError(message)
+        return value
 
-
-def _printable(name: str) -> str:
-    if not name.isprintable():
-        raise ValueError("names must be printable")
-    return name
+    return AfterValidator(validate)
 
 
 class _Scaling(BaseModel):
@@ -86,12 +80,14 @@ class _Metadata(BaseModel):
     model_info: dict[str, Any] = None
     input_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] = None
     scaling: _Scaling = None
-    # int64, as labels are.
     classes: Annotated[
-        list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], AfterValidator(_ascending)
+        list[Annotated[int, Field(ge=-(2**63), lt=2**63)]],  # int64, as labels are
+        _check(lambda labels: labels == sorted(set(labels)), "labels must ascend"),
     ] = None
     # A terminal would obey control characters.
-    class_names: list[Annotated[str, Field(max_length=200), AfterValidator(_printable)]] = None
+    class_names: list[
+        Annotated[str, Field(max_length=200), _check(str.isprintable, "names must be printable")]
+    ] = None
 
 
 def check_destination(path: str | Path, overwrite: bool) -> Path:
@@ -103,29 +99,15 @@ def check_destination(path: str | Path, overwrite: bool) -> Path:
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise UsageError(
-            path,
-            "must end in .keras or .h5",
-            repr(path.suffix) if path.suffix else "no suffix",
-            f"Use {path.with_suffix('.keras')}.",
-        )
+        got = repr(path.suffix) if path.suffix else "no suffix"
+        remedy = f"Use {path.with_suffix('.keras')}."
+        raise UsageError(path, "must end in .keras or .h5", got, remedy)
     if path.is_dir():
         raise UsageError(path, "must be a file", "a directory", "Give another name.")
     if path.exists() and not overwrite:
-        raise UsageError(
-            path,
-            "must not exist yet",
-            "an existing file",
-            "Give another name, or --overwrite to replace it.",
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            path.parent, "must be a folder", error.strerror, "Choose another folder."
-        ) from error
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(path.parent, "must be writable", "no permission", "Choose another folder.")
+        remedy = "Give another name, or --overwrite to replace it."
+        raise UsageError(path, "must not exist yet", "an existing file", remedy)
+    make_folder(path.parent, "Choose another folder.")
     return path
 
 
@@ -175,40 +157,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         ModelFileError: The file is missing, is not a model, or has layers that `load_model`
             refuses.
     """
-    path = Path(path)
-    read = {"keras": _read_keras_metadata, "h5": _read_h5_metadata}[_file_kind(path)]
-    with _errors_of(path):
-        metadata = read(path)
-    try:
-        _Metadata.model_validate(metadata)
-    except ValidationError as invalid:
-        remedy = "Save the model again, or give another one."
-        raise ModelFileError.from_validation(path, invalid, _Metadata, remedy) from invalid
-    return metadata
-
-
-def _read_keras_metadata(path: Path) -> dict[str, Any]:
-    with untrusted.open_archive(path, path) as archive:
-        metadata = json.loads(archive.read(METADATA_FILE)).get(METADATA_KEY, {})
-        untrusted.parse_config(path, archive.read(CONFIG_FILE))
-    return metadata
-
-
-def _read_h5_metadata(path: Path) -> dict[str, Any]:
-    import h5py
-
-    untrusted.check_hdf5(path, path)
-    with h5py.File(path, "r") as file:
-        _read_h5_config(path, file)
-        return json.loads(file.attrs.get(METADATA_KEY, "{}"))
-
-
-def _read_h5_config(where: Path, file: "h5py.File") -> dict[str, Any]:
-    if CONFIG_KEY not in file.attrs:
-        if "layer_names" in file.attrs or file.keys() & set(WEIGHTS_GROUPS):
-            _refuse_weights(where, "weights alone, as model.save_weights writes them")
-        raise ValueError("an HDF5 file without a model")
-    return untrusted.parse_config(where, file.attrs[CONFIG_KEY])
+    return _read(Path(path))[0]
 
 
 def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
@@ -222,21 +171,79 @@ def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
             their weights.
     """
     path = Path(path)
-    metadata = read_metadata(path)
-    import warnings
+    with tempfile.TemporaryDirectory() as folder:
+        metadata, copy = _read(path, Path(folder))
+        import warnings
 
-    import keras
+        import keras
 
-    with _errors_of(path), warnings.catch_warnings():
-        # Of arguments that Keras 3 has renamed, and maps itself.
-        warnings.simplefilter("ignore")
-        with _checked_copy(path) as copy:
+        def load() -> keras.Model:
+            return keras.models.load_model(copy, compile=False, safe_mode=True)
 
-            def load() -> keras.Model:
-                return keras.models.load_model(copy, compile=False, safe_mode=True)
-
+        with _errors_of(path), warnings.catch_warnings():
+            # Of arguments that Keras 3 has renamed, and maps itself.
+            warnings.simplefilter("ignore")
             _rehearse(path, load)
             return load(), metadata
+
+
+def _read(path: Path, folder: Path | None = None) -> tuple[dict[str, Any], Path]:
+    """Checks a file, and leaves a copy in `folder`, if it is given, that Keras may open.
+
+    The checks apply to the copy, because the file itself could change after them.
+
+    Returns:
+        The metadata; and the copy: an `.h5` file, or the folder of an unpacked `.keras` file.
+    """
+    read = {"keras": _read_keras, "h5": _read_h5}[_file_kind(path)]
+    with _errors_of(path):
+        metadata, copy = read(path, folder)
+    try:
+        _Metadata.model_validate(metadata)
+    except ValidationError as invalid:
+        remedy = "Save the model again, or give another one."
+        raise ModelFileError.from_validation(path, invalid, _Metadata, remedy) from invalid
+    return metadata, copy
+
+
+def _read_keras(path: Path, folder: Path | None) -> tuple[dict[str, Any], Path]:
+    with untrusted.open_archive(path) as archive:
+        metadata = json.loads(archive.read(METADATA_FILE))
+        version = metadata.get("keras_version")
+        config = _parse_config(path, archive.read(CONFIG_FILE), version)
+        if folder:
+            (folder / CONFIG_FILE).write_text(config)
+            weights = folder / WEIGHTS_FILE
+            with archive.open(WEIGHTS_FILE) as packed, weights.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+            untrusted.check_hdf5(path, weights)
+    return metadata.get(METADATA_KEY, {}), folder or path
+
+
+def _read_h5(path: Path, folder: Path | None) -> tuple[dict[str, Any], Path]:
+    import h5py
+
+    copy = path
+    if folder:  # Keras needs the suffix, which a downloaded file may have lost.
+        copy = shutil.copyfile(path, folder / "model.h5")
+    untrusted.check_hdf5(path, copy)
+    with h5py.File(copy, "r+" if folder else "r") as file:
+        if CONFIG_KEY not in file.attrs:
+            if "layer_names" in file.attrs or file.keys() & set(WEIGHTS_GROUPS):
+                _refuse_weights(path, "weights alone, as model.save_weights writes them")
+            raise ValueError("an HDF5 file without a model")
+        config = _parse_config(path, file.attrs[CONFIG_KEY], file.attrs.get("keras_version"))
+        if folder:
+            file.attrs[CONFIG_KEY] = config
+        return json.loads(file.attrs.get(METADATA_KEY, "{}")), copy
+
+
+def _parse_config(where: Path, text: str | bytes, version: object) -> str:
+    """A checked configuration, as Keras 3 would have written it."""
+    config = untrusted.parse_config(where, text)
+    if keras2.is_keras2(version):
+        keras2.translate(where, config)
+    return json.dumps(config)
 
 
 def _rehearse(where: Path, load: Callable[[], "keras.Model"]) -> None:
@@ -284,45 +291,6 @@ def _all_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
         yield layer
         if hasattr(layer, "layers"):
             yield from _all_layers(layer)
-
-
-@contextmanager
-def _checked_copy(path: Path) -> Iterator[Path]:
-    """A copy that Keras may open: an `.h5` file, or the folder of an unpacked `.keras` file.
-
-    The checks apply to the copy, because the file itself could change after them.
-    """
-    copy_to = {"keras": _unpack, "h5": _copy_h5}[_file_kind(path)]
-    with tempfile.TemporaryDirectory() as folder:
-        yield copy_to(path, Path(folder))
-
-
-def _unpack(path: Path, folder: Path) -> Path:
-    with untrusted.open_archive(path, path) as archive:
-        config = untrusted.parse_config(path, archive.read(CONFIG_FILE))
-        if keras2.is_keras2(json.loads(archive.read(METADATA_FILE)).get("keras_version")):
-            keras2.translate(path, config)
-        (folder / CONFIG_FILE).write_text(json.dumps(config))
-        with archive.open(WEIGHTS_FILE) as packed, (folder / WEIGHTS_FILE).open("wb") as weights:
-            shutil.copyfileobj(packed, weights)
-    untrusted.check_hdf5(path, folder / WEIGHTS_FILE)
-    return folder
-
-
-def _copy_h5(path: Path, folder: Path) -> Path:
-    """Copies an `.h5` file, with the configuration that Keras 3 would have written."""
-    import h5py
-
-    # Keras needs the suffix, which a downloaded file may have lost.
-    copy = folder / "model.h5"
-    shutil.copyfile(path, copy)
-    untrusted.check_hdf5(path, copy)
-    with h5py.File(copy, "r+") as file:
-        config = _read_h5_config(path, file)
-        if keras2.is_keras2(file.attrs.get("keras_version")):
-            keras2.translate(path, config)
-        file.attrs[CONFIG_KEY] = json.dumps(config)
-    return copy
 
 
 def _file_kind(path: Path) -> str:

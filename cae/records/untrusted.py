@@ -127,12 +127,8 @@ class _SmallReads(io.FileIO):
 
 
 @contextmanager
-def open_archive(where: object, path: Path) -> Iterator[zipfile.ZipFile]:
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """Opens a `.keras` file, which has three members and does not unpack to many times its size.
-
-    Args:
-        where: The file, for errors.
-        path: The file.
 
     Raises:
         ModelFileError: It holds other members or links, or unpacks to far more than its size.
@@ -145,25 +141,25 @@ def open_archive(where: object, path: Path) -> Iterator[zipfile.ZipFile]:
         members = archive.infolist()
         names = [member.filename for member in members]
         if unknown := [name for name in names if name not in MEMBERS]:
-            _refuse(where, f"a member called {shown(unknown[0])}")
+            _refuse(path, f"a member called {shown(unknown[0])}")
         if len(names) > len(MEMBERS):
-            _refuse(where, "two members with the same name")
+            _refuse(path, "two members with the same name")
         for member in members:
-            _check_member(where, member)
+            _check_member(path, member)
         unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
         if unpacked > MAX_EXPANSION * packed:
-            _refuse(where, f"{unpacked:,} bytes packed into {packed:,}")
+            _refuse(path, f"{unpacked:,} bytes packed into {packed:,}")
         yield archive
 
 
-def _check_member(where: object, member: zipfile.ZipInfo) -> None:
+def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
     mode = member.external_attr >> 16  # of Unix; 0 in archives of other systems
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        _refuse(where, f"{member.filename} as a link")
+        _refuse(path, f"{member.filename} as a link")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        _refuse(where, f"{member.filename} in compression method {member.compress_type}")
+        _refuse(path, f"{member.filename} in compression method {member.compress_type}")
     if member.filename != WEIGHTS_FILE and member.file_size > MAX_JSON_BYTES:
-        _refuse(where, f"{member.filename} of {member.file_size:,} bytes")
+        _refuse(path, f"{member.filename} of {member.file_size:,} bytes")
 
 
 # --- Configurations -------------------------------------------------------------------------

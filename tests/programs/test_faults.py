@@ -366,15 +366,15 @@ class TestFolders:
             assert_one_error(done, "Read-only file system")
             assert first.exit_code == 0
             assert before.items() <= snapshot(disk).items()
-            assert_one_error(train(program, runs_dir=disk), "--runs-dir: must be writable")
+            assert_one_error(train(program, runs_dir=disk), "must be a folder that can be written")
 
     @pytest.mark.parametrize(
         ("forbidden", "error"),
         [
-            ("runs", "--runs-dir: must be writable"),
+            ("runs", "must be a folder that can be written"),
             ("images", "images: must be readable, got Permission denied"),
             ("tiny.json", "Permission denied"),
-            ("models", "must be writable, got no permission"),
+            ("models", "must be a folder that can be written, got Permission denied"),
         ],
     )
     def test_no_permission(self, public_folder, files, autoencoder_config, forbidden, error):

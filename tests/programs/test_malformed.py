@@ -410,7 +410,7 @@ def test_destinations(case, tmp_path, data, refused, too_early_for_tensorflow):
 def test_runs_dir_that_is_a_file(below, tmp_path, data, refused, too_early_for_tensorflow):
     runs_dir = tmp_path / "images" / below
     line = refused("autoencoder", "-d", "images", "-c", "tiny.json", runs_dir=runs_dir)
-    assert_says(line, "--runs-dir: ", str(runs_dir))
+    assert_says(line, "--runs-dir", str(runs_dir))
 
 
 # --- In a process of its own ----------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_record(tmp_path, autoencoder_config):
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_a_file_in_the_place_of_the_folder(tmp_path, below):
     (tmp_path / "runs").touch()
-    with pytest.raises(UsageError, match=r"must be a folder.*Give another folder"):
+    with pytest.raises(UsageError, match=r"must be a folder.*--runs-dir"):
         check_runs_dir(tmp_path / "runs" / below)
 
 
