@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cae import terminal
 from cae.config.load import load_config
 from cae.config.schema import Config
+from cae.data.appearance import describe as describe_appearance
 from cae.data.splits import split_validation
 from cae.files import get_record
 from cae.programs import describe
@@ -113,6 +114,7 @@ class Trainer:
             },
             models=[FileRecord(**get_record(model_file))] if model_file else [],
             sample=sample and sample.to_json(),
+            appearance=describe_appearance(self._task.data.images, self._task.get_scaling(config)),
         )
 
     def _get_run(self, name: str) -> Run:
@@ -239,6 +241,7 @@ class Trainer:
             "input_shape": list(task.input_shape),
             "data": task.data.name,
             "scaling": asdict(experiment.scaling),
+            **({"appearance": start.appearance} if start.appearance else {}),
             **task.get_metadata(experiment.config),
             **({"init_from": self._args.init_from} if self._args.init_from else {}),
             "model_info": history.model_info,

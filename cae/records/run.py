@@ -141,6 +141,7 @@ class Start(_Strict):
         data: The files of the data sets by role, such as `training`.
         sample: Which images --limit has drawn, as `Sample.to_json` says; None for all.
         models: The saved models that training starts from.
+        appearance: How the training images look, from `appearance.describe`.
     """
 
     program: Literal["autoencoder.py", "classification.py"]
@@ -153,6 +154,7 @@ class Start(_Strict):
     data: dict[str, list[FileRecord]]
     models: list[FileRecord]
     sample: _IfGiven[dict[str, Any]] = None
+    appearance: _IfGiven[dict[str, Any]] = None
 
     @model_validator(mode="before")
     @classmethod

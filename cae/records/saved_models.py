@@ -68,6 +68,21 @@ class _Scaling(BaseModel):
     dtype: Literal["uint8", "int8", "int16", "int32", "float32", "float64"]
 
 
+class _Appearance(BaseModel):
+    """What `appearance.describe` returns, from an untrusted file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    mean: FiniteFloat
+    spread: FiniteFloat
+    border: FiniteFloat
+    darkest: FiniteFloat
+    brightest: FiniteFloat
+    rows: list[FiniteFloat]
+    columns: list[FiniteFloat]
+    scores: dict[str, Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]]
+
+
 class _Metadata(BaseModel):
     """The metadata that programs rely on. Every key may be missing; none may be null."""
 
@@ -80,6 +95,7 @@ class _Metadata(BaseModel):
     model_info: dict[str, Any] = None
     input_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] = None
     scaling: _Scaling = None
+    appearance: _Appearance = None
     classes: Annotated[
         list[Annotated[int, Field(ge=-(2**63), lt=2**63)]],  # int64, as labels are
         _check(lambda labels: labels == sorted(set(labels)), "labels must ascend"),
