@@ -26,42 +26,32 @@ class EventFile:
         # TensorBoard reads the files of a folder in the order of their names.
         self._file = (folder / f"events.out.tfevents.{time.time_ns()}").open("wb")
         self._records = RecordWriter(self._file)
-        self._write(file_version="brain.Event:2")
-        self._write(session_log=SessionLog(status=SessionLog.START))
+        self.write(file_version="brain.Event:2")
+        self.write(session_log=SessionLog(status=SessionLog.START))
 
-    def _write(self, **content: Any) -> None:
+    def write(self, **content: Any) -> None:
+        """Writes an event: a `summary`, which `step` places on a curve."""
         from tensorboard.compat.proto.event_pb2 import Event
 
         event = Event(wall_time=time.time(), **content)
         self._records.write(event.SerializeToString())
         self._file.flush()
 
-    def add_scalar(self, tag: str, value: float, epoch: int) -> None:
-        """Adds a point to a curve."""
+    def write_scalars(self, values: dict[str, float], epoch: int) -> None:
+        """Writes a point of each curve."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        self._write(step=epoch, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
+        points = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self.write(step=epoch, summary=Summary(value=points))
 
-    def add_hyperparameters(self, values: dict[str, bool | int | float | str]) -> None:
-        """Adds a row to the table of hyperparameters."""
-        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-
-        self._write(summary=hparams_pb(values))
-
-    def add_figure(self, path: Path) -> None:
-        """Adds a PNG file under its name."""
+    def write_figure(self, path: Path) -> None:
+        """Writes a PNG file under its name."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         with Image.open(path) as png:
             width, height = png.size
         image = Summary.Image(width=width, height=height, encoded_image_string=path.read_bytes())
-        self._write(summary=Summary(value=[Summary.Value(tag=path.stem, image=image)]))
-
-    def add_text(self, tag: str, markdown: str) -> None:
-        """Adds a text."""
-        from tensorboard.plugins.text.summary_v2 import text_pb
-
-        self._write(summary=text_pb(tag, markdown))
+        self.write(summary=Summary(value=[Summary.Value(tag=path.stem, image=image)]))
 
     def close(self) -> None:
         """Closes the file."""

@@ -10,14 +10,11 @@ import json
 import logging
 import os
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from typing_extensions import override
 
 from cae.config.choices import PROGRAMS
 from cae.config.study import hyperparameters_of
@@ -113,6 +110,10 @@ def describe(config: dict[str, Any]) -> dict[str, bool | int | float | str]:
     }
 
 
+def _get_final(history: History) -> dict[str, float]:
+    return {f"final/{key}": value for key, value in _get_numbers(history.metrics).items()}
+
+
 def _get_numbers(values: dict[str, Any]) -> dict[str, float]:
     """The values that can be drawn as points of a curve."""
     return {
@@ -122,25 +123,7 @@ def _get_numbers(values: dict[str, Any]) -> dict[str, float]:
     }
 
 
-class Tracker(ABC):
-    """Shows one run in another program."""
-
-    name: str
-
-    @abstractmethod
-    def write_epoch(self, row: dict[str, Any]) -> None:
-        """Adds the points of one epoch; an epoch that is already shown changes nothing."""
-
-    @abstractmethod
-    def write_results(self, history: History, folder: Path) -> None:
-        """Adds the final values, and the files of the complete run in `folder`."""
-
-    @abstractmethod
-    def close(self, status: str) -> None:
-        """Ends the run as `FINISHED`, `FAILED`, or `KILLED` if it can be resumed."""
-
-
-class TensorBoard(Tracker):
+class TensorBoard:
     """A run in TensorBoard, whose charts show `train` and `validation` together.
 
     A resumed run writes all epochs again, from the first; TensorBoard shows these instead of the
@@ -155,34 +138,38 @@ class TensorBoard(Tracker):
     name = "TensorBoard"
 
     def __init__(self, place: str, run: Run, start: Start):
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        folder = Path(place) / run.final_path.name
         self._run, self._train, self._validation = self._files = [
-            EventFile(Path(place) / run.final_path.name / part)
-            for part in ("", "train", "validation")
+            EventFile(folder / part) for part in ("", "train", "validation")
         ]
-        self._run.add_hyperparameters(describe(start.config))
+        self._run.write(summary=hparams_pb(describe(start.config)))
 
-    @override
     def write_epoch(self, row: dict[str, Any]) -> None:
-        for key, value in _get_numbers(row).items():
-            file = self._validation if key.startswith("val_") else self._train
-            file.add_scalar(key.removeprefix("val_"), value, row["epoch"])
+        """Adds the points of one epoch."""
+        points = _get_numbers(row)
+        validation = {key[4:]: points.pop(key) for key in list(points) if key.startswith("val_")}
+        self._train.write_scalars(points, row["epoch"])
+        self._validation.write_scalars(validation, row["epoch"])
 
-    @override
     def write_results(self, history: History, folder: Path) -> None:
-        for key, value in _get_numbers(history.metrics).items():
-            self._run.add_scalar(f"final/{key}", value, len(history.epochs))
-        for path in sorted(folder.glob("plots/*.png")):
-            self._run.add_figure(path)
-        # TensorBoard holds no models; a text says where this one is.
-        self._run.add_text("model", f"`{folder / MODEL_FILE}`")
+        """Adds the final values and the figures of the complete run in `folder`."""
+        from tensorboard.plugins.text.summary_v2 import text_pb
 
-    @override
+        self._run.write_scalars(_get_final(history), len(history.epochs))
+        for path in sorted(folder.glob("plots/*.png")):
+            self._run.write_figure(path)
+        # TensorBoard holds no models; a text says where this one is.
+        self._run.write(summary=text_pb("model", f"`{folder / MODEL_FILE}`"))
+
     def close(self, status: str) -> None:
+        """Ends the run."""
         for file in self._files:
             file.close()
 
 
-class MLflow(Tracker):
+class MLflow:
     """A run in an MLflow store, with the files of its directory as artifacts.
 
     Args:
@@ -220,16 +207,15 @@ class MLflow(Tracker):
         )
         return run_id
 
-    @override
     def write_epoch(self, row: dict[str, Any]) -> None:
+        """Adds the points of one epoch, unless the store has them."""
         if row["epoch"] > self._last_epoch:
             self._log(_get_numbers(row), row["epoch"])
             self._last_epoch = row["epoch"]
 
-    @override
     def write_results(self, history: History, folder: Path) -> None:
-        final = {f"final/{key}": value for key, value in _get_numbers(history.metrics).items()}
-        self._log(final, len(history.epochs))
+        """Adds the final values, and the files of the complete run in `folder`."""
+        self._log(_get_final(history), len(history.epochs))
         self._client.log_artifacts(self._id, str(folder))
 
     def _log(self, values: dict[str, float], step: int) -> None:
@@ -239,8 +225,8 @@ class MLflow(Tracker):
         metrics = [Metric(key, value, now, step) for key, value in values.items()]
         self._client.log_batch(self._id, metrics=metrics)
 
-    @override
     def close(self, status: str) -> None:
+        """Ends the run as `FINISHED`, `FAILED`, or `KILLED` if it can be resumed."""
         self._client.set_terminated(self._id, status)
 
 
@@ -265,17 +251,13 @@ TRACKERS = {"tensorboard": TensorBoard, "mlflow": MLflow}  # by flag, and packag
 
 
 class Trackers:
-    """The trackers of one run; one that fails is dropped with a warning.
-
-    Args:
-        warn: Receives the warning.
-    """
+    """The trackers of one run; one that fails is dropped, and `warn` receives a sentence on it."""
 
     def __init__(self, warn: Callable[[str], None]):
         self._warn = warn
-        self._trackers: list[Tracker] = []
+        self._trackers: list[TensorBoard | MLflow] = []
 
-    def add(self, tracker: Tracker) -> None:
+    def add(self, tracker: TensorBoard | MLflow) -> None:
         """Adds a tracker."""
         self._trackers.append(tracker)
 
@@ -293,7 +275,7 @@ class Trackers:
         self._each(lambda tracker: tracker.close(status))
         self._trackers.clear()
 
-    def _each(self, action: Callable[[Tracker], None]) -> None:
+    def _each(self, action: Callable[[Any], None]) -> None:
         for tracker in list(self._trackers):
             try:
                 action(tracker)
@@ -315,12 +297,7 @@ def opened(
 ) -> Iterator[Trackers]:
     """Opens the trackers that the flags ask for, and closes them when training ends.
 
-    Args:
-        args: The flags.
-        run: The run.
-        start: What it began with.
-        rows: The epochs before it was interrupted.
-        warn: Receives a warning when a tracker fails.
+    `rows` are the epochs before it was interrupted; `warn` hears of trackers that fail.
 
     Raises:
         UsageError: A tracker cannot write; a resumed run continues without it.

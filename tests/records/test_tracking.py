@@ -188,7 +188,7 @@ def test_hyperparameters_are_numbers_texts_or_json():
 # --- failures -------------------------------------------------------------------------------
 
 
-class Broken(tracking.Tracker):
+class Broken:
     """Works for one epoch."""
 
     name = "Broken"
