@@ -19,35 +19,21 @@ ARRAYS = ("model", "optimizer", "metrics", "best_weights")
 
 
 class TrainingState(BaseModel):
-    """A training between two of its steps.
-
-    Attributes:
-        phase: `history.DENSE_ONLY` or `history.FULL`.
-        epoch: The current epoch of the phase, from 0; the number of epochs if none is left.
-        step: The number of batches of that epoch that are done.
-        seconds: The time spent on training so far.
-        epoch_start: The value of `seconds` when the epoch began.
-        rows: The epochs of the history.
-        best_epoch: The best epoch of the history.
-        model: All variables of the model, including the random states of its Dropout layers.
-        optimizer: All variables of the optimizer.
-        metrics: The variables of the loss and the metric, which accumulate over the epoch.
-        best_weights: The weights of the best epoch; empty before there is one.
-    """
+    """A training between two of its steps."""
 
     model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
     phase: Literal["dense_only", "full"]
-    epoch: NonNegativeInt
-    step: NonNegativeInt
-    seconds: NonNegativeFloat
-    epoch_start: NonNegativeFloat
-    rows: list[dict[str, float | int | str]]
+    epoch: NonNegativeInt  # of the phase, from 0; the number of epochs if none is left
+    step: NonNegativeInt  # batches of the epoch that are done
+    seconds: NonNegativeFloat  # spent on training so far
+    epoch_start: NonNegativeFloat  # the value of `seconds` when the epoch began
+    rows: list[dict[str, float | int | str]]  # of the history
     best_epoch: PositiveInt | None
-    model: list[np.ndarray]
-    optimizer: list[np.ndarray]
-    metrics: list[np.ndarray]
-    best_weights: list[np.ndarray]
+    model: list[np.ndarray]  # all variables, the random states of Dropout layers among them
+    optimizer: list[np.ndarray]  # all variables
+    metrics: list[np.ndarray]  # of loss and metric, which accumulate over the epoch
+    best_weights: list[np.ndarray]  # of the best epoch; empty before there is one
 
 
 class Checkpoint:
@@ -125,14 +111,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
 def check_same(where: object, began: Any, now: Any, key: str = "") -> None:
     """Compares the JSON values that a run began with and those that it would resume with.
 
-    Args:
-        where: The run, for the error.
-        began: The values when it began.
-        now: The values now.
-        key: The path of the two values, for the error.
-
     Raises:
-        DataError: Two values differ; names the first of them.
+        DataError: Two values differ; names the run (`where`) and the path of the first of them.
     """
     if isinstance(began, dict) and isinstance(now, dict):
         for name in dict.fromkeys([*began, *now]):

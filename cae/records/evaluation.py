@@ -21,31 +21,24 @@ class Interval(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """The predictions of a classifier for labelled images, and its scores.
+class Predictions:
+    """The predictions of a classifier for labelled images, as in `predictions.csv`."""
 
-    Attributes:
-        indices: int64 (num_images,), positions of the images in their file.
-        labels: int64 (num_images,), the true labels.
-        targets: int32 (num_images,), positions of the labels in `classes`; -1 for a label that did
-            not occur in training, where every prediction is wrong.
-        predictions: int64 (num_images,), the predicted labels.
-        probabilities: float32 (num_images, num_classes).
-        classes: int64 (num_classes,), the labels that occurred in training.
-        class_names: Their names.
-        report: scikit-learn's `classification_report` as a dict.
-        report_text: The same as text.
-    """
+    indices: np.ndarray  # int64 (num_images,), positions of the images in their file
+    labels: np.ndarray  # int64 (num_images,), the true labels
+    predictions: np.ndarray  # int64 (num_images,), labels
+    probabilities: np.ndarray  # float32 (num_images, num_classes)
+    classes: np.ndarray  # int64 (num_classes,), the labels that occurred in training, sorted
 
-    indices: np.ndarray
-    labels: np.ndarray
-    targets: np.ndarray
-    predictions: np.ndarray
-    probabilities: np.ndarray
-    classes: np.ndarray
+
+@dataclass(frozen=True)
+class Evaluation(Predictions):
+    """Predictions and their scores."""
+
+    targets: np.ndarray  # int32 (num_images,), positions of the labels in `classes`; -1 for others
     class_names: list[str]
-    report: dict[str, Any]
-    report_text: str
+    report: dict[str, Any]  # scikit-learn's `classification_report`
+    report_text: str  # the same
 
     @property
     def accuracy(self) -> float:
@@ -95,16 +88,6 @@ class Evaluation:
         ]
 
 
-class Predictions(NamedTuple):
-    """The content of a `predictions.csv`; the attributes are those of an `Evaluation`."""
-
-    indices: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-    probabilities: np.ndarray
-    classes: np.ndarray
-
-
 def read_predictions(path: Path) -> Predictions:
     """Reads a `predictions.csv`.
 
@@ -120,12 +103,8 @@ def read_predictions(path: Path) -> Predictions:
         if probabilities.shape != (len(rows), len(classes)):
             raise ValueError(f"{len(rows)} rows, which do not fit the header")
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            path,
-            "must hold one prediction per row",
-            error,
-            "Restore the file and run again.",
-        ) from error
+        remedy = "Restore the file and run again."
+        raise DataError(path, "must hold one prediction per row", error, remedy) from error
     indices, labels, predictions = numbers.T
     return Predictions(indices, labels, predictions, probabilities, np.array(classes, np.int64))
 
@@ -139,12 +118,8 @@ def evaluate(
 ) -> Evaluation:
     """Compares predictions with the true labels.
 
-    Args:
-        probabilities: float32 (num_images, num_classes), in the order of `classes`.
-        labels: int64 (num_images,), the true labels.
-        classes: int64 (num_classes,), the labels that occurred in training, sorted.
-        class_names: One name per class; by default the labels.
-        indices: int64 (num_images,), positions of the images in their file; by default from 0.
+    The arguments are those of `Predictions`; by default the labels are the names of the classes,
+    and the indices count from 0.
     """
     from sklearn.metrics import classification_report
 

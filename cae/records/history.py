@@ -18,24 +18,17 @@ OnEpoch = Callable[[dict[str, Any]], None]
 class History:
     """The record of one training.
 
-    Attributes:
-        name: The name of the experiment in figures and menus.
-        kind: The kind of model.
-        model_info: The complete hyperparameters, as in the JSON file with every default filled in.
-        epochs: One dict per epoch: `epoch` (from 1), `phase` (`DENSE_ONLY` or `FULL`),
-            `learning_rate`, `seconds`, and the losses and metrics, which begin with `val_` if they
-            are of the validation images. Losses are means per pixel or per image; metrics lie in
-            [0, 1].
-        best_epoch: The epoch, from 1, whose weights were kept; None before the first.
-        metrics: The content of `metrics.json`.
+    A row of `epochs` holds `epoch` (from 1), `phase` (`DENSE_ONLY` or `FULL`), `learning_rate`,
+    `seconds`, and the losses and metrics, which begin with `val_` if they are of the validation
+    images. Losses are means per pixel or per image; metrics lie in [0, 1].
     """
 
-    name: str
+    name: str  # in figures and menus
     kind: Literal["autoencoder", "classifier"]
-    model_info: dict[str, Any]
+    model_info: dict[str, Any]  # the complete hyperparameters
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
+    best_epoch: int | None = None  # from 1: whose weights were kept; None before the first
+    metrics: dict[str, Any] = field(default_factory=dict)  # the content of metrics.json
 
     def column(self, key: str) -> list[float]:
         """The values of `key`, one per epoch; NaN where an epoch has none."""
@@ -59,14 +52,14 @@ class History:
     def divergence(self) -> UserError | None:
         """An error that names the first loss that is not finite; None if all are finite."""
         for row in self.epochs:
-            losses = [row[key] for key in ("loss", "val_loss") if key in row]
-            wrong = [loss for loss in losses if not math.isfinite(loss)]
-            if wrong:
-                kept = f"The weights of epoch {self.best_epoch} are kept. " * bool(self.best_epoch)
-                return UserError(
-                    self.name,
-                    "the loss must stay finite",
-                    f"{wrong[0]} in epoch {row['epoch']}",
-                    f"{kept}Use a learning rate ten times smaller, or batchNorm after the layers.",
-                )
+            for key in row.keys() & {"loss", "val_loss"}:
+                if not math.isfinite(row[key]):
+                    kept = f"The weights of epoch {self.best_epoch} are kept. "
+                    return UserError(
+                        self.name,
+                        "the loss must stay finite",
+                        f"{row[key]} in epoch {row['epoch']}",
+                        f"{kept * bool(self.best_epoch)}Use a learning rate ten times smaller, or "
+                        "batchNorm after the layers.",
+                    )
         return None

@@ -14,28 +14,17 @@ from cae.errors import ModelFileError
 MODELS = frozenset({"Functional", "Model", "Sequential"})
 # Where Keras 2.12, 2.13 to 2.15 and tf_keras say that a functional model comes from.
 FUNCTIONAL_MODULES = frozenset(
-    {
-        "keras.engine.functional",
-        "keras.src.engine.functional",
-        "tf_keras.src.engine.functional",
-    }
+    f"{package}.engine.functional" for package in ("keras", "keras.src", "tf_keras.src")
 )
 # As TensorFlow 1.14 and 1.15 wrote it.
-RENAMED_LAYERS = {
-    "BatchNormalizationV1": "BatchNormalization",
-    "BatchNormalizationV2": "BatchNormalization",
-}
+RENAMED_LAYERS = {f"BatchNormalizationV{n}": "BatchNormalization" for n in (1, 2)}
 # Arguments that had no effect in Keras 2.
 UNUSED = {
     "SeparableConv2D": ("kernel_initializer", "kernel_regularizer", "kernel_constraint"),
     "SpatialDropout2D": ("noise_shape", "trainable"),
 }
-# Arguments that Keras 3 has dropped; only these values mean the same without them.
-ONLY_VALUES = {
-    "Conv2DTranspose": {"groups": 1},
-    "DepthwiseConv2D": {"groups": 1},
-    "SeparableConv2D": {"groups": 1},
-}
+# Layers whose argument `groups` Keras 3 has dropped; only 1 means the same without it.
+UNGROUPED = frozenset({"Conv2DTranspose", "DepthwiseConv2D", "SeparableConv2D"})
 
 
 def is_keras2(version: object) -> bool:
@@ -45,10 +34,6 @@ def is_keras2(version: object) -> bool:
 
 def translate(where: object, config: dict[str, Any]) -> None:
     """Translates the configuration of a model, checked by `untrusted`, in place.
-
-    Args:
-        where: The file, for errors.
-        config: The model as `{"class_name": …, "config": …}`.
 
     Raises:
         ModelFileError: A layer computes what no layer of Keras 3 computes.
@@ -101,15 +86,10 @@ def _translate_layer(where: object, name: str, config: dict[str, Any]) -> None:
             value["config"].pop("dtype", None)  # before TensorFlow 2.1
     for key in UNUSED.get(name, ()):
         config.pop(key, None)
-    for key, only in ONLY_VALUES.get(name, {}).items():
-        found = config.pop(key, only)
-        if found != only:
-            raise ModelFileError(
-                where,
-                f"must hold layers that Keras 3 has: {name} with {key} {only}",
-                f"{key} {found}",
-                "Train the model again without it.",
-            )
+    groups = config.pop("groups", 1) if name in UNGROUPED else 1
+    if groups != 1:
+        required = f"must hold layers that Keras 3 has: {name} with groups 1"
+        raise ModelFileError(where, required, f"groups {groups}", "Train the model again.")
 
 
 def _renumber_calls(network: dict[str, Any]) -> None:

@@ -11,11 +11,11 @@ import itertools
 import os
 import re
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from cae.config.json_text import load_record
 from cae.config.load import dump_config
@@ -90,11 +90,11 @@ def check_run_dir(directory: str | Path) -> Path:
     return path
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True)  # Keys of other versions are ignored.
 
 
-class FileRecord(_Strict):
+class FileRecord(_Record):
     """A file that a run depends on, as `files.get_record` describes it."""
 
     path: str
@@ -107,7 +107,7 @@ _T = TypeVar("_T")
 _IfGiven = Annotated[_T | None, Field(exclude_if=lambda value: value is None)]
 
 
-class Arguments(_Strict):
+class Arguments(_Record):
     """The flags that a resumed run keeps; flags that only one program has are optional."""
 
     dataset: str
@@ -127,42 +127,20 @@ class Arguments(_Strict):
     mlflow: _IfGiven[str] = None
 
 
-class Start(_Strict):
-    """The content of `run.json`: everything that is needed to start a run again.
-
-    Attributes:
-        program: The program that trains it.
-        name: Its name in figures and menus.
-        command: The command line, quoted for a shell.
-        started: The time in UTC, in ISO format.
-        folder: The working folder, to which all paths are relative.
-        arguments: The flags.
-        config: The complete configuration.
-        data: The files of the data sets by role, such as `training`.
-        sample: Which images --limit has drawn, as `Sample.to_json` says; None for all.
-        models: The saved models that training starts from.
-        appearance: How the training images look, from `appearance.describe`.
-    """
+class Start(_Record):
+    """The content of `run.json`: everything that is needed to start a run again."""
 
     program: Literal["autoencoder.py", "classification.py"]
-    name: str
-    command: str
-    started: str
-    folder: str
+    name: str  # in figures and menus
+    command: str  # quoted for a shell
+    started: str  # UTC, ISO 8601
+    folder: str  # to which all paths are relative
     arguments: Arguments
-    config: dict[str, Any]
-    data: dict[str, list[FileRecord]]
-    models: list[FileRecord]
-    sample: _IfGiven[dict[str, Any]] = None
-    appearance: _IfGiven[dict[str, Any]] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_old_keys(cls, values: Any) -> Any:
-        """Reads files that hold `cores`, which had no effect on the result."""
-        if isinstance(values, dict):
-            return {key: value for key, value in values.items() if key != "cores"}
-        return values
+    config: dict[str, Any]  # complete
+    data: dict[str, list[FileRecord]]  # by role, such as "training"
+    models: list[FileRecord]  # that training starts from
+    sample: _IfGiven[dict[str, Any]] = None  # which images --limit has drawn; None for all
+    appearance: _IfGiven[dict[str, Any]] = None  # of the training images
 
     def to_json(self) -> dict[str, Any]:
         """The values as JSON types."""
@@ -267,7 +245,11 @@ class Run:
         reopened._set_path(find_interrupted(run))
         reopened._was_reopened = True
         reopened._lock()
-        reopened._remove_temporary()
+        for path in reopened.path.glob(".*"):  # what a killed process was writing
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         return reopened
 
     def _set_path(self, path: Path) -> None:
@@ -288,14 +270,6 @@ class Run:
         if file.exists():  # otherwise `read_start` reports it
             with explaining(file):
                 self._locks.enter_context(locked(self.path, file))
-
-    def _remove_temporary(self) -> None:
-        """Removes the files that a killed process was writing."""
-        for path in self.path.glob(".*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -353,12 +327,9 @@ def _make_new_directory(folder: Path, name: str) -> Path:
     now = datetime.datetime.now(datetime.timezone.utc)
     stem = f"{now:%Y-%m-%dT%H-%M-%SZ}-{name}"
     for number in itertools.count(1):
-        unique = stem if number == 1 else f"{stem}-{number}"
-        path = folder / (unique + PARTIAL)
-        try:
+        path = folder / (stem + f"-{number}" * (number > 1) + PARTIAL)
+        with suppress(FileExistsError):  # of a program that started in the same second
             path.mkdir()
-        except FileExistsError:
-            continue  # another program started in the same second
-        if not (folder / unique).exists():
-            return path
-        path.rmdir()  # a run of the same second is complete
+            if not path.with_suffix("").exists():
+                return path
+            path.rmdir()  # a run of the same second is complete

@@ -290,12 +290,8 @@ def _rehearse(where: Path, load: Callable[[], "keras.Model"]) -> None:
         outputs = keras.tree.flatten([layer.output for layer in _all_layers(model)])
         largest = max(math.prod(size or 1 for size in output.shape[1:]) for output in outputs)
         if largest > MAX_ACTIVATIONS:
-            raise ModelFileError(
-                where,
-                f"must compute at most {MAX_ACTIVATIONS:,} values per image and layer",
-                f"a layer of {largest:,}",
-                "Give another model.",
-            )
+            required = f"must compute at most {MAX_ACTIVATIONS:,} values per image and layer"
+            raise ModelFileError(where, required, f"a layer of {largest:,}", "Give another model.")
 
     # Keras lists the variables to initialize later per thread; the list ends with this thread.
     with ThreadPoolExecutor(1) as executor:
@@ -310,51 +306,34 @@ def _all_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
 
 
 def _file_kind(path: Path) -> str:
-    _refuse_tensorflow_formats(path)
-    if path.is_dir():
+    required = "must be a .keras or .h5 file"
+    # TensorFlow's own formats.
+    if ((path.parent if path.suffix == ".pb" else path) / "saved_model.pb").exists():
         raise ModelFileError(
             path,
-            "must be a .keras or .h5 file",
-            "a directory",
-            "Name the file in it, for a run its model.keras.",
-        )
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except FileNotFoundError as error:
-        raise ModelFileError(
-            path,
-            "must be a saved model",
-            "no such file",
-            "Train one: python autoencoder.py -d mnist --save models/small.keras.",
-        ) from error
-    except OSError as error:
-        raise ModelFileError(path, "must be readable", error.strerror, "Check it.") from error
-    if start.startswith(ZIP_SIGNATURE):
-        return "keras"
-    if start == HDF5_SIGNATURE:
-        return "h5"
-    raise ModelFileError(
-        path,
-        "must be a .keras or .h5 file",
-        "an empty file" if not start else f"one that begins with {start!r}",
-        "Give the file that --save or a run wrote.",
-    )
-
-
-def _refuse_tensorflow_formats(path: Path) -> None:
-    """Names TensorFlow's own formats, and how to convert them."""
-    folder = path.parent if path.suffix == ".pb" else path
-    if (folder / "saved_model.pb").exists():
-        raise ModelFileError(
-            path,
-            "must be a .keras or .h5 file",
+            required,
             "a TensorFlow SavedModel, which Keras 3 cannot open",
             "Load it where it was saved, with tf.keras.models.load_model (TensorFlow 2.15 or "
             "older, or the package tf_keras), and save it with model.save('model.h5').",
         )
     if path.name == "checkpoint" or path.suffix == ".index" or ".data-0" in path.suffix:
         _refuse_weights(path, "a TensorFlow checkpoint, which holds weights alone")
+    if path.is_dir():
+        remedy = "Name the file in it, for a run its model.keras."
+        raise ModelFileError(path, required, "a directory", remedy)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        got = error.strerror if path.exists() else "no such file"
+        remedy = "Train one: python autoencoder.py -d mnist --save models/small.keras."
+        raise ModelFileError(path, required, got, remedy) from error
+    if start.startswith(ZIP_SIGNATURE):
+        return "keras"
+    if start == HDF5_SIGNATURE:
+        return "h5"
+    got = f"one that begins with {start!r}" if start else "an empty file"
+    raise ModelFileError(path, required, got, "Give the file that --save or a run wrote.")
 
 
 def _refuse_weights(path: Path, got: str) -> NoReturn:

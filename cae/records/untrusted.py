@@ -166,11 +166,7 @@ def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
 
 
 def parse_config(where: object, text: str | bytes) -> dict[str, Any]:
-    """Checks the configuration of a model and returns it without `compile_config`.
-
-    Args:
-        where: The file, for errors.
-        text: The JSON in `config.json` or in the attribute `model_config`.
+    """Checks the JSON configuration of a model and returns it without `compile_config`.
 
     Raises:
         ModelFileError: It names anything but plain Keras layers and their parts.
@@ -210,7 +206,8 @@ def _check_value(where: object, value: Any, key: str = "") -> int:
     if not isinstance(value, dict):
         return 0
     if value.get("class_name") == "function":
-        return _check_function(where, value)
+        _check_function(where, value)
+        return 0
     if value.keys() & {"class_name", "module", "registered_name"}:
         _check_object(where, value)
     inside = sum(_check_value(where, item, inner) for inner, item in value.items())
@@ -231,13 +228,12 @@ def _check_object(where: object, value: dict[str, Any]) -> None:
 
 
 def _check_function(where: object, value: dict[str, Any]) -> None:
-    """Checks a function as Keras 3 writes it, an activation; returns its number of layers, 0."""
+    """Checks a function as Keras 3 writes it: an activation."""
     name = value.get("config")
     known = isinstance(name, str) and name in ACTIVATIONS
     registered = value.get("registered_name") in (None, "function", name)
     if value.get("module") != "builtins" or not known or not registered:
         _refuse(where, f"the function {shown(name)} of {shown(value.get('module'))}")
-    return 0
 
 
 def _check_text(where: object, key: str, text: str) -> None:
@@ -265,11 +261,7 @@ def check_hdf5(where: object, path: Path) -> None:
     """Checks that an HDF5 file holds plain arrays of numbers, each once and in the file itself.
 
     A process of its own does so, `hdf5_check`. It starts in the repository, so that it does not
-    import modules from the working folder.
-
-    Args:
-        where: The file, for errors.
-        path: The file.
+    import modules from the working folder. `where` names the file in errors.
 
     Raises:
         ModelFileError: It holds links, compressed or virtual arrays, types other than numbers, or
@@ -277,10 +269,7 @@ def check_hdf5(where: object, path: Path) -> None:
         ValueError: It is damaged.
     """
     child = subprocess.run(
-        [
-            *(sys.executable, "-m", "cae.records.hdf5_check"),
-            *(str(path.absolute()), str(HDF5_SECONDS)),
-        ],
+        [sys.executable, "-m", "cae.records.hdf5_check", path.absolute(), str(HDF5_SECONDS)],
         cwd=ROOT,
         capture_output=True,
         text=True,
