@@ -73,7 +73,7 @@ class AutoencoderTask(Task):
     @override
     def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
         from cae.figures import images as figures_module
-        from cae.training.predict import first_filters
+        from cae.training.layers import first_filters
 
         chosen = _inspected(experiment)
         images = experiment.scaling.apply(self.data.images[chosen])

@@ -59,7 +59,7 @@ from cae.studies.label_results import (
     summarize,
 )
 from cae.studies.progress import format_duration
-from cae.training import frozen
+from cae.training.predict import sharing_encodings
 
 Key = tuple[int, str, str]  # seed, labels per class, method
 # The files of a comparison and what they hold, for docs/reference.md.
@@ -269,7 +269,7 @@ def _measure(
     if any(needs_keras(method) for *_, method in missing):
         _ = methods.encoder  # a file that cannot be loaded is an error before all trainings
     exit_code = 0
-    with StopSignal() as stop, frozen.sharing():
+    with StopSignal() as stop, sharing_encodings():
         for number, key in enumerate(missing, 1):
             try:
                 result = methods.measure(*key, should_stop=stop.requested)

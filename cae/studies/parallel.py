@@ -46,7 +46,7 @@ from cae.studies.progress import Outcome, ProgressTable, count_epochs
 from cae.studies.results import STOPPED, WAITING, read_result
 from cae.studies.search import SearchRun, Space
 from cae.studies.trials import StudyRun, train_trial
-from cae.training import frozen
+from cae.training.predict import sharing_encodings
 
 DEFAULT_CPUS = 2  # threads per trial: small convolutions gain little from more
 MAX_FAILURES = 3  # restarts of a trial: it may be what kills its process
@@ -187,7 +187,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         if job.study.metric in row:  # Ray may end the thread here
             tune.report({"epoch": row["epoch"], "value": row[job.study.metric]})
 
-    with frozen.sharing():
+    with sharing_encodings():
         first, *others = job.trials
         errors = [_train_trial(job, first, on_epoch=report)]
         errors += [_train_trial(job, trial) for trial in others]

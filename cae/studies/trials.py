@@ -30,7 +30,7 @@ from cae.records.saved_models import read_metadata
 from cae.studies.compare import best_model, best_paths
 from cae.studies.progress import Outcome, ProgressTable
 from cae.studies.results import DONE, FAILED, WAITING, read_result, read_study
-from cae.training import frozen
+from cae.training.predict import sharing_encodings
 
 # The files of a study and what they hold, for docs/reference.md.
 FILES = {
@@ -124,7 +124,7 @@ class StudyRun:
         for name in ("logs", "configuration"):
             check_runs_dir(self.folder / name)
         self.record()
-        with frozen.sharing(), self.open_progress() as progress:
+        with sharing_encodings(), self.open_progress() as progress:
             exit_code = train(self, progress)
             while exit_code <= 128 and self._reset_lost_models():
                 exit_code = train(self, progress)

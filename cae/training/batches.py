@@ -7,9 +7,8 @@ so any epoch can be produced again without running those before it.
 
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -37,15 +36,15 @@ INFERENCE_BATCH_SIZE = 256
 WHOLE = Share()
 
 
-class TrainingBatches:
-    """Batches of one training set, in a new order every epoch.
+class Batches:
+    """Batches of the chosen images: in a new order every epoch, or always in the order given.
 
     Args:
         images: (num_images, height, width, channels) in the file's dtype, or features of any
             shape and dtype when `scaling` is None.
-        indices: int64 (num_training,), the images to train on.
+        indices: int64 (num_chosen,), the images to use.
         batch_size: Images per batch; the last batch of an epoch may be smaller.
-        seed: Determines order, augmentation and noise.
+        seed: Determines order, augmentation and noise; None keeps the order of `indices`.
         targets: int32 (num_images,) class indices; None trains images towards themselves.
         scaling: Turns images into float32 in [0, 1]; None leaves them as they are.
         dropout: Share of the values that become 0, in [0, 1), the others divided by 1 - dropout;
@@ -69,7 +68,7 @@ class TrainingBatches:
         images: np.ndarray,
         indices: np.ndarray,
         batch_size: int,
-        seed: int,
+        seed: int | None = None,
         *,
         targets: np.ndarray | None = None,
         scaling: Scaling | None = None,
@@ -79,48 +78,57 @@ class TrainingBatches:
         share: Share = WHOLE,
     ):
         self.steps = math.ceil(len(indices) / batch_size)
-        self.steps_per_execution = get_steps_per_execution(batch_size, self.steps)
+        speed = device.GPU_SPEED if device.has_gpu() else 1  # in CPUs
+        steps_per_execution = speed * IMAGES_PER_EXECUTION // batch_size
+        self.steps_per_execution = max(1, min(self.steps, steps_per_execution))
         self.batch_size = share.get_size(min(batch_size, len(indices)))
-        self._arrays = _Arrays(images, targets, scaling)
+        self._images, self._targets, self._scaling = images, targets, scaling
         self._indices, self._batch_size_of_all, self._seed = indices, batch_size, seed
         self._dropout, self._noise, self._augmentation = dropout, noise, augmentation
         self._share = share
-        self._add_counts = _get_counter(share, len(indices), batch_size)
-        self._batches_at_once = self._arrays.count_at_once(self.batch_size, self.steps)
+        self._counts = share.get_counts(len(indices), batch_size)
+        # A load is gathered at once, so that Python is not asked every step.
+        image_bytes = math.prod(images.shape[1:]) * 4  # as float32
+        at_once = GATHERED_BYTES // (self.batch_size * image_bytes)
+        self._batches_per_load = max(1, min(self.steps, at_once))
+        self._loads = math.ceil(self.steps / self._batches_per_load)
         self._epoch = tf.Variable(0, dtype=tf.int64)
         self._order: tuple[int, np.ndarray] = (-1, indices)  # an epoch, and its order
         needs_tensorflow = noise or augmentation is not None or share.count > 1
-        self._is_short = not needs_tensorflow and self._arrays.is_short(len(indices), self.steps)
-        self._dataset = None if self._is_short else self._make_dataset(0)
+        is_small = self.steps <= SHORT_STEPS and len(indices) * image_bytes <= SHORT_BYTES
+        self._dataset = None if is_small and not needs_tensorflow else self._make_dataset(0)
 
-    def iterate(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
+    def iterate(self, epoch: int = 0, first_step: int = 0) -> Iterator[tuple]:
         """The batches of an epoch, (inputs, targets), as tensors or as NumPy arrays.
 
         Args:
             epoch: Counted from 0.
             first_step: How many batches to leave out at the start.
         """
-        if self._is_short:
+        if self._dataset is None:
             return islice(self._cut(epoch), first_step, None)
         self._epoch.assign(epoch)
         return iter(self._make_dataset(first_step) if first_step else self._dataset)
 
     def _cut(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All batches of an epoch by NumPy alone."""
-        for load in range(math.ceil(self.steps / self._batches_at_once)):
-            chosen = self._choose(epoch, load)
-            inputs = self._arrays.take(chosen)
-            if self._dropout:
-                inputs = self._drop(inputs, epoch, load)
-            yield from self._arrays.cut(inputs, chosen, self.batch_size)
+        for number in range(self._loads):
+            arrays = self._load(epoch, number)
+            for start in range(0, len(arrays[0]), self.batch_size):
+                inputs, *labels = (array[start : start + self.batch_size] for array in arrays)
+                yield inputs, *(labels or [inputs])
 
     def _make_dataset(self, first_step: int) -> tf.data.Dataset:
         """The same by `tf.data`, which prepares batches while others are trained on."""
         # Gathered in the same loads, wherever it starts: the same memory layout, the same rounding.
-        first_load, skipped = divmod(first_step, self._batches_at_once)
+        first_load, skipped = divmod(first_step, self._batches_per_load)
+        # The tuner would hold up the end of an epoch until its next round, up to a minute later.
+        # Measured with TensorFlow 2.21; see docs/performance.md.
+        options = tf.data.Options()
+        options.autotune.enabled = False
         return (
-            tf.data.Dataset.range(first_load, math.ceil(self.steps / self._batches_at_once))
-            .map(self._load)
+            tf.data.Dataset.range(first_load, self._loads)
+            .map(self._load_tensors)
             .prefetch(1)
             .rebatch(self.batch_size)
             .skip(skipped)
@@ -128,22 +136,53 @@ class TrainingBatches:
             .map(self._prepare)
             .apply(tf.data.experimental.assert_cardinality(self.steps - first_step))
             .prefetch(PREPARED_BATCHES)
-            .with_options(_get_options())
+            .with_options(options)
         )
 
-    def _load(self, load: tf.Tensor) -> tuple:
-        """Several batches, gathered at once."""
-        chosen = _call(self._choose, [self._epoch, load], tf.int64)
-        inputs, *labels = self._arrays.gather(tf.ensure_shape(chosen, (None,)))
+    def _load(self, epoch: int, number: int) -> list[np.ndarray]:
+        """The inputs of several batches, and their targets if these are no inputs."""
+        chosen = self._choose(epoch, number)
+        inputs = self._images[chosen]
+        if self._scaling is not None:
+            inputs = self._scaling.apply(inputs)
         if self._dropout:
-            dropped = _call(self._drop, [inputs, self._epoch, load], tf.float32)
-            inputs = tf.ensure_shape(dropped, inputs.shape)
-        return inputs, *labels
+            # 0 would be the order's own random numbers: a seed's trailing zeros do not count.
+            random = np.random.PCG64([self._seed, epoch, number + 1, self._share.index])
+            inputs = _drop(inputs, self._dropout, random)
+        return [inputs] if self._targets is None else [inputs, self._targets[chosen]]
 
-    def _prepare(self, step: tf.Tensor, batch: tuple) -> tuple:
+    def _choose(self, epoch: int, number: int) -> np.ndarray:
+        """The images of several batches."""
+        known_epoch, order = self._order
+        if known_epoch != epoch:
+            order = self._indices
+            if self._seed is not None:
+                order = np.random.default_rng([self._seed, epoch]).permutation(order)
+            order = self._share.take(order, self._batch_size_of_all)
+            self._order = int(epoch), order
+        load_size = self.batch_size * self._batches_per_load
+        return order[number * load_size : (number + 1) * load_size]
+
+    def _load_tensors(self, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The same in a graph.
+
+        TensorFlow keeps what it calls until the program ends, with all that it refers to; by a
+        weak reference the arrays are freed with their batches.
+        """
+        load = weakref.WeakMethod(self._load)
+        like = [array[:0] for array in self._load(0, 0)]
+        loaded = tf.numpy_function(
+            lambda *place: load()(*place), [self._epoch, number], [array.dtype for array in like]
+        )
+        return tuple(
+            tf.ensure_shape(tensor, (None, *array.shape[1:]))
+            for tensor, array in zip(loaded, like, strict=True)
+        )
+
+    def _prepare(self, step: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         """One batch with everything that is random about it."""
         inputs, *labels = batch
-        seed = tf.constant(self._seed + self._share.index * (MAX_SEED + 1), tf.int64)
+        seed = tf.constant((self._seed or 0) + self._share.index * (MAX_SEED + 1), tf.int64)
         random_key = tf.stack([seed, self._epoch * self.steps + step])
         if self._augmentation is not None:
             inputs = augment(inputs, self._augmentation, random_key)
@@ -151,155 +190,9 @@ class TrainingBatches:
         if self._noise:
             grain = tf.random.stateless_normal(tf.shape(inputs), random_key, stddev=self._noise)
             inputs = tf.clip_by_value(inputs + grain, 0.0, 1.0)
-        return self._add_counts(step, (inputs, targets))
-
-    def _choose(self, epoch: int, load: int) -> np.ndarray:
-        """The images of several batches."""
-        known_epoch, order = self._order
-        if known_epoch != epoch:
-            order = np.random.default_rng([self._seed, epoch]).permutation(self._indices)
-            order = self._share.take(order, self._batch_size_of_all)
-            self._order = int(epoch), order
-        at_once = self.batch_size * self._batches_at_once
-        return order[load * at_once : (load + 1) * at_once]
-
-    def _drop(self, inputs: np.ndarray, epoch: int, load: int) -> np.ndarray:
-        # 0 would be the order's own random numbers: a seed's trailing zeros do not count.
-        random = np.random.PCG64([self._seed, epoch, load + 1, self._share.index])
-        return _drop(inputs, self._dropout, random)
-
-
-class InferenceBatches:
-    """The chosen images in order, unchanged but for the scaling.
-
-    Arguments as for `TrainingBatches`.
-
-    Attributes:
-        steps: How many batches there are.
-    """
-
-    def __init__(
-        self,
-        images: np.ndarray,
-        indices: np.ndarray,
-        *,
-        targets: np.ndarray | None = None,
-        scaling: Scaling | None = None,
-        share: Share = WHOLE,
-    ):
-        batch_size = INFERENCE_BATCH_SIZE * share.count  # of all shares together
-        self.steps = math.ceil(len(indices) / batch_size)
-        self._arrays = _Arrays(images, targets, scaling)
-        self._chosen = share.take(indices, batch_size)
-        self._dataset = None
-        if share.count > 1 or not self._arrays.is_short(len(indices), self.steps):
-            self._dataset = self._make_dataset(_get_counter(share, len(indices), batch_size))
-
-    def iterate(self) -> Iterator[tuple]:
-        """All batches, (inputs, targets), as tensors or as NumPy arrays."""
-        if self._dataset is not None:
-            return iter(self._dataset)
-        inputs = self._arrays.take(self._chosen)
-        return self._arrays.cut(inputs, self._chosen, INFERENCE_BATCH_SIZE)
-
-    def _make_dataset(self, add_counts: Callable[[tf.Tensor, tuple], tuple]) -> tf.data.Dataset:
-        batches_at_once = self._arrays.count_at_once(INFERENCE_BATCH_SIZE, self.steps)
-        at_once = INFERENCE_BATCH_SIZE * batches_at_once
-        chosen = tf.constant(self._chosen, tf.int64)
-
-        def load(number: tf.Tensor) -> tuple:
-            inputs, *labels = self._arrays.gather(chosen[number * at_once : (number + 1) * at_once])
-            return inputs, *(labels or [inputs])
-
-        return (
-            tf.data.Dataset.range(math.ceil(len(self._chosen) / at_once))
-            .map(load)
-            .prefetch(1)
-            .rebatch(INFERENCE_BATCH_SIZE)
-            .enumerate()
-            .map(add_counts)
-            .apply(tf.data.experimental.assert_cardinality(self.steps))
-            .prefetch(PREPARED_BATCHES)
-            .with_options(_get_options())
-        )
-
-
-class _Arrays:
-    """Images or encodings with their targets, gathered by NumPy: nothing is copied whole."""
-
-    def __init__(self, images: np.ndarray, targets: np.ndarray | None, scaling: Scaling | None):
-        self._images, self._targets, self._scaling = images, targets, scaling
-        self._value_type = images.dtype if scaling is None else np.float32
-
-    def take(self, chosen: np.ndarray) -> np.ndarray:
-        """The chosen images; float32 in [0, 1] if they are scaled."""
-        images = self._images[chosen]
-        return images if self._scaling is None else self._scaling.apply(images)
-
-    def cut(
-        self, inputs: np.ndarray, chosen: np.ndarray, batch_size: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches of inputs that have been taken, with their targets."""
-        targets = inputs if self._targets is None else self._targets[chosen]
-        for start in range(0, len(chosen), batch_size):
-            yield inputs[start : start + batch_size], targets[start : start + batch_size]
-
-    def gather(self, chosen: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The chosen images, and their targets if there are any, in a graph."""
-        taken = _call(self.take, [chosen], self._value_type, stateful=False)
-        inputs = tf.ensure_shape(taken, (None, *self._images.shape[1:]))
-        if self._targets is None:
-            return (inputs,)
-        return inputs, tf.gather(tf.constant(self._targets), chosen)
-
-    def count_at_once(self, batch_size: int, steps: int) -> int:
-        """How many batches to gather at once, so that Python is not asked every step."""
-        return max(1, min(steps, GATHERED_BYTES // (batch_size * self._bytes_per_image)))
-
-    def is_short(self, num_images: int, steps: int) -> bool:
-        """Whether a pipeline would take longer to start than it would save."""
-        return steps <= SHORT_STEPS and num_images * self._bytes_per_image <= SHORT_BYTES
-
-    @property
-    def _bytes_per_image(self) -> int:
-        return math.prod(self._images.shape[1:]) * 4  # as float32
-
-
-def get_steps_per_execution(batch_size: int, steps: int) -> int:
-    """How many of an epoch's steps one call of the compiled step processes."""
-    speed = device.GPU_SPEED if device.has_gpu() else 1  # in CPUs
-    return max(1, min(steps, speed * IMAGES_PER_EXECUTION // batch_size))
-
-
-def _get_options() -> tf.data.Options:
-    """Turns the tuning thread off: an epoch could not end before its next round.
-
-    Rounds are up to a minute apart. Measured with TensorFlow 2.21; see docs/performance.md.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return options
-
-
-def _get_counter(
-    share: Share, num_images: int, batch_size: int
-) -> Callable[[tf.Tensor, tuple], tuple]:
-    """A function that adds the counts of the share to a numbered batch, if there are others."""
-    counts = tf.constant(share.get_counts(num_images, batch_size))
-
-    def add_counts(batch_number: tf.Tensor, batch: tuple) -> tuple:
-        return (*batch, counts[batch_number]) if share.count > 1 else batch
-
-    return add_counts
-
-
-def _call(method: Callable[..., np.ndarray], *arguments: Any, **options: Any) -> tf.Tensor:
-    """Calls a method on arrays from a graph, without keeping its object alive.
-
-    TensorFlow keeps what it is given until the program ends, with all arrays that it refers to.
-    """
-    reference = weakref.WeakMethod(method)
-    return tf.numpy_function(lambda *arrays: reference()(*arrays), *arguments, **options)
+        if self._share.count == 1:
+            return inputs, targets
+        return inputs, targets, tf.constant(self._counts)[step]
 
 
 def _drop(inputs: np.ndarray, rate: float, random: np.random.BitGenerator) -> np.ndarray:

@@ -12,8 +12,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -21,8 +20,10 @@ import tensorflow as tf
 from cae.config.choices import CLUSTER
 from cae.errors import UsageError, UserError
 from cae.training.layers import synchronized_batch_norm
-from cae.training.steps import Objective, Steps
 from cae.training.workers import Share, WorkerGroup, meet, read_tf_config, started_here
+
+if TYPE_CHECKING:
+    from cae.training.steps import Objective
 
 # What is raised in the other workers when one has ended.
 LOST = (
@@ -93,15 +94,14 @@ class Workers:
             if variable.name == "seed_generator_state":  # a seed and a counter
                 variable.assign(variable + keras.ops.convert_to_tensor([self.share.index, 0]))
 
-    def compile_steps(self, objective: Objective, optimizer: keras.optimizers.Optimizer) -> Steps:
-        """Compiles steps that process this worker's share of a batch and sum over all workers.
+    def share_batches(self, objective: "Objective") -> Callable[[tuple, bool], list[tf.Tensor]]:
+        """A function of a batch that processes this worker's share and sums over all workers.
 
         Batches are (inputs, targets, counts), with the counts of `Share.get_counts`. Gradients and
         metrics come out as if one worker had processed the whole batch, to rounding; BatchNorm
         normalises by the whole batch.
         """
         model, counters = objective.model, objective.metric_variables
-        weights = model.trainable_variables
 
         def process_share(batch: tuple, training: bool) -> list[tf.Tensor]:
             """The sums of the gradients; the metrics count what all workers have counted."""
@@ -110,36 +110,18 @@ class Workers:
             with tf.GradientTape() as tape, synchronized_batch_norm(model):
                 # What this share contributes to the mean over the whole batch.
                 contribution = objective(tuple(share), training) * counted / whole
-            gradients = tape.gradient(contribution, weights) if training else []
+            gradients = tape.gradient(contribution, model.trainable_variables) if training else []
             added = [
                 (counter - value) * tf.minimum(counted, 1)
                 for counter, value in zip(counters, before, strict=True)
             ]
             sums = tf.distribute.get_replica_context().all_reduce("sum", [*gradients, *added])
-            for counter, value, of_all in zip(
-                counters, before, sums[len(gradients) :], strict=True
-            ):
-                counter.assign(value + of_all)
-            return sums[: len(gradients)]
+            sums, of_all = sums[: len(gradients)], sums[len(gradients) :]
+            for counter, value, counts in zip(counters, before, of_all, strict=True):
+                counter.assign(value + counts)
+            return sums
 
-        def train(batch: tuple) -> None:
-            optimizer.apply(self.run(process_share, batch, True), weights)
-
-        def evaluate(batch: tuple) -> None:
-            self.run(process_share, batch, False)
-
-        def repeat(step: Callable[[tuple], None]) -> Callable[[Iterator[tuple], int], None]:
-            # TensorFlow cannot compile what connects the workers into a loop over several steps.
-            step = tf.function(step, reduce_retracing=True, autograph=False)
-
-            def run(batches: Iterator[tuple], count: int) -> None:
-                for batch in islice(batches, count):
-                    step(batch)
-
-            return run
-
-        get_results = tf.function(objective.get_results, autograph=False)
-        return Steps(repeat(train), repeat(evaluate), get_results)
+        return lambda batch, training: self.run(process_share, batch, training)
 
 
 def _gather(value: tf.Tensor) -> tf.Tensor:
@@ -165,7 +147,7 @@ def joined(devices: str | int, command: Sequence[str]) -> Iterator[Workers | Non
     """
     with ExitStack() as stack:
         if devices == CLUSTER:
-            group = _find_group()
+            group = read_tf_config() if "TF_CONFIG" in os.environ else find_slurm_group()
         else:
             group = stack.enter_context(started_here(command, count_devices(devices)))
         if len(group.addresses) == 1:
@@ -201,10 +183,6 @@ def count_devices(devices: str | int) -> int:
             "Use --devices all.",
         )
     return devices
-
-
-def _find_group() -> WorkerGroup:
-    return read_tf_config() if "TF_CONFIG" in os.environ else find_slurm_group()
 
 
 def find_slurm_group() -> WorkerGroup:

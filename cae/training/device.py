@@ -25,7 +25,6 @@ from keras import ops
 from cae.config.schema import Config
 from cae.data.datasets import Scaling
 from cae.errors import UserError
-from cae.training.steps import Batch, Objective
 
 GIB = 2**30
 # Layers whose output is a view of their input or is not kept for the gradients.
@@ -179,7 +178,7 @@ def look_up(
         model: A functional model of images.
         images: (num_images, ...) in the file's dtype.
         scaling: Brings them to [0, 1]; None leaves them as they are.
-        to_itself: Whether the images are an output as well, as `AgainstItself` needs them.
+        to_itself: Whether the images are an output as well, the target of the model's.
 
     Returns:
         The model, and the numbers of all images, int32 (num_images,).
@@ -215,12 +214,3 @@ class Lookup(keras.layers.Layer):
         if self._scaling is None:
             return found
         return ops.clip((found - self._scaling.offset) / self._scaling.scale, 0.0, 1.0)
-
-
-class AgainstItself(Objective):
-    """The objective of an autoencoder that looks images up: its second output is the target."""
-
-    def forward(self, batch: Batch, training: bool) -> tuple[Any, Any]:
-        """The reconstructions and the images, for (numbers, numbers)."""
-        numbers, _ = batch
-        return self.model(numbers, training=training)

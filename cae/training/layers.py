@@ -269,6 +269,14 @@ def _flatten(model: keras.Model) -> Iterator[keras.Layer]:
             yield layer
 
 
+def first_filters(model: keras.Model) -> np.ndarray | None:
+    """The kernels of the encoder's first convolution, float32 (height, width, in, filters)."""
+    for layer in model.get_layer("encoder").layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            return layer.get_weights()[0]
+    return None
+
+
 def get_output(layers: Sequence[keras.Layer]) -> keras.Layer:
     """The last layer that computes something: what follows it only crops."""
     return next(layer for layer in reversed(layers) if type(layer) is not keras.layers.Cropping2D)

@@ -13,7 +13,7 @@ from cae.config.schema import Config
 from cae.errors import UserError
 from cae.records.checkpoint import Checkpoint
 from cae.records.history import History, OnEpoch
-from cae.training.batches import InferenceBatches, TrainingBatches
+from cae.training.batches import Batches
 from cae.training.callbacks import BestWeights, Checkpoints
 from cae.training.data_parallel import Workers
 from cae.training.device import batches_in_memory, get_compute_dtype
@@ -41,21 +41,27 @@ class Loop:
     Args:
         model: What is trained and kept; a phase may train another model over the same layers.
         config: Its hyperparameters.
-        history: Receives a row per epoch.
+        name: Of the history.
         monitor: The metrics by which epochs are compared; see `BestWeights`.
         callbacks: Keras callbacks. Their `model` is the one above; during a phase it has the
             `optimizer` of that phase, and `stop_training = True` ends it.
-        should_stop: Asked after every execution and every epoch; True ends the training.
-        checkpoint: Where the training is saved. What it holds is continued.
+        should_stop: Asked after every execution and every epoch; True ends the training as if it
+            were complete.
+        checkpoint: Where the training is saved. One that was interrupted continues from there, to
+            the same result as without the interruption.
         on_epoch: Called with the history's row of every epoch, after it has been saved.
-        workers: The processes that train together; None for this one alone.
+        workers: The processes that train the model together, each with the same arguments; None
+            for this one alone.
+
+    Attributes:
+        config: As given; so is `workers`.
     """
 
     def __init__(
         self,
         model: keras.Model,
         config: Config,
-        history: History,
+        name: str,
         monitor: tuple[str, ...],
         *,
         callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -64,16 +70,16 @@ class Loop:
         on_epoch: OnEpoch = lambda row: None,
         workers: Workers | None = None,
     ):
+        self.config = config
+        self.workers = workers
         self._model = model
-        self._config = config
-        self._history = history
         self._callbacks = callbacks
         self._should_stop = should_stop
         self._on_epoch = on_epoch
-        self._workers = workers
+        self._history = History(name, config.kind, config.model_dump(mode="json"))
         keras.utils.set_random_seed(config.seed)
-        self._best = BestWeights(model, history, monitor, config.early_stopping)
-        self._checkpoints = Checkpoints(model, history, self._best, checkpoint)
+        self._best = BestWeights(model, self._history, monitor, config.early_stopping)
+        self._checkpoints = Checkpoints(model, self._history, self._best, checkpoint)
         if workers:
             workers.vary_random_states(model)
 
@@ -90,23 +96,26 @@ class Loop:
         self,
         phase: Phase,
         objective: Objective,
-        batches: TrainingBatches,
-        validation: InferenceBatches | None,
+        batches: Batches,
+        validation: Batches | None,
     ) -> None:
         """Trains the remaining epochs of a phase, then puts the best weights into the model."""
-        optimizer = _get_optimizer(self._config.optimizer.name)(phase.learning_rate)
+        optimizer = _get_optimizer(self.config.optimizer.name)(phase.learning_rate)
         optimizer.build(objective.model.trainable_variables)
-        compile_ = self._workers.compile_steps if self._workers else compile_steps
-        steps = compile_(objective, optimizer)
+        steps = compile_steps(objective, optimizer, self.workers)
         first_epoch, step = self._checkpoints.begin_phase(phase.name, optimizer, objective)
         done = first_epoch * batches.steps + step
-        value_bytes = 2 if get_compute_dtype(self._config) == "bfloat16" else 4
+        schedule = self.config.learning_rate_schedule
+        value_bytes = 2 if get_compute_dtype(self.config) == "bfloat16" else 4
         with (
             batches_in_memory(objective.model, batches.batch_size, value_bytes),
             self._calling_back(phase, optimizer, steps=batches.steps, done=done) as callbacks,
         ):
             for epoch in range(first_epoch, phase.epochs):
-                self._set_learning_rate(phase, optimizer, epoch)
+                if schedule:  # without one a callback may change the rate
+                    optimizer.learning_rate = learning_rate_at(
+                        schedule, phase.learning_rate, epoch, phase.epochs
+                    )
                 if step == 0:
                     self._checkpoints.begin_epoch()
                     objective.reset_metrics()
@@ -174,19 +183,10 @@ class Loop:
             else:
                 self._model.optimizer = own_optimizer
 
-    def _set_learning_rate(
-        self, phase: Phase, optimizer: keras.optimizers.Optimizer, epoch: int
-    ) -> None:
-        schedule = self._config.learning_rate_schedule
-        if schedule:  # without one a callback may change the rate
-            optimizer.learning_rate = learning_rate_at(
-                schedule, phase.learning_rate, epoch, phase.epochs
-            )
-
     def _train_epoch(
         self,
         steps: Steps,
-        batches: TrainingBatches,
+        batches: Batches,
         epoch: int,
         step: int,
         callbacks: keras.callbacks.CallbackList,
@@ -243,7 +243,7 @@ class Loop:
 
 
 def _evaluate(
-    steps: Steps, validation: InferenceBatches, callbacks: keras.callbacks.CallbackList
+    steps: Steps, validation: Batches, callbacks: keras.callbacks.CallbackList
 ) -> dict[str, float]:
     """The `val_` results of the current weights."""
     callbacks.on_test_begin()
@@ -257,11 +257,11 @@ def _get_results(steps: Steps) -> dict[str, float]:
     return {name: float(value) for name, value in steps.get_results().items()}
 
 
-def learning_rate_at(schedule: tuple | None, rate: float, epoch: int, epochs: int) -> float:
+def learning_rate_at(schedule: tuple, rate: float, epoch: int, epochs: int) -> float:
     """The learning rate of one epoch.
 
     Args:
-        schedule: None (constant), `("cosine",)` (half a cosine to 0 after the last epoch;
+        schedule: `("cosine",)` (half a cosine to 0 after the last epoch;
             Loshchilov & Hutter 2017, "SGDR"), `("exponential", factor)` per epoch, or
             `("step", every, factor)` per `every` epochs.
         rate: The first epoch's rate.
@@ -269,8 +269,6 @@ def learning_rate_at(schedule: tuple | None, rate: float, epoch: int, epochs: in
         epochs: Epochs of the phase.
     """
     match schedule:
-        case None:
-            return rate
         case ("cosine",):
             return rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
         case ("exponential", factor):

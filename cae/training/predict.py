@@ -1,20 +1,36 @@
-"""Prediction: runs a model on many images."""
+"""Runs a model over many images: predictions, and the encodings of a frozen encoder.
 
+Studies import this before Keras, which therefore loads inside the functions.
+"""
+
+import hashlib
 import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
+from cae.config.schema import ClassifierConfig
 from cae.data.datasets import Scaling
-from cae.training.batches import IMAGES_PER_EXECUTION
-from cae.training.layers import get_predictor
+from cae.records.history import DENSE_ONLY
+
+if TYPE_CHECKING:
+    import keras
 
 # Images per part. Half as many and four times as many were no faster on 2 cores.
 PART_SIZE = 64
+MOST_PARTS = 16  # in one execution
+# The frozen phase keeps the encodings of all images in memory up to this size (60,000 MNIST
+# images through the small encoder take 0.75 GB) and runs the encoder again every epoch above it.
+FEATURE_CACHE_BYTES = 2 * 2**30
+# The encodings kept, by the hash of what they depend on; None where nothing is shared.
+_shared: ContextVar[dict[str, np.ndarray] | None] = ContextVar("shared", default=None)
 
 
 def predict(
-    model: keras.Model,
+    model: "keras.Model",
     images: np.ndarray,
     scaling: Scaling,
     indices: np.ndarray | None = None,
@@ -30,10 +46,12 @@ def predict(
     Returns:
         float32 (num_chosen, ...): reconstructions, encodings or probabilities.
     """
+    from cae.training.layers import get_predictor
+
     indices = np.arange(len(images)) if indices is None else indices
     outputs = np.empty((len(indices), *model.output_shape[1:]), np.float32)
     predictor = get_predictor(model, PART_SIZE)
-    parts = max(1, min(IMAGES_PER_EXECUTION // PART_SIZE, math.ceil(len(indices) / PART_SIZE)))
+    parts = max(1, min(MOST_PARTS, math.ceil(len(indices) / PART_SIZE)))
     # The number of parts never changes, because any other would be compiled anew: zeros fill up.
     batch = np.zeros((parts * PART_SIZE, *images.shape[1:]), np.float32)
     done = 0
@@ -46,14 +64,83 @@ def predict(
     return outputs
 
 
-def first_filters(model: keras.Model) -> np.ndarray | None:
-    """The kernels of the encoder's first convolution, float32 (height, width, in, filters)."""
-    for layer in model.get_layer("encoder").layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            return layer.get_weights()[0]
-    return None
-
-
 def chunks(indices: np.ndarray, size: int = 1024) -> list[np.ndarray]:
     """The indices in parts of at most that size."""
     return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def freeze_encoder(
+    model: "keras.Model", config: ClassifierConfig, images: np.ndarray, scaling: Scaling
+) -> tuple["keras.Model", np.ndarray, Scaling | None, float]:
+    """What to train while the encoder is frozen and in inference mode, and on which inputs.
+
+    The frozen encoder is a constant function: its output is computed once, unless the images change
+    every epoch (augmentation) or the output would exceed `FEATURE_CACHE_BYTES`.
+
+    Returns:
+        The model to train, its inputs, how they are scaled, and a dropout rate for them: on a CPU,
+        batches with dropout cost less than a layer.
+    """
+    import keras
+
+    from cae.training import device
+    from cae.training.build import chain_layers
+    from cae.training.layers import InferenceMode
+
+    encoder, head = model.get_layer("encoder"), model.get_layer("fully_connected")
+    feature_bytes = len(images) * math.prod(encoder.output_shape[1:]) * 4
+    if config.augmentation is not None or feature_bytes > FEATURE_CACHE_BYTES:
+        encoder.trainable = False
+        outputs = head(InferenceMode(encoder)(model.inputs[0]))
+        return keras.Model(model.inputs, outputs, name=DENSE_ONLY), images, scaling, 0.0
+    depends_on = (encoder.to_json(), *encoder.get_weights(), images, repr(scaling))
+    features = get_features(lambda: predict(encoder, images, scaling), depends_on)
+    _, flatten, *hidden = head.layers  # the first is its input
+    dropout = 0.0
+    if isinstance(hidden[0], keras.layers.Dropout) and not device.has_gpu():
+        dropout = hidden.pop(0).rate
+    trained = chain_layers([flatten, *hidden], encoder.output_shape[1:], DENSE_ONLY)
+    return trained, features, None, dropout
+
+
+@contextmanager
+def sharing_encodings() -> Iterator[None]:
+    """Keeps the last encodings while it is open, for the next training that needs the same.
+
+    One set at a time, because a set can take gigabytes; none is kept afterwards.
+    """
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def get_features(
+    compute: Callable[[], np.ndarray], depends_on: Iterable[np.ndarray | str]
+) -> np.ndarray:
+    """The encodings that `compute` returns, or those kept from an earlier call.
+
+    Args:
+        compute: Encodes the images.
+        depends_on: Everything that decides the result: weights, layers, images, their scaling.
+    """
+    shared = _shared.get()
+    if shared is None:
+        return compute()
+    key = _hash(depends_on)
+    if key not in shared:
+        shared.clear()  # before the next ones need memory
+        shared[key] = compute()
+    return shared[key]
+
+
+def _hash(parts: Iterable[np.ndarray | str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype} {part.shape}".encode())
+            digest.update(np.ascontiguousarray(part))
+        else:
+            digest.update(part.encode())
+    return digest.hexdigest()

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
+
+from cae.training.data_parallel import Workers
 
 # (inputs, targets), of any backend or of NumPy.
 Batch = tuple[Any, ...]
@@ -24,7 +27,7 @@ class Objective:
     e.g. labelled and unlabelled images together.
 
     Args:
-        model: What is trained; a functional model.
+        model: What is trained; a functional model. A second output is the target of the first.
         loss: Name of a Keras loss.
         metric: Reported beside the loss; its result may be a dict.
 
@@ -40,17 +43,15 @@ class Objective:
 
     def __call__(self, batch: Batch, training: bool) -> Any:
         """The mean loss of a batch with the L2 penalty, a scalar; updates the metrics."""
-        outputs, targets = self.forward(batch, training)
+        inputs, targets = batch
+        outputs = self.model(inputs, training=training)
+        if isinstance(outputs, list | tuple):
+            outputs, targets = outputs
         loss = ops.mean(self._loss(targets, outputs)) + sum(self.model.losses)
         mean_loss, metric = self.metrics
         mean_loss.update_state(loss, sample_weight=ops.shape(targets)[0])
         metric.update_state(targets, outputs)
         return loss
-
-    def forward(self, batch: Batch, training: bool) -> tuple[Any, Any]:
-        """The model's outputs for a batch, and their targets."""
-        inputs, targets = batch
-        return self.model(inputs, training=training), targets
 
     @property
     def metric_variables(self) -> list[keras.Variable]:
@@ -85,27 +86,40 @@ class Steps(NamedTuple):
     get_results: Callable[[], dict[str, Any]]
 
 
-def compile_steps(objective: Objective, optimizer: keras.optimizers.Optimizer) -> Steps:
-    """Compiles an objective for Keras' backend."""
-    compilers = {"tensorflow": compile_for_tensorflow, "jax": compile_for_jax}
-    return compilers[keras.backend.backend()](objective, optimizer)
+def compile_steps(
+    objective: Objective,
+    optimizer: keras.optimizers.Optimizer,
+    workers: Workers | None = None,
+) -> Steps:
+    """Compiles an objective for Keras' backend, or for several workers."""
+    if keras.backend.backend() == "jax":
+        return compile_for_jax(objective, optimizer)
+    return compile_for_tensorflow(objective, optimizer, workers)
 
 
-def compile_for_tensorflow(objective: Objective, optimizer: keras.optimizers.Optimizer) -> Steps:
+def compile_for_tensorflow(
+    objective: Objective, optimizer: keras.optimizers.Optimizer, workers: Workers | None
+) -> Steps:
     """Batches of `tf.data` are taken within one execution, arrays of NumPy one by one."""
-    import tensorflow as tf
-
     weights = objective.model.trainable_variables
     # XLA gains time on a GPU, but not on Apple's, which it lacks; on a CPU oneDNN is faster.
-    use_xla = bool(tf.config.list_physical_devices("GPU")) and sys.platform != "darwin"
+    has_xla = bool(tf.config.list_physical_devices("GPU")) and sys.platform != "darwin"
+    use_xla = has_xla and workers is None
+
+    def differentiate(batch: Batch, training: bool) -> list[tf.Tensor]:
+        """The gradients of the loss, if `training`; updates the metrics."""
+        with tf.GradientTape() as tape:
+            loss = objective(batch, training)
+        return tape.gradient(loss, weights) if training else []
+
+    if workers:
+        differentiate = workers.share_batches(objective)
 
     def train(batch: Batch) -> None:
-        with tf.GradientTape() as tape:
-            loss = objective(batch, training=True)
-        optimizer.apply(tape.gradient(loss, weights), weights)
+        optimizer.apply(differentiate(batch, True), weights)
 
     def evaluate(batch: Batch) -> None:
-        objective(batch, training=False)
+        differentiate(batch, False)
 
     def repeat(step: Callable[[Batch], None]) -> Callable[[Iterator[Batch], int], None]:
         step = tf.function(step, reduce_retracing=True, autograph=False, jit_compile=use_xla)
@@ -116,7 +130,8 @@ def compile_for_tensorflow(objective: Objective, optimizer: keras.optimizers.Opt
                 step(next(batches))
 
         def run(batches: Iterator[Batch], count: int) -> None:
-            if isinstance(batches, tf.data.Iterator):
+            # TensorFlow cannot compile what connects the workers into a loop.
+            if isinstance(batches, tf.data.Iterator) and workers is None:
                 execute(batches, tf.constant(count))
             else:
                 for batch in islice(batches, count):

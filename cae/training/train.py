@@ -5,9 +5,8 @@ They are plain Keras models that are never compiled. The loop trains other model
 layers, so what is saved loads anywhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -17,18 +16,14 @@ from keras import ops
 from cae.config.schema import ClassifierConfig, Config
 from cae.data.datasets import Scaling, get_scaling
 from cae.data.splits import encode_labels, get_classes, split_validation
-from cae.records.checkpoint import Checkpoint
-from cae.records.history import DENSE_ONLY, FULL, History, OnEpoch
+from cae.records.history import DENSE_ONLY, FULL, History
 from cae.training import device
-from cae.training.batches import InferenceBatches, TrainingBatches
+from cae.training.batches import INFERENCE_BATCH_SIZE, WHOLE, Batches
 from cae.training.build import ModelInfo, as_config
-from cae.training.data_parallel import Workers
-from cae.training.frozen import freeze_encoder
 from cae.training.layers import bfloat16_inside, fuse, get_output
 from cae.training.loop import Loop, Phase
-from cae.training.predict import chunks
+from cae.training.predict import chunks, freeze_encoder
 from cae.training.steps import Objective
-from cae.training.workers import Share
 
 # The output bias starts where a constant image would have the mean pixel; logit(0) is infinite.
 PIXEL_RANGE = (0.01, 0.99)
@@ -46,12 +41,8 @@ def train_autoencoder(
     *,
     scaling: Scaling | None = None,
     name: str = "autoencoder",
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    should_stop: Callable[[], bool] = lambda: False,
-    checkpoint: Checkpoint | None = None,
-    on_epoch: OnEpoch = lambda row: None,
-    workers: Workers | None = None,
     warn: Callable[[str], None] = print,
+    **options: Any,
 ) -> History:
     """Trains an autoencoder to reconstruct its input; the best epoch's weights are kept.
 
@@ -62,15 +53,10 @@ def train_autoencoder(
             chosen by `seed`, are only used for validation.
         scaling: Brings the images to [0, 1]; derived from them by default.
         name: Of the history.
-        callbacks: Any Keras callbacks; their `model` is the one above.
-        should_stop: Asked several times per epoch; True ends training as if it were complete.
-        checkpoint: Where the training is saved; one that was interrupted continues from there, to
-            the same result as without the interruption.
-        on_epoch: Called with the history's row of every epoch.
-        workers: The processes that train the model together, each with the same arguments.
         warn: Receives a sentence if there are no images to validate on, if the CPU cannot compute
             in bfloat16, if all images are the same, or if the reconstructions are no better than
             the mean image.
+        options: Those of `Loop`: callbacks, should_stop, checkpoint, on_epoch, workers.
 
     Returns:
         Rows with `loss`, `mse` and their `val_` twins: means over all pixels, scaled to [0, 1].
@@ -81,22 +67,17 @@ def train_autoencoder(
     config = as_config(model_info, "autoencoder")
     scaling = scaling or get_scaling(images)
     split = _split(images, config, warn)
-    history = History(name, "autoencoder", config.model_dump(mode="json"))
     mean_image = _get_mean_image(images, split[0], scaling)
     _start_output_at(model, mean_image)
-    loop = Loop(
-        model, config, history, ("val_loss",),
-        callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, on_epoch=on_epoch,
-        workers=workers,
-    )  # fmt: skip
+    loop = Loop(model, config, name, ("val_loss",), **options)
     with _precision(model, config, warn):
-        source = _Source(fuse(model), images, scaling)
-        source = _keep_on_device(source, config, workers, to_itself=True)
-        batches = _get_batches(source, split, config, workers, noise=config.noise)
+        trained, *batches = _prepare(
+            loop, fuse(model), images, scaling, split=split, noise=config.noise
+        )
         metric = keras.metrics.MeanSquaredError(name="mse")
-        objective = source.objective(source.model, config.loss, metric)
-        loop.run(Phase(FULL, config.epochs, config.optimizer.learning_rate), objective, *batches)
-    loop.finish(len(split[0]))
+        phase = Phase(FULL, config.epochs, config.optimizer.learning_rate)
+        loop.run(phase, Objective(trained, config.loss, metric), *batches)
+    history = loop.finish(len(split[0]))
     _warn_if_collapsed(history, _get_error(mean_image, images, split, scaling), warn)
     return history
 
@@ -111,12 +92,8 @@ def train_classifier(
     scaling: Scaling | None = None,
     pretrained: bool = True,
     name: str = "classifier",
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    should_stop: Callable[[], bool] = lambda: False,
-    checkpoint: Checkpoint | None = None,
-    on_epoch: OnEpoch = lambda row: None,
-    workers: Workers | None = None,
     warn: Callable[[str], None] = print,
+    **options: Any,
 ) -> History:
     """Trains the dense head on the frozen encoder, then everything; keeps the best weights.
 
@@ -143,22 +120,18 @@ def train_classifier(
     classes = get_classes(labels) if classes is None else classes
     targets = encode_labels(labels, classes)
     split = _split(images, config, warn, labels)
-    history = History(name, "classifier", config.model_dump(mode="json"))
-    loop = Loop(
-        model, config, history, ("val_accuracy", "val_loss") if len(split[1]) else ("loss",),
-        callbacks=callbacks, should_stop=should_stop, checkpoint=checkpoint, on_epoch=on_epoch,
-        workers=workers,
-    )  # fmt: skip
+    monitor = ("val_accuracy", "val_loss") if len(split[1]) else ("loss",)
+    loop = Loop(model, config, name, monitor, **options)
     with _precision(model, config, warn):
         for phase in loop.get_remaining(_get_phases(config, pretrained)):
             if phase.name == DENSE_ONLY:
-                source = _Source(*freeze_encoder(model, config, images, scaling))
+                source = freeze_encoder(model, config, images, scaling)
             else:
-                source = _Source(keras.Model(model.inputs, model.outputs), images, scaling)
-            source = _keep_on_device(source, config, workers)
-            batches = _get_batches(source, split, config, workers, targets=targets)
-            loss, metric = "sparse_categorical_crossentropy", MacroScores(len(classes))
-            loop.run(phase, Objective(source.model, loss, metric), *batches)
+                source = keras.Model(model.inputs, model.outputs), images, scaling
+            trained, *batches = _prepare(loop, *source, split=split, targets=targets)
+            metric = MacroScores(len(classes))
+            objective = Objective(trained, "sparse_categorical_crossentropy", metric)
+            loop.run(phase, objective, *batches)
             model.get_layer("encoder").trainable = True
     return loop.finish(len(split[0]))
 
@@ -206,39 +179,6 @@ class MacroScores(keras.metrics.Metric):
         }
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What a phase trains, and the inputs: images, encodings, or the numbers of images.
-
-    Attributes:
-        model: What to train.
-        inputs: (num_images, ...).
-        scaling: Brings them to [0, 1]; None leaves them as they are.
-        dropout: Of the inputs.
-        objective: The kind that the model needs.
-    """
-
-    model: keras.Model
-    inputs: np.ndarray
-    scaling: Scaling | None
-    dropout: float = 0.0
-    objective: type[Objective] = Objective
-
-
-def _keep_on_device(
-    source: _Source, config: Config, workers: Workers | None, *, to_itself: bool = False
-) -> _Source:
-    """The same source with its inputs on the GPU, if there is one and they do not change."""
-    is_constant = config.augmentation is None and not getattr(config, "noise", 0)
-    if workers or not is_constant or not device.can_keep(source.inputs):
-        return source
-    model, numbers = device.look_up(
-        source.model, source.inputs, source.scaling, to_itself=to_itself
-    )
-    objective = device.AgainstItself if to_itself else Objective
-    return _Source(model, numbers, None, source.dropout, objective)
-
-
 def _split(
     images: np.ndarray,
     config: Config,
@@ -256,35 +196,42 @@ def _split(
     return split
 
 
-def _get_batches(
-    source: _Source,
-    split: tuple[np.ndarray, np.ndarray],
-    config: Config,
-    workers: Workers | None,
+def _prepare(
+    loop: Loop,
+    model: keras.Model,
+    inputs: np.ndarray,
+    scaling: Scaling | None,
+    dropout: float = 0.0,
     *,
+    split: tuple[np.ndarray, np.ndarray],
     targets: np.ndarray | None = None,
     noise: float = 0.0,
-) -> tuple[TrainingBatches, InferenceBatches | None]:
-    """Batches for training and for validation, if there are images for it."""
+) -> tuple[keras.Model, Batches, Batches | None]:
+    """What to train, and its batches for training and, if there are images for it, validation.
+
+    If there is a GPU, inputs that do not change every epoch stay on it.
+    """
+    config, workers = loop.config, loop.workers
+    is_constant = config.augmentation is None and not noise
+    if is_constant and not workers and device.can_keep(inputs):
+        model, inputs = device.look_up(model, inputs, scaling, to_itself=targets is None)
+        scaling = None
+    share = workers.share if workers else WHOLE
+    common = {"targets": targets, "scaling": scaling, "share": share}
     training, validation = split
-    common = {
-        "targets": targets,
-        "scaling": source.scaling,
-        "share": workers.share if workers else Share(),
-    }
-    batches = TrainingBatches(
-        source.inputs,
+    batches = Batches(
+        inputs,
         training,
         config.batch_size,
         config.seed,
-        dropout=source.dropout,
+        dropout=dropout,
         noise=noise,
         augmentation=config.augmentation,
         **common,
     )
     if not len(validation):
-        return batches, None
-    return batches, InferenceBatches(source.inputs, validation, **common)
+        return model, batches, None
+    return model, batches, Batches(inputs, validation, INFERENCE_BATCH_SIZE * share.count, **common)
 
 
 def _get_phases(config: ClassifierConfig, pretrained: bool) -> list[Phase]:

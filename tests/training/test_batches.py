@@ -10,11 +10,8 @@ import tensorflow as tf
 from cae.config.fields import Augmentation
 from cae.data.datasets import Scaling
 from cae.training.batches import (
-    INFERENCE_BATCH_SIZE,
-    InferenceBatches,
-    TrainingBatches,
+    Batches,
     augment,
-    get_steps_per_execution,
 )
 
 BYTES = Scaling(0, 255, "uint8")
@@ -45,7 +42,7 @@ def order_of(batches, epoch):
 def test_an_epoch_holds_every_chosen_image_once():
     """Indices choose; the last batch is the rest."""
     chosen = np.array([1, 3, 4, 7, 8])
-    batches = TrainingBatches(numbered(10), chosen, 2, seed=1, scaling=BYTES)
+    batches = Batches(numbered(10), chosen, 2, seed=1, scaling=BYTES)
     sizes = [len(inputs) for inputs, _ in epoch_of(batches, 0)]
     assert sizes == [2, 2, 1]
     assert batches.steps == 3
@@ -55,9 +52,9 @@ def test_an_epoch_holds_every_chosen_image_once():
 def test_order_depends_on_seed_and_epoch_alone():
     """Epoch 3 can be produced again without the epochs before it."""
     images, everything = numbered(50), np.arange(50)
-    first = TrainingBatches(images, everything, 8, seed=1, scaling=BYTES)
-    second = TrainingBatches(images, everything, 8, seed=1, scaling=BYTES)
-    other = TrainingBatches(images, everything, 8, seed=2, scaling=BYTES)
+    first = Batches(images, everything, 8, seed=1, scaling=BYTES)
+    second = Batches(images, everything, 8, seed=1, scaling=BYTES)
+    other = Batches(images, everything, 8, seed=2, scaling=BYTES)
     for epoch in range(3):
         order_of(first, epoch)
     assert order_of(first, 3) == order_of(second, 3)
@@ -69,7 +66,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 def test_an_epoch_can_be_gone_on_with_at_any_batch(monkeypatch, step):
     """Every random choice is that of the whole epoch, gathered two batches at once."""
     monkeypatch.setattr("cae.training.batches.GATHERED_BYTES", 256)
-    batches = TrainingBatches(
+    batches = Batches(
         numbered(50), np.arange(50), 8, seed=1, targets=np.arange(50, dtype=np.int32),
         scaling=BYTES, dropout=0.1, noise=0.1, augmentation=Augmentation(rotation=20),
     )  # fmt: skip
@@ -84,7 +81,7 @@ def test_images_become_float_in_unit_range_and_targets_follow():
     """0 to 255 becomes 0 to 1; labels stay with their images."""
     images = numbered(6) * 51
     targets = np.arange(6, dtype=np.int32)
-    batches = TrainingBatches(images, np.arange(6), 4, seed=0, targets=targets, scaling=BYTES)
+    batches = Batches(images, np.arange(6), 4, seed=0, targets=targets, scaling=BYTES)
     for inputs, labels in epoch_of(batches, 0):
         assert inputs.dtype == np.float32
         np.testing.assert_allclose(inputs[:, 0, 0, 0], labels / 5, atol=1e-6)
@@ -93,7 +90,7 @@ def test_images_become_float_in_unit_range_and_targets_follow():
 def test_noise_is_on_the_input_only():
     """A denoising autoencoder draws the clean image; noisy pixels stay in [0, 1]."""
     images = np.full((64, 4, 4, 1), 128, np.uint8)
-    batches = TrainingBatches(images, np.arange(64), 64, seed=0, scaling=BYTES, noise=0.2)
+    batches = Batches(images, np.arange(64), 64, seed=0, scaling=BYTES, noise=0.2)
     ((noisy, clean),) = epoch_of(batches, 0)
     np.testing.assert_array_equal(clean, np.full_like(clean, 128 / 255))
     assert 0.15 < (noisy - clean).std() < 0.25
@@ -109,7 +106,7 @@ def test_dropout(rate):
     """Each value by itself, anew for every image and epoch, with an unchanged mean."""
     features = np.random.default_rng(0).uniform(1, 2, (300, 7, 9)).astype(np.float32)
     targets = np.arange(300, dtype=np.int32)
-    batches = TrainingBatches(features, np.arange(300), 300, 0, targets=targets, dropout=rate)
+    batches = Batches(features, np.arange(300), 300, 0, targets=targets, dropout=rate)
     ((inputs, labels),) = epoch_of(batches, 0)
     kept = inputs != 0
     np.testing.assert_allclose(inputs[kept], features[labels][kept] / (1 - rate), rtol=1e-6)
@@ -128,7 +125,7 @@ def test_dropout(rate):
 def test_augmented_image_is_its_own_target():
     """An autoencoder draws what it was shown."""
     images = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 1), np.uint8)
-    batches = TrainingBatches(
+    batches = Batches(
         images, np.arange(8), 8, 0, scaling=BYTES, augmentation=Augmentation(rotation=90.0)
     )
     ((inputs, targets),) = epoch_of(batches, 0)
@@ -139,16 +136,15 @@ def test_features_pass_unscaled():
     """Encodings of any shape are inputs too."""
     features = np.random.default_rng(0).normal(size=(5, 3, 2)).astype(np.float32)
     targets = np.arange(5, dtype=np.int32)
-    batches = TrainingBatches(features, np.arange(5), 5, seed=0, targets=targets)
+    batches = Batches(features, np.arange(5), 5, seed=0, targets=targets)
     ((inputs, labels),) = epoch_of(batches, 0)
     np.testing.assert_array_equal(inputs, features[labels])
 
 
-def test_inference_keeps_the_order():
+def test_without_a_seed_the_order_stays():
     """Nothing is shuffled, dropped or repeated across batches."""
-    count = INFERENCE_BATCH_SIZE + 3
-    images = np.arange(count, dtype=np.float32).reshape(count, 1, 1, 1)
-    batches = InferenceBatches(images, np.arange(count))
+    images = np.arange(7, dtype=np.float32).reshape(7, 1, 1, 1)
+    batches = Batches(images, np.arange(7), 4)
     inputs = [np.asarray(inputs) for inputs, _ in batches.iterate()]
     assert batches.steps == len(inputs) == 2
     np.testing.assert_array_equal(np.concatenate(inputs), images)
@@ -159,7 +155,9 @@ def test_inference_keeps_the_order():
 )
 def test_steps_per_execution(batch_size, steps, expected):
     """About a thousand images an execution, and never more steps than an epoch has."""
-    assert get_steps_per_execution(batch_size, steps) == expected
+    count = batch_size * steps
+    batches = Batches(np.zeros((count, 1), np.uint8), np.arange(count), batch_size)
+    assert batches.steps_per_execution == expected
 
 
 class TestAugment:
@@ -207,8 +205,8 @@ def test_arrays_are_freed_with_their_batches():
     images = np.zeros((20, 2, 2, 1), np.float32)
     targets = np.zeros(20, np.int32)
     freed = weakref.ref(images)
-    batches = TrainingBatches(images, np.arange(20), 8, 0, targets=targets, dropout=0.5)
-    validation = InferenceBatches(images, np.arange(20), targets=targets)
+    batches = Batches(images, np.arange(20), 8, 0, targets=targets, dropout=0.5)
+    validation = Batches(images, np.arange(20), 256, targets=targets)
     assert len(list(batches.iterate(0))) == 3 and len(list(validation.iterate())) == 1
     del images, batches, validation
     gc.collect()
@@ -219,8 +217,5 @@ def test_nothing_is_tuned_meanwhile(short_steps):
     """TensorFlow's tuner can hold up the end of an epoch, for up to a minute."""
     if short_steps:
         pytest.skip("NumPy has no tuner")
-    images = numbered(8)
-    training = TrainingBatches(images, np.arange(8), 2, 0, scaling=BYTES)
-    inference = InferenceBatches(images, np.arange(8), scaling=BYTES)
-    for dataset in (training._dataset, inference._dataset):
-        assert dataset.options().autotune.enabled is False
+    batches = Batches(numbered(8), np.arange(8), 2, 0, scaling=BYTES)
+    assert batches._dataset.options().autotune.enabled is False

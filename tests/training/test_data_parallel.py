@@ -62,12 +62,12 @@ def test_a_share_is_never_empty():
 
 def test_batches_of_a_share():
     """Shares of one epoch's batches make up the batches of one worker, from any step on."""
-    from cae.training.batches import InferenceBatches, TrainingBatches
+    from cae.training.batches import Batches
 
     images = np.arange(11, dtype=np.float32).reshape(11, 1)
 
     def read(share, step):
-        batches = TrainingBatches(images, np.arange(11), 4, seed=3, share=share)
+        batches = Batches(images, np.arange(11), 4, seed=3, share=share)
         return [list(map(np.asarray, batch)) for batch in batches.iterate(2, step)]
 
     for step in (0, 1):
@@ -77,18 +77,18 @@ def test_batches_of_a_share():
             joined = [inputs[: int(counted)] for inputs, _, (counted, _) in shares]
             assert np.concatenate(joined).tolist() == batch.tolist()
             assert all(total == len(batch) for _, _, (_, total) in shares)
-    validation = [InferenceBatches(images, np.arange(11), share=Share(i, 2)) for i in range(2)]
+    validation = [Batches(images, np.arange(11), 512, share=Share(i, 2)) for i in range(2)]
     joined = [inputs.numpy() for part in validation for inputs, _, _ in part.iterate()]
     assert np.concatenate(joined).tolist() == images.tolist()
 
 
 def test_shares_draw_different_noise():
     """The same noise in every share would be half as random."""
-    from cae.training.batches import TrainingBatches
+    from cae.training.batches import Batches
 
     def read(share, **random):
         images = np.full((8, 4, 4, 1), 0.5, np.float32)
-        batches = TrainingBatches(images, np.arange(8), 8, seed=3, share=share, **random)
+        batches = Batches(images, np.arange(8), 8, seed=3, share=share, **random)
         return np.asarray(next(batches.iterate(0))[0])
 
     for random in ({"noise": 0.1}, {"dropout": 0.5}):
@@ -325,12 +325,12 @@ DYING_IN_THE_THIRD_EPOCH = """
 import os, signal, sys
 import autoencoder
 from cae.training import batches
-iterate = batches.TrainingBatches.iterate
+iterate = batches.Batches.iterate
 def die(self, epoch, first_step=0):
     if epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return iterate(self, epoch, first_step)
-batches.TrainingBatches.iterate = die
+batches.Batches.iterate = die
 raise SystemExit(autoencoder.main(sys.argv[1:]))
 """
 

@@ -172,7 +172,6 @@ def test_a_loss_that_is_not_finite_ends_training(images, monkeypatch, short_step
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [
-        (None, [0.1, 0.1, 0.1, 0.1]),
         (("cosine",), [0.1, 0.1 * (0.5 + math.sqrt(0.125)), 0.05, 0.1 * (0.5 - math.sqrt(0.125))]),
         (("exponential", 0.5), [0.1, 0.05, 0.025, 0.0125]),
         (("step", 2, 0.1), [0.1, 0.1, 0.01, 0.01]),

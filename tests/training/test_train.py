@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-import model as model_face
 from cae.config.fields import OPTIMIZERS
 from cae.data.datasets import Scaling
 from cae.data.splits import split_validation
@@ -13,8 +12,9 @@ from cae.errors import ConfigurationError, ModelFileError, UserError
 from cae.records.history import DENSE_ONLY, FULL, History
 from cae.records.saved_models import save_model
 from cae.training import build as build_module
-from cae.training import frozen, predict
+from cae.training import predict
 from cae.training import train as train_module
+from cae.training.layers import first_filters
 
 BYTES = Scaling(0, 255, "uint8")
 SMALL = {
@@ -113,13 +113,6 @@ class TestGetAutoencoder:
             np.testing.assert_array_equal(before, after)
         with pytest.raises(ModelFileError, match=r"8×8×1.*16×16×1"):
             build_module.get_autoencoder(str(path), (16, 16, 1))
-
-    def test_original_names(self):
-        """Programs written for the original import these."""
-        assert model_face.get_Autoencoder is model_face.get_autoencoder
-        assert model_face.train_Autoencoder is model_face.train_autoencoder
-        assert model_face.get_Classifier is model_face.get_classifier
-        assert model_face.train_Classifier is model_face.train_classifier
 
 
 class TestTrainAutoencoder:
@@ -298,8 +291,8 @@ class TestClassifier:
         """With BatchNorm and Dropout in the encoder: both are in inference mode when frozen."""
         info = {**HEAD, "full_train_epochs": 0, "dense_only_train_epochs": 3}
         results = []
-        for budget in (frozen.FEATURE_CACHE_BYTES, 0):
-            monkeypatch.setattr(frozen, "FEATURE_CACHE_BYTES", budget)
+        for budget in (predict.FEATURE_CACHE_BYTES, 0):
+            monkeypatch.setattr(predict, "FEATURE_CACHE_BYTES", budget)
             model = self.build(images, info)
             history = train_module.train_classifier(model, info, images, labels)
             results.append((history.column("loss"), history.column("val_loss"), model))
@@ -411,11 +404,7 @@ def test_macro_scores_equal_scikit_learn(num_classes):
 def test_first_filters():
     """The kernels of the first convolution, wherever it stands."""
     info = {**SMALL, "encoder_layers": [["drop", 0.1], ["conv", 3, [5, 3]], ["pool", [2, 2]]]}
-    assert predict.first_filters(build_module.get_autoencoder(info, (8, 8, 2))).shape == (
-        5,
-        3,
-        2,
-        3,
-    )
+    kernels = first_filters(build_module.get_autoencoder(info, (8, 8, 2)))
+    assert kernels.shape == (5, 3, 2, 3)
     info["encoder_layers"] = [["pool", [2, 2]]]
-    assert predict.first_filters(build_module.get_autoencoder(info, (8, 8, 2))) is None
+    assert first_filters(build_module.get_autoencoder(info, (8, 8, 2))) is None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cae.training import frozen
+from cae.training.predict import get_features, sharing_encodings
 
 IMAGES = np.arange(4)
 
@@ -23,20 +23,20 @@ class Encoder:
 def test_the_last_encodings_are_kept(other):
     """One set at a time: what another training needs takes its place."""
     encode = Encoder()
-    with frozen.sharing():
-        first = frozen.get_features(encode, [IMAGES, "1"])
-        assert frozen.get_features(encode, [IMAGES.copy(), "1"]) is first
+    with sharing_encodings():
+        first = get_features(encode, [IMAGES, "1"])
+        assert get_features(encode, [IMAGES.copy(), "1"]) is first
         assert encode.calls == 1
-        frozen.get_features(encode, other)
+        get_features(encode, other)
         assert encode.calls == 2
-        assert frozen.get_features(encode, [IMAGES, "1"]) is not first
+        assert get_features(encode, [IMAGES, "1"]) is not first
 
 
 def test_nothing_is_kept_outside():
     """A single training gives its memory back."""
     encode = Encoder()
-    with frozen.sharing():
-        frozen.get_features(encode, [IMAGES])
+    with sharing_encodings():
+        get_features(encode, [IMAGES])
     for _ in range(2):
-        frozen.get_features(encode, [IMAGES])
+        get_features(encode, [IMAGES])
     assert encode.calls == 3
