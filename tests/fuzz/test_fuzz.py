@@ -83,7 +83,7 @@ def test_some_inputs_are_accepted(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(math.ceil(INPUTS / INPUTS_A_SEED)))
-def test_fuzz(record_property, seed):
+def test_fuzz(seed):
     """A quarter of a minute of inputs; FUZZ_INPUTS sets their number."""
     inputs = min(INPUTS, INPUTS_A_SEED)
     command = [sys.executable, fuzz_inputs.__file__, "--inputs", str(inputs), "--seed", str(seed)]
@@ -91,11 +91,10 @@ def test_fuzz(record_property, seed):
     print(done.stdout, done.stderr)
     assert done.returncode == 0
     assert f"{inputs:,} inputs in " in done.stdout and " 0 failures" in done.stdout
-    record_property("inputs", inputs)
 
 
 @pytest.mark.slow
-def test_damaged_hdf5(tmp_path, monkeypatch, record_property):
+def test_damaged_hdf5(tmp_path, monkeypatch):
     """Eighty `.h5` files: the HDF5 library may fail, the program may not."""
     monkeypatch.setattr(fuzz_inputs, "MAX_SECONDS", 30)
     rng, inputs = random.Random(0), 80
@@ -103,4 +102,3 @@ def test_damaged_hdf5(tmp_path, monkeypatch, record_property):
         content = fuzz_inputs.mutate_bytes(fuzz_inputs.HDF5_MODEL, rng)
         _, failure = read_one(tmp_path, "model.h5", content, read_metadata)
         assert not failure, content.hex()
-    record_property("inputs", inputs)

@@ -212,9 +212,8 @@ def test_ctrl_c_in_training_at_a_terminal(tmp_path, files, terminal, autoencoder
     assert 3 <= json.loads((run / "metrics.json").read_text())["epochs"] < 5000
 
 
-@pytest.mark.parametrize("program", ["autoencoder", "classification"])
-def test_end_of_input_at_a_terminal(files, terminal, program):
-    at = terminal(program, *files.unlabelled_test)
+def test_end_of_input_at_a_terminal(files, terminal):
+    at = terminal("autoencoder", *files.autoencoder)
     at.says("Your choice [1]: ")
     at.child.sendeof()
     assert at.end() == 2
@@ -247,10 +246,10 @@ def piped(tmp_path, monkeypatch, files):
     """Runs a program with these lines as its standard input."""
     monkeypatch.chdir(tmp_path)
 
-    def run(program, *args, answers=()):
+    def run(program, *args, data=None, answers=()):
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in answers)))
-        flags = files.classifier if program == "classification" else files.autoencoder
-        return run_program(program, *flags, *args, runs_dir=tmp_path / "runs")
+        data = data or (files.classifier if program == "classification" else files.autoencoder)
+        return run_program(program, *data, *args, runs_dir=tmp_path / "runs")
 
     return run
 
@@ -263,21 +262,21 @@ AUTOENCODER_ANSWERS = (
 CLASSIFIER_ANSWERS = ("2", "dense", "4", "done", "1", "1", "16", "adam", "0.01", "n")
 
 
-@pytest.mark.parametrize("given", range(len(CLASSIFIER_ANSWERS)))
-def test_input_of_the_classifier_that_ends(piped, monkeypatch, trained_autoencoder, given):
-    monkeypatch.setattr(terminal_module, "starting_keras", None)
-    answers = CLASSIFIER_ANSWERS[:given]
-    done = piped("classification", "-model", trained_autoencoder.saved, answers=answers)
-    assert done.exit_code == 2
-    assert len(done.err.splitlines()) == 1
-    assert done.err.startswith("error: standard input: an answer is required to '")
-
-
-@pytest.mark.parametrize("given", range(len(AUTOENCODER_ANSWERS)))
-def test_input_of_the_autoencoder_that_ends(piped, monkeypatch, given):
+@pytest.mark.parametrize(
+    ("program", "answers"),
+    [
+        (program, typed[:given])
+        for program, typed in (
+            ("autoencoder", AUTOENCODER_ANSWERS), ("classification", CLASSIFIER_ANSWERS),
+        )
+        for given in range(len(typed))
+    ],
+)  # fmt: skip
+def test_input_that_ends(piped, monkeypatch, trained_autoencoder, program, answers):
     """One line, exit code 2, no run: never a loop, and TensorFlow is not loaded for it."""
     monkeypatch.setattr(terminal_module, "starting_keras", None)
-    done = piped("autoencoder", answers=AUTOENCODER_ANSWERS[:given])
+    model = ["-model", trained_autoencoder.saved] if program == "classification" else []
+    done = piped(program, *model, answers=answers)
     assert done.exit_code == 2
     assert len(done.err.splitlines()) == 1
     assert re.match(r"error: standard input: an answer is required to '.+', got the end", done.err)
@@ -324,24 +323,15 @@ def test_a_training_that_fails_is_explained_and_asked_again(
     assert "loss" in names, "show graphs draws them after all"
 
 
-def test_classifier_with_a_given_model(piped, trained_autoencoder):
+def test_classifier_with_a_given_model(piped, files, trained_autoencoder):
     """The encoder is not asked for; without test images there is nothing to classify."""
     done = piped(
         "classification", "-model", trained_autoencoder.saved, "--no-plots",
-        answers=[*CLASSIFIER_ANSWERS, "4"],
+        data=files.unlabelled_test, answers=[*CLASSIFIER_ANSWERS, "3", "4"],
     )  # fmt: skip
     assert done.exit_code == 0
     assert "Saved autoencoder" not in done.out
     assert read_metadata(done.run / "model.keras")["encoder"] == trained_autoencoder.saved
-
-
-def test_nothing_to_classify(tmp_path, files, monkeypatch, classifier_config, trained_autoencoder):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"1\n{classifier_config}\n3\n4\n"))
-    done = run_program(
-        "classification", *files.unlabelled_test, "-model", trained_autoencoder.saved,
-        "--no-plots", runs_dir=tmp_path / "runs",
-    )  # fmt: skip
-    assert done.exit_code == 0
     assert "error: -t: test images are required, got none." in done.err
 
 

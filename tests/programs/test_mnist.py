@@ -65,7 +65,7 @@ def test_no_shipped_autoencoder_collapses(name):
     assert np.square(drawn - scaling.apply(images[held_out])).mean() < 0.02
 
 
-def test_what_checkpoints_cost(tmp_path, monkeypatch, record_property):
+def test_what_checkpoints_cost(tmp_path, monkeypatch):
     """Of epochs of seconds: the small autoencoder on 6,000 images, saved after each of four."""
     from cae.data.datasets import load_dataset
     from cae.records.checkpoint import Checkpoint
@@ -90,8 +90,3 @@ def test_what_checkpoints_cost(tmp_path, monkeypatch, record_property):
     typical = statistics.median(seconds)  # whatever else the machine does now and then
     share = len(seconds) * typical / history.metrics["seconds"]
     assert share < callbacks.CHECKPOINT_SHARE
-    record_property(
-        "figure",
-        f"{100 * share:.2f} % of the time: {1000 * typical:.0f} ms for each "
-        f"{path.stat().st_size / 1e6:.1f} MB",
-    )

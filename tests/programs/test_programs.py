@@ -20,13 +20,6 @@ from cae.programs import task, tasks, trainer
 from cae.records.saved_models import load_model, read_metadata
 from cae.training import callbacks
 
-OPTIONS = {
-    "augmentation": {"rotation": 20, "shift": 0.1, "zoom": 0.1},
-    "learning_rate_schedule": ["step", 1, 0.5],
-    "early_stopping": 2,
-    "l2": 0.001,
-}
-
 
 def read_rows(path):
     with path.open(newline="") as file:
@@ -39,11 +32,6 @@ def assert_is_figure(path):
     assert pixels[..., :3].std() > 0.02, f"{path.name} is blank"
 
 
-def is_same_model(first, second):
-    models = [load_model(finished.run / "model.keras")[0] for finished in (first, second)]
-    return all(map(np.array_equal, *(model.get_weights() for model in models)))
-
-
 class TestWhatARunLeaves:
     @pytest.fixture(params=["autoencoder", "classifier"])
     def kind(self, request):
@@ -53,11 +41,9 @@ class TestWhatARunLeaves:
     def trained(self, kind, request):
         return request.getfixturevalue(f"trained_{kind}")
 
-    def test_succeeds(self, trained):
-        assert trained.exit_code == 0
-
     def test_files(self, trained, kind):
         """Everything is there and nothing is left under a temporary name."""
+        assert trained.exit_code == 0
         expected = {"config.json", "environment.json", "history.csv", "metrics.json"}
         expected |= {"model.keras", "plots", "run.json"}
         if kind == "classifier":
@@ -176,7 +162,7 @@ def test_models_load_in_plain_keras(tmp_path, trained_autoencoder, trained_class
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 3), (32, 32), (16, 20)])
+@pytest.mark.parametrize("shape", [(8, 8, 3), (16, 20)])
 def test_any_image_shape(tmp_path, shape):
     """Colour images of rank 4 with all figures, other sizes without."""
     data = write_dataset(tmp_path / "data", shape)
@@ -239,11 +225,15 @@ class TestSeveralConfigurations:
 
 
 class TestFlags:
-    def test_values_in_place_of_the_file_s(self, autoencode):
+    def test_values_in_place_of_the_file_s(self, tmp_path, autoencode):
+        saved = tmp_path / "model.keras"
+        saved.write_bytes(b"old")
         done = autoencode(
-            "--limit", 30, "--epochs", 2, "--batch-size", 5, "--seed", 7, "--name", "my [run]/"
-        )
+            "--limit", 30, "--epochs", 2, "--batch-size", 5, "--seed", 7, "--name", "my [run]/",
+            "--save", saved, "--overwrite",
+        )  # fmt: skip
         assert done.exit_code == 0
+        assert read_metadata(saved)["kind"] == "autoencoder"
         config = load_config(done.run / "config.json", "autoencoder")
         assert (config.epochs, config.batch_size, config.seed) == (2, 5, 7)
         environment = json.loads((done.run / "environment.json").read_text())
@@ -272,19 +262,6 @@ class TestFlags:
         assert set(epochs.values()) == {9}
         assert not (tmp_path / "runs").exists()
 
-    def test_overwrite(self, tmp_path, autoencode, trained_autoencoder):
-        """An existing file is refused before anything is trained, and replaced when allowed."""
-        saved = tmp_path / "model.keras"
-        saved.write_bytes(b"precious")
-        refused = autoencode("--save", saved)
-        assert refused.exit_code == 2
-        assert "must not exist yet" in refused.err
-        assert "epoch 1/" not in refused.err
-        assert refused.runs == []
-        assert saved.read_bytes() == b"precious"
-        assert autoencode("--save", saved, "--overwrite").exit_code == 0
-        assert read_metadata(saved)["kind"] == "autoencoder"
-
     def test_no_pretrained(self, classify):
         """Fresh weights are worth no frozen phase: all epochs train everything."""
         done = classify("--no-pretrained")
@@ -293,35 +270,14 @@ class TestFlags:
         assert "fresh weights" in done.out
 
 
-class TestSameSeed:
-    """The same seed twice gives identical weights; another seed gives others."""
-
-    def test_autoencoder(self, tmp_path, autoencode):
-        config = write_json(
-            tmp_path / "options.json", AUTOENCODER, OPTIONS, noise=0.2, epochs=2, seed=4
-        )
-        first, again = autoencode(config=config), autoencode(config=config)
-        assert is_same_model(first, again)
-        assert not is_same_model(first, autoencode("--seed", 5, config=config))
-        rates = [float(row["learning_rate"]) for row in read_rows(first.run / "history.csv")]
-        assert rates == pytest.approx([0.01, 0.005])
-
-    def test_classifier(self, tmp_path, classify):
-        config = write_json(tmp_path / "options.json", CLASSIFIER, OPTIONS)
-        first = classify(config=config)
-        assert is_same_model(first, classify(config=config))
-
-
 def test_h5_all_the_way(tmp_path, autoencode, classify):
-    """Autoencoder, classifier on it, and a classifier on that classifier's encoder, as .h5."""
+    """An autoencoder, and a classifier on it, as .h5."""
     first, second = str(tmp_path / "first.h5"), str(tmp_path / "second.h5")
     assert autoencode("--save", first).exit_code == 0
     assert classify("--save", second, model=first).exit_code == 0
-    third = classify(model=second)
-    assert third.exit_code == 0
-    metadata = read_metadata(third.run / "model.keras")
-    assert (metadata["encoder"], metadata["pretrained"]) == (second, True)
-    assert load_model(second)[0].output_shape == (None, 3)
+    model, metadata = load_model(second)
+    assert model.output_shape == (None, 3)
+    assert (metadata["encoder"], metadata["pretrained"]) == (first, True)
 
 
 def test_encoder_named_in_the_configuration(tmp_path, files, trained_classifier):
@@ -369,20 +325,15 @@ def test_without_test_images_the_validation_images_are_evaluated(
     assert "test_accuracy" not in done.metrics
 
 
-@pytest.mark.parametrize("program", ["autoencoder", "classification"])
-def test_digits_by_name(tmp_path, program):
-    changes = {"encoder_layers": [["conv", 2, [3, 3]], ["pool", [4, 4]]]}
-    if program == "autoencoder":
-        changes["decoder_layers"] = [["upSample", [4, 4]]]
-    base = AUTOENCODER if program == "autoencoder" else CLASSIFIER
-    config = write_json(tmp_path / "tiny.json", base, changes)
+def test_digits_by_name(tmp_path):
+    layers = [["conv", 2, [3, 3]], ["pool", [4, 4]]]
+    config = write_json(tmp_path / "head.json", CLASSIFIER, encoder_layers=layers)
     args = ["-d", "digits", "--limit", 60, "-c", config, "--no-plots"]
-    done = run_program(program, *args, runs_dir=tmp_path / "runs")
+    done = run_program("classification", *args, runs_dir=tmp_path / "runs")
     assert done.exit_code == 0
     assert "60 of 28×28×1" in done.out
     assert "-d digits" in done.out.splitlines()[-1]
-    if program == "classification":
-        assert done.metrics["test_images"] > 300
+    assert done.metrics["test_images"] > 300
 
 
 @pytest.mark.parametrize(
@@ -433,32 +384,24 @@ class TestSignals:
 
         return arm
 
-    @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_the_first_keeps_the_run_so_far(
-        self, tmp_path, autoencode, autoencoder_config, signal_in_training, number, exit_code
+        self, tmp_path, autoencode, autoencoder_config, signal_in_training
     ):
         """Training ends after the step, the record is written, no other configuration starts."""
-        signal_in_training(number)
-        before = signal.getsignal(number)
+        signal_in_training(signal.SIGTERM)
         saved = tmp_path / "kept.keras"
         done = autoencode("-c", autoencoder_config, "--epochs", 50, "--save", saved)
-        assert done.exit_code == exit_code
-        assert len(read_rows(done.run / "history.csv")) == 2
-        assert done.metrics["epochs"] == 2
-        assert "Stopping after this step" in done.err
+        assert done.exit_code == 143
+        assert done.metrics["epochs"] == len(read_rows(done.run / "history.csv")) == 2
         assert f"Resume with: python autoencoder.py --resume {done.run}" in done.err
         assert done.run.suffix == ".partial"
         assert read_metadata(done.run / "model.keras")["name"] == "tiny"
         assert not saved.exists(), "for the resumed run to save"
-        assert signal.getsignal(number) is before
 
-    @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_the_second_leaves_the_last_checkpoint(
-        self, autoencode, signal_in_training, number, exit_code
-    ):
-        signal_in_training(number, signal.SIGINT)
+    def test_the_second_leaves_the_last_checkpoint(self, autoencode, signal_in_training):
+        signal_in_training(signal.SIGTERM, signal.SIGINT)
         done = autoencode("--epochs", 50)
-        assert done.exit_code == exit_code
+        assert done.exit_code == 143
         assert "Resume with: " in done.err
         assert done.err.splitlines()[-1] == "stopped"
         assert {path.name for path in done.run.iterdir()} == {"run.json", "checkpoint.npz"}

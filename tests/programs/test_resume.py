@@ -306,13 +306,14 @@ class Programs:
 PROGRAMS = {"autoencoder": autoencoder.main, "classification": classification.main}
 
 
-@pytest.fixture
-def configs(tmp_path):
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
     """Two epochs a phase, of one step an execution."""
+    folder = tmp_path_factory.mktemp("configs")
     return {
-        "autoencoder": write_json(tmp_path / "tiny.json", conftest.AUTOENCODER, epochs=2),
+        "autoencoder": write_json(folder / "tiny.json", conftest.AUTOENCODER, epochs=2),
         "classifier": write_json(
-            tmp_path / "head.json", conftest.CLASSIFIER, dense_only_train_epochs=2
+            folder / "head.json", conftest.CLASSIFIER, dense_only_train_epochs=2
         ),
     }
 
@@ -322,23 +323,24 @@ def programs(tmp_path, files, configs, trained_autoencoder):
     return Programs(tmp_path, files, configs, trained_autoencoder.saved)
 
 
+def interrupting(execution, number):
+    """Progress that sends a signal at an execution, counted from 1 over all epochs."""
+
+    class Interrupted(callbacks.ShowProgress):
+        left = execution
+
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            Interrupted.left -= 1
+            if Interrupted.left == 0:
+                signal.raise_signal(number)
+
+    return Interrupted
+
+
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Sends signals at an execution, counted from 1 over all epochs."""
-
-    def arm(execution, *numbers):
-        class Interrupted(callbacks.ShowProgress):
-            left = execution
-
-            def on_train_batch_end(self, batch, logs=None):
-                super().on_train_batch_end(batch, logs)
-                Interrupted.left -= 1
-                for number in numbers if Interrupted.left == 0 else ():
-                    signal.raise_signal(number)
-
-        monkeypatch.setattr(callbacks, "ShowProgress", Interrupted)
-
-    return arm
+    return lambda *when: monkeypatch.setattr(callbacks, "ShowProgress", interrupting(*when))
 
 
 def read_record(run):
@@ -380,14 +382,22 @@ def test_a_run_is_resumed_in_its_directory(tmp_path, programs, interrupt, progra
     assert environment["command"].endswith(f"--save {saved} --runs-dir {programs.runs_dir}")
 
 
-@pytest.fixture
-def stopped(programs, interrupt, monkeypatch):
-    """An interrupted run of autoencoder.py."""
-    with monkeypatch.context():
-        interrupt(2, signal.SIGTERM)
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory, files, configs, trained_autoencoder):
+    programs = Programs(
+        tmp_path_factory.mktemp("stopped"), files, configs, trained_autoencoder.saved
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "ShowProgress", interrupting(2, signal.SIGTERM))
         done = programs.start("autoencoder")
     assert done.exit_code == 143
     return done.run
+
+
+@pytest.fixture
+def stopped(programs, stopped_once):
+    """An interrupted run of autoencoder.py."""
+    return Path(shutil.copytree(stopped_once, programs.runs_dir / stopped_once.name))
 
 
 def edit_json(path, **changes):
@@ -655,7 +665,7 @@ def kill_and_resume(program, flags, run, kills, rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", ["autoencoder", "classification"])
-def test_kill_9(tmp_path, files, trained_autoencoder, record_property, program):
+def test_kill_9(tmp_path, files, trained_autoencoder, program):
     """At random moments, every second one during a checkpoint's write; KILLS sets their number."""
     kills = {"autoencoder": KILLS // 2, "classification": KILLS - KILLS // 2}[program]
     epochs = EPOCHS_A_KILL * kills
@@ -682,7 +692,6 @@ def test_kill_9(tmp_path, files, trained_autoencoder, record_property, program):
         np.random.default_rng(seed),
     )
     print(f"{program}: killed {kills} times at (phase, epochs, step, in a write) {moments}")
-    record_property("kills", kills)
     assert {phase for phase, *_ in moments} == set(phases)
     assert read_record(tmp_path / "killed") == read_record(tmp_path / "whole")
     left = {path.name for path in (tmp_path / "killed").iterdir()}

@@ -326,7 +326,7 @@ import os, signal, sys
 import autoencoder
 from cae.training import batches
 iterate = batches.Batches.iterate
-def die(self, epoch, first_step=0):
+def die(self, epoch=0, first_step=0):
     if epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return iterate(self, epoch, first_step)

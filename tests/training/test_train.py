@@ -158,6 +158,23 @@ class TestTrainAutoencoder:
         train_module.train_autoencoder(model, info, images, warn=said.append)
         assert len(said) == 1 and "collapsed" in said[0]
 
+    def test_constant_images_are_no_collapse(self):
+        """Nothing can be learnt from one gray; from several something can."""
+        for grays, warnings in ([7] * 20, 1), (range(0, 200, 10), 0):
+            images = np.repeat(np.array(grays, np.uint8), 64).reshape(20, 8, 8, 1)
+            said = []
+            model = build_module.get_autoencoder(SMALL, (8, 8, 1))
+            train_module.train_autoencoder(model, SMALL, images, warn=said.append)
+            assert sum("Nothing to learn" in sentence for sentence in said) == warnings
+            assert not any("collapse" in sentence for sentence in said) or not warnings
+
+    def test_a_single_image(self, images):
+        """It is trained on, and nothing is left to validate on."""
+        said = []
+        model = build_module.get_autoencoder(SMALL, (8, 8, 1))
+        train_module.train_autoencoder(model, SMALL, images[:1], warn=said.append)
+        assert ["No validation images" in said[0], "Nothing to learn" in said[1]] == [True, True]
+
     @pytest.mark.parametrize(("mse", "warned"), [(0.0668, True), (0.0651, True), (0.06, False)])
     def test_collapse_is_judged_by_the_mean_image(self, mse, warned):
         """No better than its error (0.067 on MNIST), give or take 5 %, on validation images."""
