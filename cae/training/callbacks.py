@@ -30,13 +30,12 @@ class BestWeights:
         model: The model whose weights are kept.
         history: Read, and told the `best_epoch`.
         monitor: Metric names in order of importance; later ones break ties. Names with
-            `loss` are better when smaller, all others when larger. `val_` is dropped from a name
-            when there is no validation data.
+            `loss` are better when smaller, all others when larger.
         patience: Epochs without improvement before training stops, counted anew in each phase;
             None never stops.
 
     Attributes:
-        weights: As of `get_weights`, at the end of the best epoch; empty before there is one.
+        weights: At the end of the best epoch; empty before there is one.
     """
 
     def __init__(
@@ -68,24 +67,18 @@ class BestWeights:
             self.weights = self._model.get_weights()
             self._history.best_epoch = len(self._history.epochs)
             return True
-        return not self._patience or self._epochs_without_progress() < self._patience
+        rows = self._history.epochs
+        in_phase = sum(row["phase"] == rows[-1]["phase"] for row in rows)
+        without_progress = min(in_phase, len(rows) - self._history.best_epoch)
+        return not self._patience or without_progress < self._patience
 
     def restore(self) -> None:
         """Puts the best weights back into the model."""
         if self.weights:
             self._model.set_weights(self.weights)
 
-    def _epochs_without_progress(self) -> int:
-        rows = self._history.epochs
-        in_phase = sum(row["phase"] == rows[-1]["phase"] for row in rows)
-        return min(in_phase, len(rows) - self._history.best_epoch)
-
     def _score(self, results: dict[str, float]) -> tuple[float, ...]:
-        values = []
-        for name in self._monitor:
-            value = results.get(name, results.get(name.removeprefix("val_"), math.nan))
-            values.append(-value if "loss" in name else value)
-        return tuple(values)
+        return tuple(-results[key] if "loss" in key else results[key] for key in self._monitor)
 
 
 class Checkpoints:

@@ -131,12 +131,6 @@ class UpSampleConv2D(FasterConv2D):
         kernel = ops.matmul(ops.cast(self._sums, self.compute_dtype), kernel)
         return ops.reshape(kernel, (rows, columns, filters, channels))
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(batch, height·s, width·t, filters)."""
-        batch, *size, _ = input_shape
-        larger = [side and side * factor for side, factor in zip(size, self.size, strict=True)]
-        return (batch, *larger, self.convolution.filters)
-
 
 class FewFiltersConv2D(FasterConv2D):
     """A `Conv2D` with very few filters, as a matrix product and a sum over neighbours.

@@ -67,9 +67,9 @@ def train_autoencoder(
     config = as_config(model_info, "autoencoder")
     scaling = scaling or get_scaling(images)
     split = _split(images, config, warn)
-    mean_image = _get_mean_image(images, split[0], scaling)
+    mean_image, mean_image_error = _measure_mean_image(images, split, scaling)
     _start_output_at(model, mean_image)
-    loop = Loop(model, config, name, ("val_loss",), **options)
+    loop = Loop(model, config, name, ("val_loss" if len(split[1]) else "loss",), **options)
     with _precision(model, config, warn):
         trained, *batches = _prepare(
             loop, fuse(model), images, scaling, split=split, noise=config.noise
@@ -78,7 +78,7 @@ def train_autoencoder(
         phase = Phase(FULL, config.epochs, config.optimizer.learning_rate)
         loop.run(phase, Objective(trained, config.loss, metric), *batches)
     history = loop.finish(len(split[0]))
-    _warn_if_collapsed(history, _get_error(mean_image, images, split, scaling), warn)
+    _warn_if_collapsed(history, mean_image_error, warn)
     return history
 
 
@@ -255,27 +255,22 @@ def _precision(
     return nullcontext()
 
 
-def _get_mean_image(images: np.ndarray, indices: np.ndarray, scaling: Scaling) -> np.ndarray:
-    """float64 (height, width, channels) in [0, 1]."""
-    total = np.zeros(images.shape[1:])
-    for chunk in chunks(indices):
-        total += scaling.apply(images[chunk]).sum(axis=0, dtype=np.float64)
-    return total / len(indices)
+def _measure_mean_image(
+    images: np.ndarray, split: tuple[np.ndarray, np.ndarray], scaling: Scaling
+) -> tuple[np.ndarray, float]:
+    """The mean training image, float64 (height, width, channels) in [0, 1].
 
+    Also its mean squared error on the validation images, or on the training images without any.
+    """
 
-def _get_error(
-    mean_image: np.ndarray,
-    images: np.ndarray,
-    split: tuple[np.ndarray, np.ndarray],
-    scaling: Scaling,
-) -> float:
-    """Mean squared error of the mean image on the validation images, if there are any."""
+    def add_up(function: Callable[[np.ndarray], np.ndarray], indices: np.ndarray) -> Any:
+        return sum(function(scaling.apply(images[chunk])) for chunk in chunks(indices))
+
     training, validation = split
-    indices = validation if len(validation) else training
-    total = sum(
-        np.square(scaling.apply(images[chunk]) - mean_image).sum() for chunk in chunks(indices)
-    )
-    return float(total) / (len(indices) * mean_image.size)
+    mean = add_up(lambda part: part.sum(axis=0, dtype=np.float64), training) / len(training)
+    measured = validation if len(validation) else training
+    error = add_up(lambda part: np.square(part - mean).sum(), measured)
+    return mean, float(error) / (len(measured) * mean.size)
 
 
 def _start_output_at(model: keras.Model, mean_image: np.ndarray) -> None:
