@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import autoencoder
-import classification
 from cae import terminal
 from cae.errors import UserError
 from cae.programs import describe, start
@@ -26,35 +24,6 @@ def parser():
     parser.add_argument("-model", "--model")
     flags_module.add_shared_flags(parser)
     return parser
-
-
-def test_flags_have_a_long_form():
-    """And both programs have the same ones, but for the data and the model."""
-    flags = {
-        program: {tuple(action.option_strings) for action in program.build_parser()._actions}
-        for program in (autoencoder, classification)
-    }
-    for options in flags[classification]:
-        assert any(option.startswith("--") for option in options)
-    own = flags[classification] - flags[autoencoder]
-    long_forms = {options[-1] for options in own}
-    assert long_forms == {
-        "--test",
-        "--test-labels",
-        "--model",
-        "--no-pretrained",
-        "--encoder-until",
-        "--model-input-range",
-    }
-    assert flags[autoencoder] <= flags[classification]
-
-
-def test_values(parser):
-    args = parser.parse_args(
-        ["-d", "x", "-c", "a", "--config", "b", "--epochs", "3", "--seed=0", "--save", "m.h5"]
-    )
-    assert (args.dataset, args.config, args.epochs, args.seed) == ("x", ["a", "b"], 3, 0)
-    assert (args.batch_size, args.limit, args.runs_dir, args.save) == (None, None, "runs", "m.h5")
 
 
 def test_the_command_is_kept_as_a_shell_would_take_it(parser):

@@ -104,11 +104,3 @@ class TestSameSeedSameRun:
         for path in figures:
             other = matplotlib.image.imread(again / "plots" / path.name)
             assert np.array_equal(matplotlib.image.imread(path), other), path.name
-
-
-def test_the_default_seed_is_fixed_and_recorded(trained_autoencoder, trained_classifier):
-    """Neither was given one."""
-    for finished in (trained_autoencoder, trained_classifier):
-        recorded = json.loads((finished.run / "environment.json").read_text())
-        configured = json.loads((finished.run / "config.json").read_text())
-        assert recorded["seed"] == configured["seed"] == 0

@@ -216,10 +216,6 @@ def test_free_in_container(tmp_path):
     assert device._get_free_in_container(tmp_path) == 350
     (tmp_path / "memory.max").write_text("max\n")
     assert device._get_free_in_container(tmp_path) == math.inf
-
-
-def test_no_container(tmp_path):
-    """As on macOS and Windows."""
     assert device._get_free_in_container(tmp_path / "none") == math.inf
 
 
@@ -229,11 +225,6 @@ def test_free_address_space():
     limit = 2**46
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:
-        assert 0 < device._get_free_address_space() < limit
+        assert 0 < device.get_free_bytes() <= device._get_free_address_space() < limit
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def test_here():
-    """Some memory is free, and less than any machine has."""
-    assert 2**20 < device.get_free_bytes() < 2**50

@@ -60,7 +60,7 @@ def train(model_info, images, **changes):
 
 
 class TestGetAutoencoder:
-    @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (16, 20, 1), (28, 28, 2)])
+    @pytest.mark.parametrize("shape", [(8, 8, 1), (16, 20, 3)])
     def test_output_has_the_shape_of_the_images(self, shape):
         """Height, width and channels come back, through sub-models with the given names."""
         model = build_module.get_autoencoder(SMALL, shape)
@@ -183,11 +183,6 @@ class TestTrainAutoencoder:
         train_module._warn_if_collapsed(history, 0.067, said.append)
         assert len(said) == warned
 
-    def test_early_stopping(self, images):
-        """Nothing can improve at this rate, so patience 1 ends after the second epoch at most."""
-        _, history = train(SMALL, images, epochs=9, optimizer=["sgd", 1e-30], early_stopping=1)
-        assert len(history.epochs) == 2
-
     def test_no_validation(self, images):
         """validation_split 0 trains on everything and judges by the training loss."""
         _, history = train(SMALL, images, validation_split=0)
@@ -198,14 +193,6 @@ class TestTrainAutoencoder:
         """Nothing is worth keeping, so say what to try."""
         with pytest.raises(UserError, match=r"must stay finite.*learning rate"):
             train(SMALL, images, optimizer=["sgd", 10], batch_size=1, l2=1)
-
-    def test_stops_on_request(self, images):
-        """Ctrl-C ends training as if it were complete."""
-        model = build_module.get_autoencoder(SMALL, (8, 8, 1))
-        history = train_module.train_autoencoder(
-            model, {**SMALL, "epochs": 50}, images, should_stop=lambda: True
-        )
-        assert len(history.epochs) == 1
 
     def test_schedule_sets_the_rate_of_every_epoch(self, images):
         """The record shows the rate that was used."""
