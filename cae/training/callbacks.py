@@ -27,7 +27,7 @@ class BestWeights:
     Every decision follows from the history, so an interrupted training decides the same.
 
     Args:
-        model: The model whose weights are kept.
+        model: Whose weights are kept.
         history: Read, and told the `best_epoch`.
         monitor: Metric names in order of importance; later ones break ties. Names with
             `loss` are better when smaller, all others when larger.
@@ -52,10 +52,7 @@ class BestWeights:
         self.weights: list[np.ndarray] = []
 
     def update(self, results: dict[str, float]) -> bool:
-        """Compares the epoch that the history has just recorded with the best one.
-
-        Args:
-            results: Losses and metrics of that epoch.
+        """Compares the results of the epoch that the history has just recorded with the best one.
 
         Returns:
             Whether training should continue: all values are finite, and patience has not run out.
@@ -84,12 +81,8 @@ class BestWeights:
 class Checkpoints:
     """Saves a training now and then, and restores one that was interrupted, to the same bits.
 
-    Args:
-        model: The model that is trained.
-        history: Its record.
-        best: Its best weights.
-        checkpoint: The file; None saves nothing. The state that it holds is put into the model, the
-            history and the best weights at once, and into the rest by `begin_phase`.
+    What the checkpoint holds is put into the model, its history and its best weights at once, and
+    into the rest by `begin_phase`. Without a checkpoint nothing is saved.
     """
 
     def __init__(
@@ -136,12 +129,7 @@ class Checkpoints:
     def begin_phase(
         self, phase: str, optimizer: keras.optimizers.Optimizer, objective: Objective
     ) -> tuple[int, int]:
-        """Restores the optimizer and the metrics if this phase was interrupted.
-
-        Args:
-            phase: `history.DENSE_ONLY` or `history.FULL`.
-            optimizer: Built; saved from now on.
-            objective: Whose metrics are saved from now on.
+        """Restores the optimizer, which is built, and the metrics if this phase was interrupted.
 
         Returns:
             The first epoch to train, counted from 0, and how many of its batches are done.
@@ -167,12 +155,7 @@ class Checkpoints:
         return age >= max(least, self._cost / CHECKPOINT_SHARE)
 
     def save(self, epoch: int, step: int) -> None:
-        """Saves everything.
-
-        Args:
-            epoch: The one to continue with, counted from 0.
-            step: How many of its batches are done.
-        """
+        """Saves everything: `step` batches of `epoch`, counted from 0, are done."""
         if self._checkpoint is None:
             return
         start = time.perf_counter()
@@ -216,7 +199,7 @@ class ShowProgress(keras.callbacks.Callback):
     Args:
         console: Where to draw; standard error leaves standard output to results.
         label: What is being trained, e.g. `autoencoder_small`.
-        metrics: Which values the line of an epoch shows, each followed by its `val_` value.
+        metrics: What the line of an epoch shows, each followed by its `val_` value.
         show_phase: Whether to name the phase.
     """
 
@@ -265,15 +248,14 @@ class ShowProgress(keras.callbacks.Callback):
         values = "  ".join(f"{key} {logs[key]:.4f}" for key in keys if key in logs)
         self._console.print(f"{self._heading}  {values}")
 
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Removes the bar."""
-        self.close()
-
     def close(self) -> None:
         """Removes the bar, also after an exception."""
         if self._bar:
             self._bar.stop()
             self._bar = None
+
+    def on_train_end(self, logs: dict | None = None) -> None:  # noqa: D102
+        self.close()
 
     @property
     def _heading(self) -> str:

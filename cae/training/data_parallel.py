@@ -42,9 +42,6 @@ class Workers:
 
     To be created before TensorFlow computes anything; waits until all workers are connected.
 
-    Args:
-        group: Their addresses.
-
     Attributes:
         share: This worker's part of every batch.
     """
@@ -67,10 +64,7 @@ class Workers:
         return self._gather(tf.constant([value], tf.int64)).numpy().tolist()
 
     def check_same(self, description: Any) -> None:
-        """Checks that all workers are about to do the same.
-
-        Args:
-            description: What this worker is about to do, as JSON.
+        """Checks that all workers are about to do what this description, as JSON, says.
 
         Raises:
             UsageError: The descriptions differ.
@@ -131,14 +125,11 @@ def _gather(value: tf.Tensor) -> tf.Tensor:
 
 @contextmanager
 def joined(devices: str | int, command: Sequence[str]) -> Iterator[Workers | None]:
-    """Connects the workers that --devices requests.
+    """Connects the workers that --devices requests; None if there is only one.
 
     Args:
         devices: The value of the flag.
         command: The program and its flags, which start the other workers on this machine.
-
-    Yields:
-        The workers; None if there is only one.
 
     Raises:
         UsageError: There are fewer GPUs, the environment does not name the workers, or one of them

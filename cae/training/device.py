@@ -80,11 +80,6 @@ def _has_bfloat16() -> bool:
 def batches_in_memory(model: keras.Model, batch_size: int, value_bytes: int = 4) -> Iterator[None]:
     """Checks that a training step fits, and names the batch size if memory runs out nevertheless.
 
-    Args:
-        model: The model that is trained inside the context.
-        batch_size: Images per step.
-        value_bytes: Bytes per value of an activation: 4 for float32, 2 for bfloat16.
-
     Raises:
         UserError: The activations of one batch need more memory than is free, or memory ran out.
     """
@@ -112,6 +107,7 @@ def get_step_bytes(model: keras.Model, batch_size: int, value_bytes: int = 4) ->
     """Bytes of the activations that a step keeps for its gradients.
 
     This is a lower bound of what the step needs: measured peaks were 1.3 to 1.9 times as large.
+    `value_bytes` is 4 for float32 and 2 for bfloat16.
     """
     values = sum(
         math.prod(layer.output.shape[1:])
@@ -159,11 +155,7 @@ def _get_free_address_space() -> float:
 
 
 def can_keep(images: np.ndarray) -> bool:
-    """Whether there is a GPU that can hold the images, and scale them as NumPy does.
-
-    Args:
-        images: (num_images, ...) in the file's dtype.
-    """
+    """Whether there is a GPU that can hold the images, and scale them as NumPy does."""
     fits = images.nbytes <= MOST_BYTES
     is_exact = np.result_type(images.dtype, np.float32) == np.float32  # JAX has no float64
     return has_gpu() and fits and is_exact
@@ -176,8 +168,7 @@ def look_up(
 
     Args:
         model: A functional model of images.
-        images: (num_images, ...) in the file's dtype.
-        scaling: Brings them to [0, 1]; None leaves them as they are.
+        images: As for `Lookup`; so is `scaling`.
         to_itself: Whether the images are an output as well, the target of the model's.
 
     Returns:

@@ -30,9 +30,6 @@ class InferenceMode(keras.layers.Layer):
     BatchNorm then uses its moving averages, and Dropout does nothing. A functional model cannot
     express this: Keras 3 passes `training=True` to every layer of the graph, even to one called
     with `training=False` when the graph was built.
-
-    Args:
-        wrapped: The layer or model.
     """
 
     def __init__(self, wrapped: keras.Layer):
@@ -48,9 +45,6 @@ class InParts(keras.layers.Layer):
     """Runs a model on the parts of a batch in turn, in inference mode, in one execution.
 
     Small parts stay in the processor's cache, and Python is involved once for all of them.
-
-    Args:
-        model: The model.
     """
 
     def __init__(self, model: keras.Model):
@@ -235,12 +229,7 @@ def synchronized_batch_norm(model: keras.Model) -> Iterator[None]:
 
 
 def get_predictor(model: keras.Model, size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The compiled function of `InParts`, built once per model and kept with it.
-
-    Args:
-        model: Any model.
-        size: Images per part.
-    """
+    """The compiled function of `InParts` of `size` images, built once and kept with the model."""
     if getattr(model, "predictor", None) is None:
         inputs = keras.Input((size, *model.input_shape[1:]))
         # The method, not the model: Keras would save a model as a part of this one.

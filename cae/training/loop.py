@@ -22,17 +22,11 @@ from cae.training.steps import Objective, Steps, compile_steps
 
 @dataclass(frozen=True)
 class Phase:
-    """Epochs in which the same layers are trained.
+    """Epochs in which the same layers are trained."""
 
-    Attributes:
-        name: `history.DENSE_ONLY` or `history.FULL`.
-        epochs: The most there can be.
-        learning_rate: Of the first epoch.
-    """
-
-    name: str
-    epochs: int
-    learning_rate: float
+    name: str  # `history.DENSE_ONLY` or `history.FULL`
+    epochs: int  # the most there can be
+    learning_rate: float  # of the first epoch
 
 
 class Loop:
@@ -52,9 +46,6 @@ class Loop:
         on_epoch: Called with the history's row of every epoch, after it has been saved.
         workers: The processes that train the model together, each with the same arguments; None
             for this one alone.
-
-    Attributes:
-        config: As given; so is `workers`.
     """
 
     def __init__(
@@ -134,11 +125,8 @@ class Loop:
                 step = 0
         self._best.restore()
 
-    def finish(self, num_images: int) -> History:
+    def finish(self, images_per_epoch: int) -> History:
         """The history with its final values, those of the best epoch.
-
-        Args:
-            num_images: Trained on per epoch.
 
         Raises:
             UserError: The loss was never finite.
@@ -153,7 +141,7 @@ class Loop:
             "best_epoch": history.best_epoch,
             "epochs": len(history.epochs),
             "seconds": round(seconds, 2),
-            "images_per_second": round(num_images * len(history.epochs) / seconds, 1),
+            "images_per_second": round(images_per_epoch * len(history.epochs) / seconds, 1),
         }
         return history
 

@@ -121,9 +121,7 @@ def get_features(
 ) -> np.ndarray:
     """The encodings that `compute` returns, or those kept from an earlier call.
 
-    Args:
-        compute: Encodes the images.
-        depends_on: Everything that decides the result: weights, layers, images, their scaling.
+    `depends_on` is everything that decides the result: weights, layers, images, their scaling.
     """
     shared = _shared.get()
     if shared is None:

@@ -23,17 +23,13 @@ Batch = tuple[Any, ...]
 class Objective:
     """What a step computes: the loss to minimise, and the metrics to report.
 
-    The loop does not look into batches. A subclass can read other batches than (inputs, targets),
-    e.g. labelled and unlabelled images together.
+    The loop does not look into batches: a subclass can read others than (inputs, targets), such as
+    labelled and unlabelled images together.
 
     Args:
         model: What is trained; a functional model. A second output is the target of the first.
         loss: Name of a Keras loss.
         metric: Reported beside the loss; its result may be a dict.
-
-    Attributes:
-        model: As given.
-        metrics: The mean loss, and the metric.
     """
 
     def __init__(self, model: keras.Model, loss: str, metric: keras.metrics.Metric):
@@ -73,16 +69,10 @@ class Objective:
 
 
 class Steps(NamedTuple):
-    """The compiled functions of an objective.
+    """The compiled functions of an objective; two take so many batches from an iterator."""
 
-    Attributes:
-        train: Takes so many batches from an iterator and updates the weights by each.
-        evaluate: Takes so many batches from an iterator and updates the metrics alone.
-        get_results: The value of every metric.
-    """
-
-    train: Callable[[Iterator[Batch], int], None]
-    evaluate: Callable[[Iterator[Batch], int], None]
+    train: Callable[[Iterator[Batch], int], None]  # updates the weights by each
+    evaluate: Callable[[Iterator[Batch], int], None]  # updates the metrics alone
     get_results: Callable[[], dict[str, Any]]
 
 

@@ -48,15 +48,10 @@ class _TfConfig(BaseModel):
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """The addresses of all workers, and which of them this process is.
+    """The addresses of all workers, and which of them this process is."""
 
-    Attributes:
-        addresses: `host:port` of each worker.
-        index: This process's place among them; worker 0 keeps the record.
-    """
-
-    addresses: Sequence[str]
-    index: int
+    addresses: Sequence[str]  # `host:port`
+    index: int  # worker 0 keeps the record
 
     @property
     def index_on_host(self) -> int:
@@ -76,14 +71,10 @@ class Share:
 
     No share is empty: if a batch has fewer images than there are workers, the remaining workers get
     an image too, which `get_counts` excludes.
-
-    Attributes:
-        index: Of the worker.
-        count: Of workers.
     """
 
-    index: int = 0
-    count: int = 1
+    index: int = 0  # of the worker
+    count: int = 1  # of workers
 
     def take(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
         """The part of int64 (num_images,) in this share, one batch after the other."""
@@ -108,10 +99,7 @@ class Share:
 
 
 def get_index(devices: str | int | None) -> int:
-    """Which worker this process is, according to the flag and the environment; 0 if it is alone.
-
-    Args:
-        devices: The value of --devices.
+    """Which worker this process is, according to --devices and the environment; 0 if alone.
 
     Raises:
         UsageError: `TF_CONFIG` is wrong, or there are no addresses of workers.
@@ -202,14 +190,9 @@ def _call_first(host: str, port: int, index: int, deadline: float) -> None:
 
 @contextmanager
 def started_here(command: Sequence[str], count: int) -> Iterator[WorkerGroup]:
-    """Starts the other workers on this machine; the first is this process.
+    """Starts the other workers of `count` on this machine; the first is this process.
 
-    Args:
-        command: The program and its flags.
-        count: The number of workers, this one included.
-
-    Yields:
-        The workers. On leaving, the others are waited for, or killed after an exception.
+    On leaving, they are waited for, or killed after an exception.
     """
     group = WorkerGroup([f"127.0.0.1:{port}" for port in _find_ports(count)], 0)
     with ExitStack() as processes:
