@@ -17,19 +17,11 @@ if TYPE_CHECKING:
 def build_parser() -> flags.Parser:
     """The command line of this program."""
     parser = flags.Parser(prog="autoencoder.py", description=__doc__)
-    parser.add_argument(
-        "-d",
-        "--dataset",
-        metavar="DATASET",
-        help=f"an idx file of images (raw or gzip), or {', '.join(DATASETS)}",
-    )
-    parser.add_argument(
-        "-dl",
-        "--labels",
-        metavar="FILE",
-        help="labels of the images; they only colour the figure of the encodings",
-    )
-    flags.add_shared_flags(parser)
+    data = f"an idx file of images (raw or gzip), or {', '.join(DATASETS)}"
+    flags.add(parser, "--dataset", metavar="DATASET", help=data)
+    labels = "labels of the images; they only colour the figure of the encodings"
+    flags.add(parser, "--labels", metavar="FILE", help=labels)
+    flags.add_groups(parser, flags.TRAINING)
     return parser
 
 

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 def build_parser() -> flags.Parser:
     """The command line of this program."""
     parser = flags.Parser(prog="classification.py", description=__doc__)
-    flags.add_data_flags(
-        parser,
-        "a saved autoencoder or classifier (.keras or .h5) whose encoder is used; "
+    flags.add(parser, *flags.DATA)
+    parser.add_argument(
+        "-model",
+        "--model",
+        metavar="MODEL",
+        help="a saved autoencoder or classifier (.keras or .h5) whose encoder is used; "
         "takes precedence over encoder_layers of the configuration",
     )
     parser.add_argument(
@@ -26,8 +29,7 @@ def build_parser() -> flags.Parser:
         action="store_true",
         help="start from the encoder's architecture with fresh weights, to compare",
     )
-    flags.add_model_flags(parser)
-    flags.add_shared_flags(parser)
+    flags.add_groups(parser, {flags.FOREIGN: flags.MODEL, **flags.TRAINING})
     return parser
 
 

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from cae.config.choices import MAX_EPOCHS, MAX_SEED
+from cae.config.choices import MAX_SEED
 from cae.programs import flags, start
 from cae.studies.choices import ALL, COLUMNS, COUNTS, HEAD, METHODS, MOST_EPOCHS, STEPS
 
@@ -46,19 +46,12 @@ def _add_run(commands: Any) -> None:
         metavar="STUDY.json",
         help="the study, or a chain of studies",
     )
-    parser.add_argument(
-        "-d",
-        "--dataset",
-        metavar="DATASET",
-        help="images to use instead of the study's: an idx file or a name",
-    )
-    parser.add_argument("-dl", "--labels", metavar="FILE", help="labels of the images of -d")
-    flags.add_number(
-        parser, "--epochs", 1, MAX_EPOCHS, "train for N epochs, whatever the configurations say"
-    )
-    flags.add_limit(parser)
-    flags.add_number(parser, "--seed", 0, MAX_SEED, "train with this seed only")
-    flags.add_runs_dir(parser)
+    images = "images to use instead of the study's: an idx file or a name"
+    flags.add(parser, "--dataset", metavar="DATASET", help=images)
+    flags.add(parser, "--labels", metavar="FILE", help="labels of the images of -d")
+    flags.add(parser, "--epochs", help="train for N epochs, whatever the configurations say")
+    flags.add(parser, "--seed", help="train with this seed only")
+    flags.add(parser, "--limit", "--runs-dir", "--no-plots")
     parser.add_argument(
         "--keep",
         choices=("best", "all"),
@@ -66,9 +59,8 @@ def _add_run(commands: Any) -> None:
         metavar="WHICH",
         help="which models to keep: best (the best trial of each base, the default) or all",
     )
-    parser.add_argument("--no-plots", action="store_true", help="draw no figures")
     _add_ray_flags(parser)
-    flags.add_tracking_flags(parser)
+    flags.add(parser, *flags.TRACKING)
 
 
 def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +73,7 @@ def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
         "ADDRESS",
     )
     cores = "with --ray: cores per trial (default: 2, or 1 on a machine with one)"
-    flags.add_number(parser, "--cpus-per-trial", 1, MAX_CPUS, cores)
+    parser.add_argument("--cpus-per-trial", **flags.number(1, MAX_CPUS, cores))
     parser.add_argument(
         "--gpus-per-trial",
         type=_share_of_gpus,
@@ -129,7 +121,10 @@ def _add_label_efficiency(commands: Any) -> None:
         "baselines without it.",
     )
     parser.set_defaults(action=_call("cae.studies.label_efficiency"))
-    flags.add_data_flags(parser, "the saved autoencoder to evaluate", required=True)
+    flags.add(parser, "--dataset", required=True)
+    flags.add(parser, "--labels", "--test", "--test-labels")
+    model = "the saved autoencoder to evaluate"
+    parser.add_argument("-model", "--model", metavar="MODEL", required=True, help=model)
     parser.add_argument(
         "-c",
         "--config",
@@ -142,21 +137,16 @@ def _add_label_efficiency(commands: Any) -> None:
         metavar="IMAGES",
         help="the images that the autoencoder was trained on (default: those of -d)",
     )
-    flags.add_model_flags(parser)
+    flags.add_groups(parser, {flags.FOREIGN: flags.MODEL})
     _add_measurement_flags(parser)
-    flags.add_limit(parser)
+    flags.add(parser, "--limit", "--runs-dir")
     parser.add_argument(
         "--allow-leakage",
         action="store_true",
         help="measure even if test images are among the pretraining or training images",
     )
-    flags.add_runs_dir(parser)
-    parser.add_argument(
-        "--name",
-        metavar="NAME",
-        help="name of the folder of results (default: label-efficiency and the data set's); "
-        "an existing one is continued",
-    )
+    name = "name of the folder of results (default: label-efficiency and the data set's); an "
+    flags.add(parser, "--name", help=f"{name}existing one is continued")
 
 
 def _add_measurement_flags(parser: argparse.ArgumentParser) -> None:
@@ -177,9 +167,9 @@ def _add_measurement_flags(parser: argparse.ArgumentParser) -> None:
         help=f"methods to compare (default: {' '.join(METHODS)})",
     )
     repetitions = "how many times to repeat each, with seeds from 0 (default: 5)"
-    flags.add_number(parser, "--seeds", 1, MAX_SEED, repetitions, default=5)
+    parser.add_argument("--seeds", **flags.number(1, MAX_SEED, repetitions, default=5))
     steps = f"optimizer steps per network, but at most {MOST_EPOCHS} epochs (default: {STEPS})"
-    flags.add_number(parser, "--steps", 1, 10**9, steps, default=STEPS)
+    parser.add_argument("--steps", **flags.number(1, 10**9, steps, default=STEPS))
 
 
 def _count(text: str) -> str:

@@ -36,18 +36,12 @@ def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="test a classifier on images with labels")
     parser.set_defaults(action=_call("cae.programs.answers", "evaluate"))
     parser.add_argument("model", metavar="MODEL", help="a saved classifier (.keras or .h5)")
-    for *names, metavar, text in (
-        ("-d", "--dataset", "DATA", f"the test images of {', '.join(DATASETS)}, or an idx "
-         "file of images"),
-        ("-dl", "--labels", "LABELS", "labels of the images of -d"),
-        ("-t", "--test", "TEST", "an idx file of test images, instead of -d"),
-        ("-tl", "--test-labels", "TEST_LABELS", "labels of the test images"),
-    ):  # fmt: skip
-        parser.add_argument(*names, metavar=metavar, help=text)
-    flags.add_input_range(parser)
-    flags.add_runs_dir(parser)
-    flags.add_run_dir(parser)
-    flags.add_no_plots(parser)
+    images = f"the test images of {', '.join(DATASETS)}, or an idx file of images"
+    flags.add(parser, "--dataset", metavar="DATA", help=images)
+    flags.add(parser, "--labels", help="labels of the images of -d")
+    flags.add(parser, "--test", help="an idx file of test images, instead of -d")
+    flags.add(parser, "--test-labels")
+    flags.add(parser, "--model-input-range", "--runs-dir", "--run-dir", "--no-plots")
 
 
 def _add_show(commands: Any) -> None:

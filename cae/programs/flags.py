@@ -84,18 +84,6 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(self.prog, message, None, f"See {self.prog} --help.")
 
 
-def add_number(
-    group: argparse._ActionsContainer,
-    flag: str,
-    low: int,
-    high: int,
-    text: str,
-    default: int | None = None,
-) -> None:
-    """Adds a flag that takes a whole number in [low, high]."""
-    group.add_argument(flag, type=whole_number(low, high), default=default, metavar="N", help=text)
-
-
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     """The type of a flag that takes a whole number in [low, high]."""
 
@@ -127,163 +115,137 @@ def which_devices(text: str) -> str | int:
         ) from error
 
 
-def add_model_flags(parser: Parser) -> None:
-    """Adds the flags that say how a saved model of another program is to be understood."""
-    group = parser.add_argument_group("saved models of other programs")
-    group.add_argument(
-        "--encoder-until",
-        metavar="LAYER",
-        help="the encoder of the saved model ends with this layer (default: as its structure says)",
-    )
-    add_input_range(group)
+def number(low: int, high: int, text: str, **options: Any) -> dict[str, Any]:
+    """The arguments of a flag that takes a whole number in [low, high]."""
+    return {"type": whole_number(low, high), "metavar": "N", "help": text, **options}
 
 
-def add_input_range(group: argparse._ActionsContainer) -> None:
-    """Adds --model-input-range."""
-    group.add_argument(
-        "--model-input-range",
-        choices=INPUT_RANGES,
-        help="the pixels that the saved model was trained on (default: as its first layers say, "
+INSTEAD = "instead of the configuration's"
+# What several programs have. By the name of each flag: its short form, if any, as `short`, and the
+# arguments of `add_argument`.
+FLAGS: dict[str, dict[str, Any]] = {
+    "--dataset": {
+        "short": "-d",
+        "metavar": "TRAIN",
+        "help": f"training images: an idx file, or {', '.join(DATASETS)} (with their labels and "
+        "test images)",
+    },
+    "--labels": {"short": "-dl", "metavar": "LABELS", "help": "labels of the training images"},
+    "--test": {"short": "-t", "metavar": "TEST", "help": "an idx file of test images"},
+    "--test-labels": {
+        "short": "-tl",
+        "metavar": "TEST_LABELS",
+        "help": "labels of the test images",
+    },
+    "--encoder-until": {
+        "metavar": "LAYER",
+        "help": "the encoder of the saved model ends with this layer (default: as its structure "
+        "says)",
+    },
+    "--model-input-range": {
+        "choices": INPUT_RANGES,
+        "help": "the pixels that the saved model was trained on (default: as its first layers say, "
         f"else {INPUT_RANGES[0]})",
-    )
-
-
-def add_data_flags(parser: argparse.ArgumentParser, model: str, *, required: bool = False) -> None:
-    """Adds the flags of labelled training and test images, and of a saved model.
-
-    Args:
-        parser: Of the program.
-        model: What the saved model is.
-        required: Whether the images and the model must be given.
-    """
-    data = f"an idx file, or {', '.join(DATASETS)} (with their labels and test images)"
-    for *names, metavar, text in (
-        ("-d", "--dataset", "TRAIN", f"training images: {data}"),
-        ("-dl", "--labels", "LABELS", "labels of the training images"),
-        ("-t", "--test", "TEST", "an idx file of test images"),
-        ("-tl", "--test-labels", "TEST_LABELS", "labels of the test images"),
-        ("-model", "--model", "MODEL", model),
-    ):
-        needed = required and names[0] in ("-d", "-model")
-        parser.add_argument(*names, metavar=metavar, required=needed, help=text)
-
-
-def add_limit(group: argparse._ActionsContainer) -> None:
-    """Adds --limit."""
-    text = "use only N training images, drawn by the seed; with labels every class gives its share"
-    add_number(group, "--limit", 1, MAX_IMAGES, text)
-
-
-def add_runs_dir(group: argparse._ActionsContainer) -> None:
-    """Adds --runs-dir."""
-    group.add_argument(
-        "--runs-dir", default="runs", metavar="DIR", help="where runs are recorded (default: runs)"
-    )
-
-
-def add_run_dir(group: argparse._ActionsContainer) -> None:
-    """Adds --run-dir."""
-    group.add_argument(
-        "--run-dir", metavar="DIR", help="record the run in exactly this new or empty directory"
-    )
-
-
-def add_no_plots(group: argparse._ActionsContainer) -> None:
-    """Adds --no-plots."""
-    group.add_argument("--no-plots", action="store_true", help="draw no figures")
-
-
-def add_shared_flags(parser: Parser) -> None:
-    """Adds the flags that both training programs have."""
-    _add_training_flags(parser.add_argument_group("training"))
-    _add_run_flags(parser.add_argument_group("runs"))
-    add_tracking_flags(parser.add_argument_group("tracking"))
-    _add_output_flags(parser.add_argument_group("output"))
-
-
-def _add_training_flags(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "-c",
-        "--config",
-        action="append",
-        type=config_file,
-        default=[],
-        metavar="FILE",
-        help="train this configuration without asking; repeat it to train several and compare",
-    )
-    instead = "instead of the configuration's"
-    add_number(group, "--epochs", 1, MAX_EPOCHS, instead)
-    add_number(group, "--batch-size", 1, MAX_BATCH_SIZE, instead)
-    add_number(group, "--seed", 0, MAX_SEED, instead)
-    group.add_argument(
-        "--mixed-precision",
-        action="store_const",
-        const=True,
-        help="compute in bfloat16, whatever the configuration says",
-    )
-    group.add_argument(
-        "--devices",
-        type=which_devices,
-        metavar="WHICH",
-        help="train one model on several devices: all GPUs of this machine, a number of them, or "
-        f"{CLUSTER} for the workers that TF_CONFIG or Slurm names; requires -c or --resume",
-    )
-    add_limit(group)
-    group.add_argument(
-        "--init-from",
-        metavar="MODEL",
-        help="start from the weights of this saved model, which has the same layers; "
+    },
+    "--config": {
+        "short": "-c",
+        "action": "append",
+        "type": config_file,
+        "default": [],
+        "metavar": "FILE",
+        "help": "train this configuration without asking; repeat it to train several and compare",
+    },
+    "--epochs": number(1, MAX_EPOCHS, INSTEAD),
+    "--batch-size": number(1, MAX_BATCH_SIZE, INSTEAD),
+    "--seed": number(0, MAX_SEED, INSTEAD),
+    "--mixed-precision": {
+        "action": "store_const",
+        "const": True,
+        "help": "compute in bfloat16, whatever the configuration says",
+    },
+    "--devices": {
+        "type": which_devices,
+        "metavar": "WHICH",
+        "help": "train one model on several devices: all GPUs of this machine, a number of them, "
+        f"or {CLUSTER} for the workers that TF_CONFIG or Slurm names; requires -c or --resume",
+    },
+    "--limit": number(
+        1,
+        MAX_IMAGES,
+        "use only N training images, drawn by the seed; with labels every class gives its share",
+    ),
+    "--init-from": {
+        "metavar": "MODEL",
+        "help": "start from the weights of this saved model, which has the same layers; "
         "without -c its own configuration is used",
-    )
-
-
-def _add_run_flags(group: argparse._ActionsContainer) -> None:
-    add_runs_dir(group)
-    add_run_dir(group)
-    group.add_argument(
-        "--name", metavar="NAME", help="name of the run (default: the configuration's)"
-    )
-    group.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="continue this interrupted run, to the same result; requires no other flag",
-    )
-
-
-def add_tracking_flags(group: argparse._ActionsContainer) -> None:
-    """Adds the flags that show runs in other programs as well."""
-    group.add_argument(
-        "--tensorboard",
-        nargs="?",
-        const="tensorboard",
-        metavar="DIR",
-        help="also write curves, figures and hyperparameters for TensorBoard into this folder "
+    },
+    "--runs-dir": {
+        "default": "runs",
+        "metavar": "DIR",
+        "help": "where runs are recorded (default: runs)",
+    },
+    "--run-dir": {
+        "metavar": "DIR",
+        "help": "record the run in exactly this new or empty directory",
+    },
+    "--name": {"metavar": "NAME", "help": "name of the run (default: the configuration's)"},
+    "--resume": {
+        "metavar": "RUN",
+        "help": "continue this interrupted run, to the same result; requires no other flag",
+    },
+    "--tensorboard": {
+        "nargs": "?",
+        "const": "tensorboard",
+        "metavar": "DIR",
+        "help": "also write curves, figures and hyperparameters for TensorBoard into this folder "
         "(default: tensorboard)",
-    )
-    group.add_argument(
-        "--mlflow",
-        nargs="?",
-        const="",
-        metavar="URI",
-        help="also record in this MLflow store (default: MLFLOW_TRACKING_URI, or mlflow.db here)",
-    )
+    },
+    "--mlflow": {
+        "nargs": "?",
+        "const": "",
+        "metavar": "URI",
+        "help": "also record in this MLflow store (default: MLFLOW_TRACKING_URI, or mlflow.db "
+        "here)",
+    },
+    "--save": {
+        "metavar": "PATH",
+        "help": "also save the model here, as .keras or .h5; of several configurations the best",
+    },
+    "--overwrite": {"action": "store_true", "help": "let --save replace a file"},
+    "--print-config": {
+        "action": "store_true",
+        "help": "print the complete configuration as JSON and stop",
+    },
+    "--no-plots": {"action": "store_true", "help": "draw no figures"},
+    "--show": {
+        "action": "store_true",
+        "help": "open the figures in windows at the end, where there is a display",
+    },
+}
+DATA = ("--dataset", "--labels", "--test", "--test-labels")
+MODEL, FOREIGN = ("--encoder-until", "--model-input-range"), "saved models of other programs"
+TRACKING = ("--tensorboard", "--mlflow")
+# Those of both training programs, by the headings of --help.
+TRAINING = {
+    "training": (
+        *("--config", "--epochs", "--batch-size", "--seed", "--mixed-precision", "--devices"),
+        *("--limit", "--init-from"),
+    ),
+    "runs": ("--runs-dir", "--run-dir", "--name", "--resume"),
+    "tracking": TRACKING,
+    "output": ("--save", "--overwrite", "--print-config", "--no-plots", "--show"),
+}
 
 
-def _add_output_flags(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--save",
-        metavar="PATH",
-        help="also save the model here, as .keras or .h5; of several configurations the best",
-    )
-    group.add_argument("--overwrite", action="store_true", help="let --save replace a file")
-    group.add_argument(
-        "--print-config",
-        action="store_true",
-        help="print the complete configuration as JSON and stop",
-    )
-    add_no_plots(group)
-    group.add_argument(
-        "--show",
-        action="store_true",
-        help="open the figures in windows at the end, where there is a display",
-    )
+def add(group: argparse._ActionsContainer, *names: str, **changes: Any) -> None:
+    """Adds some of `FLAGS`, with changed arguments."""
+    for name in names:
+        options = FLAGS[name] | changes
+        short = options.pop("short", None)
+        group.add_argument(*([short] if short else []), name, **options)
+
+
+def add_groups(parser: Parser, groups: dict[str, tuple[str, ...]]) -> None:
+    """Adds some of `FLAGS` below headings."""
+    for title, names in groups.items():
+        add(parser.add_argument_group(title), *names)

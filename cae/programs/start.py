@@ -8,13 +8,10 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cae.errors import UserError
-from cae.programs.flags import PROJECT
-
-if TYPE_CHECKING:
-    from cae.programs.flags import Parser
+from cae.programs.flags import PROJECT, Parser
 
 # Installed by pyproject.toml.
 COMMANDS = {
@@ -26,7 +23,7 @@ COMMANDS = {
 }
 
 
-def run(program: Callable[[Any], int], parser: "Parser", argv: list[str] | None) -> int:
+def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -> int:
     """Runs a program; errors that a person can cause become one line each and an exit code."""
     # Names of files need not be UTF-8, and some terminals and logs cannot show every character.
     for stream, errors in (

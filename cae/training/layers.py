@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
@@ -201,31 +201,32 @@ def bfloat16_inside(model: keras.Model) -> Iterator[None]:
     """
     layers = list(_flatten(model))
     del layers[layers.index(get_output(layers)) :]
-    policies = [layer.dtype_policy for layer in layers]
     try:
-        for layer in layers:
-            layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
-        forget_predictor(model)
-        yield
+        with _changed(layers, "dtype_policy", keras.DTypePolicy("mixed_bfloat16")):
+            forget_predictor(model)
+            yield
     finally:
-        for layer, policy in zip(layers, policies, strict=True):
-            layer.dtype_policy = policy
         forget_predictor(model)
+
+
+def synchronized_batch_norm(model: keras.Model) -> AbstractContextManager[None]:
+    """BatchNorm uses the statistics of all workers' images while this is open."""
+    kind = keras.layers.BatchNormalization
+    found = [layer for layer in _flatten(model) if isinstance(layer, kind)]
+    return _changed(found, "synchronized", True)
 
 
 @contextmanager
-def synchronized_batch_norm(model: keras.Model) -> Iterator[None]:
-    """BatchNorm uses the statistics of all workers' images while this is open."""
-    found = [
-        layer for layer in _flatten(model) if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+def _changed(layers: Sequence[keras.Layer], attribute: str, value: Any) -> Iterator[None]:
+    """The layers' attribute has this value while this is open."""
+    before = [getattr(layer, attribute) for layer in layers]
     try:
-        for layer in found:
-            layer.synchronized = True
+        for layer in layers:
+            setattr(layer, attribute, value)
         yield
     finally:
-        for layer in found:
-            layer.synchronized = False
+        for layer, old in zip(layers, before, strict=True):
+            setattr(layer, attribute, old)
 
 
 def get_predictor(model: keras.Model, size: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -19,12 +19,11 @@ import pytest
 from conftest import AUTOENCODER, run_program, write_dataset, write_json
 from matplotlib.figure import Figure
 
-import autoencoder
-import classification
 from cae import prompts
 from cae.config.load import validate_config
 from cae.data import datasets, idx
 from cae.errors import UsageError
+from cae.programs import tasks
 from cae.programs.questions import offer_to_save
 from cae.records import run as run_module
 from cae.records.run import Run
@@ -410,8 +409,7 @@ class TestFilesThatVanish:
     def test_encoder_after_the_check(self, tmp_path, classify, trained_autoencoder, monkeypatch):
         model = tmp_path / "encoder.keras"
         shutil.copy(trained_autoencoder.saved, model)
-        load = vanish_after(classification.load_dataset, model)
-        monkeypatch.setattr(classification, "load_dataset", load)
+        monkeypatch.setattr(tasks, "load_dataset", vanish_after(tasks.load_dataset, model))
         done = classify(model=model)
         assert_one_error(done, str(model))
         assert done.runs == []
@@ -438,7 +436,7 @@ class TestMemory:
         def fail(*args, **kwargs):
             raise MemoryError
 
-        monkeypatch.setattr(autoencoder, "load_dataset", fail)
+        monkeypatch.setattr(tasks, "load_dataset", fail)
         assert_one_error(autoencode(), "memory: must hold the images and a batch")
 
     @pytest.mark.slow

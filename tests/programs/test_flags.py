@@ -22,7 +22,7 @@ def parser():
     parser = flags_module.Parser(prog="program.py")
     parser.add_argument("-d", "--dataset")
     parser.add_argument("-model", "--model")
-    flags_module.add_shared_flags(parser)
+    flags_module.add_groups(parser, flags_module.TRAINING)
     return parser
 
 

@@ -13,7 +13,7 @@ from conftest import AUTOENCODER, run_program, write_json
 
 import autoencoder
 from cae.errors import UsageError
-from cae.programs.flags import Parser, add_tracking_flags
+from cae.programs.flags import TRACKING, Parser, add
 from cae.records import tracking
 from cae.records.history import History
 from cae.records.run import Arguments, Run, Start
@@ -262,7 +262,7 @@ def test_a_resumed_run_continues_without_a_tracker_that_cannot_write(tmp_path, r
     """Its training matters more."""
     (tmp_path / "file").write_text("in the way")
     parser = Parser()
-    add_tracking_flags(parser)
+    add(parser, *TRACKING)
     args = parser.parse_args(["--tensorboard", str(tmp_path / "file")])
     args.resume, warnings = "run", []
     with tracking.opened(args, run, START, ROWS, warnings.append) as trackers:
@@ -279,7 +279,7 @@ def test_a_resumed_run_continues_without_a_tracker_that_cannot_write(tmp_path, r
 def test_flags_name_absolute_places(monkeypatch, tmp_path):
     """A run resumed from another folder finds them; MLflow's own variable can name a server."""
     parser = Parser()
-    add_tracking_flags(parser)
+    add(parser, *TRACKING)
     monkeypatch.setattr(tracking, "find_spec", lambda name: True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
