@@ -206,6 +206,7 @@ def _explain(error: "ErrorDetails", schema: Any, other_names: Mapping[str, str])
     # Pydantic's words begin with what they speak of: "Input should be a valid string".
     words = re.sub(r"^(Value error, |\w+ should )", "", error["msg"])
     words = re.split(" after |, unable ", words)[0].replace("a valid ", "a ").replace("'", '"')
+    words = re.sub(r"\ba (?=[aeio])", "an ", words)  # "a valid integer"
     return Problem(location, words if words.startswith("must") else f"must {words}", got, "")
 
 

@@ -438,7 +438,7 @@ REFUSED = {
     ),
     "a flag of another type": (
         lambda run: edit_arguments(run, limit="many"),
-        r'run\.json: arguments\.limit: must be a valid integer, got "many"',
+        r'run\.json: arguments\.limit: must be an integer, got "many"',
     ),
     "no run.json": (
         lambda run: (run / "run.json").unlink(),
