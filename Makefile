@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TEST_FLAGS ?=
+# Tests run in this many processes, of one thread and about 2 GB each.
+WORKERS ?= 2
+PARALLEL = -n $(WORKERS) --dist worksteal
 RESEARCH_FLAGS ?=
 BENCH_FLAGS ?=
 
@@ -18,10 +21,10 @@ research: .venv/installed
 	$(BIN)/python experiments.py run configuration/studies/research.json $(RESEARCH_FLAGS)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest $(TEST_FLAGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(TEST_FLAGS)
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m slow $(TEST_FLAGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

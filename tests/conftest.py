@@ -14,8 +14,9 @@ import pytest
 from cae.data import idx
 from cae.errors import UserError
 
-# t-SNE of a few images is faster without OpenMP's threads waiting for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tiny models train faster without threads waiting for each other, and tests run in parallel.
+for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(threads, "1")
 
 CLASSES = (2, 5, 61)  # gaps in the numbering
 AUTOENCODER = {

@@ -233,7 +233,11 @@ class TestNamed:
         with pytest.raises(DataError, match="of kmnist, got a damaged or different"):
             datasets.load_dataset("kmnist")
 
-    @pytest.mark.parametrize("content", [b"<html>403</html>", b"", gzip.compress(b"\0\0\x08")])
+    @pytest.mark.parametrize(
+        "content",
+        [b"<html>403</html>", b"", gzip.compress(b"\0\0\x08")],
+        ids=["web page", "empty", "too short"],
+    )
     def test_no_idx_file(self, data_dir, content):
         """A web page saved in place of the file is found out from the header alone."""
         write_named(data_dir / "mnist", suffix=".gz")
