@@ -12,3 +12,7 @@ MAX_SEED = 2**32 - 1  # what NumPy accepts
 INPUT_RANGES = ("0..1", "0..255", "-1..1")
 # The value of --devices for workers whose addresses are in the environment.
 CLUSTER = "cluster"
+
+# How pictures of another ratio are brought to one size, and whether in gray; the default first.
+RESIZE = ("pad", "crop", "stretch")
+COLORS = ("auto", "gray", "rgb")
