@@ -10,6 +10,7 @@ five classifiers. Change the tables here rather than the files.
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -91,25 +92,19 @@ def make_autoencoder(encoder: Sequence[int | str]) -> Document:
 
 def insert_layer(config: Document, inserted: list, after: Sequence[str]) -> Document:
     """A copy of `config` with a layer inserted after every layer of certain kinds."""
-    changed = {
-        key: [
-            item
-            for layer in config[key]
-            for item in ([layer, inserted] if layer[0] in after else [layer])
-        ]
-        for key in ("encoder_layers", "decoder_layers")
-    }
-    return config | changed
+
+    def insert(layers: list) -> list:
+        pairs = ([layer, inserted] if layer[0] in after else [layer] for layer in layers)
+        return list(chain.from_iterable(pairs))
+
+    return config | {key: insert(config[key]) for key in ("encoder_layers", "decoder_layers")}
 
 
 def make_classifier(units: Sequence[int], drop: float) -> Document:
     """The configuration of a classifier; the command line gives the encoder."""
-    dense_layers = [["drop", ENCODING_DROP]]
-    for count in units:
-        dense_layers.append(["dense", count])
-        if drop:
-            dense_layers.append(["drop", drop])
-    return {"dense_layers": dense_layers, **CLASSIFIER}
+    drops = [["drop", drop]] * bool(drop)
+    dense_layers = chain.from_iterable([["dense", count], *drops] for count in units)
+    return {"dense_layers": [["drop", ENCODING_DROP], *dense_layers], **CLASSIFIER}
 
 
 def configurations() -> dict[str, Document]:
@@ -142,20 +137,14 @@ def get_reference() -> bytes:
     """The content of docs/reference.md."""
     from cae.report.reference import build_reference
 
-    programs = {
-        "autoencoder.py": autoencoder.build_parser(),
-        "classification.py": classification.build_parser(),
-        "predict.py": predict.build_parser(),
-        "experiments.py": experiments.build_parser(),
-        "make_configs.py": build_parser(),
-    }
-    return build_reference(programs).encode()
+    programs = (autoencoder, classification, predict, experiments)
+    parsers = [*(program.build_parser() for program in programs), build_parser()]
+    return build_reference({parser.prog: parser for parser in parsers}).encode()
 
 
 def write_or_check(args: argparse.Namespace) -> int:
     """Writes or checks the files; returns the exit code."""
     directory = args.directory or CONFIGURATION
-    remedy = "Name another place with --directory."
     files = {directory / name: content for name, content in shipped_files().items()}
     if args.directory is None:
         files[REFERENCE] = get_reference()
@@ -164,6 +153,7 @@ def write_or_check(args: argparse.Namespace) -> int:
         for path, problem in problems.items():
             print(f"{path}: {problem}")
         return 1 if problems else 0
+    remedy = "Name another place with --directory."
     make_folder(directory, remedy)
     for path, content in files.items():
         write_bytes(path, content, remedy)
@@ -173,17 +163,15 @@ def write_or_check(args: argparse.Namespace) -> int:
 
 def find_outdated(files: dict[Path, bytes], directory: Path) -> dict[Path, str]:
     """The problems of files: missing, different, or in `directory` but not shipped."""
-    problems = {}
-    for path, content in files.items():
-        if not path.exists():
-            problems[path] = "missing"
-        elif path.read_bytes() != content:
-            problems[path] = "differs"
-    for kind in PROGRAMS:
-        for path in sorted(directory.glob(f"{kind}_*")):
-            if path not in files:
-                problems[path] = "not shipped: rename or remove it"
-    return problems
+    problems = {
+        path: "differs" if path.exists() else "missing"
+        for path, content in files.items()
+        if not path.exists() or path.read_bytes() != content
+    }
+    strays = (path for kind in PROGRAMS for path in sorted(directory.glob(f"{kind}_*")))
+    return problems | {
+        path: "not shipped: rename or remove it" for path in strays if path not in files
+    }
 
 
 def build_parser() -> flags.Parser:

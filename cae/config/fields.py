@@ -191,17 +191,11 @@ def layers_type(*forms: type, at_least: int = 0) -> Any:
 
 
 class Optimizer(NamedTuple):
-    """An optimizer of Keras.
-
-    Attributes:
-        name: A key of `OPTIMIZERS`.
-        learning_rate: For autoencoders, and for the first phase of classifiers.
-        full_learning_rate: For the second phase of classifiers; None: the same rate.
-    """
+    """An optimizer of Keras."""
 
     name: choice_type(OPTIMIZERS)
-    learning_rate: LearningRate
-    full_learning_rate: LearningRate | None = None
+    learning_rate: LearningRate  # of autoencoders, and of the first phase of classifiers
+    full_learning_rate: LearningRate | None = None  # of the second phase; None: the same
 
 
 # --- Values of keys -------------------------------------------------------------------------

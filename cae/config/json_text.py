@@ -67,16 +67,10 @@ def _syntax_remedy(error: json.JSONDecodeError) -> str:
 
 
 def parse_json(text: str, where: object, validate: Callable[[Any], T]) -> T:
-    """Reads and validates JSON text.
-
-    Args:
-        text: Any JSON.
-        where: What to call the text in errors, such as the name of its file.
-        validate: Makes the result of the document, or raises a `ConfigurationError`.
+    """Reads JSON text, and returns what `validate` makes of the document.
 
     Raises:
-        ConfigurationError: It is not JSON; or with one line per repeated key and those of
-            `validate`.
+        ConfigurationError: It is not JSON; or with a line per repeated key and those of `validate`.
     """
     if not text.strip():
         raise ConfigurationError(
@@ -114,11 +108,7 @@ def parse_json(text: str, where: object, validate: Callable[[Any], T]) -> T:
 
 
 def read_text(path: str | Path) -> str:
-    """Reads a file of JSON that a person wrote.
-
-    Raises:
-        ConfigurationError: It cannot be read, or is not text in UTF-8.
-    """
+    """Reads a file of JSON that a person wrote; a `ConfigurationError` says why it cannot."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -161,7 +151,7 @@ def load_record(path: Path, schema: type[T], remedy: str = "Restore the file and
 
     Args:
         path: The file.
-        schema: A pydantic model, or another type that pydantic can validate.
+        schema: A type that pydantic can validate.
         remedy: What to do about a file that is missing or damaged.
 
     Raises:

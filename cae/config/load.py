@@ -108,11 +108,7 @@ def parse_config(text: str, where: str, kind: Kind) -> Config:
 
 
 def load_config(path: str | Path, kind: Kind) -> Config:
-    """Reads a configuration file, whatever its extension.
-
-    Raises:
-        ConfigurationError: With every problem of the file.
-    """
+    """Reads a configuration file, whatever its extension; raises as `parse_config`."""
     return parse_config(read_text(path), str(path), kind)
 
 

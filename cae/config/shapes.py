@@ -20,18 +20,11 @@ def format_shape(shape: Iterable[int | None]) -> str:
 
 
 class Rounding(NamedTuple):
-    """How an autoencoder fits images that its pools do not divide.
+    """How an autoencoder fits images that its pools do not divide."""
 
-    Attributes:
-        pools: Indices in `encoder_layers` of the pools that round up; none where the decoder gives
-            back the size as it is.
-        size: (height, width) before the decoder crops.
-        cropping: Rows (top, bottom) and columns (left, right) that the decoder crops.
-    """
-
-    pools: tuple[int, ...]
-    size: Size
-    cropping: tuple[tuple[int, int], tuple[int, int]]
+    pools: tuple[int, ...]  # indices in `encoder_layers` of the pools that round up
+    size: Size  # before the decoder crops
+    cropping: tuple[tuple[int, int], tuple[int, int]]  # rows (top, bottom), columns (left, right)
 
 
 class _Scaling(NamedTuple):
@@ -75,10 +68,6 @@ def get_rounding(config: AutoencoderConfig, input_shape: Shape) -> Rounding:
 
     Padding "same" adds half of what a pool lacks before the image, rounded down, and the rest after
     it; the decoder crops the same, so that every pixel stays in its place.
-
-    Args:
-        config: Hyperparameters of an autoencoder.
-        input_shape: (height, width, channels) of the images.
     """
     scaling, target = _get_scaling(config, tuple(input_shape[:2])), input_shape[:2]
     rounded, before, scale = [], [0, 0], [1, 1]
@@ -98,11 +87,7 @@ def get_rounding(config: AutoencoderConfig, input_shape: Shape) -> Rounding:
 def check_shapes(config: Config, input_shape: Shape, where: str) -> None:
     """Checks that the layers fit images of a given size, before any model is built.
 
-    Args:
-        config: Of an autoencoder, whose decoder must give back the size of the images, or of a
-            classifier, whose pools alone are checked.
-        input_shape: (height, width, channels) of the images.
-        where: What to call the configuration in errors, such as the name of its file.
+    The decoder of an autoencoder must give back their size; of a classifier the pools are checked.
 
     Raises:
         ConfigurationError: Names the sizes along the layers and a change to try.

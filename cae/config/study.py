@@ -41,21 +41,13 @@ LEARNING_RATE = "learning_rate"
 
 
 class Trial(NamedTuple):
-    """One configuration with one seed.
+    """One configuration with one seed."""
 
-    Attributes:
-        base: The name of the base that it belongs to.
-        configuration: What it is called without its seed.
-        config: Its hyperparameters, the seed included.
-        model: The saved model that its encoder comes from.
-        digest: Of everything that its result depends on.
-    """
-
-    base: str
-    configuration: str
-    config: Config
-    model: str | None
-    digest: str
+    base: str  # the name of the base that it belongs to
+    configuration: str  # what it is called without its seed
+    config: Config  # the seed included
+    model: str | None  # the saved model that its encoder comes from
+    digest: str  # of everything that its result depends on
 
     @property
     def id(self) -> str:

@@ -38,11 +38,7 @@ Say = Callable[[str], None]
 
 
 def check_shape(model: "keras.Model", input_shape: Sequence[int | None], where: object) -> None:
-    """Checks that a model has one input, which takes these images, and one output.
-
-    Raises:
-        ModelFileError: It does not.
-    """
+    """Raises a ModelFileError unless a model has one input, of these images, and one output."""
     _check_one_input(model, where)
     if not _fits(model.inputs[0].shape[1:], input_shape):
         _refuse_shape(model.inputs[0].shape[1:], input_shape, where)
@@ -62,8 +58,8 @@ def adapt_input(
         model: A loaded model.
         where: Its file, for errors.
         input_shape: (height, width, channels) of the images.
-        input_range: The pixels that the model expects, one of `INPUT_RANGES`; found from its
-            first layers, or assumed to be those of this program, without it.
+        input_range: The pixels that the model expects, one of `INPUT_RANGES`; None: as its first
+            layers show, or else those of this program.
         say: Receives a sentence on the pixels that were found or assumed.
 
     Returns:
@@ -88,35 +84,30 @@ def adapt_input(
 
 
 def _find_range(model: "keras.Model", where: object, say: Say) -> str:
+    """The pixels that the first layer shows to be expected, or else those of this program."""
     first = next((i for i in get_layers(model) if type(i).__name__ not in PASSING), None)
     kind, found = type(first).__name__, None
     if kind == "Rescaling":
-        found = _range_of_scale(np.asarray(first.scale))
-    if kind == "Normalization":
-        found = _range_of_statistics(np.asarray(first.mean), np.asarray(first.variance))
+        scale = np.asarray(first.scale)
+        if scale.min() > 0 and scale.max() <= 1 / 64:  # 1/255 and 1/127.5 are usual
+            found = "0..255"
+        elif scale.min() >= 0.5:
+            found = OWN_RANGE
+    elif kind == "Normalization":
+        lowest, deviation = np.min(first.mean), np.sqrt(np.asarray(first.variance))
+        highest = (np.asarray(first.mean) + 2 * deviation).max()
+        if lowest >= 0:
+            found = "0..255" if highest > 5 else OWN_RANGE
+        elif lowest >= -1 and highest <= 3:
+            found = "-1..1"
     if found:
         say(f"{where} expects pixels in {found}, as its layer {first.name} ({kind}) shows.")
-        return found
-    say(
-        f"{where} does not state the range of its pixels: {OWN_RANGE} is assumed. "
-        "If it was trained on another one, add --model-input-range 0..255 or -1..1."
-    )
-    return OWN_RANGE
-
-
-def _range_of_scale(scale: np.ndarray) -> str | None:
-    """The pixels that `Rescaling` by this factor is for; None where that is not clear."""
-    if scale.min() > 0 and scale.max() <= 1 / 64:  # 1/255 and 1/127.5 are usual
-        return "0..255"
-    return OWN_RANGE if scale.min() >= 0.5 else None
-
-
-def _range_of_statistics(mean: np.ndarray, variance: np.ndarray) -> str | None:
-    """The pixels with this mean and variance; None where that is not clear."""
-    highest = (mean + 2 * np.sqrt(variance)).max()
-    if mean.min() < 0:
-        return "-1..1" if mean.min() >= -1 and highest <= 3 else None
-    return "0..255" if highest > 5 else OWN_RANGE
+    else:
+        say(
+            f"{where} does not state the range of its pixels: {OWN_RANGE} is assumed. "
+            "If it was trained on another one, add --model-input-range 0..255 or -1..1."
+        )
+    return found or OWN_RANGE
 
 
 def _fits(expected: Sequence[int | None], input_shape: Sequence[int | None]) -> bool:
@@ -139,12 +130,9 @@ def _refuse_shape(
     order = " (height × width × channels)" if len(expected) == 3 else ""
     if tuple(expected) == (input_shape[-1], *input_shape[:-1]):
         order = " (channels first)"
-    raise ModelFileError(
-        where,
-        f"takes images of shape {format_shape(expected)}{order}",
-        f"images of shape {format_shape(input_shape)}",
-        "Use images of that shape, or train an autoencoder on these images.",
-    )
+    required = f"takes images of shape {format_shape(expected)}{order}"
+    remedy = "Use images of that shape, or train an autoencoder on these images."
+    raise ModelFileError(where, required, f"images of shape {format_shape(input_shape)}", remedy)
 
 
 def _check_one_input(model: "keras.Model", where: object) -> None:
@@ -163,12 +151,7 @@ def check_one_output(model: "keras.Model", where: object) -> None:
 
 
 def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
-    """Makes probabilities of a classifier's outputs, where they are none.
-
-    Args:
-        network: The classifier.
-        where: Its file, for errors.
-        say: Receives a sentence on how outputs are read that are no probabilities.
+    """Makes probabilities of a classifier's outputs; `say` hears how those are read that are none.
 
     Returns:
         A symbolic tensor (batch, num_classes): in [0, 1], with the sum 1.
@@ -180,12 +163,9 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
 
     (outputs,), shape = network.outputs, network.outputs[0].shape[1:]
     if len(shape) != 1:
-        raise ModelFileError(
-            where,
-            "must be a classifier",
-            f"a model whose output has shape {format_shape(shape)}",
-            "Give one saved by classification.py.",
-        )
+        got = f"a model whose output has shape {format_shape(shape)}"
+        remedy = "Give one saved by classification.py."
+        raise ModelFileError(where, "must be a classifier", got, remedy)
     activation, is_single = get_activation(network), shape == (1,)
     match activation:
         case "sigmoid" | "linear" if is_single:
@@ -202,12 +182,10 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
         case "linear" if not is_single:
             say(f"{where} ends without an activation: softmax makes probabilities of its outputs.")
             return ops.softmax(outputs)
-    raise ModelFileError(
-        where,
-        "must end with softmax, or with sigmoid or no activation",
-        f"{network.steps[-1]} with activation {activation or 'unknown'}",
-        "Give a classifier whose outputs are probabilities or logits.",
-    )
+    required = "must end with softmax, or with sigmoid or no activation"
+    got = f"{network.steps[-1]} with activation {activation or 'unknown'}"
+    remedy = "Give a classifier whose outputs are probabilities or logits."
+    raise ModelFileError(where, required, got, remedy)
 
 
 def get_activation(network: Unrolled) -> str | None:
@@ -232,9 +210,6 @@ def _refuse_several(
         f"{name} {format_shape(tensor.shape[1:])}"
         for name, tensor in zip(names, tensors, strict=True)
     )
-    raise ModelFileError(
-        where,
-        f"must have one {what}",
-        f"{len(tensors)} {what}s ({listed}), in the layers {list_layers(model)}",
-        f"Save the part with one {what} as a model of its own.",
-    )
+    got = f"{len(tensors)} {what}s ({listed}), in the layers {list_layers(model)}"
+    remedy = f"Save the part with one {what} as a model of its own."
+    raise ModelFileError(where, f"must have one {what}", got, remedy)

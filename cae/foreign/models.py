@@ -92,6 +92,8 @@ def find_encoder(
     Raises:
         ModelFileError: There is no encoder that can be found, or it takes other images.
     """
+    import keras
+
     found = model
     if until is None and not is_encoder_name(model.name):
         found = _find_named(model) or model
@@ -100,17 +102,20 @@ def find_encoder(
     )
     network = _unroll(found, inputs, where, with_weights=with_weights)
     if until is not None:
-        last = _find_layer(model, network, until, where)
+        outputs = [step.output for step in network.steps if step.layer.name == until]
+        if not outputs:
+            _refuse(model, where, f"none called {until}")
     elif is_encoder_name(found.name):
         check_one_output(found, where)
-        return _build(images, network.outputs[0], "encoder")
+        outputs = network.outputs
     else:
         last, reason = _find_last(model, network, where)
+        outputs = [last.output]
         say(
             f"The encoder of {where} ends with its layer {last}, {reason}; "
             "--encoder-until LAYER chooses another."
         )
-    return _build(images, last.output, "encoder")
+    return keras.Model(images, outputs[0], name="encoder")
 
 
 def find_classifier(
@@ -123,12 +128,7 @@ def find_classifier(
 ) -> "keras.Model":
     """Copies a classifier, with probabilities in place of logits or of a single output.
 
-    Args:
-        model: A loaded model.
-        where: Its file, for errors.
-        input_shape: (height, width, channels) of the images.
-        input_range: The pixels that the model expects; see `adapt_input`.
-        say: Receives a sentence for each choice that the model does not make itself.
+    The arguments are those of `find_encoder`.
 
     Returns:
         A model of float32 (batch, height, width, channels) in [0, 1] to probabilities, float32
@@ -137,10 +137,12 @@ def find_classifier(
     Raises:
         ModelFileError: It is no classifier, or takes other images.
     """
+    import keras
+
     check_one_output(model, where)
     images, inputs = adapt_input(model, where, input_shape, input_range, say)
     network = _unroll(model, inputs, where)
-    return _build(images, get_probabilities(network, where, say), model.name)
+    return keras.Model(images, get_probabilities(network, where, say), name=model.name)
 
 
 def is_encoder_name(name: str) -> bool:
@@ -213,13 +215,6 @@ def _find_features(network: Unrolled, start: int) -> tuple[Step, str] | None:
     return None
 
 
-def _find_layer(model: "keras.Model", network: Unrolled, name: str, where: object) -> Step:
-    for step in network.steps:
-        if step.layer.name == name:
-            return step
-    _refuse(model, where, f"none called {name}")
-
-
 def _refuse(model: "keras.Model", where: object, got: str) -> NoReturn:
     raise ModelFileError(
         where,
@@ -229,9 +224,6 @@ def _refuse(model: "keras.Model", where: object, got: str) -> NoReturn:
     )
 
 
-# --- Parts ----------------------------------------------------------------------------------
-
-
 def _unroll(
     model: "keras.Model", inputs: object, where: object, with_weights: bool = True
 ) -> Unrolled:
@@ -239,24 +231,13 @@ def _unroll(
     try:
         network = unroll(model, [inputs], with_weights=with_weights)
     except Exception as error:  # Keras raises nearly every type
-        raise ModelFileError(
-            where,
-            f"must compute with images of shape {format_shape(inputs.shape[1:])}",
-            " ".join(str(error).split())[-200:],
-            "Give images of another size, or another model.",
-        ) from error
+        required = f"must compute with images of shape {format_shape(inputs.shape[1:])}"
+        got = " ".join(str(error).split())[-200:]
+        remedy = "Give images of another size, or another model."
+        raise ModelFileError(where, required, got, remedy) from error
     largest = max(network.steps, key=lambda step: step.size, default=None)
     if largest and largest.size > MAX_ACTIVATIONS:
-        raise ModelFileError(
-            where,
-            f"must make at most {MAX_ACTIVATIONS:,} numbers of an image",
-            f"{largest.size:,} in {largest}",
-            "Give another model.",
-        )
+        required = f"must make at most {MAX_ACTIVATIONS:,} numbers of an image"
+        got = f"{largest.size:,} in {largest}"
+        raise ModelFileError(where, required, got, "Give another model.")
     return network
-
-
-def _build(images: object, output: object, name: str) -> "keras.Model":
-    import keras
-
-    return keras.Model(images, output, name=name)

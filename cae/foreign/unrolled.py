@@ -21,16 +21,10 @@ MAX_LISTED = 40  # layers in an error
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One call of a layer.
+    """One call of a layer."""
 
-    Attributes:
-        layer: The copy that was called.
-        inputs: The tensors it was called with.
-        output: What it returned.
-    """
-
-    layer: "keras.Layer"
-    inputs: tuple[Any, ...]
+    layer: "keras.Layer"  # the copy that was called
+    inputs: tuple[Any, ...]  # symbolic tensors
     output: Any
 
     @property
@@ -64,13 +58,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Unrolled:
-    """A model as a sequence of steps.
-
-    Attributes:
-        inputs: The tensors it was called with.
-        steps: In an order in which each follows those it depends on.
-        outputs: What it returned.
-    """
+    """A model as a sequence of steps, each of which follows those it depends on."""
 
     inputs: tuple[Any, ...]
     steps: tuple[Step, ...]

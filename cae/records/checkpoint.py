@@ -60,11 +60,7 @@ class Checkpoint:
         self.state = self._load() if self.path.exists() else None
 
     def save(self, state: TrainingState) -> None:
-        """Writes the state in place of the last one, unless the file is read only.
-
-        Raises:
-            UsageError: The file cannot be written; the last state stays.
-        """
+        """Writes the state in place of the last one, which stays if it cannot be written."""
         if self._read_only:
             return
         values = {"identity": self._identity, "state": state.model_dump(exclude=set(ARRAYS))}
@@ -119,9 +115,6 @@ def check_same(where: object, began: Any, now: Any, key: str = "") -> None:
             path = f"{key}.{name}" if key else name
             check_same(where, began.get(name), now.get(name), path)
     elif began != now:
-        raise DataError(
-            f"{where}: {key}",
-            f"must be {json.dumps(began)}, as when the run began",
-            json.dumps(now),
-            "Restore it and resume again, or start a new run.",
-        )
+        required = f"must be {json.dumps(began)}, as when the run began"
+        remedy = "Restore it and resume again, or start a new run."
+        raise DataError(f"{where}: {key}", required, json.dumps(now), remedy)

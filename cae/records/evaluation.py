@@ -89,11 +89,7 @@ class Evaluation(Predictions):
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Reads a `predictions.csv`.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
+    """Reads a `predictions.csv`; a missing or damaged file is a `DataError`."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)

@@ -6,12 +6,12 @@ they let a program resume the run.
 """
 
 import datetime
-import difflib
 import itertools
 import os
 import re
 import shutil
 from contextlib import ExitStack, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -68,10 +68,7 @@ def check_runs_dir(runs_dir: str | Path) -> Path:
 
 
 def check_run_dir(directory: str | Path) -> Path:
-    """Checks that a run can be written to exactly this directory.
-
-    Returns:
-        Its absolute path.
+    """Checks that a run can be written to exactly this directory; returns its absolute path.
 
     Raises:
         UsageError: It is not empty, or an interrupted run has its name.
@@ -80,13 +77,8 @@ def check_run_dir(directory: str | Path) -> Path:
     partial = path.with_name(path.name + PARTIAL)
     is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if path.suffix == PARTIAL or partial.exists() or not is_new:
-        raise UsageError(
-            "--run-dir",
-            "must be new or empty",
-            directory,
-            f"To resume an interrupted run: --resume {directory}. Otherwise give another "
-            "directory.",
-        )
+        remedy = f"Give another directory, or resume an interrupted run: --resume {directory}."
+        raise UsageError("--run-dir", "must be new or empty", directory, remedy)
     return path
 
 
@@ -147,11 +139,7 @@ class Start(_Record):
         return self.model_dump(mode="json")
 
     def check_files(self, now: "Start") -> None:
-        """Compares the files of an interrupted run with the same files as they are now.
-
-        Raises:
-            DataError: The content of one has changed.
-        """
+        """Raises a DataError if a file or the sample has changed since the run began."""
         for before, after in zip(self._files(), now._files(), strict=False):
             if before.sha256 != after.sha256:
                 raise DataError(
@@ -174,14 +162,9 @@ class Start(_Record):
 
 
 def read_start(path: Path) -> Start:
-    """Reads the `run.json` in the run directory `path`.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
-    return load_record(
-        path / START_FILE, Start, "Restore the file and resume again, or start a new run."
-    )
+    """Reads the `run.json` in a run directory; a missing or damaged file is a `DataError`."""
+    remedy = "Restore the file and resume again, or start a new run."
+    return load_record(path / START_FILE, Start, remedy)
 
 
 def find_interrupted(run: str | Path) -> Path:
@@ -195,17 +178,14 @@ def find_interrupted(run: str | Path) -> Path:
     partial = final.with_name(final.name + PARTIAL)
     if partial.is_dir():
         return partial
+    required = "must be an interrupted run"
     if (final / "metrics.json").exists():
-        raise UsageError(
-            "--resume",
-            "must be an interrupted run",
-            f"the complete run {run}",
-            f"Start a new run from its model: --init-from {final / MODEL_FILE}.",
-        )
+        remedy = f"Start a new run from its model: --init-from {final / MODEL_FILE}."
+        raise UsageError("--resume", required, f"the complete run {run}", remedy)
     interrupted = sorted(path.name for path in final.parent.glob(f"*{PARTIAL}"))
-    nearest = difflib.get_close_matches(partial.name, interrupted, 1) or interrupted[-1:]
+    nearest = get_close_matches(partial.name, interrupted, 1) or interrupted[-1:]
     remedy = f"Did you mean {final.parent / nearest[0]}?" if nearest else "Check its path."
-    raise UsageError("--resume", "must be an interrupted run", f"{run}, which is missing", remedy)
+    raise UsageError("--resume", required, f"{run}, which is missing", remedy)
 
 
 class Run:
@@ -236,11 +216,7 @@ class Run:
 
     @classmethod
     def reopen(cls, run: str | Path) -> "Run":
-        """Opens an interrupted run to resume it.
-
-        Raises:
-            UsageError: As for `find_interrupted`; or another process has locked the run.
-        """
+        """Opens an interrupted run; raises as `find_interrupted` and `files.locked`."""
         reopened = cls.__new__(cls)
         reopened._set_path(find_interrupted(run))
         reopened._was_reopened = True

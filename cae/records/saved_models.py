@@ -130,11 +130,7 @@ def check_destination(path: str | Path, overwrite: bool) -> Path:
 def save_model(
     model: "keras.Model", path: str | Path, metadata: dict[str, Any], *, overwrite: bool = False
 ) -> Path:
-    """Writes a model and its metadata, completely or not at all.
-
-    Raises:
-        UsageError: As for `check_destination`, or the disk is full.
-    """
+    """Writes a model and its metadata, completely or not at all; raises as `check_destination`."""
     path = check_destination(path, overwrite)
     write = _write_h5 if path.suffix == ".h5" else _write_keras
     with explaining(path, "Nothing was saved."), replace_file(path) as file:
@@ -170,8 +166,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """Reads the metadata of a saved model without Keras; `{}` if the file has none.
 
     Raises:
-        ModelFileError: The file is missing, is not a model, or has layers that `load_model`
-            refuses.
+        ModelFileError: It is missing, is not a model, or has layers that `load_model` refuses.
     """
     return _read(Path(path))[0]
 

@@ -38,19 +38,11 @@ EXPERIMENTS = {"autoencoder.py": "autoencoders", "classification.py": "classifie
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Checks that the packages are installed, and makes the places that the flags name absolute.
-
-    Raises:
-        UsageError: A package is missing.
-    """
+    """Checks that the packages are installed, and makes the places that the flags name absolute."""
     for flag in TRACKERS:
         if getattr(args, flag) is not None and find_spec(flag) is None:
-            raise UsageError(
-                f"--{flag}",
-                "requires optional packages",
-                f"no {flag}",
-                "Install them: pip install -r requirements-tracking.txt",
-            )
+            remedy = "Install them: pip install -r requirements-tracking.txt"
+            raise UsageError(f"--{flag}", "requires optional packages", f"no {flag}", remedy)
     if args.tensorboard is not None:
         args.tensorboard = os.path.abspath(args.tensorboard)  # noqa: PTH100 - keeps links
     if args.mlflow == "":
@@ -59,11 +51,7 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def prepare(args: argparse.Namespace, kind: str) -> None:
-    """Creates the places that the flags name, before several trials use them at the same time.
-
-    Raises:
-        UsageError: One of them cannot be written.
-    """
+    """Creates the places that the flags name, before several trials use them at the same time."""
     if args.tensorboard:
         with _naming("tensorboard", args.tensorboard):
             Path(args.tensorboard).mkdir(parents=True, exist_ok=True)
@@ -73,12 +61,7 @@ def prepare(args: argparse.Namespace, kind: str) -> None:
 
 
 def get_trial_flags(args: argparse.Namespace, study: Path) -> list[str]:
-    """The flags of a study that its trials pass on to their own programs.
-
-    Args:
-        args: The flags of the study.
-        study: Its folder, relative to the folder of all runs.
-    """
+    """The flags that the trials of the study in the folder `study` pass on to their programs."""
     board = ["--tensorboard", str(Path(args.tensorboard) / study)] if args.tensorboard else []
     return board + (["--mlflow", args.mlflow] if args.mlflow else [])
 
@@ -89,12 +72,9 @@ def _naming(flag: str, place: object) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UsageError(
-            f"--{flag}",
-            "must be writable",
-            f"{place} ({_describe(error)})",
-            f"Give another place, or leave out --{flag}.",
-        ) from error
+        got = f"{place} ({_describe(error)})"
+        remedy = f"Give another place, or leave out --{flag}."
+        raise UsageError(f"--{flag}", "must be writable", got, remedy) from error
 
 
 def _describe(error: Exception) -> str:
@@ -128,11 +108,6 @@ class TensorBoard:
 
     A resumed run writes all epochs again, from the first; TensorBoard shows these instead of the
     points in the files of earlier starts.
-
-    Args:
-        place: The log directory.
-        run: The run, which has a folder of its own there.
-        start: What it began with.
     """
 
     name = "TensorBoard"
@@ -172,10 +147,7 @@ class TensorBoard:
 class MLflow:
     """A run in an MLflow store, with the files of its directory as artifacts.
 
-    Args:
-        uri: The store.
-        run: The run; `MLFLOW_FILE` in its folder says whether the store already has it.
-        start: What it began with.
+    `MLFLOW_FILE` in the directory says whether the store already has it.
     """
 
     name = "MLflow"

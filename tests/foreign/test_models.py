@@ -60,67 +60,6 @@ def textbook():
     return chain(*textbook_layers())
 
 
-def sequential():
-    return keras.Sequential([keras.Input(SHAPE), *textbook_layers()])
-
-
-def wide_at_first():
-    """Fewer numbers come out of the first pool than of the second, which is deeper."""
-    return chain(
-        layers.Conv2D(1, 3, **SAME),
-        layers.MaxPooling2D(),
-        layers.Conv2D(16, 3, **SAME),
-        layers.MaxPooling2D(name="last"),
-        layers.Conv2DTranspose(1, 4, strides=4),
-    )
-
-
-def noisy():
-    """Noise and padding come before all weights and are narrower than what follows."""
-    return chain(
-        layers.GaussianNoise(0.3),
-        layers.ZeroPadding2D(),
-        layers.Conv2D(8, 3, strides=2),
-        layers.BatchNormalization(),
-        layers.LeakyReLU(name="last"),
-        layers.SpatialDropout2D(0.2),
-        layers.Conv2DTranspose(1, 2, strides=2),
-    )
-
-
-def dense_bottleneck():
-    return chain(
-        layers.Conv2D(2, 3, strides=2, **SAME),
-        layers.Flatten(),
-        layers.Dense(5),
-        layers.ReLU(name="last"),
-        layers.Dense(32),
-        layers.Reshape((4, 4, 2)),
-        layers.Conv2DTranspose(1, 2, strides=2),
-    )
-
-
-def dense():
-    return chain(
-        layers.Flatten(),
-        layers.Dense(16, activation="relu"),
-        layers.Dense(5, activation="relu", name="last"),
-        layers.Dense(16, activation="relu"),
-        layers.Dense(64),
-        layers.Reshape(SHAPE),
-    )
-
-
-def without_pools():
-    """The image keeps its size."""
-    return chain(
-        layers.Conv2D(8, 3, **SAME),
-        layers.Conv2D(2, 3, name="last", **SAME),
-        layers.Conv2D(8, 3, **SAME),
-        layers.Conv2D(1, 3, padding="same"),
-    )
-
-
 def residual():
     """Branches within the encoder come together before it ends."""
     inputs = keras.Input(SHAPE)
@@ -132,74 +71,88 @@ def residual():
     return keras.Model(inputs, layers.Conv2D(1, 3, padding="same")(outputs))
 
 
-def classifier():
-    return chain(
+STRUCTURES = {
+    "textbook": textbook,
+    "sequential": lambda: keras.Sequential([keras.Input(SHAPE), *textbook_layers()]),
+    # Fewer numbers come out of the first pool than of the second, which is deeper.
+    "wide_at_first": lambda: chain(
+        layers.Conv2D(1, 3, **SAME),
+        layers.MaxPooling2D(),
+        layers.Conv2D(16, 3, **SAME),
+        layers.MaxPooling2D(name="last"),
+        layers.Conv2DTranspose(1, 4, strides=4),
+    ),
+    # Noise and padding come before all weights and are narrower than what follows.
+    "noisy": lambda: chain(
+        layers.GaussianNoise(0.3),
+        layers.ZeroPadding2D(),
+        layers.Conv2D(8, 3, strides=2),
+        layers.BatchNormalization(),
+        layers.LeakyReLU(name="last"),
+        layers.SpatialDropout2D(0.2),
+        layers.Conv2DTranspose(1, 2, strides=2),
+    ),
+    "dense_bottleneck": lambda: chain(
+        layers.Conv2D(2, 3, strides=2, **SAME),
+        layers.Flatten(),
+        layers.Dense(5),
+        layers.ReLU(name="last"),
+        layers.Dense(32),
+        layers.Reshape((4, 4, 2)),
+        layers.Conv2DTranspose(1, 2, strides=2),
+    ),
+    "dense": lambda: chain(
+        layers.Flatten(),
+        layers.Dense(16, activation="relu"),
+        layers.Dense(5, activation="relu", name="last"),
+        layers.Dense(16, activation="relu"),
+        layers.Dense(64),
+        layers.Reshape(SHAPE),
+    ),
+    "without_pools": lambda: chain(
+        layers.Conv2D(8, 3, **SAME),
+        layers.Conv2D(2, 3, name="last", **SAME),
+        layers.Conv2D(8, 3, **SAME),
+        layers.Conv2D(1, 3, padding="same"),
+    ),
+    "residual": residual,
+    "classifier": lambda: chain(
         layers.Conv2D(2, 3),
         layers.MaxPooling2D(),
         layers.Dropout(0.2, name="last"),
         layers.Flatten(),
         layers.Dense(8),
         layers.Dense(3, activation="softmax"),
-    )
-
-
-def pooled_classifier():
-    return chain(
+    ),
+    "pooled_classifier": lambda: chain(
         layers.DepthwiseConv2D(3),
         layers.Activation("relu", name="last"),
         layers.GlobalAveragePooling2D(),
         layers.Dense(3),
-    )
-
-
-def enlarging_classifier():
-    """Upsampling before all weights does not make a decoder."""
-    return chain(
+    ),
+    # Upsampling before all weights does not make a decoder.
+    "enlarging_classifier": lambda: chain(
         layers.UpSampling2D(),
         layers.Conv2D(2, 3, name="last"),
         layers.GlobalMaxPooling2D(),
         layers.Dense(3, activation="softmax"),
-    )
-
-
-def alone():
-    return chain(layers.Conv2D(2, 3), layers.MaxPooling2D(name="last"))
-
-
-def dense_alone():
-    """Outputs of relu are those of no classifier."""
-    return chain(
+    ),
+    "alone": lambda: chain(layers.Conv2D(2, 3), layers.MaxPooling2D(name="last")),
+    # Outputs of relu are those of no classifier.
+    "dense_alone": lambda: chain(
         layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(4, activation="relu", name="last")
-    )
-
-
-STRUCTURES = [
-    textbook,
-    sequential,
-    wide_at_first,
-    noisy,
-    dense_bottleneck,
-    dense,
-    without_pools,
-    residual,
-    classifier,
-    pooled_classifier,
-    enlarging_classifier,
-    alone,
-    dense_alone,
-]
+    ),
+}
 
 
 class TestStructure:
     """The encoder is what plain Keras computes up to its last layer."""
 
-    @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-    @pytest.mark.parametrize("make", STRUCTURES)
-    def test_the_last_layer_is_found(self, make, suffix, tmp_path):
-        """From a file, with one line that names the layer and how to choose another."""
-        model, said = make(), []
-        model.save(tmp_path / f"m{suffix}")
-        encoder = load_encoder(tmp_path / f"m{suffix}", SHAPE, say=said.append)
+    @pytest.mark.parametrize("name", STRUCTURES)
+    def test_the_last_layer_is_found(self, name):
+        """With one line that names the layer and how to choose another."""
+        model, said = STRUCTURES[name](), []
+        encoder = find_encoder(model, "m", SHAPE, say=said.append)
         assert encoder.name == "encoder"
         check_same(encoder, encode(model, "last"))
         (line,) = [line for line in said if "--encoder-until" in line]
@@ -460,51 +413,32 @@ class TestOutputs:
         found = find_classifier(model, "m.h5", SHAPE, input_range="0..1", say=say or (lambda _: 0))
         return model.predict_on_batch(IMAGES), found.predict_on_batch(IMAGES)
 
-    def check_probabilities(self, probabilities, expected):
-        np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    @pytest.mark.parametrize(
+        ("last", "expect", "word"),
+        [
+            # As a layer's activation, as a layer, and before Dropout.
+            ([layers.Dense(3, activation="softmax")], lambda x: x, ""),
+            ([layers.Dense(3), layers.Softmax()], lambda x: x, ""),
+            ([layers.Dense(3), layers.Activation("softmax"), layers.Dropout(0.1)], lambda x: x, ""),
+            ([layers.Dense(3, activation="log_softmax")], np.exp, ""),
+            ([layers.Dense(3)], lambda x: np.exp(x) / np.exp(x).sum(axis=1)[:, None], "softmax"),
+            # One output is the probability of the second class.
+            ([layers.Dense(1, activation="sigmoid")], lambda x: np.hstack([1 - x, x]), "second"),
+            ([layers.Dense(1)], lambda x: np.hstack([np.exp(-x), x * 0 + 1]) / (1 + np.exp(-x)),
+             "second"),
+            # The most likely class stays the most likely.
+            ([layers.Dense(3, activation="sigmoid")], lambda x: x / x.sum(axis=1)[:, None],
+             "sigmoid"),
+        ],
+    )  # fmt: skip
+    def test_probabilities(self, last, expect, word):
+        """A line says how outputs are read that are no probabilities."""
+        said = []
+        outputs, probabilities = self.classify(*last, say=said.append)
+        np.testing.assert_allclose(probabilities, expect(outputs), atol=1e-6)
         assert probabilities.min() >= 0 and probabilities.max() <= 1
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
-
-    def test_softmax(self):
-        """As a layer's activation, as a layer, and before Dropout."""
-        for last in (
-            [layers.Dense(3, activation="softmax")],
-            [layers.Dense(3), layers.Softmax()],
-            [layers.Dense(3), layers.Activation("softmax"), layers.Dropout(0.1)],
-        ):
-            outputs, probabilities = self.classify(*last)
-            self.check_probabilities(probabilities, outputs)
-
-    def test_logits(self):
-        """exp(x) / sum(exp(x)), and a line says so."""
-        said = []
-        outputs, probabilities = self.classify(layers.Dense(3), say=said.append)
-        exponentials = np.exp(outputs)
-        self.check_probabilities(probabilities, exponentials / exponentials.sum(axis=1)[:, None])
-        assert len(said) == 1 and "m.h5" in said[0] and "softmax" in said[0]
-
-    def test_logarithms(self):
-        outputs, probabilities = self.classify(layers.Dense(3, activation="log_softmax"))
-        self.check_probabilities(probabilities, np.exp(outputs))
-
-    def test_one_sigmoid(self):
-        """The probability of the second class."""
-        outputs, probabilities = self.classify(layers.Dense(1, activation="sigmoid"))
-        self.check_probabilities(probabilities, np.hstack([1 - outputs, outputs]))
-
-    def test_one_logit(self):
-        outputs, probabilities = self.classify(layers.Dense(1))
-        second = 1 / (1 + np.exp(-outputs))
-        self.check_probabilities(probabilities, np.hstack([1 - second, second]))
-
-    def test_a_sigmoid_for_each_class(self):
-        """The most likely class stays the most likely."""
-        said = []
-        outputs, probabilities = self.classify(
-            layers.Dense(3, activation="sigmoid"), say=said.append
-        )
-        self.check_probabilities(probabilities, outputs / outputs.sum(axis=1)[:, None])
-        assert len(said) == 1 and "sigmoid" in said[0]
+        assert len(said) == bool(word) and all(word in line and "m.h5" in line for line in said)
 
     @pytest.mark.parametrize(
         ("last", "message"),

@@ -38,12 +38,15 @@ def find_classes(value):
     return set().union(*map(find_classes, value)) if isinstance(value, list) else set()
 
 
-def change_config(path, name, change):
-    """Copies an `.h5` fixture with another configuration."""
+def change_config(path, name, *replacements, change=lambda config: config):
+    """Copies an `.h5` fixture with other words in its configuration."""
     shutil.copyfile(FIXTURES / f"{name}.h5", path)
     with h5py.File(path, "r+") as file:
-        config = json.loads(file.attrs["model_config"])
-        file.attrs["model_config"] = json.dumps(change(config))
+        text = json.dumps(change(json.loads(file.attrs["model_config"])))
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        file.attrs["model_config"] = text
     return path
 
 
@@ -73,26 +76,26 @@ class TestOlderVersions:
             assert layers[0]["config"]["batch_input_shape"] == [None, 8, 8, 2]
             return {"class_name": "Sequential", "config": layers}
 
-        check_outputs(change_config(tmp_path / "m.h5", "vectors_215", change), "vectors_215")
+        path = change_config(tmp_path / "m.h5", "vectors_215", change=change)
+        check_outputs(path, "vectors_215")
 
-    def test_functional_models_called_model(self, tmp_path):
-        """Before TensorFlow 2.4."""
-        path = change_config(
-            tmp_path / "m.h5",
-            "autoencoder_215",
-            lambda config: json.loads(json.dumps(config).replace('"Functional"', '"Model"')),
-        )
-        check_outputs(path, "autoencoder_215")
-
-    def test_names_and_types_of_tensorflow_1(self, tmp_path):
-        """Initializers said their dtype, and BatchNormalization its version."""
-
-        def change(config):
-            text = json.dumps(config).replace('"BatchNormalization"', '"BatchNormalizationV1"')
-            return json.loads(text.replace('{"seed": null}', '{"seed": null, "dtype": "float32"}'))
-
-        path = change_config(tmp_path / "m.h5", "convolutions_215", change)
-        check_outputs(path, "convolutions_215")
+    @pytest.mark.parametrize(
+        ("name", "replacements"),
+        [
+            # Before TensorFlow 2.4.
+            ("autoencoder_215", [('"Functional"', '"Model"')]),
+            # In TensorFlow 1, initializers said their dtype, and BatchNormalization its version.
+            (
+                "convolutions_215",
+                [
+                    ('"BatchNormalization"', '"BatchNormalizationV1"'),
+                    ('{"seed": null}', '{"seed": null, "dtype": "float32"}'),
+                ],
+            ),
+        ],
+    )
+    def test_other_words(self, tmp_path, name, replacements):
+        check_outputs(change_config(tmp_path / "m.h5", name, *replacements), name)
 
     def test_a_file_that_does_not_say_its_version(self, tmp_path):
         """Only Keras 2 left it out."""
@@ -104,15 +107,8 @@ class TestOlderVersions:
     def test_a_policy_of_mixed_precision(self, tmp_path):
         """Keras 2 wrote an object where Keras 3 expects a name."""
         policy = '{"class_name": "Policy", "config": {"name": "mixed_bfloat16"}}'
-        path = change_config(
-            tmp_path / "m.h5",
-            "merges_215",
-            lambda config: json.loads(
-                json.dumps(config).replace(
-                    '"dtype": "float32", "filters"', f'"dtype": {policy}, "filters"'
-                )
-            ),
-        )
+        words = '"dtype": "float32", "filters"', f'"dtype": {policy}, "filters"'
+        path = change_config(tmp_path / "m.h5", "merges_215", words)
         model, _ = load_model(path)
         found = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
         assert [layer.compute_dtype for layer in found] == ["bfloat16"]
@@ -120,11 +116,7 @@ class TestOlderVersions:
 
 def test_what_keras3_cannot_compute_is_refused(tmp_path):
     """Groups of a transposed convolution: dropping them would change the results."""
-    path = change_config(
-        tmp_path / "m.h5",
-        "autoencoder_215",
-        lambda config: json.loads(json.dumps(config).replace('"groups": 1', '"groups": 2')),
-    )
+    path = change_config(tmp_path / "m.h5", "autoencoder_215", ('"groups": 1', '"groups": 2'))
     with pytest.raises(ModelFileError, match=r"Conv2DTranspose.*groups 2"):
         load_model(path)
 
@@ -178,12 +170,8 @@ class TestOtherFormats:
 
 def test_errors_of_keras_are_shown_by_their_end(tmp_path):
     """Keras prints a whole configuration before it says what is wrong with it."""
-
-    def change(config):
-        text = json.dumps(config).replace('"filters": 2', '"filters": 2, "colour": "red"')
-        return json.loads(text)
-
-    path = change_config(tmp_path / "m.h5", "autoencoder_215", change)
+    words = '"filters": 2', '"filters": 2, "colour": "red"'
+    path = change_config(tmp_path / "m.h5", "autoencoder_215", words)
     with pytest.raises(ModelFileError, match="colour") as caught:
         load_model(path)
     assert len(str(caught.value)) < 500
