@@ -1,6 +1,7 @@
 """A checkpoint is complete or not there, and contains no code."""
 
 import errno
+import io
 import json
 import zipfile
 
@@ -68,29 +69,10 @@ def test_the_last_one_stays_when_the_disk_is_full(saved, monkeypatch):
     assert list(saved.parent.iterdir()) == [saved]
 
 
-@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
-def test_a_part_of_a_file_is_refused(saved, share):
-    content = saved.read_bytes()
-    saved.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(DataError, match=r"must be a complete checkpoint.*Delete it"):
-        Checkpoint(saved, IDENTITY)
-
-
-def test_a_changed_array_is_refused(saved):
+def change_an_array(content):
     """Every array lies in the archive with a checksum."""
-    content = bytearray(saved.read_bytes())
     place = content.index(np.arange(6, dtype=np.float32).tobytes())
-    content[place] ^= 1
-    saved.write_bytes(content)
-    with pytest.raises(DataError, match="must be a complete checkpoint"):
-        Checkpoint(saved, IDENTITY)
-
-
-def write_members(path, **arrays):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w") as member:
-                np.lib.format.write_array(member, array)
+    return content[:place] + b"\1" + content[place + 1 :]
 
 
 class Canary:
@@ -100,36 +82,40 @@ class Canary:
         return (pytest.fail, ("code ran",))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"phase": "third"},
-        {"epoch": -1},
-        {"rows": [{"loss": [1]}]},
-        {"seconds": "long"},
-        {"unknown": 1},
-    ],
-    ids=lambda changes: next(iter(changes)),
-)
-def test_values_that_no_training_has(saved, changes):
+def archive(compression=zipfile.ZIP_STORED, **members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as target:
+        for name, array in members.items():
+            with target.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array)
+    return file.getvalue()
+
+
+def with_state(**changes):
     state = {**make_state().model_dump(exclude=set(checkpoint.ARRAYS)), **changes}
     text = json.dumps({"identity": IDENTITY, "state": state}).encode()
-    write_members(saved, values=np.frombuffer(text, np.uint8))
-    with pytest.raises(DataError, match="must be a complete checkpoint"):
-        Checkpoint(saved, IDENTITY)
+    return archive(values=np.frombuffer(text, np.uint8))
 
 
-def test_no_code_runs_from_it(saved):
-    write_members(saved, values=np.array([Canary()], object))
-    with pytest.raises(DataError, match="must be a complete checkpoint"):
-        Checkpoint(saved, IDENTITY)
-
-
-def test_nothing_is_unpacked(saved):
-    """A small file that would fill the memory."""
-    with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model.0.npy", bytes(10**7))
-    with pytest.raises(DataError, match="it is compressed"):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-9],
+        change_an_array,
+        lambda _: archive(values=np.array([Canary()], object)),
+        lambda _: archive(zipfile.ZIP_DEFLATED, values=np.zeros(10**7)),  # would fill the memory
+        lambda _: with_state(phase="third"),
+        lambda _: with_state(epoch=-1),
+        lambda _: with_state(rows=[{"loss": [1]}]),
+        lambda _: with_state(unknown=1),
+    ],
+)
+def test_damaged_files_are_refused(saved, damage):
+    """And no code in them runs."""
+    saved.write_bytes(damage(saved.read_bytes()))
+    with pytest.raises(DataError, match=r"must be a complete checkpoint.*Delete it"):
         Checkpoint(saved, IDENTITY)
 
 
@@ -147,7 +133,4 @@ def test_another_identity_is_refused(saved):
 def test_every_difference_counts(began, now, key):
     with pytest.raises(DataError, match=f"run: {key}: must be"):
         check_same("run", began, now)
-
-
-def test_equal_values_pass():
-    check_same("run", IDENTITY, json.loads(json.dumps(IDENTITY)))
+    check_same("run", now, json.loads(json.dumps(now)))

@@ -103,26 +103,15 @@ def test_models_of_other_programs_have_no_metadata(model, tmp_path):
     assert load_model(tmp_path / "plain.keras")[1] == {}
 
 
-class TestKeras2:
-    """Files of 2020."""
-
+def test_nested_models_of_keras2():
+    """Files of 2020: outputs are what Keras 2 computed, and the encoder is found."""
     images = np.arange(64, dtype="float32").reshape(1, 8, 8, 1) / 64
     outputs = np.loadtxt(FIXTURES / "keras2_outputs.csv", delimiter=",")
-
-    def test_autoencoder(self):
-        """The reconstruction is what Keras 2 computed, and the encoder is found."""
-        model, metadata = load_model(FIXTURES / "keras2_autoencoder.h5")
+    for name, expected in (("autoencoder", outputs[:64]), ("classifier", outputs[64:])):
+        model, metadata = load_model(FIXTURES / f"keras2_{name}.h5")
         assert metadata == {}
-        found = model.predict_on_batch(self.images).ravel()
-        np.testing.assert_allclose(found, self.outputs[:64], atol=1e-5)
+        np.testing.assert_allclose(model.predict_on_batch(images).ravel(), expected, atol=1e-5)
         assert find_encoder(model, "x").output_shape == (None, 4, 4, 3)
-
-    def test_classifier(self):
-        """Likewise."""
-        model, _ = load_model(FIXTURES / "keras2_classifier.h5")
-        found = model.predict_on_batch(self.images).ravel()
-        np.testing.assert_allclose(found, self.outputs[64:], atol=1e-5)
-        assert find_encoder(model, "x").name == "encoder"
 
 
 def lambda_model(path):
@@ -131,10 +120,9 @@ def lambda_model(path):
 
 
 def weights_only(path):
-    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save_weights(
-        path.with_suffix(".weights.h5")
-    )
-    path.with_suffix(".weights.h5").rename(path)
+    weights = path.with_suffix(".weights.h5")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save_weights(weights)
+    weights.rename(path)
 
 
 def other_zip(path):

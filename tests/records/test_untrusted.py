@@ -509,54 +509,6 @@ def test_modules_in_the_working_folder_are_not_imported(plain, tmp_path, trap, m
 # --- Allowed content ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_every_layer_on_the_list(suffix, tmp_path):
-    """Each is saved by Keras, loaded, and computes the same."""
-    image = keras.Input((8, 8, 3))
-    vector = keras.layers.Flatten()(image)
-    arguments = {
-        "Activation": ["relu"],
-        "CenterCrop": [4, 4],
-        "Conv2D": [2, 3],
-        "Conv2DTranspose": [2, 3],
-        "Dense": [2],
-        "DepthwiseConv2D": [3],
-        "Dot": [1],
-        "GroupNormalization": [3],
-        "Permute": [(2, 1, 3)],
-        "RandomCrop": [4, 4],
-        "RandomTranslation": [0.1, 0.1],
-        "RepeatVector": [2],
-        "Reshape": [(64, 3)],
-        "Resizing": [4, 4],
-        "SeparableConv2D": [2, 3],
-        **{name: [2] for name in ("AveragePooling2D", "MaxPooling2D", "UpSampling2D")},
-        **{name: [0.1] for name in ("RandomBrightness", "RandomContrast", "RandomRotation")},
-        **{name: [0.1] for name in ("RandomZoom", "Rescaling")},
-    }
-    dropouts = {name for name in untrusted.LAYERS if "Dropout" in name}
-    arguments |= {name: [0.1] for name in [*dropouts, "GaussianNoise"]}
-    pairs = ["Add", "Average", "Concatenate", "Dot", "Maximum", "Minimum", "Multiply", "Subtract"]
-    outputs = []
-    # Keras itself cannot write the layers with a random generator of their own as .h5.
-    random = {name for name in untrusted.LAYERS if name.startswith("Random")}
-    for name in sorted(untrusted.LAYERS - {"InputLayer"} - (random if suffix == ".h5" else set())):
-        layer = getattr(keras.layers, name)(*arguments.get(name, []))
-        if name in pairs:
-            inputs = [vector, vector]
-        else:
-            inputs = vector if name in ("Dense", "RepeatVector") else image
-        outputs.append(layer(inputs))
-    model = keras.Model(image, outputs)
-    images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
-    model.save(tmp_path / f"m{suffix}")
-    loaded, _ = load_model(tmp_path / f"m{suffix}")
-    for before, after in zip(
-        model.predict_on_batch(images), loaded.predict_on_batch(images), strict=True
-    ):
-        np.testing.assert_array_equal(before, after)
-
-
 def test_functions_and_settings_of_plain_models(tmp_path):
     """Initializers, regularizers, constraints, activations and half precision by Keras' names."""
     layers = [keras.Input((8, 8, 1))]
