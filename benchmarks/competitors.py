@@ -3,15 +3,15 @@
     echo | python benchmarks/competitors.py '{"task": "autoencoder", "competitor": "torch", ...}'
 
 `keras` is the textbook script: UpSampling2D and Conv2D, float32 images in memory, `fit` and
-`predict` with their defaults. `torch` is PyTorch as an experienced user writes it (channels last).
-`ours` is this program, or another checkout of it, through `model.py`. `_bf16` computes in bfloat16.
+`predict` with their defaults. `torch` is PyTorch as an experienced user writes it (channels last),
+`torch_compile` the same with `torch.compile`. `ours` is this program, or another checkout of it,
+through `model.py`. `_bf16` computes in bfloat16.
 
 This file imports nothing of the program at its top, so that `ours` can come from any checkout.
 TensorFlow and PyTorch never share a process: each would hold threads that the other one needs.
 """
 
 import json
-import math
 import os
 import re
 import resource
@@ -34,6 +34,7 @@ VALIDATION_SHARE = 1 / 6  # of the frozen phase: 10,000 of 60,000 images
 FROZEN_EPOCHS = 10
 WARM_UP_IMAGES = 1024  # of trainings that are repeated as a whole
 OUTPUT_KERNEL = (3, 3)
+PARAMETERS = {"small": 74_497, "medium": 332_801, "large": 1_365_505}  # of the autoencoders
 
 Config = dict[str, Any]  # of configuration/*.json
 
@@ -99,27 +100,7 @@ class Job:
 
 
 def get_config(name: str) -> Config:
-    """A shipped configuration."""
     return json.loads((ROOT / "configuration" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def count_parameters(config: Config, channels: int) -> int:
-    """Weights of an autoencoder of `conv`, `pool` and `upSample`, from its configuration."""
-    total, inputs = 0, channels
-    layers = [*config["encoder_layers"], *config["decoder_layers"]]
-    for kind, *values in [*layers, ("conv", channels, OUTPUT_KERNEL)]:
-        if kind == "conv":
-            filters, size = values
-            total += filters * (inputs * math.prod(size) + 1)
-            inputs = filters
-    return total
-
-
-def _check_parameters(found: int, config: Config, channels: int) -> None:
-    """Refuses to compare different architectures."""
-    expected = count_parameters(config, channels)
-    if found != expected:
-        raise AssertionError(f"{expected} parameters expected, {found} found")
 
 
 class Driver:
@@ -143,6 +124,21 @@ class Driver:
         seconds = time.perf_counter() - self._start
         print(json.dumps([seconds, _get_peak_bytes()]), file=self._answers, flush=True)
 
+    def as_callback(self) -> "keras.callbacks.Callback":
+        """A round per epoch."""
+        import keras
+
+        return keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: self.wait(),
+            on_epoch_end=lambda epoch, logs: self.answer(),
+        )
+
+    def repeat(self, rounds: int, work: Callable[[], Any]) -> None:
+        for _ in range(rounds):
+            self.wait()
+            work()
+            self.answer()
+
 
 def _get_peak_bytes() -> int:
     """The most memory that this process has used, without that of the process that started it."""
@@ -154,29 +150,33 @@ def _get_peak_bytes() -> int:
     return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
 
 
-def _round_per_epoch(driver: Driver) -> "keras.callbacks.Callback":
-    import keras
-
-    return keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: driver.wait(),
-        on_epoch_end=lambda epoch, logs: driver.answer(),
-    )
-
-
-def _repeat(job: Job, driver: Driver, work: Callable[[], Any]) -> None:
-    for _ in range(job.rounds):
-        driver.wait()
-        work()
-        driver.answer()
-
-
 def _repeat_training(job: Job, driver: Driver, train: Callable[[int], None]) -> None:
     """One whole training per round; a few images are enough for the warm-up."""
+    import keras
+
     counts = iter([min(WARM_UP_IMAGES, job.images), *[job.images] * (job.rounds - 1)])
-    _repeat(job, driver, lambda: train(next(counts)))
+
+    def train_anew() -> None:
+        keras.utils.clear_session()
+        train(next(counts))
+
+    driver.repeat(job.rounds, train_anew)
 
 
 # Keras ------------------------------------------------------------------------------------------
+
+
+def _plain_layers(specification: Sequence[Sequence]) -> list["keras.Layer"]:
+    from keras import layers
+
+    build = {
+        "conv": lambda *args: layers.Conv2D(*args, padding="same", activation="relu"),
+        "pool": layers.MaxPooling2D,
+        "upSample": layers.UpSampling2D,
+        "drop": layers.Dropout,
+        "dense": lambda units: layers.Dense(units, activation="relu"),
+    }
+    return [build[kind](*values) for kind, *values in specification]
 
 
 def get_plain_autoencoder(config: Config, input_shape: Sequence[int]) -> "keras.Model":
@@ -184,36 +184,9 @@ def get_plain_autoencoder(config: Config, input_shape: Sequence[int]) -> "keras.
     import keras
 
     channels = input_shape[-1]
-    model = keras.Sequential(
-        [
-            keras.Input(input_shape),
-            *_plain_layers([*config["encoder_layers"], *config["decoder_layers"]]),
-            keras.layers.Conv2D(channels, OUTPUT_KERNEL, padding="same", activation="sigmoid"),
-        ]
-    )
-    _check_parameters(model.count_params(), config, channels)
-    return model
-
-
-def _plain_layers(specification: Sequence[Sequence]) -> list["keras.Layer"]:
-    from keras import layers
-
-    built = []
-    for layer in specification:
-        match layer:
-            case ["conv", filters, size]:
-                built.append(layers.Conv2D(filters, size, padding="same", activation="relu"))
-            case ["pool", size]:
-                built.append(layers.MaxPooling2D(size))
-            case ["upSample", size]:
-                built.append(layers.UpSampling2D(size))
-            case ["drop", rate]:
-                built.append(layers.Dropout(rate))
-            case ["dense", units]:
-                built.append(layers.Dense(units, activation="relu"))
-            case _:
-                raise ValueError(f"unknown layer {layer!r}")
-    return built
+    hidden = _plain_layers([*config["encoder_layers"], *config["decoder_layers"]])
+    output = keras.layers.Conv2D(channels, OUTPUT_KERNEL, padding="same", activation="sigmoid")
+    return keras.Sequential([keras.Input(input_shape), *hidden, output])
 
 
 def get_plain_classifier(
@@ -226,14 +199,9 @@ def get_plain_classifier(
         [keras.Input(input_shape), *_plain_layers(encoder_config["encoder_layers"])]
     )
     encoder.trainable = False
-    model = keras.Sequential(
-        [
-            encoder,
-            keras.layers.Flatten(),
-            *_plain_layers(config["dense_layers"]),
-            keras.layers.Dense(NUM_CLASSES, activation="softmax"),
-        ]
-    )
+    hidden = _plain_layers(config["dense_layers"])
+    output = keras.layers.Dense(NUM_CLASSES, activation="softmax")
+    model = keras.Sequential([encoder, keras.layers.Flatten(), *hidden, output])
     model.compile(
         optimizer=keras.optimizers.Adam(config["optimizer"][1]),
         loss="sparse_categorical_crossentropy",
@@ -249,30 +217,22 @@ def train_keras_autoencoder(job: Job, driver: Driver) -> None:
     model = get_plain_autoencoder(config, images.shape[1:])
     optimizer = keras.optimizers.Adam(config["optimizer"][1])
     model.compile(optimizer=optimizer, loss="binary_crossentropy")
+    # One `fit` per round: what an epoch leaves behind must not slow down the next competitor
+    # (tf.data's tuner, docs/performance.md).
     for _ in range(job.rounds):
-        # One `fit` per round: what an epoch leaves behind must not slow down the next competitor
-        # (tf.data's tuner, docs/performance.md).
-        model.fit(
-            images,
-            images,
-            batch_size=job.batch_size,
-            verbose=0,
-            callbacks=[_round_per_epoch(driver)],
-        )
+        callbacks = [driver.as_callback()]
+        model.fit(images, images, batch_size=job.batch_size, verbose=0, callbacks=callbacks)
 
 
 def train_keras_head(job: Job, driver: Driver) -> None:
-    import keras
-
-    config, images, labels = job.classifier, job.load_pixels(), job.load_labels()
+    images, labels = job.load_pixels(), job.load_labels()
 
     def train(count: int) -> None:
-        keras.utils.clear_session()
         split = count - round(count * VALIDATION_SHARE)
-        get_plain_classifier(job.autoencoder, config, images.shape[1:]).fit(
+        get_plain_classifier(job.autoencoder, job.classifier, images.shape[1:]).fit(
             images[:split],
             labels[:split],
-            batch_size=config["batch_size"],
+            batch_size=job.classifier["batch_size"],
             epochs=FROZEN_EPOCHS,
             verbose=0,
             validation_data=(images[split:count], labels[split:count]),
@@ -284,7 +244,7 @@ def train_keras_head(job: Job, driver: Driver) -> None:
 def predict_keras(job: Job, driver: Driver) -> None:
     images = job.load_pixels()
     model = get_plain_classifier(job.autoencoder, job.classifier, images.shape[1:])
-    _repeat(job, driver, lambda: model.predict(images, verbose=0))
+    driver.repeat(job.rounds, lambda: model.predict(images, verbose=0))
 
 
 # PyTorch ----------------------------------------------------------------------------------------
@@ -305,11 +265,7 @@ def get_torch_autoencoder(config: Config, channels: int) -> "torch.nn.Module":
                 layers.append(nn.MaxPool2d(size))
             case ["upSample", size]:
                 layers.append(nn.Upsample(scale_factor=tuple(size)))
-            case _:
-                raise ValueError(f"unknown layer {layer!r}")
-    model = nn.Sequential(*layers, nn.Conv2d(inputs, channels, OUTPUT_KERNEL, padding="same"))
-    _check_parameters(sum(weights.numel() for weights in model.parameters()), config, channels)
-    return model
+    return nn.Sequential(*layers, nn.Conv2d(inputs, channels, OUTPUT_KERNEL, padding="same"))
 
 
 def train_torch_autoencoder(job: Job, driver: Driver) -> None:
@@ -321,23 +277,31 @@ def train_torch_autoencoder(job: Job, driver: Driver) -> None:
     images = images.contiguous(memory_format=torch.channels_last)
     model = get_torch_autoencoder(config, images.shape[1])
     model = model.to(memory_format=torch.channels_last)
+    if sum(weights.numel() for weights in model.parameters()) != PARAMETERS[job.size]:
+        raise AssertionError("PyTorch's autoencoder must have the layers of the others")
     # On 2 cores a step of the small model takes 0.1 ms fused and 0.9 ms with foreach.
     optimizer = torch.optim.Adam(model.parameters(), config["optimizer"][1], fused=True)
-    for _ in range(job.rounds):
-        driver.wait()
+
+    def compute_loss(batch: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config["mixed_precision"]):
+            logits = model(batch)
+        return functional.binary_cross_entropy_with_logits(logits.float(), batch)
+
+    if job.competitor.startswith("torch_compile"):
+        compute_loss = torch.compile(compute_loss)
+
+    def train() -> None:
         total = torch.zeros(())
         for chosen in torch.randperm(len(images)).split(job.batch_size):
-            batch = images[chosen]
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config["mixed_precision"]):
-                logits = model(batch)
-            loss = functional.binary_cross_entropy_with_logits(logits.float(), batch)
+            loss = compute_loss(images[chosen])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             total += loss.detach()
         if not total.isfinite():
             raise FloatingPointError("the loss is not finite")
-        driver.answer()
+
+    driver.repeat(job.rounds, train)
 
 
 # Ours -------------------------------------------------------------------------------------------
@@ -348,15 +312,9 @@ def train_our_autoencoder(job: Job, driver: Driver) -> None:
 
     config, images = job.autoencoder, job.load_images()
     autoencoder = get_autoencoder(config, images.shape[1:])
-    _check_parameters(autoencoder.count_params(), config, images.shape[-1])
     # So little training may end in a collapse, which is no news here: no warnings.
-    train_autoencoder(
-        autoencoder,
-        config,
-        images,
-        callbacks=[_round_per_epoch(driver)],
-        warn=lambda sentence: None,
-    )
+    quiet = {"callbacks": [driver.as_callback()], "warn": lambda sentence: None}
+    train_autoencoder(autoencoder, config, images, **quiet)
 
 
 def _get_our_classifier(job: Job, input_shape: Sequence[int]) -> "keras.Model":
@@ -367,14 +325,11 @@ def _get_our_classifier(job: Job, input_shape: Sequence[int]) -> "keras.Model":
 
 
 def train_our_head(job: Job, driver: Driver) -> None:
-    import keras
-
     from model import train_classifier
 
     images, labels = job.load_images(), job.load_labels()
 
     def train(count: int) -> None:
-        keras.utils.clear_session()
         classifier = _get_our_classifier(job, images.shape[1:])
         train_classifier(classifier, job.classifier, images[:count], labels[:count])
 
@@ -386,7 +341,7 @@ def train_our_classifier(job: Job, driver: Driver) -> None:
 
     images, labels = job.load_images(), job.load_labels()
     classifier = _get_our_classifier(job, images.shape[1:])
-    callbacks = [_round_per_epoch(driver)]
+    callbacks = [driver.as_callback()]
     train_classifier(classifier, job.classifier, images, labels, callbacks=callbacks)
 
 
@@ -397,14 +352,16 @@ def predict_ours(job: Job, driver: Driver) -> None:
     images = job.load_images()
     classifier = _get_our_classifier(job, images.shape[1:])
     scaling = get_scaling(images)
-    _repeat(job, driver, lambda: predict(classifier, images, scaling))
+    driver.repeat(job.rounds, lambda: predict(classifier, images, scaling))
 
 
 TASKS: dict[str, dict[str, Callable[[Job, Driver], None]]] = {
     "autoencoder": {
         "keras": train_keras_autoencoder,
         "torch": train_torch_autoencoder,
+        "torch_compile": train_torch_autoencoder,
         "torch_bf16": train_torch_autoencoder,
+        "torch_compile_bf16": train_torch_autoencoder,
         "ours": train_our_autoencoder,
         "ours_bf16": train_our_autoencoder,
     },

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from cae.errors import UserError
 
@@ -26,20 +26,12 @@ ENVIRONMENT = {
 }
 
 
-class Spread(TypedDict):
-    """Several rounds in three numbers."""
-
-    median: float
-    min: float
-    max: float
-
-
-def get_spread(values: Sequence[float]) -> Spread:
+def get_spread(values: Sequence[float]) -> dict[str, float]:
     """Median and extremes of at least one value."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def get_ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
+def get_ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, float]:
     """Median and extremes of the ratios of values from the same round."""
     return get_spread([a / b for a, b in zip(numerators, denominators, strict=True)])
 
@@ -109,11 +101,7 @@ class Worker:
 
 
 def interleave(workers: Mapping[str, Worker], rounds: int) -> dict[str, list[float]]:
-    """Lets workers take turns, after a warm-up round each.
-
-    Returns:
-        The seconds of every worker's rounds, without the warm-up.
-    """
+    """The seconds of every worker's rounds, taken in turns, after a warm-up round each."""
     seconds: dict[str, list[float]] = {name: [] for name in workers}
     with ExitStack() as stack:
         for worker in workers.values():

@@ -9,10 +9,12 @@ The competitors are in competitors.py, and rounds.py lets them take turns. A com
 benchmarks/results.json, whose `results` have stable keys (median, min and max over the rounds),
 and docs/images/benchmark.png:
 
-    autoencoder.<size>.b<batch>.vs_keras, .vs_torch, .bf16.vs_keras, .bf16.vs_torch_bf16
+    autoencoder.<size>.b<batch>.vs_keras, .vs_torch, .vs_torch_compile,
+        .bf16.vs_keras, .bf16.vs_torch_bf16, .bf16.vs_torch_compile
     frozen_phase.vs_keras, evaluation.vs_keras
         how many times as fast ours is
-    startup.help_seconds, startup.bad_configuration_seconds, startup.import_keras_seconds
+    startup.help_vs_python, startup.bad_configuration_vs_python
+        how many times as long as bare Python a start takes; also in seconds, startup.<what>_seconds
     memory.vs_keras
         our share of their peak memory, both above a process that trains on 256 images
     growth.<images>.seconds.vs_keras, growth.<images>.memory.vs_keras
@@ -22,7 +24,10 @@ and docs/images/benchmark.png:
 import argparse
 import functools
 import importlib.util
+import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,8 +42,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import results  # noqa: E402
-from benchmarks.competitors import TASKS, Job  # noqa: E402
-from benchmarks.results import SIZES, Measurement  # noqa: E402
+from benchmarks.competitors import PARAMETERS, TASKS, Job  # noqa: E402
+from benchmarks.results import Measurement  # noqa: E402
 from benchmarks.rounds import Round, Worker, interleave  # noqa: E402
 from cae import files, terminal  # noqa: E402
 from cae.data.datasets import check_dataset, load_dataset  # noqa: E402
@@ -57,38 +62,23 @@ STARTUP_TIMEOUT = 120  # seconds
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """How much is measured."""
 
-    Attributes:
-        tasks: Keys of `MEASURES`.
-        sizes: Autoencoders.
-        batch_sizes: Of their training.
-        rounds: Of each competitor, after the warm-up.
-        long_rounds: The same where a round takes a minute.
-        frozen_images: Images of the frozen phase, those for validation included.
-        evaluated_images: Images of the evaluation.
-        memory_images: Images trained on to measure memory.
-        growth_images: The same to see how it grows.
-    """
-
-    tasks: tuple[str, ...]
-    sizes: tuple[str, ...] = SIZES
+    tasks: tuple[str, ...]  # keys of MEASURES
+    sizes: tuple[str, ...] = tuple(PARAMETERS)
     batch_sizes: tuple[int, ...] = (32, 128)
-    rounds: int = 8
-    long_rounds: int = 3
-    frozen_images: int = 60_000
+    rounds: int = 8  # of each competitor, after the warm-up
+    long_rounds: int = 3  # where a round takes a minute
+    frozen_images: int = 60_000  # those for validation included
     evaluated_images: int = 10_000
-    memory_images: int = 60_000
-    growth_images: tuple[int, ...] = (7_500, 15_000, 30_000, 60_000)
+    growth_images: tuple[int, ...] = (7_500, 15_000, 30_000, 60_000, 120_000, 240_000)
 
 
 def measure_autoencoders(plan: Plan, data: str) -> Iterator[Measurement]:
-    for size in plan.sizes:
-        for batch_size in plan.batch_sizes:
-            images = ROUND_IMAGES[size]
-            job = Job("autoencoder", "", data, images, plan.rounds + 1, size, batch_size)
-            speeds = _get_speeds(_take_turns(job), images)
-            yield Measurement(f"autoencoder.{size}.b{batch_size}", "images/s", speeds)
+    for size, batch_size in itertools.product(plan.sizes, plan.batch_sizes):
+        images = ROUND_IMAGES[size]
+        job = Job("autoencoder", "", data, images, plan.rounds + 1, size, batch_size)
+        yield _get_speeds(f"autoencoder.{size}.b{batch_size}", job)
 
 
 def measure_frozen_phase(plan: Plan, data: str) -> Iterator[Measurement]:
@@ -97,36 +87,42 @@ def measure_frozen_phase(plan: Plan, data: str) -> Iterator[Measurement]:
 
 
 def measure_evaluation(plan: Plan, data: str) -> Iterator[Measurement]:
-    job = Job("evaluation", "", data, plan.evaluated_images, plan.rounds + 1)
-    speeds = _get_speeds(_take_turns(job), plan.evaluated_images)
-    yield Measurement("evaluation", "images/s", speeds)
+    yield _get_speeds(
+        "evaluation", Job("evaluation", "", data, plan.evaluated_images, plan.rounds + 1)
+    )
 
 
 def measure_startup(plan: Plan, data: str) -> Iterator[Measurement]:
     program = [sys.executable, str(ROOT / "autoencoder.py")]
-    with tempfile.TemporaryDirectory() as folder:
-        wrong = Path(folder, "wrong.json")
-        wrong.write_text('{"epochs": 0}', encoding="utf-8")
-        commands = {  # with their exit codes
-            "help": ([*program, "--help"], 0),
-            "bad_configuration": ([*program, "-d", "digits", "-c", str(wrong)], 2),
-            "import_keras": ([sys.executable, "-c", "import keras"], 0),
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(plan.rounds + 1):
-            for name, command in commands.items():
-                seconds[name].append(_time_process(*command))
-    yield Measurement("startup", "s", {name: values[1:] for name, values in seconds.items()})
-
-
-def measure_memory(plan: Plan, data: str) -> Iterator[Measurement]:
-    _, memory = _measure_epoch(data, plan.memory_images)
-    yield replace(memory, key="memory")
+    wrong = Path(data, "wrong.json")
+    wrong.write_text('{"epochs": 0}', encoding="utf-8")
+    commands = {  # with their exit codes
+        "python": ([sys.executable, "-c", "pass"], 0),
+        "help": ([*program, "--help"], 0),
+        "bad_configuration": ([*program, "-d", "digits", "-c", str(wrong)], 2),
+        "import_keras": ([sys.executable, "-c", "import keras"], 0),
+    }
+    turns = [[_time_process(*c) for c in commands.values()] for _ in range(plan.rounds + 1)]
+    seconds = zip(commands, zip(*turns[1:], strict=True), strict=True)
+    yield Measurement("startup", "s", dict(seconds))
 
 
 def measure_growth(plan: Plan, data: str) -> Iterator[Measurement]:
+    """Time and memory of an epoch, above those of an epoch on very few images.
+
+    This leaves out what a process needs to start and to compile.
+    """
     for images in plan.growth_images:
-        yield from _measure_epoch(data, images)
+        seconds, megabytes = {}, {}
+        for competitor in ("keras", "ours"):
+            least = _train_in_fresh_process(competitor, data, BASELINE_IMAGES)
+            whole = _train_in_fresh_process(competitor, data, images)
+            seconds[competitor] = [whole.seconds - least.seconds]
+            megabytes[competitor] = [(whole.peak_bytes - least.peak_bytes) / 1e6]
+        yield Measurement(f"growth.{images}.seconds", "s", seconds)
+        yield Measurement(f"growth.{images}.memory", "MB", megabytes)
+        if images == 60_000:
+            yield Measurement("memory", "MB", megabytes)
 
 
 MEASURES: dict[str, Callable[[Plan, str], Iterator[Measurement]]] = {
@@ -134,7 +130,6 @@ MEASURES: dict[str, Callable[[Plan, str], Iterator[Measurement]]] = {
     "frozen_phase": measure_frozen_phase,
     "evaluation": measure_evaluation,
     "startup": measure_startup,
-    "memory": measure_memory,
     "growth": measure_growth,
 }
 DEFAULT = Plan(tuple(MEASURES))
@@ -145,10 +140,7 @@ QUICK = Plan(
     rounds=4,
     long_rounds=2,
     frozen_images=6_000,
-    memory_images=15_000,
-    growth_images=(3_750, 7_500),
 )
-MORE_GROWTH = (120_000, 240_000)
 
 
 def measure_against(checkout: str, rounds: int, data: str) -> Iterator[Measurement]:
@@ -172,19 +164,31 @@ def _get_worker(name: str, job: Job) -> Worker:
 
 def _take_turns(job: Job) -> dict[str, list[float]]:
     """Seconds of the rounds of all competitors at one task; the job's own is ignored."""
-    names = [name for name in TASKS[job.task] if _has_torch() or not name.startswith("torch")]
+    absent = find_absent()
     workers = {
-        name: _get_worker(f"{name}, {job.task}", replace(job, competitor=name)) for name in names
+        name: _get_worker(f"{name}, {job.task}", replace(job, competitor=name))
+        for name in TASKS[job.task]
+        if not name.startswith(absent)
     }
     return interleave(workers, job.rounds - 1)
 
 
-def _has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
+def _get_speeds(key: str, job: Job) -> Measurement:
+    rounds = _take_turns(job).items()
+    speeds = {name: [job.images / seconds for seconds in values] for name, values in rounds}
+    return Measurement(key, "images/s", speeds)
 
 
-def _get_speeds(seconds: dict[str, list[float]], images: int) -> dict[str, list[float]]:
-    return {name: [images / value for value in values] for name, values in seconds.items()}
+@functools.cache
+def find_absent() -> tuple[str, ...]:
+    """The first letters of competitors that cannot run here; says why."""
+    if importlib.util.find_spec("torch") is None:
+        terminal.warn("No PyTorch to compare with; pip install -r benchmarks/requirements.txt")
+        return ("torch",)
+    if not shutil.which(os.environ.get("CXX", "c++")):
+        terminal.warn("torch.compile is left out: it needs a C++ compiler")
+        return ("torch_compile",)
+    return ()
 
 
 def _time_process(command: list[str], exit_code: int) -> float:
@@ -196,23 +200,6 @@ def _time_process(command: list[str], exit_code: int) -> float:
     return seconds
 
 
-def _measure_epoch(data: str, images: int) -> tuple[Measurement, Measurement]:
-    """Time and memory of an epoch, above those of an epoch on very few images.
-
-    This leaves out what a process needs to start and to compile.
-    """
-    seconds, megabytes = {}, {}
-    for competitor in ("keras", "ours"):
-        least = _train_in_fresh_process(competitor, data, BASELINE_IMAGES)
-        whole = _train_in_fresh_process(competitor, data, images)
-        seconds[competitor] = [whole.seconds - least.seconds]
-        megabytes[competitor] = [(whole.peak_bytes - least.peak_bytes) / 1e6]
-    return (
-        Measurement(f"growth.{images}.seconds", "s", seconds),
-        Measurement(f"growth.{images}.memory", "MB", megabytes),
-    )
-
-
 @functools.cache
 def _train_in_fresh_process(competitor: str, data: str, images: int) -> Round:
     job = Job("autoencoder", competitor, data, images, rounds=1)
@@ -220,54 +207,38 @@ def _train_in_fresh_process(competitor: str, data: str, images: int) -> Round:
         return worker.run_round()
 
 
-def choose_dataset() -> str:
-    """MNIST where it is available, digits otherwise."""
+def write_data(images: int, folder: str) -> str:
+    """Writes what all competitors load, and returns the name of its data set.
+
+    MNIST where it is available, digits otherwise, repeated if there are too few.
+    """
+    dataset = "mnist"
     try:
-        check_dataset("mnist")
+        check_dataset(dataset)
     except DataError as error:
+        dataset = "digits"
         terminal.warn(f"MNIST is not available, measuring on digits, repeated ({error})")
-        return "digits"
-    return "mnist"
-
-
-def write_data(dataset: str, images: int, folder: str) -> None:
-    """Writes what all competitors load: a data set's images and labels, repeated if too few."""
     data = load_dataset(dataset, limit=min(images, 60_000))
-    shape = (images, *data.images.shape[1:])
-    np.save(Path(folder, "images.npy"), np.resize(data.images, shape))
+    np.save(Path(folder, "images.npy"), np.resize(data.images, (images, *data.images.shape[1:])))
     np.save(Path(folder, "labels.npy"), np.resize(data.labels, images))
+    return dataset
 
 
 def get_plan(args: argparse.Namespace) -> Plan:
     plan = QUICK if args.quick else DEFAULT
-    if args.full:
-        plan = replace(plan, growth_images=(*plan.growth_images, *MORE_GROWTH))
     if args.rounds:
         plan = replace(plan, rounds=args.rounds, long_rounds=args.rounds)
-    if args.only:
-        plan = replace(plan, tasks=tuple(dict.fromkeys(args.only)))
-    return plan
-
-
-def get_destinations(args: argparse.Namespace) -> tuple[Path, Path] | None:
-    """Files of the results and of the figure; None if the results are only printed."""
-    if args.output is None:
-        return None if args.quick or args.only or args.against else (RESULTS, FIGURE)
-    path = results.check_destination(args.output)
-    return path, path.with_suffix(".png")
+    return replace(plan, tasks=tuple(dict.fromkeys(args.only))) if args.only else plan
 
 
 def measure(args: argparse.Namespace) -> int:
-    """Measures, prints the table, and writes the files at the end."""
-    plan, destinations = get_plan(args), get_destinations(args)
+    """Measures, prints the tables, and writes the files at the end."""
+    plan, is_complete = get_plan(args), not (args.quick or args.only or args.against)
     if args.against and not Path(args.against, "model.py").is_file():
         raise UsageError("--against", "must be a checkout of this repository", args.against)
-    dataset = choose_dataset()
-    if not (args.against or _has_torch()):
-        terminal.warn("No PyTorch to compare with; pip install -r benchmarks/requirements.txt")
     measurements = []
     with tempfile.TemporaryDirectory() as data:
-        write_data(dataset, max(60_000, *plan.growth_images), data)
+        dataset = write_data(max(60_000, *plan.growth_images), data)
         if args.against:
             measured = measure_against(args.against, plan.rounds, data)
         else:
@@ -278,39 +249,24 @@ def measure(args: argparse.Namespace) -> int:
     machine = results.describe_machine()
     instructions = ", ".join(machine["instructions"]) or "instructions unknown"
     terminal.say(f"Images: {dataset}. Processor: {machine['processor']} ({instructions}).")
-    terminal.OUT.print(results.make_table(measurements))
-    if args.against:
-        for measurement in measurements:
-            _say_ratio(measurement)
-    if destinations:
-        document = results.get_document(
-            measurements, command=args.command, dataset=dataset, plan=asdict(plan)
-        )
-        _write(
-            results.merge_into(destinations[0], document) if args.only else document, *destinations
-        )
+    for table in results.make_tables(measurements):
+        terminal.OUT.print(table)
+    if is_complete or args.save:
+        facts = {"command": args.command, "dataset": dataset, "plan": asdict(plan)}
+        _write(results.get_document(measurements, **facts), keep_others=not is_complete)
     return 0
 
 
-def _say_ratio(measurement: Measurement) -> None:
-    (ratio,) = measurement.compare().values()
-    fastest = min(measurement.values["other"]) / min(measurement.values["ours"])
-    terminal.say(
-        f"{measurement.key}: {ratio['median']:.3f} times as fast as the other checkout "
-        f"({ratio['min']:.3f} to {ratio['max']:.3f}; fastest rounds {fastest:.3f})"
-    )
-
-
-def _write(document: dict, results_path: Path, figure_path: Path) -> None:
-    files.write_json(results_path, document)
-    terminal.say(f"Results: {terminal.relative(results_path)}")
-    measurements = results.get_measurements(document)
-    drawn = [m for m in measurements if m.key.startswith("autoencoder.") and "keras" in m.values]
-    if drawn:
-        machine = document["machine"]
-        title = f"Training autoencoders: {machine['processor']}, {machine['threads']} threads"
-        files.write_figure(figure_path, results.plot_speeds(drawn, title))
-        terminal.say(f"Figure: {terminal.relative(figure_path)}")
+def _write(document: dict, keep_others: bool) -> None:
+    if keep_others and RESULTS.exists():
+        earlier = json.loads(RESULTS.read_text(encoding="utf-8"))
+        document |= {part: earlier[part] | document[part] for part in ("results", "measurements")}
+    files.write_json(RESULTS, document)
+    machine = document["machine"]
+    title = f"Training autoencoders: {machine['processor']}, {machine['threads']} threads"
+    if figure := results.plot_speeds(document["measurements"], title):
+        files.write_figure(FIGURE, figure)
+    terminal.say(f"Results: {terminal.relative(RESULTS)}, {terminal.relative(FIGURE)}")
 
 
 def build_parser() -> flags.Parser:
@@ -318,34 +274,13 @@ def build_parser() -> flags.Parser:
     parser.add_argument(
         "--quick", action="store_true", help="the small autoencoder with fewer images and rounds"
     )
+    only = f"measure only this: {', '.join(MEASURES)}; repeatable"
+    parser.add_argument("--only", action="append", choices=MEASURES, metavar="TASK", help=only)
+    parser.add_argument("--against", metavar="CHECKOUT", help="compare with another one instead")
+    rounds = flags.number(1, 1000, "rounds of every competitor, after the warm-up")
+    parser.add_argument("--rounds", **rounds)
     parser.add_argument(
-        "--full", action="store_true", help="let growth continue to 240,000 images (6 minutes more)"
-    )
-    parser.add_argument(
-        "--only",
-        action="append",
-        choices=MEASURES,
-        default=[],
-        metavar="TASK",
-        help=f"measure only this: {', '.join(MEASURES)}; repeatable",
-    )
-    parser.add_argument(
-        "--against",
-        metavar="CHECKOUT",
-        help="compare this checkout of the repository with another one instead",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=flags.whole_number(1, 1000),
-        metavar="N",
-        help="rounds of every competitor, after the warm-up",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="write the results to this file and the figure beside it; with --only they replace "
-        "those of the same key in the file (default: benchmarks/results.json of a complete run, "
-        "none otherwise)",
+        "--save", action="store_true", help="write results and figure after a part, too"
     )
     return parser
 

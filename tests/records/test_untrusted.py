@@ -339,7 +339,7 @@ def bomb(name):
     def write(source, path):
         pack(path, [item for item in members_of(source) if item[0] != name])
         with (
-            zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+            zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
             archive.open(name, "w") as member,
         ):
             for _ in range(BOMB // 10**7):
