@@ -168,7 +168,7 @@ def _configurations(
     file: StudyFile, base: Base, problems: list[UserError]
 ) -> Iterator[tuple[str, Config]]:
     """The configurations of a base without their seeds; what is wrong is added to `problems`."""
-    for path in [base.configuration, *base.variations]:
+    for path in base.paths:
         config = load_config(file.resolve(path), file.study.kind)
         for changes in _changes(file.study.vary):
             label = _label(base.label_of(path), changes)
@@ -194,12 +194,8 @@ def _changes(vary: Vary | None) -> Iterator[dict[str, Any]]:
 def _draw(rng: np.random.Generator, drawn_from: Range) -> float | int:
     low, high = drawn_from.low, drawn_from.high
     if drawn_from.scale == "log":
-        value = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    else:
-        value = float(rng.uniform(low, high))
-    if isinstance(low, int) and isinstance(high, int):
-        return round(value)
-    return float(f"{value:.4g}")  # digits that people can read and type again
+        return drawn_from.tidy(float(np.exp(rng.uniform(np.log(low), np.log(high)))))
+    return drawn_from.tidy(float(rng.uniform(low, high)))
 
 
 def _change(config: Config, changes: dict[str, Any], where: str) -> Config:

@@ -76,6 +76,17 @@ class Range(Keys):
             raise refusal('must have a low end above 0 with "scale": "log"')
         return self
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def tidy(self, value: float) -> float | int:
+        """A value of it with digits that people can read and type again."""
+        if self.is_whole:
+            return round(value)
+        return min(max(float(f"{value:.4g}"), self.low), self.high)
+
 
 class Vary(Keys):
     """What changes in every configuration: a grid of values, or a random search."""
@@ -167,6 +178,11 @@ class Base(Keys):
     def model_flags(self) -> dict[str, str]:
         """Those of the keys that say how the saved model is to be understood that are given."""
         return self.model_dump(include={"encoder_until", "model_input_range"}, exclude_none=True)
+
+    @property
+    def paths(self) -> list[str]:
+        """The files of its configurations."""
+        return [self.configuration, *self.variations]
 
     def label_of(self, path: str) -> str:
         """The name of one of its configurations."""

@@ -8,46 +8,94 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from cae.config.json_text import load_record
 from cae.data.datasets import Dataset
+from cae.records.run import FileRecord
 
 PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "scikit-learn", "pydantic")
+
+
+class DataRecord(BaseModel):
+    """A data set: its name, the shape and dtype of its images, and its files."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+    files: list[FileRecord]
+
+
+class Environment(BaseModel):
+    """The content of `environment.json`.
+
+    Attributes:
+        command: The command line, quoted for a shell.
+        started: The time in UTC, in ISO format.
+        seed: The seed of every random number; None if there are several.
+        device: The device that trains; None if several results have devices of their own.
+        cores: Of the machine.
+        platform: Its operating system.
+        python: Its version of Python.
+        versions: Those of the packages that results depend on.
+        git_commit: That of this code, with `-dirty` if files have been changed; None without git.
+        data: The data sets by role, such as `training` and `test`.
+    """
+
+    command: str
+    started: str
+    seed: int | None
+    device: str | None
+    cores: int | None
+    platform: str
+    python: str
+    versions: dict[str, str]
+    git_commit: str | None
+    data: dict[str, DataRecord]
+
+    @property
+    def day(self) -> str:
+        """The date of the start, in ISO 8601."""
+        return self.started.partition("T")[0]
+
+    @property
+    def trained_on(self) -> str:
+        """The name of the training data."""
+        return self.data["training"].name if "training" in self.data else "unknown data"
+
+
+def read_environment(folder: Path) -> Environment:
+    """Reads the `environment.json` of a run; a missing or damaged file is a `DataError`."""
+    return load_record(folder / "environment.json", Environment)
 
 
 def describe_environment(
     command: str, datasets: dict[str, Dataset], device: str | None, seed: int | None
 ) -> dict[str, Any]:
-    """The content of `environment.json`.
-
-    Args:
-        command: The command line, quoted for a shell.
-        datasets: The data sets by role, such as `training` and `test`.
-        device: The device that trains; None if several results have devices of their own.
-        seed: The seed of every random number; None if there are several.
-    """
-    return {
-        "command": command,
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "seed": seed,
-        "device": device,
-        "cores": os.cpu_count(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
-        "git_commit": _find_commit(),
-        "data": {
-            role: {
-                "name": data.name,
-                "shape": list(data.images.shape),
-                "dtype": str(data.images.dtype),
-                "files": list(data.files),
-            }
+    """The content of `environment.json` for a start with these data sets; see `Environment`."""
+    return Environment(
+        command=command,
+        started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        seed=seed,
+        device=device,
+        cores=os.cpu_count(),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        versions={name: metadata.version(name) for name in PACKAGES},
+        git_commit=_find_commit(),
+        data={
+            role: DataRecord(
+                name=data.name,
+                shape=data.images.shape,
+                dtype=str(data.images.dtype),
+                files=data.files,
+            )
             for role, data in datasets.items()
         },
-    }
+    ).model_dump(mode="json")
 
 
 def _find_commit() -> str | None:
-    """The git commit of this code, with `-dirty` if files have been changed; None without git."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

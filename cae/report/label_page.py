@@ -1,6 +1,5 @@
 """The page of `experiments.py label-efficiency`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,11 @@ from pydantic import BaseModel
 from cae.config.json_text import load_record
 from cae.config.load import format_config
 from cae.programs.start import repeat_command
-from cae.report.origin import origin_sections, read_environment
-from cae.report.pages import Code, Facts, Folded, Page, Picture, Section, Table, Text, draw
+from cae.records.environment import read_environment
+from cae.report.origin import origin_sections
+from cae.report.pages import Code, Folded, Lead, Page, Section, Table, draw
+from cae.studies import label_results
 from cae.studies.choices import METHODS
-from cae.studies.label_results import (
-    TABLE_TITLE,
-    Measurement,
-    conclude,
-    get_columns,
-    get_curves,
-    read_results,
-    summarize,
-)
 
 
 class LabelSettings(BaseModel):
@@ -37,43 +29,40 @@ class LabelSettings(BaseModel):
 
 def describe_label_efficiency(folder: Path) -> Page:
     """The page of a folder of label-efficiency; damaged files are a `DataError`."""
-    results = read_results(folder / "results.csv")
+    from cae.figures.comparisons import label_efficiency_visualization
+
+    results = label_results.read_results(folder / "results.csv")
     settings = load_record(folder / "settings.json", LabelSettings)
     environment = read_environment(folder)
-    errors = summarize(results)
+    errors = label_results.summarize(results)
+    figure = label_efficiency_visualization(label_results.get_curves(errors))
+    caption = "Test error of each method by the number of labels"
     # A page has room for the methods' full names.
-    columns = {METHODS.get(name, name): cells for name, cells in get_columns(errors).items()}
-    seeds = len({result.seed for result in results})
+    columns = label_results.get_columns(errors)
+    columns = {METHODS.get(name, name): cells for name, cells in columns.items()}
+    ordered = sorted(results, key=lambda result: (result.labels, result.method, result.seed))
+    every = Table(
+        "Every model: its labels, those of them for validation, steps and test error",
+        {
+            key: [getattr(row, key) for row in ordered]
+            for key in label_results.Measurement.model_fields
+        },
+    )
     blocks = [
-        *(Text(sentence, leads=True) for sentence in conclude(results)),
-        _draw(get_curves(errors)),
-        Table(TABLE_TITLE, columns, numeric=tuple(columns)),
-        Folded("Every model", [_list_models(results)]),
+        *map(Lead, label_results.conclude(results)),
+        draw(figure, caption, f"{caption}. The table below has the numbers."),
+        Table(label_results.TABLE_TITLE, columns, numeric=tuple(columns)),
+        Folded("Every model", [every]),
     ]
+    seeds = len({result.seed for result in results})
     return Page(
         "What pretraining is worth",
-        f"{len(results)} models on {environment.data.training.name}, {seeds} seeds.",
+        f"{len(results)} models on {environment.trained_on}, {seeds} seeds.",
         [
             Section("Result", blocks),
             Section("Method", _describe_settings(settings)),
             *origin_sections([environment], [], [repeat_command(environment.command)]),
         ],
-    )
-
-
-def _draw(curves: dict[str, list[tuple[int, float, float]]]) -> Picture:
-    from cae.figures.comparisons import label_efficiency_visualization
-
-    caption = "Test error of each method by the number of labels"
-    description = f"{caption}. The table below has the numbers."
-    return draw(label_efficiency_visualization(curves), caption, description)
-
-
-def _list_models(results: Sequence[Measurement]) -> Table:
-    ordered = sorted(results, key=lambda r: (r.labels, r.method, r.seed))
-    return Table(
-        "Every model: its labels, those of them for validation, steps and test error",
-        {key: [getattr(r, key) for r in ordered] for key in Measurement.model_fields},
     )
 
 
@@ -84,17 +73,13 @@ def _describe_settings(settings: LabelSettings) -> list[Any]:
         "training images and labels": settings.data,
         "test images and labels": settings.test,
     }
-    facts = {
-        "optimizer steps": f"{settings.steps:,} for every network",
-        "exact duplicates": "; ".join(settings.leakage),
-    }
+    title = "Hashes of the content, which is independent of file formats"
     return [
-        Facts(facts),
-        Text("Head, optimizer and batch size of the networks:"),
+        {
+            "optimizer steps": f"{settings.steps:,} for every network",
+            "exact duplicates": "; ".join(settings.leakage),
+        },
+        "Head, optimizer and batch size of the networks:",
         Code(format_config(settings.config)),
-        Table.from_rows(
-            "Hashes of the content, which is independent of file formats",
-            ("content", "SHA-256"),
-            hashes.items(),
-        ),
+        Table.from_rows(title, ("content", "SHA-256"), hashes.items()),
     ]

@@ -5,55 +5,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from cae import terminal
-from cae.config.json_text import load_record
 from cae.config.shapes import format_shape
 from cae.programs.start import name_command
+from cae.records.environment import Environment
 from cae.records.run import FileRecord, Start
-from cae.report.pages import Code, Facts, Section, Table, Text
-
-
-class DataRecord(BaseModel):
-    """A data set, as recorded by a run."""
-
-    name: str
-    shape: list[int]
-    dtype: str
-    files: list[FileRecord]
-
-
-class DataRecords(BaseModel):
-    """The data sets of a run by their role."""
-
-    training: DataRecord
-    test: DataRecord | None = None
-
-
-class Environment(BaseModel):
-    """The part of a run's `environment.json` that a page shows."""
-
-    command: str
-    started: str
-    seed: int | None
-    device: str | None
-    cores: int | None
-    platform: str
-    python: str
-    versions: dict[str, str]
-    git_commit: str | None
-    data: DataRecords
-
-    @property
-    def day(self) -> str:
-        """The date of the start, in ISO 8601."""
-        return self.started.partition("T")[0]
-
-
-def read_environment(folder: Path) -> Environment:
-    """Reads the `environment.json` of a run; a missing or damaged file is a `DataError`."""
-    return load_record(folder / "environment.json", Environment)
+from cae.report.pages import Code, Section, Table
 
 
 def origin_sections(
@@ -76,7 +33,7 @@ def origin_sections(
     ]
 
 
-def _environment_facts(environments: Sequence[Environment]) -> Facts:
+def _environment_facts(environments: Sequence[Environment]) -> dict[str, str]:
     days = sorted(environment.day for environment in environments)
     seeds = sorted({e.seed for e in environments if e.seed is not None})
     facts = {
@@ -91,7 +48,7 @@ def _environment_facts(environments: Sequence[Environment]) -> Facts:
         "program": _distinct(e.git_commit for e in environments),
         "seeds": ", ".join(map(str, seeds)),
     }
-    return Facts({name: value for name, value in facts.items() if value})
+    return {name: value for name, value in facts.items() if value}
 
 
 def _distinct(values: Iterable[str | None]) -> str:
@@ -99,7 +56,7 @@ def _distinct(values: Iterable[str | None]) -> str:
 
 
 def _data_tables(environments: Sequence[Environment], models: Sequence[FileRecord]) -> list[Table]:
-    used = [(role, data) for e in environments for role, data in e.data if data]
+    used = [(role, data) for e in environments for role, data in e.data.items()]
     sets = dict.fromkeys(
         (role, data.name, data.shape[0], format_shape(data.shape[1:]), data.dtype)
         for role, data in used
@@ -122,11 +79,9 @@ def _reproduce_blocks(environments: Sequence[Environment], commands: Sequence[st
     lines = [f"git checkout {commit}"] * bool(commit)
     lines += [shlex.join(["python", "-m", "pip", "install", *packages]), *commands]
     return [
-        Text(
-            "Run these commands in the folder of the program, with the same data. The same "
-            "versions on the same kind of machine give the same numbers."
-        ),
-        *([Text("The program had uncommitted changes.")] if dirty else []),
+        "Run these commands in the folder of the program, with the same data. The same versions "
+        "on the same kind of machine give the same numbers.",
+        *["The program had uncommitted changes."] * bool(dirty),
         Code("\n".join(lines)),
     ]
 

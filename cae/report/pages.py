@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from cae.errors import DataError, UsageError
 from cae.files import FIGURE_DPI, write_text
@@ -30,22 +30,20 @@ MAX_DECIMALS = 6
 NOTHING = "–"
 
 
-@dataclass(frozen=True)
-class Text:
-    """A paragraph; a leading one stands out."""
-
-    kind: ClassVar = "text"
-    text: str
-    leads: bool = False
+# The blocks of a page: a text is a paragraph, a dict shows names with their values, a list pictures
+# side by side where there is room; and the classes below.
 
 
-@dataclass(frozen=True)
-class Facts:
-    """Names with their values, in order; leading ones are shown large."""
+class Lead(str):
+    """A paragraph that stands out."""
 
-    kind: ClassVar = "facts"
-    facts: dict[str, str]
-    leads: bool = False
+
+class KeyFacts(dict):
+    """Names with their values, shown large."""
+
+
+class Code(str):
+    """Lines in a fixed-width font: commands, JSON."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,6 @@ class Table:
         numeric: Headings of columns of texts that are aligned as numbers are.
     """
 
-    kind: ClassVar = "table"
     caption: str
     columns: dict[str, list[Any]]
     mark: str = ""
@@ -92,41 +89,21 @@ class Picture:
 
     Attributes:
         source: Its data URL.
-        width: In CSS pixels.
-        height: In CSS pixels.
+        size: Width and height in CSS pixels.
         caption: The line below it.
         description: What it shows, for people who do not see it.
     """
 
-    kind: ClassVar = "picture"
     source: str
-    width: int
-    height: int
+    size: tuple[int, int]
     caption: str
     description: str
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Pictures side by side where there is room."""
-
-    kind: ClassVar = "gallery"
-    pictures: list[Picture]
-
-
-@dataclass(frozen=True)
-class Code:
-    """Lines in a fixed-width font: commands, JSON."""
-
-    kind: ClassVar = "code"
-    text: str
 
 
 @dataclass(frozen=True)
 class Folded:
     """Blocks that a click on their title opens; they are printed if they are open."""
 
-    kind: ClassVar = "folded"
     title: str
     blocks: list[Any]
 
@@ -172,9 +149,8 @@ def draw(figure: "Figure", caption: str, description: str) -> Picture:
     content = io.BytesIO()
     with fixed_svg_ids():
         figure.savefig(content, format="svg", metadata={"Date": None})
-    width, height = (round(PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
-    source = _data_url("image/svg+xml", content.getvalue())
-    return Picture(source, width, height, caption, description)
+    size = figure.get_size_inches()
+    return _make_picture("svg+xml", content.getvalue(), size, caption, description)
 
 
 def embed(path: Path, caption: str) -> Picture:
@@ -189,15 +165,16 @@ def embed(path: Path, caption: str) -> Picture:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             image.verify()
-            size = image.size
+            size = [pixels / FIGURE_DPI for pixels in image.size]
     except (OSError, SyntaxError) as error:  # Pillow raises a SyntaxError for a damaged picture
         raise DataError(path, "must be a complete PNG picture", error, "Delete it.") from error
-    width, height = (round(pixels * PIXELS_PER_INCH / FIGURE_DPI) for pixels in size)
-    return Picture(_data_url("image/png", content), width, height, caption, f"{caption}.")
+    return _make_picture("png", content, size, caption, f"{caption}.")
 
 
-def _data_url(media_type: str, content: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+def _make_picture(kind: str, content: bytes, inches: Sequence[float], *texts: str) -> Picture:
+    width, height = (round(PIXELS_PER_INCH * side) for side in inches)
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return Picture(source, (width, height), *texts)
 
 
 def render(page: Page) -> str:
@@ -211,6 +188,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["kind"] = lambda block: type(block).__name__
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.jinja").render(
         page=page,
@@ -229,17 +207,16 @@ def check_page_path(path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise UsageError("--output", "must be in an existing folder", path, "Create the folder.")
-    if not path.exists():
-        return
     try:
         with path.open("rb") as file:
             is_ours = f'content="{GENERATOR}"'.encode() in file.read(1024)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise UsageError("--output", "must be a file", f"{path}: {error.strerror}") from error
     if not is_ours:
-        raise UsageError(
-            "--output", "must be new, or an earlier report", path, "Choose another name."
-        )
+        required, remedy = "must be new, or an earlier report", "Choose another name."
+        raise UsageError("--output", required, path, remedy)
 
 
 def write_page(path: Path, page: Page) -> None:

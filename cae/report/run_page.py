@@ -15,11 +15,23 @@ from cae.config.architecture import describe_architecture
 from cae.config.load import format_config
 from cae.data.named import NAMED_DATASETS
 from cae.data.splits import encode_labels
+from cae.records.environment import read_environment
 from cae.records.evaluation import read_predictions
 from cae.records.history import History
 from cae.records.run import PARTIAL, read_start
-from cae.report.origin import origin_sections, read_environment, training_command
-from cae.report.pages import Code, Facts, Folded, Gallery, Page, Section, Table, Text, draw, embed
+from cae.report.origin import origin_sections, training_command
+from cae.report.pages import (
+    Code,
+    Folded,
+    KeyFacts,
+    Lead,
+    Page,
+    Picture,
+    Section,
+    Table,
+    draw,
+    embed,
+)
 from cae.studies.results import RunResult, read_result
 
 # Values that are shown large: key of `metrics.json` -> name.
@@ -50,7 +62,7 @@ def describe_run(folder: Path) -> Page:
     interrupted = ", interrupted" if folder.name.endswith(PARTIAL) else ""
     return Page(
         f"{history.kind.capitalize()} {result.name}{interrupted}",
-        f"{name_layers(result)}. Trained on {environment.data.training.name}, "
+        f"{name_layers(result)}. Trained on {environment.trained_on}, "
         f"seed {history.model_info['seed']}, {environment.day}.",
         [
             Section("Result", [key_facts(history)]),
@@ -73,14 +85,15 @@ def run_sections(result: RunResult, plots: Path) -> list[Section]:
     return [*sections, Section("Configuration", [config_code(result.history)])]
 
 
-def key_facts(history: History) -> Facts:
+def key_facts(history: History) -> KeyFacts:
     """The values of a run that matter most, shown large."""
     facts = {
         name: _format_metric(key, history.metrics[key])
         for key, name in KEY_VALUES.items()
         if isinstance(history.metrics.get(key), int | float)
     }
-    return Facts(facts | {"best epoch": f"{history.best_epoch} of {len(history.epochs)}"}, True)
+    facts["best epoch"] = f"{history.best_epoch} of {len(history.epochs)}"
+    return KeyFacts(facts)
 
 
 def _format_metric(key: str, value: float) -> str:
@@ -105,7 +118,7 @@ def config_code(history: History) -> Code:
 # --- Training --------------------------------------------------------------------------------
 
 
-def _draw_curves(history: History) -> Gallery:
+def _draw_curves(history: History) -> list[Picture]:
     from cae.figures.curves import METRIC_NAMES, curve_figures
     from cae.figures.style import as_sentence
 
@@ -113,7 +126,7 @@ def _draw_curves(history: History) -> Gallery:
     for metric, figure in curve_figures(history).items():
         caption = as_sentence(METRIC_NAMES[metric])
         pictures.append(draw(figure, caption, _describe_curve(history, metric, caption)))
-    return Gallery(pictures)
+    return pictures
 
 
 def _describe_curve(history: History, metric: str, name: str) -> str:
@@ -152,7 +165,7 @@ def _prediction_blocks(result: RunResult) -> list[Any]:
     figure = plot_confusion_matrix(counts, [names[label] for label in classes.tolist()], title)
     description = f"{title}. Rows are true classes, columns predicted ones."
     return [
-        Text(f"{title}, {100 * right / total:.2f} %.", leads=True),
+        Lead(f"{title}, {100 * right / total:.2f} %."),
         _class_table(labels, predictions, names),
         draw(figure, "Confusion matrix", description),
     ]
@@ -162,7 +175,7 @@ def _class_names(
     result: RunResult, classes: Sequence[int], labels: Sequence[int]
 ) -> dict[int, str]:
     """A name for each label: first those that training saw, then those that it did not."""
-    data = read_environment(result.path).data.training.name
+    data = read_environment(result.path).trained_on
     known = NAMED_DATASETS[data].class_names if data in NAMED_DATASETS else ()
     texts = {label: str(label) for label in (*labels, *classes)} | dict(enumerate(known))
     unseen = [label for label in labels if label not in classes]

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cae.programs.start import repeat_command
+from cae.records.environment import Environment, read_environment
 from cae.records.run import TRIALS_FILE, read_start
-from cae.report.origin import Environment, origin_sections, read_environment
-from cae.report.pages import Facts, Folded, Page, Picture, Section, Table, Text, draw
+from cae.report.origin import origin_sections
+from cae.report.pages import Folded, Lead, Page, Picture, Section, Table, draw
 from cae.report.run_page import config_code, key_facts, name_layers, run_sections
 from cae.studies.compare import (
     COLUMNS,
@@ -67,7 +68,7 @@ def describe_chain(folder: Path) -> Page:
     sections = [
         Section(
             study.folder.name.capitalize(),
-            [Text(_count_trials(study.record))],
+            [_count_trials(study.record)],
             _study_sections(study),
         )
         for study in studies
@@ -75,7 +76,7 @@ def describe_chain(folder: Path) -> Page:
     return Page(
         f"Study {folder.name}",
         f"{len(studies)} studies, one after another: {', '.join(conclusions)}.",
-        [Section("Summary", [Facts(conclusions)]), *sections, *_origin(studies)],
+        [Section("Summary", [conclusions]), *sections, *_origin(studies)],
     )
 
 
@@ -91,7 +92,7 @@ def _count_trials(record: StudyRecord) -> str:
 def _study_sections(study: RecordedStudy) -> list[Section]:
     groups = group_results(study.results, study.record.metric)
     best = best_of(groups)
-    blocks: list[Any] = [Text(verdict(groups), leads=True)]
+    blocks: list[Any] = [Lead(verdict(groups))]
     if groups:
         blocks.append(_group_table(groups))
     if best:
@@ -99,7 +100,7 @@ def _study_sections(study: RecordedStudy) -> list[Section]:
     sections = [Section("Comparison", blocks), *_influence_sections(groups)]
     sections += _failure_sections(study.record)
     if best:
-        intro = [Text(f"{best.path.name}: {name_layers(best)}."), key_facts(best.history)]
+        intro = [f"{best.path.name}: {name_layers(best)}.", key_facts(best.history)]
         # Trials draw nothing; the study has drawn the best one.
         sections.append(
             Section("The best trial", intro, run_sections(best, study.folder / "plots"))
@@ -137,7 +138,7 @@ def _influence_sections(groups: list[Group]) -> list[Section]:
     ]
     if not rows:
         return []
-    note = Text(
+    note = (
         "Means over configurations that also differ in other hyperparameters: a hint where to "
         "look, not a proof."
     )
@@ -173,7 +174,7 @@ def _all_trials(groups: list[Group]) -> list[Any]:
         for group in groups
     ]
     return [
-        Text("Click a title to open it. Only what is open is printed."),
+        "Click a title to open it. Only what is open is printed.",
         Folded("Every trial", [Table("Every trial, by its configuration", known)]),
         *configurations,
     ]

@@ -15,7 +15,6 @@ import io
 import logging
 import math
 import os
-import platform
 import tempfile
 import time
 import warnings
@@ -27,7 +26,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import optuna
 import ray
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
@@ -37,15 +35,15 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from cae.config.study import Trial
-from cae.config.study_schema import Range, Study
+from cae.config.study_schema import Range
 from cae.errors import UsageError, UserError
 from cae.files import locked
 from cae.programs.start import StopSignal
-from cae.records.run import CHECKPOINT_FILE, PARTIAL, START_FILE, TRIALS_FILE
-from cae.studies.progress import Outcome, ProgressTable, count_epochs
+from cae.records.run import CHECKPOINT_FILE, PARTIAL, START_FILE
+from cae.studies.progress import ProgressTable, count_epochs
 from cae.studies.results import STOPPED, WAITING, read_result
 from cae.studies.search import SearchRun, Space
-from cae.studies.trials import StudyRun, train_trial
+from cae.studies.trials import StudyRun, Trainer
 from cae.training.predict import sharing_encodings
 
 DEFAULT_CPUS = 2  # threads per trial: small convolutions gain little from more
@@ -62,100 +60,70 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Resources:
-    """The resources of one trial.
-
-    Attributes:
-        cpus: Cores, and threads of TensorFlow.
-        gpus: GPUs; 0.5 puts two trials on one.
-        parallel: How many trials fit on all machines.
-    """
-
-    cpus: int
-    gpus: float
-    parallel: int
-
-
-@dataclass(frozen=True)
 class Job:
-    """Trials that one process trains in turn, such as the seeds of one suggestion.
+    """Trials that one process trains in turn: one, or the seeds of a suggestion.
 
     Attributes:
-        study: The study.
-        folder: The directory that records its trials.
-        working_dir: The folder that the program was started in.
-        cpus: Threads of TensorFlow.
-        tracker_flags: Flags that record the trials for TensorBoard or MLflow.
         trials: The trials; the first reports its epochs.
+        trainer: Trains them.
+        cpus: Threads of TensorFlow.
+        working_dir: The folder that the program was started in.
     """
 
-    study: Study
-    folder: Path
-    working_dir: Path
-    cpus: int
-    tracker_flags: tuple[str, ...]
     trials: Sequence[Trial]
+    trainer: Trainer
+    cpus: int
+    working_dir: Path
 
 
 @contextmanager
-def connected(args: argparse.Namespace) -> Iterator[Resources]:
+def connected(args: argparse.Namespace) -> Iterator[dict[str, float]]:
     """Starts Ray on this machine, or joins the Ray cluster at `args.ray`, until the context ends.
+
+    Yields the resources of a trial.
 
     Raises:
         UsageError: There is no such cluster, or none of its machines is large enough for a trial.
     """
     os.environ.update(SETTINGS)
-    try:
-        ray.init(
-            address=args.ray,
-            include_dashboard=False if args.ray == "local" else None,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UsageError(
-            "--ray",
-            "must be the address of a Ray cluster that this machine belongs to",
-            f"{args.ray} ({reason})",
-            "Start Ray there and here (docs/parallel.md), or omit the address.",
-        ) from error
-    try:
-        yield _choose_resources(args.cpus_per_trial, args.gpus_per_trial)
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppresses what Ray and Optuna print: standard output is for results."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it is for results
         warnings.simplefilter("ignore")
-        yield
+        try:
+            ray.init(
+                address=args.ray,
+                include_dashboard=False if args.ray == "local" else None,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UsageError(
+                "--ray",
+                "must be the address of a Ray cluster that this machine belongs to",
+                f"{args.ray} ({reason})",
+                "Start Ray there and here (docs/parallel.md), or omit the address.",
+            ) from error
+        try:
+            yield _choose_resources(args.cpus_per_trial, args.gpus_per_trial)
+        finally:
+            ray.shutdown()
 
 
-def _choose_resources(cpus: int | None, gpus: float | None) -> Resources:
-    """The resources per trial by the flags, or by what the machines have."""
+def _choose_resources(cpus: int | None, gpus: float | None) -> dict[str, float]:
+    """Those of the flags, or by what the machines have."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    most_cpus, most_gpus = (
-        max(machine.get(kind, 0) for machine in machines) for kind in ("CPU", "GPU")
-    )
+    most_cpus, most_gpus = (max(m.get(kind, 0) for m in machines) for kind in ("CPU", "GPU"))
     cpus = cpus or max(1, min(DEFAULT_CPUS, int(most_cpus)))
     gpus = min(1, most_gpus) if gpus is None else gpus
-    needed = {"CPU": cpus, "GPU": gpus}
-    parallel = sum(
-        min(int(machine.get(kind, 0) / needs) for kind, needs in needed.items() if needs)
-        for machine in machines
-    )
-    if not parallel:
+    if cpus > most_cpus or gpus > most_gpus:
         raise UsageError(
             "--cpus-per-trial and --gpus-per-trial",
             f"must fit on one machine (the largest has {most_cpus:g} cores and {most_gpus:g} GPUs)",
             f"{cpus} and {gpus:g}",
             "Request fewer cores or GPUs per trial.",
         )
-    return Resources(cpus, gpus, parallel)
+    return {"cpu": cpus, "gpu": gpus}
 
 
 # --- In a process on any machine ------------------------------------------------------------
@@ -168,57 +136,44 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         config: The `Job` as `job`.
 
     Returns:
-        `errors`, one line per trial, empty if it has left a record; `value`, their mean metric.
+        `error`, empty if all trials have left a record; `value`, their mean metric.
+
+    Raises:
+        OSError: This machine does not share the folder of the study.
     """
     job: Job = config["job"]
-    try:
-        os.chdir(job.working_dir)
-        (job.folder / TRIALS_FILE).stat()
-    except OSError as error:
-        where = f"{job.working_dir / job.folder} on {platform.node()}"
-        missing = UsageError(
-            where, "must be the study's folder", error.strerror, "Share it between all machines."
-        )
-        return {"errors": [str(missing)] * len(job.trials)}
+    folder, metric = job.trainer.folder, job.trainer.study.metric
+    os.chdir(job.working_dir)
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.cpus)
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # several trials can share a GPU
 
     def report(row: dict[str, Any]) -> None:
-        if job.study.metric in row:  # Ray may end the thread here
-            tune.report({"epoch": row["epoch"], "value": row[job.study.metric]})
+        if metric in row:  # Ray may end the thread here
+            tune.report({"epoch": row["epoch"], "value": row[metric]})
 
+    errors = []
     with sharing_encodings():
-        first, *others = job.trials
-        errors = [_train_trial(job, first, on_epoch=report)]
-        errors += [_train_trial(job, trial) for trial in others]
+        for number, trial in enumerate(job.trials):
+            if (folder / trial.id).exists():
+                continue  # by a process that died before it could say so
+            _wait_for_lock(folder / (trial.id + PARTIAL))
+            hooks = {} if number else {"on_epoch": report}
+            errors.append(job.trainer.train(trial, **hooks)[1])
+    ended = {"error": " ".join(filter(None, errors))}
     with suppress(UserError):  # a trial has left no record
-        value = fmean(read_result(job.folder / t.id).value(job.study.metric) for t in job.trials)
+        value = fmean(read_result(folder / trial.id).value(metric) for trial in job.trials)
         if math.isfinite(value):
-            return {"errors": errors, "value": value}
-    return {"errors": errors}
-
-
-def _train_trial(job: Job, trial: Trial, **hooks: Any) -> str:
-    """Trains or resumes one trial; returns the error if it has left no record."""
-    path = job.folder / trial.id
-    if path.exists():
-        return ""  # by a process that died before it could say so
-    _wait_for_lock(path.with_name(path.name + PARTIAL))
-    _, error = train_trial(job.study, job.folder, trial, job.tracker_flags, **hooks)
-    return error
+            ended["value"] = value
+    return ended
 
 
 def _wait_for_lock(run: Path) -> None:
-    """Waits for the end of the process that trained the run before, but not for ever."""
+    """Waits for the end of the process that trained an interrupted run, but not for ever."""
     end = time.monotonic() + LOCK_SECONDS
-    while time.monotonic() < end:
-        try:
-            with locked(run, run / START_FILE):
-                return
-        except FileNotFoundError:
-            return  # a new run
-        except UsageError:
-            time.sleep(1)
+    while (run / START_FILE).exists() and time.monotonic() < end:
+        with suppress(UsageError), locked(run, run / START_FILE):
+            return
+        time.sleep(1)
 
 
 # --- In the program -------------------------------------------------------------------------
@@ -229,41 +184,35 @@ def train_side_by_side(study_run: StudyRun, progress: ProgressTable) -> int:
     if not study_run.has_work():
         return 0
     # In this order: Ray handles signals itself once it has started.
-    with _quiet(), connected(study_run.args) as resources, StopSignal() as stop:
-        progress.parallel = resources.parallel
-        tuning = partial(_tune, resources, StopWhenAsked(stop), Recorder(study_run, progress, stop))
-        flags = tuple(study_run.tracker_flags)
-        get_job = partial(Job, study_run.study, study_run.folder, Path.cwd(), resources.cpus, flags)
+    with connected(study_run.args) as resources, StopSignal() as stop:
+        shared = {"cpus": resources["cpu"], "working_dir": Path.cwd()}
+        get_job = partial(Job, trainer=study_run.trainer, **shared)
+        tuning = partial(_tune, resources, Recorder(study_run, progress, stop))
         if not isinstance(study_run, SearchRun):
-            waiting = [o.trial for o in study_run.outcomes if o.status == WAITING]
-            tuning(config={"job": tune.grid_search([get_job((trial,)) for trial in waiting])})
+            jobs = [get_job([o.trial]) for o in study_run.outcomes if o.status == WAITING]
+            tuning(config={"job": tune.grid_search(jobs)})
             return stop.exit_code
         for space in study_run.spaces:
-            suggestions = Suggestions(study_run, space, get_job)
-            if suggestions.num_left and not stop.requested():
+            search = Suggestions(study_run, space, get_job)
+            if search.num_left and not stop.requested():
                 scheduler = _get_scheduler(study_run, space)
-                samples = suggestions.num_left
-                tuning(search_alg=suggestions, scheduler=scheduler, num_samples=samples)
+                tuning(search_alg=search, scheduler=scheduler, num_samples=search.num_left)
     return stop.exit_code
 
 
-def _tune(
-    resources: Resources, stopper: tune.Stopper, recorder: tune.Callback, **settings: Any
-) -> None:
+def _tune(resources: dict[str, float], recorder: "Recorder", **settings: Any) -> None:
     """Lets Ray Tune train jobs until there are no more."""
     # The trials have records of their own; those of Ray are deleted.
     with tempfile.TemporaryDirectory() as scratch:
         tune.run(
             train,
-            resources_per_trial={"cpu": resources.cpus, "gpu": resources.gpus},
+            resources_per_trial=resources,
             max_failures=MAX_FAILURES,
             raise_on_failed_trial=False,
             reuse_actors=True,  # TensorFlow takes seconds to start
-            stop=stopper,
+            stop=recorder,
             callbacks=[recorder],
             storage_path=scratch,
-            name="study",
-            trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
             verbose=0,
             **settings,
@@ -287,51 +236,39 @@ def _get_scheduler(study_run: SearchRun, space: Space) -> TrialScheduler:
     )
 
 
-class StopWhenAsked(tune.Stopper):
-    """Ends all training after a signal; interrupted trials resume in the next start."""
-
-    def __init__(self, stop: StopSignal):
-        self._stop = stop
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Never ends a single trial."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Whether a signal has come."""
-        return self._stop.requested()
-
-
-class Recorder(tune.Callback):
-    """Records and shows the results of jobs."""
+class Recorder(tune.Callback, tune.Stopper):
+    """Records and shows the results of jobs, and ends all of them after a signal."""
 
     def __init__(self, study_run: StudyRun, progress: ProgressTable, stop: StopSignal):
         self._run = study_run
         self._progress = progress
         self._stop = stop
 
-    def on_trial_result(self, trial: TuneTrial, result: dict[str, Any], **_: Any) -> None:
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Ends no single job."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether a signal has come; interrupted trials resume in the next start."""
+        return self._stop.requested()
+
+    def on_trial_result(
+        self, trials: Sequence[TuneTrial], trial: TuneTrial, result: dict[str, Any], **_: Any
+    ) -> None:
         """Shows an epoch."""
         if "epoch" in result:
             name = trial.config["job"].trials[0].id
             self._progress.set_note(f"{name}: epoch {result['epoch']}, {result['value']:.4g}")
             seconds = result["time_total_s"] / result["training_iteration"]
             self._progress.seconds_per_epoch = seconds
+            self._progress.parallel = sum(other.status == TuneTrial.RUNNING for other in trials)
 
     def on_trial_complete(self, trial: TuneTrial, **_: Any) -> None:
         """Records a job that has finished, or that was stopped because others were better."""
-        errors = trial.last_result.get("errors")
-        if errors is not None:
-            self._conclude(trial, errors)
+        if "error" in trial.last_result:
+            self._conclude(trial, trial.last_result["error"])
         elif not self._stop.requested():
-            outcomes = self._run.get_outcomes(trial.config["job"].trials)
-            for outcome in outcomes:
-                outcome.status, outcome.reason = STOPPED, "others were better"
-                if self._run.args.keep == "best":
-                    run = self._run.folder / (outcome.trial.id + PARTIAL)
-                    (run / CHECKPOINT_FILE).unlink(missing_ok=True)
-            outcomes[0].value = trial.last_result["value"]
-            self._show(outcomes)
+            self._conclude(trial, stopped_at=trial.last_result["value"])
 
     def on_trial_recover(self, trial: TuneTrial, **_: Any) -> None:
         """Announces that a process has died."""
@@ -340,16 +277,19 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, trial: TuneTrial, **_: Any) -> None:
         """Records a job whose process has died too often."""
-        reason = " ".join(str(trial.get_error()).split())[-200:]
-        self._conclude(trial, [reason] * len(trial.config["job"].trials))
+        self._conclude(trial, " ".join(str(trial.get_error()).split())[-200:])
 
-    def _conclude(self, trial: TuneTrial, errors: list[str]) -> None:
+    def _conclude(self, trial: TuneTrial, error: str = "", stopped_at: float | None = None) -> None:
         outcomes = self._run.get_outcomes(trial.config["job"].trials)
-        for outcome, error in zip(outcomes, errors, strict=True):
-            self._run.judge(outcome, error)
-        self._show(outcomes)
-
-    def _show(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            if stopped_at is None:
+                self._run.judge(outcome, error)
+                continue
+            outcome.status, outcome.reason = STOPPED, "others were better"
+            outcome.value = stopped_at if outcome is outcomes[0] else math.nan
+            if self._run.args.keep == "best":
+                run = self._run.folder / (outcome.trial.id + PARTIAL)
+                (run / CHECKPOINT_FILE).unlink(missing_ok=True)
         self._run.record()
         for outcome in outcomes:
             self._progress.show(outcome)
@@ -358,31 +298,25 @@ class Recorder(tune.Callback):
 class Suggestions(OptunaSearch):
     """Optuna's suggestions in one search space; those of earlier starts come first.
 
-    Args:
-        study_run: The study.
-        space: The search space.
-        get_job: Makes a job of the trials of a suggestion.
-
-    Attributes:
-        num_left: How many jobs there are to train.
+    `num_left` of them are to be trained; `get_job` makes a job of the trials of one.
     """
 
     def __init__(
         self, study_run: SearchRun, space: Space, get_job: Callable[[Sequence[Trial]], Job]
     ):
+        self._get_job = lambda values: get_job(study_run.take_up(space, values))
         waiting, finished = [], []
-        for values, trials in space.suggestions:
+        for values, trials in space.suggestions.values():
             is_waiting = any(o.status == WAITING for o in study_run.get_outcomes(trials))
             (waiting if is_waiting else finished).append((values, trials))
         vary = study_run.study.vary
-        # With the same seed in every start, the sampler would repeat its first draws.
-        seed = np.random.SeedSequence([vary.seed, len(space.suggestions)])
         super().__init__(
             {key: _get_distribution(drawn) for key, drawn in vary.search.items()},
             metric="value",
             mode="max" if study_run.study.larger_is_better else "min",
             sampler=optuna.samplers.TPESampler(
-                seed=int(seed.generate_state(1)[0]),
+                # With the same seed in every start, the sampler would repeat its first draws.
+                seed=vary.seed + len(space.suggestions),
                 n_startup_trials=min(MAX_RANDOM, vary.samples // REDUCTION_FACTOR),
                 constant_liar=True,  # keeps away from what is being trained
             ),
@@ -392,12 +326,10 @@ class Suggestions(OptunaSearch):
             value = study_run.get_value(trials)
             self.add_evaluated_point(values, value, pruned=value is None)
         self.num_left = max(vary.samples, len(space.suggestions)) - len(finished)
-        self._take_up = partial(study_run.take_up, space)
-        self._get_job = get_job
 
     def suggest(self, trial_id: str) -> dict[str, Job]:
         """The next job."""
-        return {"job": self._get_job(self._take_up(super().suggest(trial_id)))}
+        return {"job": self._get_job(super().suggest(trial_id))}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Ignores epochs: ASHA follows them, Optuna learns from the value at the end."""
@@ -407,6 +339,5 @@ class Suggestions(OptunaSearch):
 
 
 def _get_distribution(drawn: Range) -> BaseDistribution:
-    is_whole = isinstance(drawn.low, int) and isinstance(drawn.high, int)
-    distribution = IntDistribution if is_whole else FloatDistribution
+    distribution = IntDistribution if drawn.is_whole else FloatDistribution
     return distribution(drawn.low, drawn.high, log=drawn.scale == "log")

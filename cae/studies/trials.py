@@ -12,6 +12,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,6 +45,105 @@ FILES = {
 }
 
 
+@dataclass(frozen=True)
+class Trainer:
+    """Trains the trials of a study, in this process or on another machine.
+
+    Attributes:
+        study: The study.
+        folder: The directory that records its trials.
+        tracker_flags: Flags that record them for TensorBoard or MLflow.
+    """
+
+    study: Study
+    folder: Path
+    tracker_flags: Sequence[str] = ()
+
+    def train(
+        self,
+        trial: Trial,
+        on_line: Callable[[str], None] | None = None,
+        on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    ) -> tuple[int, str]:
+        """Trains a trial, or resumes it.
+
+        Args:
+            trial: One of the study.
+            on_line: Receives each line of its output.
+            on_epoch: Receives the row of each epoch.
+
+        Returns:
+            The exit code of its program, and the last error that it printed.
+        """
+        log_path = self.folder / "logs" / f"{trial.id}.txt"
+        with log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            log = TrialLog(file, on_line)
+            arguments = self.get_arguments(trial)
+            return run_program(self.study.kind, arguments, log, on_epoch=on_epoch), log.error
+
+    def get_arguments(self, trial: Trial) -> list[str]:
+        """The command line that starts a trial, or resumes an interrupted one."""
+        path = self.folder / trial.id
+        partial = path.with_name(path.name + PARTIAL)
+        if (partial / START_FILE).exists():
+            return ["--resume", str(path), "--no-plots"]
+        shutil.rmtree(partial, ignore_errors=True)  # killed before it had begun
+        config = self.folder / "configuration" / f"{trial.id}.json"
+        write_text(config, dump_config(trial.config))
+        data = self.study.data
+        (base,) = [base for base in self.study.bases if base.label == trial.base]
+        has_test = self.study.kind == "classifier"
+        flags = {
+            "-d": data.dataset,
+            "-dl": data.labels,
+            "-t": data.test if has_test else None,
+            "-tl": data.test_labels if has_test else None,
+            "--limit": data.limit,
+            "-model": trial.model,
+            "--encoder-until": base.encoder_until,
+            "--model-input-range": base.model_input_range,
+            "-c": config,
+            "--name": trial.configuration,
+            "--run-dir": path,
+        }
+        given = [str(part) for item in flags.items() if item[1] is not None for part in item]
+        return [*given, *self.tracker_flags, "--no-plots"]
+
+
+class TrialLog(io.TextIOBase):
+    """Takes the output of a trial, for an open file and for `on_line`, and keeps the last error."""
+
+    def __init__(self, file: TextIO, on_line: Callable[[str], None] | None = None):
+        self._file = file
+        self._on_line = on_line
+        self.error = ""
+
+    def write(self, text: str) -> int:
+        """Writes text to the file at once."""
+        self._file.write(text)
+        self._file.flush()
+        for line in filter(str.strip, text.splitlines()):
+            if self._on_line:
+                self._on_line(line.strip())
+            if line.startswith("error: "):
+                self.error = line.removeprefix("error: ")
+        return len(text)
+
+
+def run_program(kind: str, arguments: list[str], log: TrialLog, **hooks: Any) -> int:
+    """Runs the program that trains a kind of model, in this process; returns its exit code."""
+    program = importlib.import_module(Path(PROGRAMS[kind]).stem)
+    try:
+        with redirect_stdout(log), redirect_stderr(log):
+            return program.main(arguments, **hooks)
+    except Exception as error:  # a trial that breaks must not end the study
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        log.write(f"error: {message[:200]}\n")
+        return terminal.EXIT_USER_ERROR
+    finally:
+        gc.collect()  # models are cycles, and hold encodings of up to gigabytes
+
+
 class StudyRun:
     """A study while it runs.
 
@@ -67,11 +167,12 @@ class StudyRun:
         self.study = file.study
         self.folder = folder
         self.args = args
-        self.tracker_flags = tracking.get_trial_flags(args, folder.relative_to(args.runs_dir))
+        flags = tracking.get_trial_flags(args, folder.relative_to(args.runs_dir))
+        self.trainer = Trainer(file.study, folder, flags)
+        self.outcomes: list[Outcome] = []
         self._file = file
         self._data = self._identify_data()
         self._models = {base.label: self._find_model(base) for base in self.study.bases}
-        self.outcomes: list[Outcome] = []
         self.add(
             trial
             for trial in self.expand()
@@ -82,14 +183,12 @@ class StudyRun:
         """The trials that are known from the start."""
         return expand(self._file, self._data, self._models)
 
-    def add(self, trials: Iterable[Trial]) -> list[Outcome]:
+    def add(self, trials: Iterable[Trial]) -> None:
         """Adds trials, with the results of those that are recorded already."""
-        added = [Outcome(trial) for trial in trials]
-        for outcome in added:
+        for outcome in map(Outcome, trials):
+            self.outcomes.append(outcome)
             if (self.folder / outcome.trial.id).exists():
                 self.judge(outcome)
-        self.outcomes += added
-        return added
 
     def _identify_data(self) -> list[Any]:
         """What identifies the data: the SHA-256 of its files, and the limit."""
@@ -112,6 +211,20 @@ class StudyRun:
             return None, None
         return str(path), get_record(path)["sha256"]
 
+    @property
+    def total(self) -> int:
+        """How many trials there will be."""
+        return len(self.outcomes)
+
+    def has_work(self) -> bool:
+        """Whether there is anything to train."""
+        return sum(outcome.status != WAITING for outcome in self.outcomes) < self.total
+
+    def get_outcomes(self, trials: Iterable[Trial]) -> list[Outcome]:
+        """The outcomes of some trials."""
+        by_id = {outcome.trial.id: outcome for outcome in self.outcomes}
+        return [by_id[trial.id] for trial in trials]
+
     def run(self, train: Callable[["StudyRun", ProgressTable], int]) -> int:
         """Trains what is not done yet.
 
@@ -124,7 +237,8 @@ class StudyRun:
         for name in ("logs", "configuration"):
             check_runs_dir(self.folder / name)
         self.record()
-        with sharing_encodings(), self.open_progress() as progress:
+        progress = ProgressTable(terminal.ERR, self.study, self.outcomes, self.total)
+        with sharing_encodings(), progress:
             exit_code = train(self, progress)
             while exit_code <= 128 and self._reset_lost_models():
                 exit_code = train(self, progress)
@@ -134,19 +248,6 @@ class StudyRun:
         for outcome in failed:
             terminal.ERR.print(f"failed: {outcome.trial.id}: {outcome.reason}")
         return terminal.EXIT_USER_ERROR if failed else 0
-
-    def open_progress(self) -> ProgressTable:
-        """The table of the trials, to be used as a context manager."""
-        return ProgressTable(terminal.ERR, self.study, self.outcomes)
-
-    def has_work(self) -> bool:
-        """Whether there is anything to train."""
-        return any(outcome.status == WAITING for outcome in self.outcomes)
-
-    def get_outcomes(self, trials: Iterable[Trial]) -> list[Outcome]:
-        """The outcomes of some trials."""
-        by_id = {outcome.trial.id: outcome for outcome in self.outcomes}
-        return [by_id[trial.id] for trial in trials]
 
     def _reset_lost_models(self) -> bool:
         """Makes trials wait again that are now the best of their base but have lost their model.
@@ -215,13 +316,8 @@ def train_in_turn(study_run: StudyRun, progress: ProgressTable) -> int:
     exit_code = 0
     for outcome in [o for o in study_run.outcomes if o.status == WAITING]:
         with progress.timing(outcome):
-            exit_code, error = train_trial(
-                study_run.study,
-                study_run.folder,
-                outcome.trial,
-                study_run.tracker_flags,
-                on_line=progress.set_note,
-                on_epoch=progress.count_epoch,
+            exit_code, error = study_run.trainer.train(
+                outcome.trial, on_line=progress.set_note, on_epoch=progress.count_epoch
             )
         if exit_code > 128:
             break
@@ -229,117 +325,3 @@ def train_in_turn(study_run: StudyRun, progress: ProgressTable) -> int:
         study_run.record()
         progress.show(outcome)
     return exit_code
-
-
-def train_trial(
-    study: Study,
-    folder: Path,
-    trial: Trial,
-    tracker_flags: Sequence[str] = (),
-    on_line: Callable[[str], None] | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
-) -> tuple[int, str]:
-    """Trains a trial, or resumes it.
-
-    Args:
-        study: The study.
-        folder: The directory that records its trials.
-        trial: One of them.
-        tracker_flags: Flags that record it for TensorBoard or MLflow.
-        on_line: Receives each line of its output.
-        on_epoch: Receives the row of each epoch.
-
-    Returns:
-        The exit code of its program, and the last error that it printed.
-    """
-    log_path = folder / "logs" / f"{trial.id}.txt"
-    with log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        log = TrialLog(file, on_line)
-        arguments = get_arguments(study, folder, trial, tracker_flags)
-        return run_program(study.kind, arguments, log, on_epoch=on_epoch), log.error
-
-
-def get_arguments(
-    study: Study, folder: Path, trial: Trial, tracker_flags: Sequence[str] = ()
-) -> list[str]:
-    """The command line of a trial, which starts a run or resumes an interrupted one.
-
-    Args:
-        study: The study.
-        folder: The directory that records its trials.
-        trial: One of them.
-        tracker_flags: Flags that record it for TensorBoard or MLflow.
-    """
-    path = folder / trial.id
-    partial = path.with_name(path.name + PARTIAL)
-    if (partial / START_FILE).exists():
-        return ["--resume", str(path), "--no-plots"]
-    shutil.rmtree(partial, ignore_errors=True)  # killed before it had begun
-    config = folder / "configuration" / f"{trial.id}.json"
-    write_text(config, dump_config(trial.config))
-    data = study.data
-    (base,) = [base for base in study.bases if base.label == trial.base]
-    flags = {
-        "-d": data.dataset,
-        "-dl": data.labels,
-        "-t": data.test if study.kind == "classifier" else None,
-        "-tl": data.test_labels if study.kind == "classifier" else None,
-        "--limit": data.limit,
-        "-model": trial.model,
-        "--encoder-until": base.encoder_until,
-        "--model-input-range": base.model_input_range,
-        "-c": config,
-        "--name": trial.configuration,
-        "--run-dir": path,
-    }
-    given = [str(part) for item in flags.items() if item[1] is not None for part in item]
-    return [*given, *tracker_flags, "--no-plots"]
-
-
-def run_program(kind: str, arguments: list[str], log: "TrialLog", **hooks: Any) -> int:
-    """Runs the program that trains a kind of model, in this process; returns its exit code.
-
-    Args:
-        kind: `autoencoder` or `classifier`.
-        arguments: Its command line.
-        log: Receives its output.
-        **hooks: Further arguments of its `main`.
-    """
-    program = importlib.import_module(Path(PROGRAMS[kind]).stem)
-    try:
-        with redirect_stdout(log), redirect_stderr(log):
-            return program.main(arguments, **hooks)
-    except Exception as error:  # a trial that breaks must not end the study
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        log.write(f"error: {message[:200]}\n")
-        return terminal.EXIT_USER_ERROR
-    finally:
-        gc.collect()  # models are cycles, and hold encodings of up to gigabytes
-
-
-class TrialLog(io.TextIOBase):
-    """The file that receives the output of a trial, flushed after each write.
-
-    Args:
-        file: The open file.
-        on_line: Also receives each line.
-
-    Attributes:
-        error: The last error message, without `error: `.
-    """
-
-    def __init__(self, file: TextIO, on_line: Callable[[str], None] | None = None):
-        self._file = file
-        self._on_line = on_line
-        self.error = ""
-
-    def write(self, text: str) -> int:
-        """Writes text to the file."""
-        self._file.write(text)
-        self._file.flush()
-        for line in filter(str.strip, text.splitlines()):
-            if self._on_line:
-                self._on_line(line.strip())
-            if line.startswith("error: "):
-                self.error = line.removeprefix("error: ")
-        return len(text)

@@ -293,7 +293,7 @@ def test_saved_models_of_other_programs(tmp_path):
     for bases in ([base], [base | keys]):
         _, (file,) = load_stages(write_json(tmp_path / "study.json", study, bases=bases))
         (trial,) = expand(file, "data", {"head": ("other.h5", "sha")})
-        found.append((trial.id, trials.get_arguments(file.study, tmp_path, trial)))
+        found.append((trial.id, trials.Trainer(file.study, tmp_path).get_arguments(trial)))
     (plain, without), (other, arguments) = found
     assert plain != other and "--encoder-until" not in without
     assert arguments[arguments.index("--encoder-until") + 1] == "bottom"

@@ -23,7 +23,6 @@ from cae.config.study import load_stages
 from cae.programs import start as start_module
 from cae.studies.run import RAY_PACKAGES
 from cae.studies.search import SearchRun
-from cae.studies.trials import get_arguments
 
 ROOT = Path(__file__).parents[2]
 NO_RAY = "needs Ray and Optuna: pip install -r requirements-cluster.txt"
@@ -157,7 +156,7 @@ def search(study, tmp_path):
             suggestions = Suggestions(study_run, space, tuple)
             jobs = [suggestions.suggest(str(n))["job"] for n in range(suggestions.num_left)]
             for trial in itertools.chain(*jobs):
-                get_arguments(study_run.study, path, trial)  # as when it starts
+                study_run.trainer.get_arguments(trial)  # as when it starts
             return [tuple(trial.id for trial in job) for job in jobs]
 
         return study_run, suggest
