@@ -132,9 +132,9 @@ def _draw_comparisons(groups: list[Group]) -> list[Picture]:
 
 def _influence_sections(groups: list[Group]) -> list[Section]:
     rows = [
-        (influence.key, value, count, mean, sd)
-        for influence in influences(groups)
-        for value, (count, mean, sd) in influence.values.items()
+        (key, value, *summary)
+        for key, values in influences(groups).items()
+        for value, summary in values.items()
     ]
     if not rows:
         return []

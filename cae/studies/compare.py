@@ -8,7 +8,7 @@ seeds).
 import argparse
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -59,8 +59,7 @@ class Group:
         """The 95 % interval of the mean, within what is possible; None for fewer than two seeds."""
         if len(self.values) < 2:
             return None
-        _, low, high, *_ = estimate(self.values, 0, 1 if self.is_larger_better else math.inf)
-        return low, high
+        return estimate(self.values, 0, 1 if self.is_larger_better else math.inf)[1:3]
 
     @property
     def is_larger_better(self) -> bool:
@@ -89,76 +88,35 @@ class Group:
 
 
 def group_results(results: Iterable[RunResult], metric: str) -> list[Group]:
-    """Groups runs that differ in their seed alone, the best mean first.
+    """Groups runs of one kind that differ in their seed alone.
 
-    Args:
-        results: Runs of one kind.
-        metric: The value to rank by; groups without a finite value come last.
+    The best mean comes first, groups without a finite value come last.
     """
-    groups: dict[str, list[RunResult]] = {}
+    members = _split(results, _origin).values()
+    groups = [Group(results[0].name, results, metric) for results in members]
+    return sorted(
+        groups, key=lambda g: (math.isnan(g.mean), -g.mean if g.is_larger_better else g.mean)
+    )
+
+
+def _split(
+    results: Iterable[RunResult], get_key: Callable[[RunResult], Any]
+) -> dict[Any, list[RunResult]]:
+    parts: dict[Any, list[RunResult]] = {}
     for result in results:
-        key = json.dumps(_origin(result))
-        groups.setdefault(key, []).append(result)
-    unsorted = [Group(members[0].name, members, metric) for members in groups.values()]
-    return sorted(unsorted, key=_rank)
+        parts.setdefault(get_key(result), []).append(result)
+    return parts
 
 
-def _origin(result: RunResult) -> list[Any]:
-    """What the values of a run depend on, apart from its seed."""
+def _origin(result: RunResult) -> str:
+    """What the values of a run depend on, apart from its seed, as JSON."""
     hyperparameters = hyperparameters_of(result.history.model_info)
-    return [_data_key(result), hyperparameters, result.limit, result.models or result.encoder]
+    models = result.models or result.encoder
+    return json.dumps([_data_key(result), hyperparameters, result.limit, models])
 
 
 def _data_key(result: RunResult) -> tuple[tuple[str, str], ...]:
     return tuple((role, digest) for role, _, digest in result.data)
-
-
-def _latest_of_seeds(results: Iterable[RunResult]) -> tuple[list[RunResult], list[RunResult]]:
-    """Keeps the latest of the runs that have everything in common, the seed too.
-
-    Returns:
-        The runs that count, and the earlier ones.
-    """
-    latest: dict[str, RunResult] = {}
-    earlier = []
-    for result in results:
-        key = json.dumps([_origin(result), result.history.model_info["seed"]])
-        other = latest.get(key)
-        if other and other.started > result.started:
-            earlier.append(result)
-            continue
-        if other:
-            earlier.append(other)
-        latest[key] = result
-    return list(latest.values()), earlier
-
-
-def _split_by_data(results: Iterable[RunResult]) -> list[list[RunResult]]:
-    """The runs on each data set."""
-    sets: dict[Any, list[RunResult]] = {}
-    for result in results:
-        sets.setdefault(_data_key(result), []).append(result)
-    return list(sets.values())
-
-
-def _describe_data(result: RunResult) -> str:
-    files = [f"{name} ({digest[:8]})" for _, name, digest in result.data]
-    return ", ".join(files) or "unknown data"
-
-
-def _with_distinct_names(groups: list[Group]) -> list[Group]:
-    """Adds the directory of a run to the names that several groups have."""
-    names = [group.name for group in groups]
-    return [
-        replace(group, name=f"{group.name} ({group.results[0].path.name})")
-        if names.count(group.name) > 1
-        else group
-        for group in groups
-    ]
-
-
-def _rank(group: Group) -> tuple[bool, float]:
-    return math.isnan(group.mean), -group.mean if group.is_larger_better else group.mean
 
 
 # --- Choosing -------------------------------------------------------------------------------
@@ -169,31 +127,27 @@ def best_of(groups: list[Group]) -> RunResult | None:
     return groups[0].best if groups else None
 
 
-def best_paths(results: list[RunResult], metric: str) -> list[Path]:
+def best_paths(results: Iterable[RunResult], metric: str) -> list[Path]:
     """The directory of the best run of each base."""
-    bases = dict.fromkeys(result.base for result in results)
-    best = [
-        best_of(group_results([r for r in results if r.base == base], metric)) for base in bases
-    ]
+    bases = _split(results, lambda result: result.base).values()
+    best = [best_of(group_results(members, metric)) for members in bases]
     return [result.path for result in best if result]
 
 
 def get_finalists(folder: Path, count: int) -> set[tuple[str, str]]:
-    """The configurations that are trained in full after a screening.
+    """The (base, configuration) pairs that are trained in full after a screening.
 
     Args:
         folder: The directory of the screening, which is a study.
         count: How many of each base; fewer where fewer have a finite value.
-
-    Returns:
-        (base, configuration) pairs of names.
     """
-    results, metric = read_study(folder), read_trials(folder).metric
-    finalists = set()
-    for base in {result.base for result in results}:
-        groups = group_results([result for result in results if result.base == base], metric)
-        finalists |= {(base, group.name) for group in groups[:count] if group.values}
-    return finalists
+    metric = read_trials(folder).metric
+    return {
+        (base, group.name)
+        for base, members in _split(read_study(folder), lambda result: result.base).items()
+        for group in group_results(members, metric)[:count]
+        if group.values
+    }
 
 
 def best_model(folder: Path, encoder: BestEncoder) -> Path:
@@ -225,12 +179,7 @@ def best_model(folder: Path, encoder: BestEncoder) -> Path:
 
 
 def sort_groups(groups: list[Group], key: str) -> list[Group]:
-    """Sorts by a column, empty cells last; metrics and accuracies with the best first.
-
-    Args:
-        groups: From `group_results`.
-        key: A key of `COLUMNS`.
-    """
+    """Sorts ranked groups by a column, empty cells last; metrics and accuracies best first."""
     if key == "mean":
         return groups
     known = [group for group in groups if group.cell(key) is not None]
@@ -241,77 +190,56 @@ def sort_groups(groups: list[Group], key: str) -> list[Group]:
 
 
 def verdict(groups: list[Group]) -> str:
-    """One sentence: which configuration is best, or why none can be called best.
-
-    Args:
-        groups: The best mean first.
-    """
-    known = [group for group in groups if not math.isnan(group.mean)]
+    """One sentence: which of the ranked groups is best, or why none can be called best."""
+    known = [group for group in groups if group.values]
     if len(known) < 2:
         return f"Best: {known[0].name}, the only one." if known else "No run has a finite value."
     first, second = known[:2]
     values = f"{first.metric} {first.mean:.4g} against {second.mean:.4g}"
+    no_winner = f"No winner: {first.name} leads {second.name} ({values})"
     if first.interval is None or second.interval is None:
         return (
-            f"No winner: {first.name} leads {second.name} ({values}), but one seed does not show "
-            "how much is chance. Train with several seeds."
+            f"{no_winner}, but one seed does not show how much is chance. Train with several seeds."
         )
-    if min(first.interval[1], second.interval[1]) >= max(first.interval[0], second.interval[0]):
-        return (
-            f"No winner: {first.name} leads {second.name} ({values}), within the noise: the 95 % "
-            "intervals of their means overlap."
-        )
+    lows, highs = zip(first.interval, second.interval, strict=True)
+    if min(highs) >= max(lows):
+        return f"{no_winner}, within the noise: the 95 % intervals of their means overlap."
     return (
         f"Best: {first.name}, ahead of {second.name} ({values}; the 95 % intervals do not overlap)."
     )
 
 
-@dataclass(frozen=True)
-class Influence:
-    """How the metric changes with one hyperparameter.
-
-    Attributes:
-        key: The hyperparameter.
-        values: For each of its values: how many configurations have it, and the mean and the
-            standard deviation of their means (NaN for one).
-    """
-
-    key: str
-    values: dict[str, tuple[int, float, float]]
-
-    @property
-    def difference(self) -> float:
-        """The largest difference between the means of two values."""
-        means = [mean for _, mean, _ in self.values.values()]
-        return max(means) - min(means)
-
-
-def influences(groups: Sequence[Group]) -> list[Influence]:
+def influences(groups: Sequence[Group]) -> dict[str, dict[str, tuple[int, float, float]]]:
     """How the metric changes with each varied hyperparameter, the largest difference first.
 
     The means are over configurations that differ in other keys as well: a hint, not a proof.
+
+    Returns:
+        For each value of each hyperparameter: how many configurations have it, and the mean and
+        the standard deviation of their means (NaN for one).
     """
-    known = [group for group in groups if not math.isnan(group.mean)]
-    described = [
-        {
-            **hyperparameters_of(group.results[0].history.model_info),
-            "base": group.results[0].base,
-            "limit": group.results[0].limit,
-        }
-        for group in known
-    ]
-    found = []
+    known = [group for group in groups if group.values]
+    described = []
+    for group in known:
+        first = group.results[0]
+        others = {"base": first.base, "limit": first.limit}
+        described.append(hyperparameters_of(first.history.model_info) | others)
+    found = {}
     for key in dict.fromkeys(key for values in described for key in values):
         means: dict[str, list[float]] = {}
         for group, values in zip(known, described, strict=True):
             means.setdefault(shown(values.get(key)), []).append(group.mean)
         if len(means) > 1:
-            found.append(Influence(key, {text: _summary(m) for text, m in means.items()}))
-    return sorted(found, key=lambda influence: -influence.difference)
+            found[key] = {
+                value: (len(m), fmean(m), stdev(m) if len(m) > 1 else math.nan)
+                for value, m in means.items()
+            }
 
+    def difference(key: str) -> float:
+        means = [mean for _, mean, _ in found[key].values()]
+        return max(means) - min(means)
 
-def _summary(means: list[float]) -> tuple[int, float, float]:
-    return len(means), fmean(means), stdev(means) if len(means) > 1 else math.nan
+    return {key: found[key] for key in sorted(found, key=difference, reverse=True)}
 
 
 # --- Tables, files and figures --------------------------------------------------------------
@@ -319,8 +247,7 @@ def _summary(means: list[float]) -> tuple[int, float, float]:
 
 def run(args: argparse.Namespace) -> int:
     """Compares runs or studies on the terminal, and in the files that the flags name."""
-    found, problems = read_runs(map(Path, args.runs))
-    results, earlier = _latest_of_seeds(found)
+    results, problems = read_runs(map(Path, args.runs))
     kinds = {result.history.kind for result in results}
     if len(kinds) != 1:
         kinds_found = " and ".join(sorted(f"{kind}s" for kind in kinds)) or "no finished run"
@@ -332,40 +259,61 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(flag, "must not exist yet", path, "Choose another name.")
     for problem in problems:
         terminal.warn(f"Left out: {problem}")
-    for result in earlier:
-        terminal.warn(f"Left out: {result.path}: a later run has the same seed.")
-    metric = _choose_metric(args.runs, kinds.pop())
-    tables = [
-        _with_distinct_names(group_results(members, metric)) for members in _split_by_data(results)
-    ]
-    for groups in tables:
-        data = f" on {_describe_data(groups[0].results[0])}" if len(tables) > 1 else ""
-        title = f"Comparison{data}"
+    tables = _compare_by_data(results, _choose_metric(args.runs, kinds.pop()))
+    for title, groups in tables:
         print_comparison(title, groups, sort_groups(groups, args.sort))
     if args.csv:
-        write_table(Path(args.csv), [group for groups in tables for group in groups])
+        write_table(Path(args.csv), [group for _, groups in tables for group in groups])
     if args.figures:
-        _write_comparisons(Path(args.figures), tables)
+        folders = [Path(args.figures)]
+        if len(tables) > 1:
+            folders = [folders[0] / f"data-{number}" for number in range(1, len(tables) + 1)]
+        for folder, (_, groups) in zip(folders, tables, strict=True):
+            if best_of(groups):
+                with explaining(folder):
+                    folder.mkdir(parents=True)
+                for path in write_figures(folder, draw_comparison(groups)):
+                    terminal.say(f"Figure: {terminal.relative(path)}")
     return 0
 
 
-def _write_comparisons(folder: Path, tables: list[list[Group]]) -> None:
-    """Draws the figures of each data set; those of several in numbered folders."""
-    for number, groups in enumerate(tables, 1):
-        if not best_of(groups):
-            continue
-        target = folder if len(tables) == 1 else folder / f"data-{number}"
-        with explaining(target):
-            target.mkdir(parents=True)
-        for path in write_figures(target, draw_comparison(groups)):
-            terminal.say(f"Figure: {terminal.relative(path)}")
-
-
-def _choose_metric(paths: list[str], kind: str) -> str:
+def _choose_metric(paths: Sequence[str], kind: str) -> str:
     """The metric of the studies if they agree on one, otherwise the first of the kind."""
     folders = [Path(path) for path in paths if (Path(path) / TRIALS_FILE).exists()]
     metrics = {read_trials(folder).metric for folder in folders}
     return metrics.pop() if len(metrics) == 1 else next(iter(METRICS[kind]))
+
+
+def _compare_by_data(results: list[RunResult], metric: str) -> list[tuple[str, list[Group]]]:
+    """For each data set a title and the groups, of which no two have the same name.
+
+    Of the runs that have everything in common, the seed too, the latest counts.
+    """
+
+    def get_key(result: RunResult) -> tuple[str, int]:
+        return _origin(result), result.history.model_info["seed"]
+
+    latest = {get_key(result): result for result in sorted(results, key=lambda r: r.started)}
+    for result in results:
+        if latest[get_key(result)] is not result:
+            terminal.warn(f"Left out: {result.path}: a later run has the same seed.")
+    tables = []
+    sets = _split(filter(lambda r: latest[get_key(r)] is r, results), _data_key).values()
+    for members in sets:
+        groups = group_results(members, metric)
+        names = [group.name for group in groups]
+        for number, group in enumerate(groups):
+            if names.count(group.name) > 1:
+                name = f"{group.name} ({group.results[0].path.name})"
+                groups[number] = replace(group, name=name)
+        data = f" on {_describe_data(members[0])}" if len(sets) > 1 else ""
+        tables.append((f"Comparison{data}", groups))
+    return tables
+
+
+def _describe_data(result: RunResult) -> str:
+    files = [f"{name} ({digest[:8]})" for _, name, digest in result.data]
+    return ", ".join(files) or "unknown data"
 
 
 def print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> None:
@@ -380,27 +328,25 @@ def print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> None
     metric = ranked[0].metric
     table = Table(title=f"{title}: {metric}", title_justify="left")
     for key in keys:
+        look = {"justify": "right", "no_wrap": True}
         if key == "name":
-            table.add_column(COLUMNS[key], overflow="fold", min_width=12)
-        else:
-            table.add_column(COLUMNS[key], justify="right", no_wrap=True)
+            look = {"overflow": "fold", "min_width": 12}
+        table.add_column(COLUMNS[key], **look)
     for group in rows:
         table.add_row(*(_format(group.cell(key)) for key in keys))
     terminal.print_table(table)
-    found = influences(ranked)
-    if found:
-        mattered = Table(title=f"Which hyperparameters mattered for {metric}", title_justify="left")
-        mattered.add_column("hyperparameter")
-        mattered.add_column("mean (sd; configurations) of each value")
-        for influence in found:
-            mattered.add_row(influence.key, "\n".join(_describe_values(influence.values)))
+    title = f"Which hyperparameters mattered for {metric}"
+    mattered = Table("hyperparameter", "mean (sd; configurations) of each value", title=title)
+    mattered.title_justify = "left"
+    for key, values in influences(ranked).items():
+        lines = [
+            f"{value}: {mean:.4g} ({'–' if math.isnan(sd) else f'{sd:.2g}'}; {count})"
+            for value, (count, mean, sd) in values.items()
+        ]
+        mattered.add_row(key, "\n".join(lines))
+    if mattered.rows:
         terminal.print_table(mattered)
     terminal.say(verdict(ranked))
-
-
-def _describe_values(values: dict[str, tuple[int, float, float]]) -> Iterator[str]:
-    for text, (count, mean, sd) in values.items():
-        yield f"{text}: {mean:.4g} ({'–' if math.isnan(sd) else f'{sd:.2g}'}; {count})"
 
 
 def _format(value: Any) -> str:

@@ -187,7 +187,8 @@ def train_side_by_side(study_run: StudyRun, progress: ProgressTable) -> int:
     with connected(study_run.args) as resources, StopSignal() as stop:
         shared = {"cpus": resources["cpu"], "working_dir": Path.cwd()}
         get_job = partial(Job, trainer=study_run.trainer, **shared)
-        tuning = partial(_tune, resources, Recorder(study_run, progress, stop))
+        recorder = _Recorder(study_run, progress, stop)
+        tuning = partial(_tune, resources, _Stopper(stop), recorder)
         if not isinstance(study_run, SearchRun):
             jobs = [get_job([o.trial]) for o in study_run.outcomes if o.status == WAITING]
             tuning(config={"job": tune.grid_search(jobs)})
@@ -200,7 +201,9 @@ def train_side_by_side(study_run: StudyRun, progress: ProgressTable) -> int:
     return stop.exit_code
 
 
-def _tune(resources: dict[str, float], recorder: "Recorder", **settings: Any) -> None:
+def _tune(
+    resources: dict[str, float], stopper: tune.Stopper, recorder: tune.Callback, **settings: Any
+) -> None:
     """Lets Ray Tune train jobs until there are no more."""
     # The trials have records of their own; those of Ray are deleted.
     with tempfile.TemporaryDirectory() as scratch:
@@ -210,7 +213,7 @@ def _tune(resources: dict[str, float], recorder: "Recorder", **settings: Any) ->
             max_failures=MAX_FAILURES,
             raise_on_failed_trial=False,
             reuse_actors=True,  # TensorFlow takes seconds to start
-            stop=recorder,
+            stop=stopper,
             callbacks=[recorder],
             storage_path=scratch,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -236,26 +239,30 @@ def _get_scheduler(study_run: SearchRun, space: Space) -> TrialScheduler:
     )
 
 
-class Recorder(tune.Callback, tune.Stopper):
-    """Records and shows the results of jobs, and ends all of them after a signal."""
+class _Stopper(tune.Stopper):
+    """Ends all training after a signal; interrupted trials resume in the next start."""
+
+    def __init__(self, stop: StopSignal):
+        self._stop = stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False  # never a single trial
+
+    def stop_all(self) -> bool:
+        return self._stop.requested()
+
+
+class _Recorder(tune.Callback):
+    """Records and shows the results of jobs."""
 
     def __init__(self, study_run: StudyRun, progress: ProgressTable, stop: StopSignal):
         self._run = study_run
         self._progress = progress
         self._stop = stop
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Ends no single job."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Whether a signal has come; interrupted trials resume in the next start."""
-        return self._stop.requested()
-
     def on_trial_result(
         self, trials: Sequence[TuneTrial], trial: TuneTrial, result: dict[str, Any], **_: Any
     ) -> None:
-        """Shows an epoch."""
         if "epoch" in result:
             name = trial.config["job"].trials[0].id
             self._progress.set_note(f"{name}: epoch {result['epoch']}, {result['value']:.4g}")
@@ -264,19 +271,17 @@ class Recorder(tune.Callback, tune.Stopper):
             self._progress.parallel = sum(other.status == TuneTrial.RUNNING for other in trials)
 
     def on_trial_complete(self, trial: TuneTrial, **_: Any) -> None:
-        """Records a job that has finished, or that was stopped because others were better."""
         if "error" in trial.last_result:
             self._conclude(trial, trial.last_result["error"])
-        elif not self._stop.requested():
+        elif not self._stop.requested():  # ASHA has stopped it
             self._conclude(trial, stopped_at=trial.last_result["value"])
 
     def on_trial_recover(self, trial: TuneTrial, **_: Any) -> None:
-        """Announces that a process has died."""
         name = trial.config["job"].trials[0].id
         self._progress.announce(f"{name}: its process died, another one resumes it")
 
     def on_trial_error(self, trial: TuneTrial, **_: Any) -> None:
-        """Records a job whose process has died too often."""
+        # Its processes have died too often.
         self._conclude(trial, " ".join(str(trial.get_error()).split())[-200:])
 
     def _conclude(self, trial: TuneTrial, error: str = "", stopped_at: float | None = None) -> None:
