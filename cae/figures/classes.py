@@ -10,29 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
+from cae.figures import sheets, style
 from cae.figures.comparisons import with_comparison
 from cae.figures.curves import plot_history
-from cae.figures.sheets import (
-    caption_height,
-    cell_height,
-    displayable,
-    draw_image,
-    make_sheet,
-    write_caption,
-)
-from cae.figures.style import (
-    GREEN,
-    PALE,
-    STYLE,
-    VERMILION,
-    class_name,
-    ink_on,
-    set_title,
-    shorten,
-    style_colorbar,
-    style_matrix,
-    text_inches,
-)
 from cae.records.history import History
 
 # Up to so many classes a cell of the confusion matrix has room for the count and the share, or for
@@ -41,7 +21,7 @@ COUNTS_AND_SHARES_CLASSES, COUNTS_CLASSES = 12, 32
 GRID_IMAGES = 25
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def classifier_loss_visualization(
     histories: Sequence[History], reports: Sequence[Mapping[str, Any] | None]
 ) -> dict[str, Figure]:
@@ -64,7 +44,7 @@ def classifier_loss_visualization(
     return with_comparison(figures, histories)
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def classifier_prediction_visualization(
     images: np.ndarray,
     labels: np.ndarray,
@@ -103,7 +83,7 @@ def classifier_prediction_visualization(
 # --- Report ----------------------------------------------------------------------------------
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def plot_report(report: Mapping[str, Any], title: str) -> Figure:
     """Draws scikit-learn's `classification_report(output_dict=True)` as a heat map."""
     rows = {name: values for name, values in report.items() if isinstance(values, Mapping)}
@@ -111,25 +91,25 @@ def plot_report(report: Mapping[str, Any], title: str) -> Figure:
     shares = np.array([[values[column] for column in columns] for values in rows.values()])
     row_height = 0.3 if len(rows) <= 20 else 0.21
     figure = Figure(figsize=(6.6, row_height * len(rows) + 1.3))
-    ax = style_matrix(figure.subplots())
+    ax = style.style_matrix(figure.subplots())
     # Good classifiers differ only above 0.9, so the colours start just below the worst value.
     norm = Normalize(np.floor(10 * min(shares.min(), 0.95)) / 10, 1)
     heat = ax.imshow(shares, cmap="Blues", norm=norm, aspect="auto")
     centered = {"ha": "center", "va": "center", "fontsize": 8}
     for (row, column), share in np.ndenumerate(shares):
-        ax.text(column, row, f"{share:.3f}", color=ink_on(heat.to_rgba(share)), **centered)
+        ax.text(column, row, f"{share:.3f}", color=style.ink_on(heat.to_rgba(share)), **centered)
     for row, values in enumerate(rows.values()):
         ax.text(3, row, f"{values['support']:,.0f}", **centered)
     ax.set_xlim(-0.5, 3.5)
     ax.set_xticks(range(4), ("precision", "recall", "F1", "images"))
-    ax.set_yticks(range(len(rows)), [shorten(name, 24) for name in rows])
+    ax.set_yticks(range(len(rows)), [style.shorten(name, 24) for name in rows])
     ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, labelsize=8)
     ax.set_ylabel("class")
     averages = sum(name.endswith(" avg") for name in rows)
     ax.axhline(len(rows) - averages - 0.5, color="white", linewidth=4)
     bar = figure.colorbar(heat, ax=ax, aspect=30, shrink=min(1, 12 / len(rows)), anchor=(0, 1))
-    style_colorbar(bar, "share (0 to 1)")
-    set_title(figure, title)
+    style.style_colorbar(bar, "share (0 to 1)")
+    style.set_title(figure, title)
     return figure
 
 
@@ -153,7 +133,7 @@ def count_predictions(labels: np.ndarray, predicted: np.ndarray, num_classes: in
     return counts if np.any(labels == -1) else counts[:-1]
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Draws correct predictions and mistakes, each on its own colour scale.
 
@@ -163,30 +143,30 @@ def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title:
         title: Of the figure.
     """
     num_rows, num_classes = counts.shape
-    names = [shorten(str(name), 16) for name in class_names]
+    names = [style.shorten(str(name), 16) for name in class_names]
     row_names = [*names, "unseen"][:num_rows]
     cell, size = 0.19, 7  # inches, points
     if num_classes <= COUNTS_AND_SHARES_CLASSES:
         cell, size = max(0.68, 2.8 / num_classes), 8
     elif num_classes <= COUNTS_CLASSES:
         cell, size = 0.36, 8
-    longest = max(text_inches(name, size) for name in row_names)
+    longest = max(style.text_inches(name, size) for name in row_names)
     figure = Figure(figsize=(1.12 * cell * num_classes + 2.5 + longest, cell * num_rows + 2))
-    ax = style_matrix(figure.subplots())
+    ax = style.style_matrix(figure.subplots())
     _draw_confusion(ax, counts)
     ax.set_xticks(np.arange(num_classes), names, rotation=90 if longest > 0.9 * cell else 0)
     ax.set_yticks(np.arange(num_rows), row_names)
     ax.tick_params(labelsize=size)
     ax.set_xticks(np.arange(num_classes + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(num_rows + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color=PALE, linewidth=0.5)
+    ax.grid(which="minor", color=style.PALE, linewidth=0.5)
     ax.tick_params(which="minor", length=0)
     ax.set(xlabel="predicted class", ylabel="true class")
     mistakes = _describe_mistakes(counts, row_names)
     # The line may continue above the colour bars, which take 1.5 inches.
-    width = (cell * num_classes + 1.5) / text_inches("n", 10)
+    width = (cell * num_classes + 1.5) / style.text_inches("n", 10)
     ax.set_title(textwrap.fill(mistakes, int(width)))
-    set_title(figure, title)
+    style.set_title(figure, title)
     return figure
 
 
@@ -223,14 +203,14 @@ def _draw_confusion(ax: Axes, counts: np.ndarray) -> None:
         bar = ax.figure.colorbar(heat, ax=ax, aspect=35, fraction=0.05, pad=0.02, extend=extend)
         levels = norm.inverse(np.linspace(0, 1, 5))
         bar.set_ticks(levels, labels=[f"{100 * level:.3g}%" for level in levels])
-        style_colorbar(bar, f"{name}: share of the true class")
+        style.style_colorbar(bar, f"{name}: share of the true class")
         if num_classes > COUNTS_CLASSES:
             continue
         for row, column in np.argwhere(shown):
             share, text, size = shares[row, column], f"{counts[row, column]:,}", 6.5
             if num_classes <= COUNTS_AND_SHARES_CLASSES:
                 text, size = f"{text}\n{share:.1%}", 8
-            ink = ink_on(heat.to_rgba(share))
+            ink = style.ink_on(heat.to_rgba(share))
             ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
 
 
@@ -248,8 +228,8 @@ def _plot_examples(
 
     def plot(chosen: np.ndarray, color: str, title: str) -> Figure:
         captions = [
-            f"true {class_name(labels[index], names, 15)}\npredicted "
-            f"{class_name(predicted[index], names, 15)} · {confidence[index]:.1%}"
+            f"true {style.class_name(labels[index], names, 15)}\npredicted "
+            f"{style.class_name(predicted[index], names, 15)} · {confidence[index]:.1%}"
             for index in chosen
         ]
         return _plot_labelled(images[chosen], captions, color, title)
@@ -260,8 +240,8 @@ def _plot_examples(
     if len(wrong):
         wrong_title = f"Misclassified: the {len(wrong)} most confident of {len(mistakes):,}"
     return {
-        "correct": plot(correct, GREEN, correct_title),
-        "wrong": plot(wrong, VERMILION, wrong_title),
+        "correct": plot(correct, style.GREEN, correct_title),
+        "wrong": plot(wrong, style.VERMILION, wrong_title),
     }
 
 
@@ -282,13 +262,13 @@ def _plot_labelled(images: np.ndarray, captions: Sequence[str], color: str, titl
     """A grid of images, each below its caption of two lines."""
     columns = max(1, int(np.ceil(np.sqrt(len(images)))))
     lines = [line for caption in captions for line in caption.split("\n")]
-    width = max(1.0, *(text_inches(line, 8) for line in lines), 0)
-    above = caption_height("two\nlines")
-    row_height = above + cell_height(images[0]) if len(images) else 0.1
-    ax = make_sheet(columns * width, max(1, -(-len(images) // columns)) * row_height, title)
+    width = max(1.0, *(style.text_inches(line, 8) for line in lines), 0)
+    above = sheets.caption_height("two\nlines")
+    row_height = above + sheets.cell_height(images[0]) if len(images) else 0.1
+    ax = sheets.make_sheet(columns * width, max(1, -(-len(images) // columns)) * row_height, title)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(index, columns)
         left, top = (column + 0.5) * width - 0.5, row * row_height + above
-        write_caption(ax, caption, left, top, color)
-        draw_image(ax, displayable(image), left, top, Normalize(0, 1))
+        sheets.write_caption(ax, caption, left, top, color)
+        sheets.draw_image(ax, sheets.displayable(image), left, top, Normalize(0, 1))
     return ax.figure

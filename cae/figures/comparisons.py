@@ -9,22 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from cae.figures import style
 from cae.figures.curves import METRIC_NAMES, MINIMIZED, epoch_axis, loss_scale, metric_label
-from cae.figures.style import (
-    BLUE,
-    INK,
-    MARKERS,
-    PALETTE,
-    STYLE,
-    as_sentence,
-    finite_values,
-    format_number,
-    log_ticks,
-    outside_legend,
-    set_title,
-    shorten,
-    style_axes,
-)
 from cae.records.history import History
 
 
@@ -55,7 +41,7 @@ def with_comparison(
     return {**numbered, "comparison": plot_comparison(histories)}
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def plot_comparison(histories: Sequence[History]) -> Figure:
     """Draws the epochs of several experiments, and ranks them by their best epochs.
 
@@ -85,7 +71,7 @@ def plot_comparison(histories: Sequence[History]) -> Figure:
         _plot_all_curves(histories, _shared_key(histories, metric), styles, ax)
     names = [history.name for history in histories]
     _plot_ranking(names, values, key, styles, figure.add_subplot(grid[:, 1]))
-    set_title(figure, title)
+    style.set_title(figure, title)
     return figure
 
 
@@ -98,7 +84,7 @@ def _shared_key(histories: Sequence[History], metric: str) -> str:
 def _best_values(histories: Sequence[History], key: str) -> np.ndarray:
     """(num_histories,): the best value of each; NaN where none is finite."""
     best = min if _is_minimized(key) else max
-    finite = [finite_values(history.column(key)) for history in histories]
+    finite = [style.finite_values(history.column(key)) for history in histories]
     return np.array([best(values) if values.size else np.nan for values in finite])
 
 
@@ -106,20 +92,20 @@ def _rank_styles(ranking: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Colours and markers for the best experiments, gray for the others, by index, best first."""
     behind = {"color": "#BDBDBD", "marker": None, "linewidth": 1, "zorder": 1.5}
     styles = dict.fromkeys(ranking, behind)
-    for rank, (index, color) in enumerate(zip(ranking, PALETTE, strict=False)):
-        styles[index] = {"color": color, "marker": MARKERS[rank], "zorder": 3 - rank / 10}
+    for rank, (index, color) in enumerate(zip(ranking, style.PALETTE, strict=False)):
+        styles[index] = {"color": color, "marker": style.MARKERS[rank], "zorder": 3 - rank / 10}
     return styles
 
 
 def _plot_all_curves(histories: Sequence[History], key: str, styles: dict, ax: Axes) -> None:
-    style_axes(ax)
+    style.style_axes(ax)
     length = max(len(history.epochs) for history in histories)
     spacing = {"markersize": 5, "markevery": max(1, length // 10)}
     for index, history in enumerate(histories):
         ax.plot(history.column("epoch"), history.column(key), **styles[index], **spacing)
     epoch_axis(ax, length)
     ax.set_ylabel(metric_label(key.removeprefix("val_"), histories[0]))
-    ax.set_title(f"{as_sentence(_describe_key(key))}; colours and markers as on the right")
+    ax.set_title(f"{style.as_sentence(_describe_key(key))}; colours and markers as on the right")
     if _is_minimized(key):
         loss_scale(ax, [value for history in histories for value in history.column(key)])
 
@@ -128,28 +114,30 @@ def _plot_ranking(
     names: Sequence[str], values: np.ndarray, key: str, styles: dict, ax: Axes
 ) -> None:
     """One row per experiment, the best on top: its value, with the marker of its curve."""
-    style_axes(ax)
+    style.style_axes(ax)
     note = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
-    for row, (index, style) in enumerate(styles.items()):
-        value, marker = values[index], style["marker"] or "o"
-        ax.plot(value, row, color=style["color"], marker=marker, markersize=7)
+    for row, (index, look) in enumerate(styles.items()):
+        value, marker = values[index], look["marker"] or "o"
+        ax.plot(value, row, color=look["color"], marker=marker, markersize=7)
         if np.isnan(value):
             ax.annotate("no finite value", (0, row), xycoords=("axes fraction", "data"), **note)
         else:
-            ax.annotate(format_number(value), (value, row), **note)
-    labels = [f"{index + 1} · {shorten(names[index], 40)}" for index in styles]
+            ax.annotate(style.format_number(value), (value, row), **note)
+    labels = [f"{index + 1} · {style.shorten(names[index], 40)}" for index in styles]
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(f"best {_describe_key(key)}")
-    colored = f"; the best {len(PALETTE)} in colour" if len(labels) > len(PALETTE) else ""
+    colored = (
+        f"; the best {len(style.PALETTE)} in colour" if len(labels) > len(style.PALETTE) else ""
+    )
     ax.set_title(f"Best epoch of each experiment{colored}")
 
 
 # --- Studies ---------------------------------------------------------------------------------
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def compare_visualization(
     histories: Sequence[History],
     names: Sequence[str],
@@ -187,22 +175,24 @@ def _plot_final_values(
 ) -> Figure:
     """One row per configuration: a dot per seed, the mean and its interval."""
     figure = Figure(figsize=(9, 1.6 + 0.3 * len(names)))
-    ax = style_axes(figure.subplots())
+    ax = style.style_axes(figure.subplots())
     limits = (0, np.inf if _is_minimized(metric) else 1)
     for row, (seeds, interval) in enumerate(zip(values, intervals, strict=True)):
-        ax.plot(seeds, [row] * len(seeds), "o", color=BLUE, alpha=0.5, markersize=5)
+        ax.plot(seeds, [row] * len(seeds), "o", color=style.BLUE, alpha=0.5, markersize=5)
         if interval:
-            ax.plot(interval, [row, row], color=INK, linewidth=1)
+            ax.plot(interval, [row, row], color=style.INK, linewidth=1)
             for end, limit, arrow in zip(interval, limits, "<>", strict=True):
-                ax.plot(end, row, arrow if end == limit else "|", color=INK, markersize=5)
-            ax.plot(np.mean(seeds), row, "|", color=INK, markersize=12, markeredgewidth=2)
-    ax.set_yticks(range(len(names)), [shorten(name, 60) for name in names])
+                ax.plot(end, row, arrow if end == limit else "|", color=style.INK, markersize=5)
+            ax.plot(np.mean(seeds), row, "|", color=style.INK, markersize=12, markeredgewidth=2)
+    ax.set_yticks(range(len(names)), [style.shorten(name, 60) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     low, high = ax.get_xlim()  # the interval of two seeds can be absurdly wide
     highest = high if _is_minimized(metric) else 1.02
     ax.set_xlim(max(low, -0.02 * high), min(high, highest))
     ax.set_xlabel(_describe_key(metric))
-    set_title(figure, "Final values: seeds (dots), mean and 95 % interval; arrow: reaches a limit")
+    style.set_title(
+        figure, "Final values: seeds (dots), mean and 95 % interval; arrow: reaches a limit"
+    )
     return figure
 
 
@@ -213,17 +203,17 @@ def _plot_costs(histories: Sequence[History], metric: str) -> Figure:
     labels = {"parameters": "parameters", "seconds": "training time in seconds"}
     reached = [history.metrics.get(metric, np.nan) for history in histories]
     for ax, (key, label) in zip(axes, labels.items(), strict=True):
-        style_axes(ax)
+        style.style_axes(ax)
         costs = [history.metrics.get(key, np.nan) for history in histories]
-        ax.plot(costs, reached, "o", color=BLUE, alpha=0.6)
-        finite = finite_values(costs)
+        ax.plot(costs, reached, "o", color=style.BLUE, alpha=0.6)
+        finite = style.finite_values(costs)
         if finite.size and 0 < finite.min() < finite.max() / 3:
             ax.set_xscale("log")
-            log_ticks(ax.xaxis)
+            style.log_ticks(ax.xaxis)
         ax.xaxis.set_major_formatter("{x:,.10g}")  # a million in digits
         ax.set_xlabel(label)
     axes[0].set_ylabel(_describe_key(metric))
-    set_title(figure, f"Costs: {_describe_key(metric)} of {len(histories)} runs")
+    style.set_title(figure, f"Costs: {_describe_key(metric)} of {len(histories)} runs")
     return figure
 
 
@@ -232,7 +222,7 @@ def _plot_costs(histories: Sequence[History], metric: str) -> Figure:
 LabelCurves = Mapping[str, Sequence[tuple[int, float, float, float]]]
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def label_efficiency_visualization(curves: LabelCurves) -> Figure:
     """Draws what `plot_label_efficiency` draws, as a figure."""
     figure = Figure(figsize=(9, 5.5))
@@ -240,7 +230,7 @@ def label_efficiency_visualization(curves: LabelCurves) -> Figure:
     return figure
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
     """Draws test errors over the number of labels, which has a logarithmic axis.
 
@@ -253,7 +243,7 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
             open: an arrow takes the place of its cap.
         ax: Where to draw, and what is returned.
     """
-    style_axes(ax)
+    style.style_axes(ax)
     ax.set_ylabel("test error in %")
     points = 100 * np.array([point[1:] for points in curves.values() for point in points])
     loss_scale(ax, points[:, 0])
@@ -264,18 +254,18 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
         errors, low, high = (np.clip(100 * share, lowest, None) for share in shares)
         # Moved apart by 2 % each, so that bars do not cover each other.
         x = labels * 1.02 ** (index - (len(curves) - 1) / 2)
-        style = {"color": PALETTE[index], "marker": MARKERS[index], "markersize": 5}
-        ax.errorbar(x, errors, (errors - low, high - errors), **style, elinewidth=1, label=name)
-        is_open = low != high  # no interval, or seeds that do not differ
+        look = {"color": style.PALETTE[index], "marker": style.MARKERS[index], "markersize": 5}
+        ax.errorbar(x, errors, (errors - low, high - errors), **look, elinewidth=1, label=name)
+        has_width = low != high  # there is an interval, and seeds differ
+        caps = {"color": style.PALETTE[index], "markersize": 4, "clip_on": False}
         for ends, limit, arrow in ((low, lowest, "v"), (high, 100, "^")):
-            for marker, chosen in ((arrow, is_open & (ends == limit)), ("_", ends != limit)):
-                look = {"color": PALETTE[index], "markersize": 4, "clip_on": False}
-                ax.plot(x[chosen], ends[chosen], marker, **look)
+            for marker, chosen in ((arrow, has_width & (ends == limit)), ("_", ends != limit)):
+                ax.plot(x[chosen], ends[chosen], marker, **caps)
     ax.set_xscale("log")
     ticks = sorted({labels for points in curves.values() for labels, *_ in points})
     ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("number of labels, log scale")
     ax.set_title("Test error: mean and 95 % interval over seeds; arrow: reaches 0 or 100 %")
-    outside_legend(ax.figure, ax)
+    style.outside_legend(ax.figure, ax)
     return ax

@@ -9,20 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cae.config.architecture import describe_architecture
-from cae.figures.style import (
-    BLUE,
-    GRAY,
-    INK,
-    LINE,
-    STYLE,
-    as_sentence,
-    finite_values,
-    format_number,
-    log_ticks,
-    outside_legend,
-    set_title,
-    style_axes,
-)
+from cae.figures import style
 from cae.records.history import History
 
 METRIC_NAMES = {
@@ -64,14 +51,14 @@ def epoch_axis(ax: Axes, num_epochs: int) -> None:
 
 def loss_scale(ax: Axes, values: Sequence[float]) -> None:
     """Makes the y axis logarithmic where a linear one would flatten all but the first epochs."""
-    finite = finite_values(values)
+    finite = style.finite_values(values)
     if finite.size and 0 < finite.min() < finite.max() / 10:
         ax.set_yscale("log")
-        log_ticks(ax.yaxis)
+        style.log_ticks(ax.yaxis)
         ax.set_ylabel(f"{ax.get_ylabel()}, log scale")
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def plot_curves(history: History, metric: str, ax: Axes) -> Axes:
     """Draws one metric over the epochs: training dashed, validation solid.
 
@@ -87,10 +74,10 @@ def plot_curves(history: History, metric: str, ax: Axes) -> Axes:
     Returns:
         `ax`.
     """
-    style_axes(ax)
+    style.style_axes(ax)
     epochs = history.column("epoch")
     # Hollow and filled markers tell the two apart where one epoch leaves no line.
-    look = {"color": BLUE, "marker": "o" if len(epochs) <= 20 else None, "markersize": 4}
+    look = {"color": style.BLUE, "marker": "o" if len(epochs) <= 20 else None, "markersize": 4}
     training = {"linestyle": "--", "linewidth": 1.2, "markerfacecolor": "white"}
     ax.plot(epochs, history.column(metric), **look, **training, label="training")
     kept_on = f"val_{metric}" if history.has(f"val_{metric}") else metric
@@ -99,10 +86,10 @@ def plot_curves(history: History, metric: str, ax: Axes) -> Axes:
     if kept_on in history.best:
         ring = {"linestyle": "none", "marker": "o", "markersize": 10, "markerfacecolor": "none"}
         label = f"weights kept (epoch {history.best_epoch})"
-        ax.plot(history.best_epoch, history.best[kept_on], **ring, color=INK, label=label)
+        ax.plot(history.best_epoch, history.best[kept_on], **ring, color=style.INK, label=label)
     if 0 < history.dense_only_epochs < len(epochs):
         label = "left: encoder frozen, right: all layers trained"
-        ax.axvline(history.dense_only_epochs + 0.5, color=GRAY, linestyle=":", label=label)
+        ax.axvline(history.dense_only_epochs + 0.5, color=style.GRAY, linestyle=":", label=label)
     epoch_axis(ax, len(epochs))
     ax.set_ylabel(metric_label(metric, history))
     if metric in MINIMIZED:
@@ -110,7 +97,7 @@ def plot_curves(history: History, metric: str, ax: Axes) -> Axes:
     return ax
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def curve_figures(history: History) -> dict[str, Figure]:
     """A small figure for each metric that was recorded, by the metric."""
     figures = {}
@@ -124,7 +111,7 @@ def curve_figures(history: History) -> dict[str, Figure]:
 # --- A training with its record --------------------------------------------------------------
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def plot_history(history: History) -> Figure:
     """Draws the curves of a training; beside them its architecture, values and hyperparameters."""
     metrics = METRICS[history.kind]
@@ -132,15 +119,15 @@ def plot_history(history: History) -> Figure:
     if history.kind == "classifier":
         curves, rows, columns, width = metrics, 2, 3, 13.5
     lines = _describe_record(history, metrics)
-    figure = Figure(figsize=(width, rows * max(3.6, LINE * len(lines) + 0.2) + 1))
+    figure = Figure(figsize=(width, rows * max(3.6, style.LINE * len(lines) + 0.2) + 1))
     ratios = (1,) * (columns - 1) + (1 if rows == 1 else 1.15,)
     *plots, record = figure.subplots(rows, columns, width_ratios=ratios).flat
     for ax, metric in zip(plots, curves, strict=True):
-        plot_curves(history, metric, ax).set_title(as_sentence(METRIC_NAMES[metric]))
+        plot_curves(history, metric, ax).set_title(style.as_sentence(METRIC_NAMES[metric]))
     record.axis("off")
     record.text(0, 1, "\n".join(lines), va="top", family="monospace", fontsize=7.5)
-    outside_legend(figure, *plots)
-    set_title(figure, history.name)
+    style.outside_legend(figure, *plots)
+    style.set_title(figure, history.name)
     return figure
 
 
@@ -148,7 +135,7 @@ def _describe_record(history: History, metrics: Sequence[str]) -> list[str]:
     """Lines in columns: the architecture, the values, and the hyperparameters."""
     measured = [
         f"{key.replace('_', ' '):<20}"
-        + (f"{value:>11,}" if isinstance(value, int) else f"{format_number(value):>11}")
+        + (f"{value:>11,}" if isinstance(value, int) else f"{style.format_number(value):>11}")
         for key, value in history.metrics.items()
         if isinstance(value, int | float)
         and key not in ("best_epoch", *metrics)
@@ -197,6 +184,6 @@ def _describe_values(history: History, metrics: Sequence[str]) -> list[str]:
     for metric in metrics:
         cells = [row.get(key) for row in epochs.values() for key in (metric, f"val_{metric}")]
         lines.append(
-            f"{METRIC_NAMES[metric]:<20}" + "".join(f"{format_number(c):>11}" for c in cells)
+            f"{METRIC_NAMES[metric]:<20}" + "".join(f"{style.format_number(c):>11}" for c in cells)
         )
     return lines

@@ -8,16 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cae.errors import DataError
-from cae.figures.style import (
-    BLUE,
-    GRAY,
-    MARKERS,
-    PALETTE,
-    STYLE,
-    class_name,
-    style_axes,
-    text_inches,
-)
+from cae.figures import style
 
 FEW_IMAGES = 30  # t-SNE needs neighbours: below this the principal components are shown
 PCA_DIMENSIONS = 50  # as advised by van der Maaten and Hinton, JMLR 9, 2008
@@ -60,7 +51,7 @@ def project_encodings(encodings: np.ndarray) -> np.ndarray:
     return TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def encodings_visualization(
     encodings: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str]
 ) -> Figure:
@@ -73,15 +64,15 @@ def encodings_visualization(
     """
     legend_width = 0.0
     if labels is not None:
-        names = [class_name(label, class_names, 20) for label in np.unique(labels)]
+        names = [style.class_name(label, class_names, 20) for label in np.unique(labels)]
         columns = -(-len(names) // LEGEND_ROWS)
-        legend_width = columns * (max(text_inches(name, 8.5) for name in names) + 0.45)
+        legend_width = columns * (max(style.text_inches(name, 8.5) for name in names) + 0.45)
     figure = Figure(figsize=(6.5 + legend_width, 6))
     plot_encodings(project_encodings(encodings), labels, class_names, figure.subplots())
     return figure
 
 
-@rc_context(STYLE)
+@rc_context(style.STYLE)
 def plot_encodings(
     points: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], ax: Axes
 ) -> Axes:
@@ -94,21 +85,21 @@ def plot_encodings(
         class_names: One per class.
         ax: Where to draw, and what is returned. The constrained layout makes room for the legend.
     """
-    style_axes(ax).grid(visible=False)
+    style.style_axes(ax).grid(visible=False)
     ax.set(xticks=[], yticks=[], xlabel="first dimension (no unit)")
     ax.set_ylabel("second dimension (no unit)")
     ax.set_title(f"Encodings of {len(points):,} images in two dimensions")
     look = {"alpha": 0.65, "linewidths": 0}
     if labels is None:
-        ax.scatter(*points.T, s=16, color=BLUE, **look)
+        ax.scatter(*points.T, s=16, color=style.BLUE, **look)
         return ax
     for label in np.unique(labels):
-        color, marker, size = GRAY, "*", 40
+        color, marker, size = style.GRAY, "*", 40
         if label >= 0:
-            color, size = PALETTE[label % len(PALETTE)], 16
-            marker = MARKERS[label // len(PALETTE) % len(MARKERS)]
+            color, size = style.PALETTE[label % len(style.PALETTE)], 16
+            marker = style.MARKERS[label // len(style.PALETTE) % len(style.MARKERS)]
         x, y = points[labels == label].T
-        name = class_name(label, class_names, 20)
+        name = style.class_name(label, class_names, 20)
         ax.scatter(x, y, s=size, marker=marker, color=color, label=name, **look)
     ax.legend(
         loc="upper left",

@@ -7,17 +7,9 @@ from matplotlib import rc_context
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from cae.figures import sheets
 from cae.figures.comparisons import with_comparison
 from cae.figures.curves import plot_history
-from cae.figures.sheets import (
-    add_colorbar,
-    caption_height,
-    cell_height,
-    displayable,
-    draw_image,
-    make_sheet,
-    write_caption,
-)
 from cae.figures.style import STYLE, format_number
 from cae.records.history import History
 
@@ -37,23 +29,23 @@ def _plot_reconstructions(
     """Originals, below them their reconstructions, below them the absolute differences."""
     differences = np.abs(np.subtract(images, reconstructions, dtype=np.float32)).mean(axis=-1)
     columns = min(len(images), COLUMNS)
-    above, row_height = caption_height(captions[0]), cell_height(images[0])
+    above, row_height = sheets.caption_height(captions[0]), sheets.cell_height(images[0])
     block_height = above + len(ROWS) * row_height
-    ax = make_sheet(columns + 2, -(-len(images) // COLUMNS) * block_height, title)
+    ax = sheets.make_sheet(columns + 2, -(-len(images) // COLUMNS) * block_height, title)
     # Differences are small: black is 0, the brightest colour is the largest of this figure.
     errors = Normalize(0, max(float(np.nan_to_num(differences).max()), 0.01))
     for index, caption in enumerate(captions):
         block, column = divmod(index, COLUMNS)
         left, top = 1.2 + column, block * block_height + above
-        write_caption(ax, caption, left, top)
+        sheets.write_caption(ax, caption, left, top)
         for image in (images[index], reconstructions[index]):
-            draw_image(ax, displayable(image), left, top, Normalize(0, 1))
+            sheets.draw_image(ax, sheets.displayable(image), left, top, Normalize(0, 1))
             top += row_height
-        drawn = draw_image(ax, differences[index], left, top, errors, "magma")
+        drawn = sheets.draw_image(ax, differences[index], left, top, errors, "magma")
         for row, name in enumerate(ROWS if column == 0 else ()):
             middle = top + (row - 1.5) * row_height
             ax.text(1.1, middle, name, ha="right", va="center")
-    add_colorbar(ax, drawn, 1.25 + columns, "pixel value", row_height - 0.1)
+    sheets.add_colorbar(ax, drawn, 1.25 + columns, "pixel value", row_height - 0.1)
     return ax.figure
 
 
@@ -126,13 +118,13 @@ def plot_filters(kernels: np.ndarray) -> Figure:
     if in_color:
         title += f" (gray: 0, full colour: ±{limit:.2g})"
         shown = 0.5 + shown / (2 * limit)
-    row_height = cell_height(shown[0])
+    row_height = sheets.cell_height(shown[0])
     height = -(-len(shown) // columns) * row_height
-    ax = make_sheet(columns + (0 if in_color else 0.8), height, title)
+    ax = sheets.make_sheet(columns + (0 if in_color else 0.8), height, title)
     for index, kernel in enumerate(shown):
         row, column = divmod(index, columns)
         norm = Normalize(-limit, limit)
-        drawn = draw_image(ax, kernel, column, row * row_height, norm, "RdBu_r")
+        drawn = sheets.draw_image(ax, kernel, column, row * row_height, norm, "RdBu_r")
         if index == 0 and not in_color:
-            add_colorbar(ax, drawn, columns + 0.1, "weight", min(height - 0.1, 3))
+            sheets.add_colorbar(ax, drawn, columns + 0.1, "weight", min(height - 0.1, 3))
     return ax.figure
