@@ -127,7 +127,7 @@ class ClassifierTask(Task):
     @override
     @classmethod
     def check(cls, args: argparse.Namespace) -> tuple[Shape, str | None]:
-        input_shape, model = _check_data(args), _get_given_model(args)
+        input_shape, model = check_data(args), _get_given_model(args)
         if model:
             check_model_shape(model, input_shape)
         return input_shape, model
@@ -135,7 +135,7 @@ class ClassifierTask(Task):
     @override
     @classmethod
     def load(cls, args: argparse.Namespace, seed: int) -> "ClassifierTask":
-        return cls(args, *_load_data(args, seed))
+        return cls(args, *load_data(args, seed))
 
     @override
     def get_model_file(self, config: ClassifierConfig) -> str | None:
@@ -277,7 +277,7 @@ def _test_source(args: argparse.Namespace) -> str | None:
     return args.test or (args.dataset if args.dataset in NAMED_DATASETS else None)
 
 
-def _check_data(args: argparse.Namespace) -> Shape:
+def check_data(args: argparse.Namespace) -> Shape:
     """Checks the training and test data from their headers; returns the images' shape."""
     test = _test_source(args)
     if args.test_labels and not test:
@@ -285,17 +285,23 @@ def _check_data(args: argparse.Namespace) -> Shape:
     _, input_shape = check_dataset(args.dataset, args.labels, labels_required=True)
     if test:
         _, test_shape = check_dataset(test, args.test_labels, split="test", labels_required=True)
-        if test_shape != input_shape:
-            raise DataError(
-                test,
-                f"must hold images of the training images' shape {format_shape(input_shape)}",
-                format_shape(test_shape),
-                "Give test images of that height, width and number of channels.",
-            )
+        check_same_shape(test, test_shape, input_shape)
     return input_shape
 
 
-def _load_data(args: argparse.Namespace, seed: int) -> tuple[Dataset, Dataset | None]:
+def check_same_shape(name: str, shape: Shape, input_shape: Shape) -> None:
+    """Refuses images that have not the shape of the training images."""
+    if shape != input_shape:
+        raise DataError(
+            name,
+            f"must hold images of the training images' shape {format_shape(input_shape)}",
+            format_shape(shape),
+            "Give images of that height, width and number of channels.",
+        )
+
+
+def load_data(args: argparse.Namespace, seed: int) -> tuple[Dataset, Dataset | None]:
+    """Loads labelled training images of at least two classes, and the test images if any."""
     data = load_dataset(
         args.dataset, args.labels, limit=args.limit, seed=seed, labels_required=True
     )

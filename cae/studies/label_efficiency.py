@@ -9,7 +9,6 @@ algorithms", arXiv:1804.09170: equal labels, validation labels included, and equ
 import argparse
 import hashlib
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -20,44 +19,25 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from cae import terminal
+from cae import files, terminal
+from cae.config.json_text import load_record
 from cae.config.load import load_config
 from cae.config.schema import ClassifierConfig
-from cae.config.shapes import format_shape
 from cae.data import duplicates, splits
 from cae.data.datasets import check_dataset, check_same_kind, load_dataset
 from cae.data.named import NAMED_DATASETS
 from cae.errors import DataError, UsageError, UserError, shown
-from cae.files import (
-    explaining,
-    get_record,
-    locked,
-    write_csv,
-    write_figure,
-    write_json,
-    write_text,
-)
 from cae.foreign.models import load_encoder
+from cae.programs import tasks
 from cae.programs.start import StopSignal
 from cae.programs.starting_points import check_model_shape, choose_scaling
 from cae.records.environment import describe_environment
 from cae.records.run import check_runs_dir
+from cae.studies import label_results
 from cae.studies.choices import ALL, COUNTS, METHODS, MOST_EPOCHS
 from cae.studies.intervals import Estimate
-from cae.studies.label_methods import (
-    VALIDATION_SHARE,
-    LabelledData,
-    Methods,
-    needs_keras,
-)
-from cae.studies.label_results import (
-    Measurement,
-    conclude,
-    get_curves,
-    get_table,
-    read_results,
-    summarize,
-)
+from cae.studies.label_methods import VALIDATION_SHARE, LabelledData, Methods, needs_keras
+from cae.studies.label_results import Measurement
 from cae.studies.progress import format_duration
 from cae.training.predict import sharing_encodings
 
@@ -86,23 +66,23 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, "classifier")
     _check_files(args)
     data = _load_data(args)
-    counts = choose_counts(data, args)
+    counts = choose_counts(data, args.counts)
     settings = _describe_settings(args, config, data)
     folder = Path(args.runs_dir) / (args.name or f"label-efficiency-{data.training.name}")
-    with explaining(folder):
+    with files.explaining(folder):
         folder.mkdir(exist_ok=True)
-    with locked(folder):
+    with files.locked(folder):
         _keep_settings(folder / "settings.json", settings)
         datasets = {"training": data.training, "test": data.test}
         environment = describe_environment(args.command, datasets, device=None, seed=None)
-        write_json(folder / "environment.json", environment)
+        files.write_json(folder / "environment.json", environment)
         labels, digest = data.training.labels, settings["data"]
         orders = [
             splits.keep_order(folder / f"order_{seed}.json", labels, seed, digest)
             for seed in range(args.seeds)
         ]
         path = folder / "results.csv"
-        results = read_results(path) if path.exists() else []
+        results = label_results.read_results(path) if path.exists() else []
         encoder = partial(
             load_encoder,
             args.model,
@@ -124,55 +104,30 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_files(args: argparse.Namespace) -> None:
     """Checks the headers of all files, before anything is loaded."""
-    _, shape = check_dataset(args.dataset, args.labels, labels_required=True)
-    check_model_shape(args.model, shape)
     if not args.test and args.dataset not in NAMED_DATASETS:
         raise UsageError("-t", "test images are required", "none", "Add -t TEST -tl TEST_LABELS.")
-    test = args.test or args.dataset
-    others = [(test, check_dataset(test, args.test_labels, split="test", labels_required=True)[1])]
+    shape = tasks.check_data(args)
+    check_model_shape(args.model, shape)
     if args.pretraining:
-        others.append((args.pretraining, check_dataset(args.pretraining)[1]))
-    for name, other_shape in others:
-        if other_shape != shape:
-            raise DataError(
-                name,
-                f"must contain images of the training images' shape {format_shape(shape)}",
-                format_shape(other_shape),
-                "Use images of that height, width and number of channels.",
-            )
+        tasks.check_same_shape(args.pretraining, check_dataset(args.pretraining)[1], shape)
     check_runs_dir(args.runs_dir)
 
 
 def _load_data(args: argparse.Namespace) -> LabelledData:
-    training = load_dataset(args.dataset, args.labels, limit=args.limit, labels_required=True)
-    test = load_dataset(
-        args.test or args.dataset, args.test_labels, split="test", labels_required=True
-    )
+    training, test = tasks.load_data(args, seed=0)
     pretraining = load_dataset(args.pretraining).images if args.pretraining else training.images
     scaling = choose_scaling(args.model, training)
     check_same_kind(scaling, test.images, test.name)
     return LabelledData(training, test, pretraining, scaling)
 
 
-def choose_counts(data: LabelledData, args: argparse.Namespace) -> list[str]:
-    """The numbers of labels per class: those of --counts, or all usual ones that fit.
-
-    Raises:
-        DataError: There are fewer than two classes.
-        UsageError: A class has fewer labels than --counts asks for.
-    """
+def choose_counts(data: LabelledData, given: list[str] | None) -> list[str]:
+    """The numbers of labels per class: those of --counts, or all usual ones that fit."""
     _, available = np.unique(data.training.labels, return_counts=True)
     fewest = int(available.min())
-    if len(data.classes) < 2:
-        raise DataError(
-            args.labels or args.dataset,
-            "the training labels must name at least two classes",
-            f"only {data.classes[0]}",
-            "Use more images (a larger --limit), or other labels.",
-        )
-    if args.counts is None:
+    if given is None:
         return [count for count in COUNTS if count == ALL or int(count) < fewest]
-    for count in args.counts:
+    for count in given:
         if count != ALL and int(count) > fewest:
             raise UsageError(
                 "--counts",
@@ -180,7 +135,7 @@ def choose_counts(data: LabelledData, args: argparse.Namespace) -> list[str]:
                 count,
                 f"Request fewer, or {ALL}.",
             )
-    return list(dict.fromkeys(args.counts))
+    return list(dict.fromkeys(given))
 
 
 def _find_leakage(args: argparse.Namespace, hashes: dict[str, np.ndarray]) -> list[str]:
@@ -219,7 +174,7 @@ def _describe_settings(
         "data": _digest(hashes["training"], data.training.labels),
         "test": _digest(hashes["test"], data.test.labels),
         "pretraining": _digest(hashes["pretraining"]),
-        "model": get_record(args.model)["sha256"],
+        "model": files.get_record(args.model)["sha256"],
         "encoder_until": args.encoder_until,
         "model_input_range": args.model_input_range,
         "config": config.model_dump(mode="json"),
@@ -241,12 +196,9 @@ def _digest(hashes: np.ndarray, labels: np.ndarray | None = None) -> str:
 def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """Writes the settings that results depend on, or compares them with those in the file."""
     if not path.exists():
-        write_json(path, settings)
+        files.write_json(path, settings)
         return
-    try:
-        before = dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(path, "must be JSON", error, "Choose another --name.") from error
+    before = load_record(path, dict[str, Any], "Choose another --name.")
     for key, value in settings.items():
         if before.get(key) != value:
             raise DataError(
@@ -280,7 +232,7 @@ def _measure(
                 terminal.warn("The results so far are saved; the same command resumes.")
                 return stop.exit_code
             results.append(result)
-            write_csv(folder / "results.csv", [row.model_dump() for row in results])
+            files.write_csv(folder / "results.csv", [row.model_dump() for row in results])
             left = format_duration(_estimate_seconds(missing[number:], results))
             terminal.ERR.print(
                 f"[{len(keys) - len(missing) + number}/{len(keys)}] {METHODS[result.method]}, "
@@ -303,7 +255,7 @@ def _report(results: list[Measurement], folder: Path) -> None:
     """Prints the table and the conclusion, and writes both, and the figure."""
     from cae.figures.comparisons import label_efficiency_visualization
 
-    errors = summarize(results)
+    errors = label_results.summarize(results)
     rows = [
         {
             "method": method,
@@ -315,12 +267,12 @@ def _report(results: list[Measurement], folder: Path) -> None:
         for method, points in errors.items()
         for labels, error in points.items()
     ]
-    write_csv(folder / "summary.csv", rows)
-    sentences = conclude(results)
-    write_text(folder / "conclusion.txt", "\n".join([*sentences, ""]))
-    figure = label_efficiency_visualization(get_curves(errors))
-    write_figure(folder / "label_efficiency.png", figure)
-    terminal.print_table(get_table(errors))
+    files.write_csv(folder / "summary.csv", rows)
+    sentences = label_results.conclude(results)
+    files.write_text(folder / "conclusion.txt", "\n".join([*sentences, ""]))
+    figure = label_efficiency_visualization(label_results.get_curves(errors))
+    files.write_figure(folder / "label_efficiency.png", figure)
+    terminal.print_table(label_results.get_table(errors))
     for sentence in sentences:
         terminal.say(sentence)
     terminal.say(f"Results: {terminal.relative(folder)}")

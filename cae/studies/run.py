@@ -20,15 +20,7 @@ from cae.records import tracking
 from cae.records.evaluation import read_predictions
 from cae.records.run import check_runs_dir
 from cae.records.saved_models import read_metadata
-from cae.studies.compare import (
-    best_of,
-    best_paths,
-    draw_comparison,
-    get_finalists,
-    group_results,
-    print_comparison,
-    write_table,
-)
+from cae.studies import compare
 from cae.studies.progress import ProgressTable
 from cae.studies.results import RunResult, read_study
 from cae.studies.search import SearchRun
@@ -126,7 +118,7 @@ def _run_study(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
                 break
             _conclude(part.study, part_folder, args)
         if file.study.screening:
-            finalists = get_finalists(part_folder, file.study.screening.finalists)
+            finalists = compare.get_finalists(part_folder, file.study.screening.finalists)
     return exit_code
 
 
@@ -150,14 +142,17 @@ def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:
     results = read_study(folder)
     if not results:
         return
-    groups = group_results(results, study.metric)
-    write_table(folder / "results.csv", groups)
-    print_comparison(study.name, groups, groups)
-    best = best_of(groups)
+    groups = compare.group_results(results, study.metric)
+    compare.write_table(folder / "results.csv", groups)
+    compare.print_comparison(study.name, groups, groups)
+    best = compare.best_of(groups)
     if args.keep == "best":
-        _delete_models(results, kept=best_paths(results, study.metric))
+        kept = compare.best_paths(results, study.metric)
+        for result in results:
+            if result.path not in kept:
+                (result.path / "model.keras").unlink(missing_ok=True)  # the record stays
     if best and not args.no_plots:
-        write_figures(folder / "plots", draw_comparison(groups))
+        write_figures(folder / "plots", compare.draw_comparison(groups))
         if study.kind == "classifier":
             write_figures(folder / "plots", _draw_best(best, study.data))
     if best:
@@ -168,21 +163,11 @@ def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:
     terminal.say(f"Table, figures and trials: {terminal.relative(folder)}")
 
 
-def _delete_models(results: list[RunResult], kept: list[Path]) -> None:
-    """Deletes the models of all other trials; their records stay."""
-    for result in results:
-        if result.path not in kept:
-            (result.path / "model.keras").unlink(missing_ok=True)
-
-
 def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
     """The best classifier's curves, confusion matrix and labelled images, from its record."""
-    from cae.figures.classes import (
-        classifier_loss_visualization,
-        classifier_prediction_visualization,
-    )
+    from cae.figures import classes
 
-    figures = classifier_loss_visualization([best.history], [None])
+    figures = classes.classifier_loss_visualization([best.history], [None])
     predictions, model = best.path / "predictions.csv", best.path / "model.keras"
     if not (predictions.exists() and model.exists()):
         return figures  # there were no images to predict, or another trial was the best before
@@ -193,7 +178,7 @@ def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
     else:
         dataset = load_dataset(data.dataset, data.labels)
     predicted = read_predictions(predictions)
-    return figures | classifier_prediction_visualization(
+    return figures | classes.classifier_prediction_visualization(
         Scaling(**metadata["scaling"]).apply(dataset.images[predicted.indices]),
         encode_labels(predicted.labels, predicted.classes),
         predicted.probabilities,
