@@ -96,6 +96,8 @@ def training_command(folder: Path, start: Start) -> str:
         "-tl": given.test_labels,
         "--limit": given.limit,
         "-model": given.model,
+        "--encoder-until": given.encoder_until,
+        "--model-input-range": given.model_input_range,
         "--init-from": given.init_from,
         "-c": terminal.relative(folder / "config.json"),
     }

@@ -18,7 +18,7 @@ from cae.data.splits import encode_labels
 from cae.records.environment import read_environment
 from cae.records.evaluation import read_predictions
 from cae.records.history import History
-from cae.records.run import PARTIAL, read_start
+from cae.records.run import PARTIAL
 from cae.report.origin import origin_sections, training_command
 from cae.report.pages import (
     Code,
@@ -57,8 +57,8 @@ PICTURES = {
 
 def describe_run(folder: Path) -> Page:
     """The page of a run; an incomplete or damaged record is a `DataError`."""
-    result, environment, start = read_result(folder), read_environment(folder), read_start(folder)
-    history = result.history
+    result, environment = read_result(folder), read_environment(folder)
+    history, start = result.history, result.start
     interrupted = ", interrupted" if folder.name.endswith(PARTIAL) else ""
     return Page(
         f"{history.kind.capitalize()} {result.name}{interrupted}",
@@ -105,8 +105,8 @@ def _format_metric(key: str, value: float) -> str:
 def name_layers(result: RunResult) -> str:
     """The architecture of a run in words, with the saved encoder that it began with."""
     layers = describe_architecture(result.history.model_info)
-    if result.encoder:
-        layers += f", with the encoder of {terminal.relative(result.encoder)}"
+    if result.start.arguments.model:
+        layers += f", with the encoder of {terminal.relative(result.start.arguments.model)}"
     return layers
 
 

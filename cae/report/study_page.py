@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cae.programs.start import repeat_command
 from cae.records.environment import Environment, read_environment
-from cae.records.run import TRIALS_FILE, read_start
+from cae.records.run import TRIALS_FILE
 from cae.report.origin import origin_sections
 from cae.report.pages import Folded, Lead, Page, Picture, Section, Table, draw
 from cae.report.run_page import config_code, key_facts, name_layers, run_sections
@@ -182,8 +182,6 @@ def _all_trials(groups: list[Group]) -> list[Any]:
 
 def _origin(studies: Sequence[RecordedStudy]) -> list[Section]:
     environments = [environment for study in studies for environment in study.environments]
-    starts = [read_start(result.path) for study in studies for result in study.results]
+    models = [m for study in studies for result in study.results for m in result.start.models]
     commands = dict.fromkeys(repeat_command(study.record.command) for study in studies)
-    return origin_sections(
-        environments, [model for start in starts for model in start.models], list(commands)
-    )
+    return origin_sections(environments, models, list(commands))

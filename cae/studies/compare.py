@@ -19,7 +19,7 @@ from rich.table import Table
 from cae import terminal
 from cae.config.study import hyperparameters_of, is_larger_better
 from cae.config.study_schema import METRICS, BestEncoder
-from cae.errors import UsageError, shown
+from cae.errors import UsageError, printable, shown
 from cae.files import explaining, write_csv, write_figures
 from cae.records.run import TRIALS_FILE
 from cae.studies.choices import COLUMNS
@@ -110,13 +110,15 @@ def _split(
 
 def _origin(result: RunResult) -> str:
     """What the values of a run depend on, apart from its seed, as JSON."""
+    given = result.start.arguments
+    keys = {"limit", "no_pretrained", "encoder_until", "model_input_range"}
+    models = [file.sha256 for file in result.start.models] or given.model
     hyperparameters = hyperparameters_of(result.history.model_info)
-    models = result.models or result.encoder
-    return json.dumps([_data_key(result), hyperparameters, result.limit, models])
+    return json.dumps([_data_key(result), models, given.model_dump(include=keys), hyperparameters])
 
 
 def _data_key(result: RunResult) -> tuple[tuple[str, str], ...]:
-    return tuple((role, digest) for role, _, digest in result.data)
+    return tuple((role, file.sha256) for role, files in result.start.data.items() for file in files)
 
 
 # --- Choosing -------------------------------------------------------------------------------
@@ -222,7 +224,7 @@ def influences(groups: Sequence[Group]) -> dict[str, dict[str, tuple[int, float,
     described = []
     for group in known:
         first = group.results[0]
-        others = {"base": first.base, "limit": first.limit}
+        others = {"base": first.base, "limit": first.start.arguments.limit}
         described.append(hyperparameters_of(first.history.model_info) | others)
     found = {}
     for key in dict.fromkeys(key for values in described for key in values):
@@ -293,7 +295,7 @@ def _compare_by_data(results: list[RunResult], metric: str) -> list[tuple[str, l
     def get_key(result: RunResult) -> tuple[str, int]:
         return _origin(result), result.history.model_info["seed"]
 
-    latest = {get_key(result): result for result in sorted(results, key=lambda r: r.started)}
+    latest = {get_key(result): result for result in sorted(results, key=lambda r: r.start.started)}
     for result in results:
         if latest[get_key(result)] is not result:
             terminal.warn(f"Left out: {result.path}: a later run has the same seed.")
@@ -312,8 +314,9 @@ def _compare_by_data(results: list[RunResult], metric: str) -> list[tuple[str, l
 
 
 def _describe_data(result: RunResult) -> str:
-    files = [f"{name} ({digest[:8]})" for _, name, digest in result.data]
-    return ", ".join(files) or "unknown data"
+    files = [file for files in result.start.data.values() for file in files]
+    names = [f"{printable(Path(file.path).name)} ({file.sha256[:8]})" for file in files]
+    return ", ".join(names) or "unknown data"
 
 
 def print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> None:
@@ -377,7 +380,7 @@ def _describe_run(group: Group, result: RunResult) -> dict[str, Any]:
         "base": result.base,
         "seed": info["seed"],
         "data": _describe_data(result),
-        "limit": result.limit,
+        "limit": result.start.arguments.limit,
         **hyperparameters,
         **result.history.metrics,
     }

@@ -1,21 +1,21 @@
 """Reads the files of studies: `trials.json` and the records of finished runs. No Keras."""
 
 import csv
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel
 
 from cae.config.json_text import load_record
 from cae.config.load import validate_config
+from cae.config.schema import PROGRAMS
 from cae.config.values import Number
 from cae.errors import DataError, UsageError, UserError, printable
 from cae.records.history import History
-from cae.records.run import PARTIAL, TRIALS_FILE
+from cae.records.run import PARTIAL, START_FILE, TRIALS_FILE, Start, read_start
 
 # The status of a trial in `trials.json`; `STOPPED` means early, because others were better.
 DONE, FAILED, STOPPED, WAITING = "done", "failed", "stopped", "waiting"
@@ -30,22 +30,14 @@ class RunResult:
         name: The name of its configuration, the same for every seed.
         base: The name of the configuration that it is a variation of.
         history: Its epochs, hyperparameters and final values.
-        encoder: The saved model that its encoder comes from; None without one.
-        data: The data files, as (role, name, SHA-256).
-        models: The SHA-256 of the saved models that training started from.
-        limit: How many training images were used; None for all.
-        started: When it began, in UTC as ISO text.
+        start: What it began with.
     """
 
     path: Path
     name: str
     base: str
     history: History
-    encoder: str | None = None
-    data: tuple[tuple[str, str, str], ...] = ()
-    models: tuple[str, ...] = ()
-    limit: int | None = None
-    started: str = ""
+    start: Start
 
     def value(self, metric: str) -> float:
         """A final value; NaN where the run has no finite one."""
@@ -64,47 +56,25 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
     Raises:
         DataError: The run is incomplete, or its record is damaged.
     """
+    required, remedy = "must be a complete run", "Name a directory that contains metrics.json."
+    if not (path / "metrics.json").exists():
+        raise DataError(path, required, "no metrics.json in it", remedy)
+    start = read_start(path)
+    (kind,) = [kind for kind, program in PROGRAMS.items() if program == start.program]
+    config = validate_config(start.config, str(path / START_FILE), kind).model_dump(mode="json")
+    metrics = load_record(path / "metrics.json", dict[str, Number])
+    name, base = printable(name or start.name), printable(base or name or start.name)
+    title = f"{name}, seed {config['seed']}"
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        kind = "classifier" if "dense_layers" in config else "autoencoder"
-        config = validate_config(config, str(path / "config.json"), kind).model_dump(mode="json")
-        text = (path / "metrics.json").read_text(encoding="utf-8")
-        metrics = TypeAdapter(dict[str, Number]).validate_json(text)
         with (path / "history.csv").open(encoding="utf-8", newline="") as file:
             epochs = [_parse_row(row) for row in csv.DictReader(file)]
-        start = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        name, base = printable(name or start["name"]), printable(base or name or start["name"])
-        title = f"{name}, seed {config['seed']}"
         history = History(title, kind, config, epochs, metrics["best_epoch"], metrics)
-        return RunResult(path, name, base, history, **_read_origin(start))
     except FileNotFoundError as error:
-        problem, cause = f"no {Path(error.filename).name} in it", error
-    except OSError as error:
-        problem, cause = error.strerror, error
-    except ValidationError as error:
-        raise DataError.from_validation(
-            path / "metrics.json", error, dict[str, Number], "Restore the file and run again."
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem, cause = f"a record that cannot be read: {error}", error
-    raise DataError(
-        path, "must be a complete run", problem, "Name a directory that contains metrics.json."
-    ) from cause
-
-
-def _read_origin(start: dict[str, Any]) -> dict[str, Any]:
-    """What else the result depends on, of the content of `run.json`."""
-    return {
-        "encoder": start["arguments"].get("model"),
-        "data": tuple(
-            (role, printable(Path(file["path"]).name), file["sha256"])
-            for role, files in start.get("data", {}).items()
-            for file in files
-        ),
-        "models": tuple(file["sha256"] for file in start.get("models", [])),
-        "limit": start["arguments"].get("limit"),
-        "started": start.get("started", ""),
-    }
+        raise DataError(path, required, "no history.csv in it", remedy) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        damage = f"a record that cannot be read: {error}"
+        raise DataError(path, required, damage, remedy) from error
+    return RunResult(path, name, base, history, start)
 
 
 def _parse_row(row: dict[str, str]) -> dict[str, Any]:
