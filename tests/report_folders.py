@@ -6,6 +6,7 @@ import numpy as np
 from conftest import AUTOENCODER, CLASSIFIER
 from PIL import Image
 
+from cae.config.choices import PROGRAMS
 from cae.config.load import validate_config
 from cae.data.datasets import Dataset
 from cae.files import FIGURE_DPI, write_csv, write_json
@@ -25,11 +26,29 @@ def describe(command, seed, data):
     return environment | {"git_commit": "c0ffee" * 6 + "abcd-dirty"}
 
 
+def make_start(kind, name, config, flags=(), **changes):
+    """What a run began with."""
+    arguments = {"dataset": "digits", "limit": None, "no_plots": True, "overwrite": False}
+    arguments |= {"labels": None, "save": None, "init_from": None, **dict(flags)}
+    start = Start(
+        program=PROGRAMS[kind],
+        name=name,
+        command=f"{PROGRAMS[kind]} -d {arguments['dataset']}",
+        started="2026-01-01T00:00:00+00:00",
+        folder="somewhere",
+        arguments=Arguments(**arguments),
+        config=config,
+        data={},
+        models=[],
+    )
+    return start.model_copy(update=changes)
+
+
 def write_run(folder, kind, value, seed=0, name="tiny", data="digits", model=None, **changes):
     """Writes the record of a run whose ranking metric has this value."""
-    base, program, metric = {
-        "autoencoder": (AUTOENCODER, "autoencoder.py", "mse"),
-        "classifier": (CLASSIFIER, "classification.py", "accuracy"),
+    base, metric = {
+        "autoencoder": (AUTOENCODER, "mse"),
+        "classifier": (CLASSIFIER, "accuracy"),
     }[kind]
     config = validate_config({**base, **changes, "seed": seed}, name, kind)
     phase = DENSE_ONLY if kind == "classifier" else FULL
@@ -41,18 +60,9 @@ def write_run(folder, kind, value, seed=0, name="tiny", data="digits", model=Non
     ]
     metrics = {f"val_{metric}": value, "best_epoch": 2, "epochs": 3, "seconds": 7.5}
     metrics |= {"parameters": 12345} | ({"test_accuracy": 0.75} if kind == "classifier" else {})
-    flags = {"dataset": data, "limit": 40, "model": model, "no_plots": True, "overwrite": False}
-    start = Start(
-        program=program,
-        name=name,
-        command=f"{program} -d {data}",
-        started="2026-01-01T00:00:00+00:00",
-        folder="somewhere",
-        arguments=Arguments(**flags, labels=None, save=None, init_from=None),
-        config=config.model_dump(mode="json"),
-        data={},
-        models=[FileRecord(path=model, sha256=SHA[::-1], bytes=9)] if model else [],
-    )
+    files = [FileRecord(path=model, sha256=SHA[::-1], bytes=9)] if model else []
+    flags = {"dataset": data, "limit": 40, "model": model}
+    start = make_start(kind, name, config.model_dump(mode="json"), flags, models=files)
     folder.mkdir(parents=True)
     write_csv(folder / "history.csv", epochs)
     write_json(folder / "config.json", start.config)

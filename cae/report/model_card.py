@@ -17,10 +17,10 @@ from cae import terminal
 from cae.config.shapes import format_shape
 from cae.errors import ModelFileError, printable, shown
 from cae.files import get_record
+from cae.records.environment import DataRecord
 from cae.records.run import FileRecord
 from cae.records.saved_models import load_model, read_metadata
-from cae.report.origin import DataRecord
-from cae.report.pages import Facts, Page, Section, Table, check_page_path, write_page
+from cae.report.pages import Page, Section, Table, check_page_path, write_page
 
 if TYPE_CHECKING:
     import keras
@@ -157,7 +157,7 @@ def describe_card(card: Mapping[str, Any]) -> Page:
         **_describe_scores(card["scores"]),
     }
     sections = [
-        Section("Model", [Facts(facts)]),
+        Section("Model", [facts]),
         Section("Layers", [_table("Layers and the shapes of their outputs", card["layers"])]),
         Section("Training", _describe_training(card)),
     ]
@@ -190,11 +190,11 @@ def _describe_scores(scores: Mapping[str, float]) -> dict[str, str]:
     return facts
 
 
-def _describe_training(card: Mapping[str, Any]) -> list[Facts | Table]:
+def _describe_training(card: Mapping[str, Any]) -> list[dict[str, str] | Table]:
     origin, settings = card["origin"], card["hyperparameters"]
     facts = {key: shown(value) for key, value in (settings or {}).items() if value is not None}
     if origin is None:
-        return [Facts({"origin": UNKNOWN, **facts})]
+        return [{"origin": UNKNOWN, **facts}]
     facts |= {
         "started": origin["started"],
         "device": origin["device"] or UNKNOWN,
@@ -212,7 +212,7 @@ def _describe_training(card: Mapping[str, Any]) -> list[Facts | Table]:
         for role, data in origin["data"].items()
         for file in data["files"]
     ]
-    return [Facts(facts), _table("Files of the images and labels", files)]
+    return [facts, _table("Files of the images and labels", files)]
 
 
 def _table(caption: str, rows: list[dict[str, Any]]) -> Table:
@@ -225,8 +225,8 @@ def print_card(page: Page) -> None:
     terminal.say(page.title)
     for section in page.sections:
         for block in section.blocks:
-            if isinstance(block, Facts):
-                facts = {printable(name): printable(text) for name, text in block.facts.items()}
+            if isinstance(block, dict):
+                facts = {printable(name): printable(text) for name, text in block.items()}
                 terminal.show_facts(section.title, facts)
             else:
                 numeric = [name for name in block.columns if block.is_numeric(name)]

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from cae.config.choices import PROGRAMS
 from cae.config.json_text import load_record
 from cae.config.load import validate_config
-from cae.config.schema import PROGRAMS
 from cae.config.values import Number
 from cae.errors import DataError, UsageError, UserError, printable
 from cae.records.history import History

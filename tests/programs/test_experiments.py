@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+from report_folders import make_start
 
 import experiments
 from cae import terminal
-from cae.config.load import dump_config, load_config
+from cae.config.load import load_config
 from cae.config.study import expand, load_stages
 from cae.errors import UserError
 from cae.files import locked
-from cae.records.run import PARTIAL
+from cae.records.run import PARTIAL, FileRecord
 from cae.studies import trials
 
 VOLATILE = ("seconds", "images_per_second")
@@ -41,15 +42,15 @@ class Trainer:
         if not resumed:
             partial.mkdir()
             config = load_config(arguments[arguments.index("-c") + 1], "autoencoder")
-            (partial / "config.json").write_text(dump_config(config))
-            (partial / "run.json").write_text(json.dumps({"name": "x", "arguments": {}}))
+            start = make_start("autoencoder", "x", config.model_dump(mode="json"))
+            write_json(partial / "run.json", start.to_json())
             if self.stop_at == len(self.calls):
                 return 130
             if self.fail_at == len(self.calls):
                 shutil.rmtree(partial)
                 log.write("error: the disk must have room, got none.\n")
                 return 2
-        config = json.loads((partial / "config.json").read_text())
+        config = json.loads((partial / "run.json").read_text())["config"]
         rate, seed = config["optimizer"][1], config["seed"]
         value = self.values.get((rate, seed), rate + seed / 1000)
         metrics = {"val_mse": value, "best_epoch": 1, "seconds": 1.0, "parameters": 9}
@@ -339,12 +340,12 @@ def recorded(tmp_path):
     def write(name, value, data="a", limit=None, started="2026-01-01T00:00:00", **config):
         folder = tmp_path / name
         folder.mkdir()
-        write_json(folder / "config.json", AUTOENCODER, **config)
+        file = FileRecord(path=f"{data}.idx", sha256=data * 64, bytes=1)
+        changes = {"started": started, "data": {"training": [file]}}
+        start = make_start("autoencoder", "tiny", AUTOENCODER | config, {"limit": limit}, **changes)
+        write_json(folder / "run.json", start.to_json())
         write_json(folder / "metrics.json", {"val_mse": value, "best_epoch": 1})
         (folder / "history.csv").write_text("epoch,phase,loss\n1,full,0.5\n")
-        file = {"path": f"{data}.idx", "sha256": data * 64, "bytes": 1}
-        start = {"name": "tiny", "arguments": {"limit": limit}, "started": started}
-        write_json(folder / "run.json", start, data={"training": [file]}, models=[])
         return str(folder)
 
     return write
@@ -410,7 +411,7 @@ def test_what_is_no_complete_run_is_named_and_left_out(recorded, tmp_path, capsy
 
 def test_compare_refuses_what_is_no_run(tmp_path, capsys):
     assert experiments.main(["compare", str(tmp_path)]) == 2
-    assert "must be a complete run, got no config.json in it" in capsys.readouterr().err
+    assert "must be a complete run, got no metrics.json in it" in capsys.readouterr().err
 
 
 def test_a_damaged_record_of_a_study(tmp_path, capsys):

@@ -236,7 +236,7 @@ def test_a_full_disk_keeps_the_earlier_page(tmp_path, report, monkeypatch, capsy
         ("environment.json", b"{}"),
         ("environment.json", None),
         ("run.json", b"[1]"),
-        ("config.json", b"{"),
+        ("metrics.json", b"{"),
         ("history.csv", None),
         ("predictions.csv", b"index,label\n1,2\n"),
         ("predictions.csv", b""),

@@ -1,11 +1,11 @@
 """Comparing records: spread over seeds, the verdict, and which hyperparameters mattered."""
 
 import csv
-import json
 import math
 
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER
+from report_folders import make_start, write_run
 
 from cae.config.load import validate_config
 from cae.errors import UserError
@@ -20,7 +20,8 @@ def result(tmp_path, name, value, seed=0, **changes):
     info = config.model_dump(mode="json")
     metrics = {"val_mse": value, "seconds": 10.0 * (seed + 1), "best_epoch": 1}
     history = History(name, "autoencoder", info, [], 1, metrics)
-    return RunResult(tmp_path / f"{name}-{seed}", name, "base", history)
+    start = make_start("autoencoder", name, info)
+    return RunResult(tmp_path / f"{name}-{seed}", name, "base", history, start)
 
 
 @pytest.fixture
@@ -75,12 +76,11 @@ def test_runs_without_a_finite_value_come_last(tmp_path):
 def test_of_accuracies_the_largest_is_best(tmp_path):
     """Encoders tell apart classifiers of the same hyperparameters."""
     info = validate_config(CLASSIFIER, "head", "classifier").model_dump(mode="json")
-    runs = [
-        RunResult(
-            tmp_path / name, name, name, History(name, "classifier", info, [], 1, metrics), name
-        )
-        for name, metrics in (("a", {"val_accuracy": 0.7}), ("b", {"val_accuracy": 0.9}))
-    ]
+    runs = []
+    for name, value in (("a", 0.7), ("b", 0.9)):
+        history = History(name, "classifier", info, [], 1, {"val_accuracy": value})
+        start = make_start("classifier", name, info, {"model": f"{name}.keras"})
+        runs.append(RunResult(tmp_path / name, name, name, history, start))
     first, second = group_results(runs, "val_accuracy")
     assert (first.name, second.name) == ("b", "a")
     assert first.best.value("val_accuracy") == 0.9
@@ -134,46 +134,36 @@ def test_names_are_no_formulas(tmp_path):
 @pytest.fixture
 def record(tmp_path):
     """A run's directory, whose files may be spoilt."""
-    files = {
-        "config.json": json.dumps(AUTOENCODER),
-        "metrics.json": '{"val_mse": 0.5, "best_epoch": 1}',
-        "run.json": '{"name": "tiny", "arguments": {}}',
-        "history.csv": "epoch,phase,loss\n1,full,0.5\n",
-    }
 
-    def write(**changes):
-        for name, text in {**files, **changes}.items():
-            (tmp_path / name).write_text(text)
-        return tmp_path
+    def write(files=(), name="tiny"):
+        run = write_run(tmp_path / "run", "autoencoder", 0.5, name=name)
+        for file, text in dict(files).items():
+            (run / file).write_text(text)
+        return run
 
     return write
 
 
 def test_names_that_terminals_obey(record):
     """Nothing of them reaches the terminal."""
-    path = record(**{"run.json": json.dumps({"name": "a\x1b[2Jb", "arguments": {}})})
+    path = record(name="a\x1b[2Jb")
     assert read_result(path).name == "a?[2Jb"
     assert read_result(path, "\x07", "\x9b").base == "?"
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("file", "text", "said"),
     [
-        ({"config.json": "{}"}, "config.json: encoder_layers: is required"),
-        ({"config.json": "[]"}, "config.json: must be an object"),
-        (
-            {"metrics.json": '{"val_mse": "x", "best_epoch": 1}'},
-            "metrics.json: val_mse: must be a number",
-        ),
-        ({"metrics.json": "{}"}, "cannot be read ('best_epoch')"),
-        ({"run.json": '{"name": 3, "arguments": {}}'}, "a record that cannot be read"),
-        ({"history.csv": "epoch,loss\n1,x\n"}, "a record that cannot be read"),
-        ({"history.csv": "epoch,loss\n1,1,1\n"}, "a record that cannot be read"),
+        ("metrics.json", '{"val_mse": "x", "best_epoch": 1}', "val_mse: must be a number"),
+        ("metrics.json", "{}", "cannot be read: 'best_epoch'"),
+        ("run.json", "{}", "run.json: config: is required"),
+        ("history.csv", "epoch,loss\n1,x\n", "a record that cannot be read"),
+        ("history.csv", "epoch,loss\n1,1,1\n", "a record that cannot be read"),
     ],
 )
-def test_damaged_records(record, changes, said):
+def test_damaged_records(record, file, text, said):
     with pytest.raises(UserError) as caught:
-        read_result(record(**changes))
+        read_result(record({file: text}))
     assert said in str(caught.value)
 
 
