@@ -28,14 +28,7 @@ def run(
 ) -> int:
     """Trains the configurations; without any, asks for one and shows the menu.
 
-    Args:
-        task: What kind of model to train.
-        args: The flags.
-        configs: The configurations with their names.
-        on_epoch: Called with the row of each epoch.
-
-    Returns:
-        The exit code.
+    Returns the exit code.
     """
     if args.print_config:
         return print_configs(configs)

@@ -19,10 +19,6 @@ from cae.records.run import MODEL_FILE
 class Session:
     """The experiments of one start.
 
-    Args:
-        task: What kind of model to train, and on which data.
-        on_epoch: Called with the row of each epoch.
-
     Attributes:
         experiments: Those that were trained to their end, in order.
     """

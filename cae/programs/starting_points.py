@@ -116,10 +116,9 @@ def check_layers(config: Config, model: str | None, input_shape: Shape, where: o
     """Checks that the layers fit the images, as far as that is possible without Keras.
 
     Args:
-        config: The configuration.
+        config: The configuration, called `where` in errors.
         model: The saved model, already checked, that a flag names for the encoder.
         input_shape: (height, width, channels) of the images.
-        where: The name of the configuration in errors.
 
     Raises:
         UsageError: A classifier has no encoder.

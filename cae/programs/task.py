@@ -30,27 +30,16 @@ INSPECTED_IMAGES = 1000
 
 @dataclass
 class Experiment:
-    """A trained model, and what is needed to evaluate, draw and save it.
-
-    Attributes:
-        config: Its hyperparameters.
-        model: The model with its best weights.
-        history: How training went, and the final values.
-        scaling: Brings its images to [0, 1].
-        run: Its directory.
-        split: Indices of the training images and of the validation images.
-        metadata: What is saved with the model.
-        evaluation: Of a classifier, on the test images, or the validation images without any.
-    """
+    """A trained model, and what is needed to evaluate, draw and save it."""
 
     config: Config
-    model: "keras.Model"
+    model: "keras.Model"  # with its best weights
     history: History
     scaling: Scaling
     run: Run
-    split: tuple[np.ndarray, np.ndarray]
-    metadata: dict[str, Any] = field(default_factory=dict)
-    evaluation: Evaluation | None = None
+    split: tuple[np.ndarray, np.ndarray]  # indices of the images for training and for validation
+    metadata: dict[str, Any] = field(default_factory=dict)  # what is saved with the model
+    evaluation: Evaluation | None = None  # of a classifier, on the test or the validation images
 
     @property
     def name(self) -> str:
@@ -77,17 +66,11 @@ class Task(ABC):
     """The part of training that differs between autoencoders and classifiers.
 
     Attributes:
-        kind: Of the models.
-        shown_metrics: The metrics in the line of each epoch.
-        args: The flags.
-        data: The training images, with labels where there are any.
-        test: The test images and labels, if there are any.
         classes: int64 (num_classes,), the distinct labels, sorted; None without labels.
-        class_names: Their names.
     """
 
     kind: ClassVar[Kind]
-    shown_metrics: ClassVar[tuple[str, ...]]
+    shown_metrics: ClassVar[tuple[str, ...]]  # in the line of each epoch
 
     def __init__(self, args: argparse.Namespace, data: Dataset, test: Dataset | None = None):
         self.args = args

@@ -45,10 +45,6 @@ ORIGIN = ("started", "device", "versions", "git_commit", "data")
 class Trainer:
     """Trains configurations one after another, each in a run directory of its own.
 
-    Args:
-        task: What kind of model to train, and on which data.
-        on_epoch: Called with the row of each epoch.
-
     Attributes:
         workers: Those that train every model together; None without --devices.
         stop: The signals that came during training.
