@@ -418,23 +418,9 @@ REFUSED = {
         lambda run: edit_json(run / "config.json", batch_size=17),
         r"config\.json: batch_size: must be 16, .*got 17\.",
     ),
-    "an edited configuration in run.json": (
-        lambda run: [
-            (run / "config.json").unlink(),
-            edit_json(
-                run / "run.json", config={**json.loads((run / "run.json").read_text())["config"],
-                                          "seed": 9},
-            ),
-        ],
-        r": config\.seed: must be 0, .*got 9\.",
-    ),
     "an edited flag": (
         lambda run: edit_arguments(run, limit=9),
         r"--limit: must draw the images that the run began with, null, got .*sha256",
-    ),
-    "a damaged run.json": (
-        lambda run: (run / "run.json").write_text("{"),
-        r"run\.json: must be JSON",
     ),
     "a flag of another type": (
         lambda run: edit_arguments(run, limit="many"),

@@ -74,15 +74,6 @@ def test_a_new_phase_gets_all_of_its_patience(model):
     assert history.best_epoch == 1
 
 
-def test_a_loss_that_is_not_finite_stops_training(model):
-    """Nothing good comes after NaN."""
-    history = History("x", "autoencoder", {})
-    best = BestWeights(model, history, ("val_loss",))
-    run_epochs(best, model, history, [{"val_loss": math.inf}, {"val_loss": 1.0}])
-    assert len(history.epochs) == 1
-    assert history.best_epoch is None
-
-
 def progress(terminal):
     output = StringIO()
     console = Console(file=output, force_terminal=terminal, width=120, highlight=False)
