@@ -13,6 +13,7 @@ from cae.config.choices import DATASETS, PROGRAMS
 from cae.config.load import load_config, override, validate_config
 from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape, check_shapes, format_shape
+from cae.config.tf_config import get_index
 from cae.errors import ModelFileError, UsageError
 from cae.programs.start import find_command
 from cae.records.run import START_FILE, check_run_dir, check_runs_dir, find_interrupted, read_start
@@ -52,11 +53,7 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
 
 def _is_follower(args: argparse.Namespace) -> bool:
     """Whether this process is one of several workers, and not the first, which alone writes."""
-    if args.devices is None:
-        return False
-    from cae.training.workers import get_index
-
-    return get_index(args.devices) > 0
+    return args.devices is not None and get_index(args.devices) > 0
 
 
 def load_overridden(path: str, kind: Kind, args: argparse.Namespace) -> Config:

@@ -8,6 +8,7 @@ so any epoch can be produced again without running those before it.
 import math
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -17,7 +18,6 @@ from cae.config.choices import MAX_SEED
 from cae.config.fields import Augmentation
 from cae.data.datasets import Scaling
 from cae.training import device
-from cae.training.workers import Share
 
 # Images handed to the device in one execution: enough to hide the overhead of a step, few
 # enough that progress and Ctrl-C answer within about half a second.
@@ -32,6 +32,41 @@ SHORT_BYTES = 2**26
 PREPARED_BATCHES = 2
 # Batch for everything that needs no gradients; larger ones gained nothing on 2 cores.
 INFERENCE_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Share:
+    """One worker's images of every batch.
+
+    No share is empty: if a batch has fewer images than there are workers, the remaining workers get
+    an image too, which `get_counts` excludes.
+    """
+
+    index: int = 0  # of the worker
+    count: int = 1  # of workers
+
+    def take(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
+        """The part of int64 (num_images,) in this share, one batch after the other."""
+        batches = [indices[start:] for start in range(0, len(indices), batch_size)]
+        return np.concatenate([self._take_of(batch[:batch_size]) for batch in batches])
+
+    def get_size(self, batch_size: int) -> int:
+        """How many images of a whole batch are in this share."""
+        return len(self._take_of(np.arange(batch_size)))
+
+    def get_counts(self, num_images: int, batch_size: int) -> np.ndarray:
+        """float32 (num_batches, 2): images of each batch to count in this share, and in all."""
+        sizes = np.array(
+            [min(batch_size, num_images - start) for start in range(0, num_images, batch_size)]
+        )
+        counted = sizes // self.count + (self.index < sizes % self.count)
+        return np.stack([counted, sizes], axis=1).astype(np.float32)
+
+    def _take_of(self, batch: np.ndarray) -> np.ndarray:
+        part = np.array_split(batch, self.count)[self.index]
+        return part if len(part) else batch[:1]
+
+
 # All images of every batch: the share of a worker that trains alone.
 WHOLE = Share()
 

@@ -9,18 +9,23 @@ parallel training", describes the scheme.
 import json
 import os
 import re
+import socket
+import subprocess
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
 from cae.config.choices import CLUSTER
+from cae.config.tf_config import WorkerGroup, read_tf_config
 from cae.errors import UsageError, UserError
+from cae.training.batches import Share
 from cae.training.layers import synchronized_batch_norm
-from cae.training.workers import Share, WorkerGroup, meet, read_tf_config, started_here
 
 if TYPE_CHECKING:
     from cae.training.steps import Objective
@@ -35,6 +40,10 @@ LOST = (
 # Two Slurm jobs on one machine must not use the same ports; Linux hands out those above 32768.
 SLURM_PORTS = range(16384, 32768)
 PORTS_PER_JOB = 16
+# How long workers wait for each other at the start: the nodes of a cluster may load slowly.
+MEETING_SECONDS = 600
+SECONDS_BETWEEN_CALLS = 0.5
+SECONDS_TO_SPEAK = 5
 
 
 class Workers:
@@ -203,3 +212,95 @@ def find_slurm_group() -> WorkerGroup:
             "Name the workers in TF_CONFIG instead.",
         )
     return WorkerGroup(addresses, resolver.task_id)
+
+
+# --- Meeting ----------------------------------------------------------------------------------
+
+
+def meet(group: WorkerGroup, seconds: float = MEETING_SECONDS) -> None:
+    """Waits until all workers have started; TensorFlow would wait an hour and ignore Ctrl-C.
+
+    The others call the first worker, on the port that TensorFlow will use, until it answers.
+
+    Raises:
+        UsageError: A worker does not start in time, or the first worker's port is in use.
+    """
+    host, _, port = group.addresses[0].rpartition(":")
+    deadline = time.monotonic() + seconds
+    try:
+        if group.index:
+            _call_first(host, int(port), group.index, deadline)
+        else:
+            _wait_for_others(int(port), len(group.addresses), deadline)
+    except OSError as error:
+        raise UsageError(
+            f"worker {group.index}",
+            f"must connect to all {len(group.addresses)} workers, the first at {host}:{port}",
+            f"{error.strerror or error} ({seconds:.0f} s)",
+            "Start all workers, and check addresses, ports and firewalls.",
+        ) from error
+
+
+def _wait_for_others(port: int, count: int, deadline: float) -> None:
+    missing = set(range(1, count))
+    calls = []
+    with socket.create_server(("", port)) as server, ExitStack() as open_calls:
+        while missing:
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            call = open_calls.enter_context(server.accept()[0])
+            call.settimeout(SECONDS_TO_SPEAK)
+            with suppress(OSError):  # a caller need not be a worker
+                missing.discard(int.from_bytes(call.recv(4), "big"))
+            calls.append(call)
+        for call in calls:
+            with suppress(OSError):
+                call.sendall(b"!")
+
+
+def _call_first(host: str, port: int, index: int, deadline: float) -> None:
+    while (left := deadline - time.monotonic()) > 0:
+        with suppress(OSError), socket.create_connection((host, port), left) as call:
+            call.sendall(index.to_bytes(4, "big"))
+            if call.recv(1):
+                return
+        time.sleep(SECONDS_BETWEEN_CALLS)
+    raise TimeoutError("no answer")
+
+
+@contextmanager
+def started_here(command: Sequence[str], count: int) -> Iterator[WorkerGroup]:
+    """Starts the other workers of `count` on this machine; the first is this process.
+
+    On leaving, they are waited for, or killed after an exception.
+    """
+    group = WorkerGroup([f"127.0.0.1:{port}" for port in _find_ports(count)], 0)
+    with ExitStack() as processes:
+        for index in range(1, count):
+            tf_config = WorkerGroup(group.addresses, index).to_json()
+            process = subprocess.Popen(
+                [sys.executable, *command, "--devices", CLUSTER],
+                env={**os.environ, "TF_CONFIG": tf_config},
+                stdin=subprocess.DEVNULL,
+            )
+            processes.enter_context(_ending_with_this(process))
+        yield group
+
+
+@contextmanager
+def _ending_with_this(process: subprocess.Popen) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait()
+
+
+def _find_ports(count: int) -> list[int]:
+    """Free ports of this machine, all found before any is used."""
+    with ExitStack() as sockets:
+        found = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]

@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, write_json
 
+from cae.config.tf_config import WorkerGroup, get_index, read_tf_config
 from cae.errors import UsageError
 from cae.programs import start as start_module
 from cae.programs.trainer import shared_stop
-from cae.training import workers
-from cae.training.workers import Share, WorkerGroup, get_index, meet, read_tf_config
+from cae.training import data_parallel
+from cae.training.batches import Batches, Share
+from cae.training.data_parallel import Workers, find_slurm_group, meet
+from cae.training.layers import synchronized_batch_norm
 
 ROOT = Path(__file__).parents[2]
 PAIR = ("a:2222", "b:2222")
@@ -62,8 +66,6 @@ def test_a_share_is_never_empty():
 
 def test_batches_of_a_share():
     """Shares of one epoch's batches make up the batches of one worker, from any step on."""
-    from cae.training.batches import Batches
-
     images = np.arange(11, dtype=np.float32).reshape(11, 1)
 
     def read(share, step):
@@ -84,7 +86,6 @@ def test_batches_of_a_share():
 
 def test_shares_draw_different_noise():
     """The same noise in every share would be half as random."""
-    from cae.training.batches import Batches
 
     def read(share, **random):
         images = np.full((8, 4, 4, 1), 0.5, np.float32)
@@ -170,8 +171,6 @@ def slurm(monkeypatch):
 
 def test_tasks_of_slurm(slurm):
     """Ports depend on the job; no GPU and no nvidia-smi is needed."""
-    from cae.training.data_parallel import find_slurm_group
-
     found = find_slurm_group()
     hosts, ports = zip(*(address.split(":") for address in found.addresses), strict=True)
     assert hosts == ("n01", "n01", "n02", "n02")
@@ -183,8 +182,6 @@ def test_tasks_of_slurm(slurm):
 
 def test_slurm_says_too_little(slurm):
     """E.g. inside salloc without srun."""
-    from cae.training.data_parallel import find_slurm_group
-
     slurm.delenv("SLURM_STEP_NODELIST")
     with pytest.raises(UsageError, match="srun"):
         find_slurm_group()
@@ -192,8 +189,6 @@ def test_slurm_says_too_little(slurm):
 
 def test_slurm_numbers_in_another_order(slurm):
     """TensorFlow sorts n2 behind n10: the wrong machine would be called."""
-    from cae.training.data_parallel import find_slurm_group
-
     slurm.setenv("SLURM_STEP_NODELIST", "n[2,10]")
     slurm.setenv("SLURMD_NODENAME", "n10")
     with pytest.raises(UsageError, match="task 3 must run on n2"):
@@ -204,12 +199,12 @@ def test_slurm_numbers_in_another_order(slurm):
 
 
 def find_addresses(count):
-    return [f"127.0.0.1:{port}" for port in workers._find_ports(count)]
+    return [f"127.0.0.1:{port}" for port in data_parallel._find_ports(count)]
 
 
 def test_all_meet_whoever_comes_first(monkeypatch):
     """Nobody leaves before the last one has come, and strangers do not count."""
-    monkeypatch.setattr(workers, "SECONDS_BETWEEN_CALLS", 0.02)
+    monkeypatch.setattr(data_parallel, "SECONDS_BETWEEN_CALLS", 0.02)
     addresses = find_addresses(3)
     left = []
     threads = [
@@ -255,14 +250,14 @@ def test_workers_of_this_machine(tmp_path):
         "if '--wait' in sys.argv: time.sleep(60)\n"
     )
     told = tmp_path / "told"
-    with workers.started_here([str(script), str(told), "--epochs", "2"], 2) as group:
+    with data_parallel.started_here([str(script), str(told), "--epochs", "2"], 2) as group:
         assert group.index == 0
     other = WorkerGroup(group.addresses, 1)
     assert told.read_text() == f"{other.to_json()}--epochs 2 --devices cluster"
     start = time.monotonic()
     with (
         pytest.raises(KeyError),
-        workers.started_here([str(script), str(told), "--wait"], 2),
+        data_parallel.started_here([str(script), str(told), "--wait"], 2),
     ):
         raise KeyError
     assert time.monotonic() - start < 30
@@ -382,8 +377,6 @@ def assert_same_training(run, expected):
 
 def assert_same_weights(run, expected):
     """To rounding, which Adam makes larger where a gradient is small."""
-    import keras
-
     weights, expected_weights = (
         keras.models.load_model(path / "model.keras").get_weights() for path in (run, expected)
     )
@@ -414,9 +407,6 @@ def test_a_signal_to_one_stops_all():
 
 def test_dropout_differs_between_workers():
     """Worker 0 draws what one alone does, and resuming adds the same to a checkpoint's state."""
-    import keras
-
-    from cae.training.data_parallel import Workers
 
     def draw(index):
         keras.utils.set_random_seed(1)
@@ -434,10 +424,6 @@ def test_dropout_differs_between_workers():
 
 def test_batch_norm_is_as_before():
     """A saved model must not ask for other workers."""
-    import keras
-
-    from cae.training.layers import synchronized_batch_norm
-
     layer = keras.layers.BatchNormalization()
     model = keras.Sequential([keras.Input((2,)), layer])
     with pytest.raises(KeyError), synchronized_batch_norm(model):
