@@ -110,7 +110,7 @@ def check_dataset(
     header = idx.read_images_header(images_path)
     num_images, height, width, *channels = header.shape
     if labels_path is not None:
-        (num_labels,) = idx.read_labels_header(labels_path).shape
+        num_labels = idx.read_labels_header(labels_path).shape[0]
         if num_labels != num_images:
             raise DataError(
                 labels_path,

@@ -15,9 +15,6 @@ import math
 import os
 import stat
 import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +22,15 @@ from typing import BinaryIO
 import numpy as np
 import psutil
 
+from cae.data.labels import as_labels, is_one_hot, is_qmnist
+from cae.data.stored import (
+    GET_AGAIN,
+    START_BYTES,
+    WRITE_AGAIN,
+    check_byte_order,
+    describe_content,
+    open_content,
+)
 from cae.errors import DataError
 from cae.files import CHUNK_BYTES, write_bytes
 
@@ -38,34 +44,16 @@ DTYPES = {
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 DTYPE_NAMES = ", ".join(dtype.name for dtype in CODES)
-LABELS_RANK = 1
+LABELS_RANKS = (1, 2)  # rank 2: see `as_labels`
 IMAGES_RANKS = (3, 4)
 
-GZIP_MAGIC = b"\x1f\x8b"
 # Deflate writes at best 258 bytes for 2 bits (RFC 1951: one length code, one distance code).
 DEFLATE_MAX_RATIO = 1032
 # Raw data above this stays on the disk. Below, a copy is safer: a process that reads a mapped file
 # is killed if the file is truncated.
 MAPPED_BYTES = 1 << 28
-# Enough to recognise a file: the signature of a tar archive is at byte 257.
-START_BYTES = 512
-
-SIGNATURES = (
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"GIF8", "a GIF picture"),
-    (b"PK\x03\x04", "a zip archive (.zip, .npz or .keras)"),
-    (b"\x93NUMPY", "a NumPy .npy array"),
-    (b"\x89HDF", "an HDF5 file (.h5)"),
-    (GZIP_MAGIC, "a gzip file inside a gzip file"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ", "an xz archive"),
-    (b"(\xb5/\xfd", "a zstandard archive"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
-)
-
+INSPECTED = 64  # items that are enough to tell what a file holds
 MAKE_IDX = "Give an idx file; cae.data.idx.write_idx makes one from a NumPy array."
-GET_AGAIN = "Download or copy the file again."
 
 
 @dataclass(frozen=True)
@@ -102,7 +90,7 @@ def read_header(path: str | os.PathLike) -> Header:
     """Reads the header of an idx file and checks it without reading the data.
 
     Args:
-        path: A raw or gzip-compressed idx file of labels (rank 1) or images (rank 3 or 4).
+        path: A raw or gzip-compressed idx file of labels (rank 1 or 2) or images (rank 3 or 4).
 
     Raises:
         DataError: The file cannot be read, is not an idx file, or does not have the size that
@@ -121,32 +109,43 @@ def read_header(path: str | os.PathLike) -> Header:
 def read_images_header(path: str | os.PathLike) -> Header:
     """Like `read_header`, for a file of images: (N, H, W) or (N, H, W, C)."""
     header = read_header(path)
-    if len(header.shape) not in IMAGES_RANKS:
+    if len(header.shape) in IMAGES_RANKS:
+        check_channels_last(path, header.shape)
+        return header
+    got = f"labels (rank {len(header.shape)}: {header})"
+    remedy = "Give the file of images here and the labels with their own flag."
+    if len(header.shape) == 2:
+        rows = _read_items(Path(path), header, np.arange(min(header.shape[0], INSPECTED)))
+        if not (rows.shape[1] == 1 or is_one_hot(rows) or is_qmnist(rows)):
+            got = f"flattened images without height and width (rank 2: {header})"
+            remedy = "Reshape them to (N, H, W) and write them with write_idx."
+    raise DataError(path, "must hold images (rank 3 or 4)", got, remedy)
+
+
+def check_channels_last(where: object, shape: tuple[int, ...]) -> None:
+    """Raises a DataError for images (N, C, H, W), as PyTorch has them.
+
+    Images 1 or 3 pixels high and wider than that, with more than 4 channels, are taken for those.
+    """
+    _, height, width, *channels = shape
+    if channels and height in (1, 3) and width > height and channels[0] > 4:
         raise DataError(
-            path,
-            "must hold images (rank 3 or 4)",
-            f"labels (rank 1: {header})",
-            "Give the file of images here and the labels with their own flag.",
+            where,
+            "must hold images (N, H, W, C), channels last",
+            f"{' x '.join(map(str, shape))}, channels first",
+            "Convert the array with numpy.moveaxis(images, 1, -1).",
         )
-    return header
 
 
 def read_labels_header(path: str | os.PathLike) -> Header:
-    """Like `read_header`, for a file of labels: one integer per image."""
+    """Like `read_header`, for a file of labels: one row or number per image."""
     header = read_header(path)
-    if len(header.shape) != LABELS_RANK:
+    if len(header.shape) not in LABELS_RANKS:
         raise DataError(
             path,
             "must hold labels (rank 1)",
             f"images (rank {len(header.shape)}: {header})",
             "Give the file of labels here and the images with their own flag.",
-        )
-    if header.dtype.kind == "f":
-        raise DataError(
-            path,
-            "must hold integer labels",
-            header.dtype.name,
-            "Number the classes and write the labels as integers.",
         )
     return header
 
@@ -168,24 +167,23 @@ def read_images(path: str | os.PathLike, chosen: np.ndarray | None = None) -> np
     """
     images = _read_items(Path(path), read_images_header(path), chosen)
     images = images if images.ndim == 4 else images[..., np.newaxis]
+    if images.itemsize > 2:  # 16-bit images may well hold bytes times 256
+        check_byte_order(path, images[:INSPECTED])
     if images.dtype.kind == "f":
         _check_finite(path, images)
     return images
 
 
 def read_labels(path: str | os.PathLike) -> np.ndarray:
-    """Reads labels from an idx file.
-
-    Args:
-        path: A raw or gzip-compressed idx file of rank 1 with integers.
+    """Reads labels from an idx file, in any form that `as_labels` takes.
 
     Returns:
         Labels int64 (N,), any integers.
 
     Raises:
-        DataError: The file cannot be used, or its labels are not integers.
+        DataError: The file cannot be used, or holds no labels.
     """
-    return _read_items(Path(path), read_labels_header(path)).astype(np.int64)
+    return as_labels(path, _read_items(Path(path), read_labels_header(path)))
 
 
 def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
@@ -210,7 +208,7 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
             array.dtype.name,
             "Convert the array with astype.",
         )
-    if array.ndim not in (LABELS_RANK, *IMAGES_RANKS) or array.size == 0:
+    if array.ndim not in (1, *IMAGES_RANKS) or array.size == 0:
         raise DataError(
             path,
             "must be written from labels (N,) or images (N, H, W) or (N, H, W, C), none of them 0",
@@ -220,27 +218,6 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
     header = struct.pack(f">HBB{array.ndim}I", 0, CODES[dtype], array.ndim, *array.shape)
     content = header + array.astype(dtype).tobytes()
     write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-
-
-@contextmanager
-def open_content(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file for reading and decompresses it if it is a gzip file.
-
-    Raises:
-        DataError: The file cannot be opened or read, or the gzip file is damaged.
-    """
-    try:
-        with path.open("rb") as stored:
-            compressed = stored.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-            stored.seek(0)
-            with gzip.GzipFile(fileobj=stored) if compressed else nullcontext(stored) as file:
-                yield file
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(path, "must be a complete gzip file", error, GET_AGAIN) from error
-    except OSError as error:
-        raise DataError(
-            path, "must be readable", error.strerror, "Check its permissions."
-        ) from error
 
 
 def _get_stored_bytes(path: Path) -> int:
@@ -262,7 +239,7 @@ def _get_stored_bytes(path: Path) -> int:
 
 
 def _name_idx_files(folder: Path) -> str:
-    """Names the idx files in a folder, among its first 100 entries."""
+    """Names the idx files in a folder and in the folders in it, among the first 100 entries."""
 
     def is_idx(path: Path) -> bool:
         try:
@@ -271,7 +248,9 @@ def _name_idx_files(folder: Path) -> str:
             return False
 
     try:
-        names = [path.name for path in itertools.islice(folder.iterdir(), 100) if is_idx(path)]
+        paths = itertools.chain(folder.glob("*"), folder.glob("*/*"))
+        found = [path for path in itertools.islice(paths, 100) if is_idx(path)]
+        names = [str(path.relative_to(folder)) for path in found]
     except OSError:
         names = []
     if not names:
@@ -283,8 +262,12 @@ def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
     """Reads a header from the first bytes of the uncompressed content."""
     if not start:
         raise DataError(path, "must be an idx file", "a gzip file of nothing", GET_AGAIN)
+    if start[2:4] == b"\0\0" and start[1] in DTYPES:
+        raise DataError(
+            path, "must be big-endian", "a byte-swapped (little-endian) idx header", WRITE_AGAIN
+        )
     if any(start[:2]):
-        raise DataError(path, "must be an idx file", _describe_content(start), MAKE_IDX)
+        raise DataError(path, "must be an idx file", describe_content(start), MAKE_IDX)
     if len(start) < 4:
         raise DataError(
             path, "must begin with a header of 4 bytes or more", f"{len(start)} in all", GET_AGAIN
@@ -295,7 +278,10 @@ def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
         raise DataError(
             path, f"must have one of the data type codes {codes}", f"0x{code:02x}", MAKE_IDX
         )
-    _check_rank(path, rank)
+    if rank not in (*LABELS_RANKS, *IMAGES_RANKS):
+        raise DataError(
+            path, "must have rank 1 (labels), 3 or 4 (images)", f"rank {rank}", MAKE_IDX
+        )
     data_offset = 4 + 4 * rank
     if len(start) < data_offset:
         raise DataError(
@@ -303,20 +289,6 @@ def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
         )
     shape = struct.unpack_from(f">{rank}I", start, 4)
     return Header(DTYPES[code], shape, data_offset, compressed)
-
-
-def _check_rank(path: Path, rank: int) -> None:
-    if rank == 2:
-        raise DataError(
-            path,
-            "must hold images of rank 3 (N, H, W) or 4 (N, H, W, C)",
-            "rank 2: flattened images without height and width",
-            "Reshape them to (N, H, W) and write them with write_idx.",
-        )
-    if rank not in (LABELS_RANK, *IMAGES_RANKS):
-        raise DataError(
-            path, "must have rank 1 (labels), 3 or 4 (images)", f"rank {rank}", MAKE_IDX
-        )
 
 
 def _check_sizes(path: Path, header: Header, stored_bytes: int) -> None:
@@ -337,7 +309,7 @@ def _check_sizes(path: Path, header: Header, stored_bytes: int) -> None:
             path,
             "must have big-endian sizes",
             f"{header}, or {' x '.join(map(str, swapped))} with swapped bytes",
-            "Write the file again with write_idx.",
+            WRITE_AGAIN,
         )
     if header.compressed:
         raise DataError(
@@ -353,31 +325,17 @@ def _check_data_bytes(path: Path, header: Header, found: int) -> None:
     """Compares the number of bytes after the header with what the header says."""
     if found == header.data_bytes:
         return
-    too_short = f"{found}: the file is truncated"
-    raise DataError(
-        path,
-        f"must hold {header.data_bytes} bytes of data ({header})",
-        too_short if found < header.data_bytes else "trailing bytes after them",
-        GET_AGAIN,
-    )
-
-
-def _describe_content(start: bytes) -> str:
-    """A description of a file that is not an idx file, by its first bytes."""
-    for signature, description in SIGNATURES:
-        if start.startswith(signature):
-            return description
-    if start[257:262] == b"ustar":
-        return "a tar archive"
-    if start[2:4] == b"\0\0" and start[1] in DTYPES:
-        return "a byte-swapped (little-endian) idx header"
-    text = start.decode("utf-8-sig", errors="replace")
-    if text.lstrip().lower().startswith(("<!doctype", "<html", "<?xml")):
-        return "a web page (HTML or XML)"
-    # START_BYTES may have cut the last character in two.
-    if "\N{REPLACEMENT CHARACTER}" not in text[:-1] and "".join(text.split()).isprintable():
-        return "text"
-    return f"a file that begins with 0x{start[:4].hex()}"
+    width, rest = divmod(found, math.prod(header.shape))
+    items, part = divmod(found, header.item_bytes)
+    got, remedy = f"{found}: the file is truncated", GET_AGAIN
+    if width in (1, 2, 4, 8) and not rest:
+        got, remedy = f"{found}, as of {8 * width}-bit values", WRITE_AGAIN
+    elif items and not part:
+        got = f"{found}: {items} items, not {header.shape[0]}"
+        remedy = f"{GET_AGAIN[:-1]}; if its converter counted wrongly, write it with write_idx."
+    elif found > header.data_bytes:
+        got = f"{found}: trailing bytes"
+    raise DataError(path, f"must hold {header.data_bytes} bytes of data ({header})", got, remedy)
 
 
 def _read_items(path: Path, header: Header, chosen: np.ndarray | None = None) -> np.ndarray:
@@ -396,7 +354,10 @@ def _read_items(path: Path, header: Header, chosen: np.ndarray | None = None) ->
                 file.seek(header.data_offset + start * header.item_bytes)
                 content += _read_bytes(file, size)
             if len(content) != num_bytes:
-                _check_data_bytes(path, header, file.tell() - header.data_offset)
+                # Of a compressed file, no more than the largest type would take.
+                most = header.data_offset + 8 * header.data_bytes
+                end = file.seek(most) if header.compressed else file.seek(0, os.SEEK_END)
+                _check_data_bytes(path, header, end - header.data_offset)
         items = np.frombuffer(content, header.dtype).reshape(num_items, *header.shape[1:])
         return items.astype(header.dtype.newbyteorder("="), copy=False)
     except MemoryError as error:

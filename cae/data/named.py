@@ -1,6 +1,7 @@
 """Named data sets: finding, downloading, making and verifying their files.
 
-A named data set is stored in `data/<name>/` in four idx files named like those of MNIST.
+A named data set is stored in `data/<name>/` in four idx files named like those of MNIST, whose
+names many others share: checksums tell whose they are.
 
 Sources: MNIST, Y. LeCun, C. Cortes and C. Burges, http://yann.lecun.com/exdb/mnist/.
 Fashion-MNIST, H. Xiao, K. Rasul and R. Vollgraf, arXiv:1708.07747. Kuzushiji-MNIST, T. Clanuwat
@@ -17,6 +18,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from cae.data import idx
+from cae.data.stored import open_content
 from cae.errors import DataError
 from cae.files import get_digest, replace_file
 
@@ -110,14 +112,14 @@ NAMED_DATASETS = {
 def find_named_file(name: str, split: Split, role: Role) -> Path:
     """The file of a named data set, made or downloaded if it is missing."""
     raw = DATA_DIR / name / FILE_NAMES[split, role]
-    compressed = raw.with_name(f"{raw.name}.gz")
     try:
-        for path in (raw, compressed):
-            if path.exists():
-                _check_named_header(name, path)
-                return path
+        stored = _find_stored(raw)
+        if stored:
+            _check_named_header(name, stored)
+            return stored
         with _new_folder(raw.parent):
             if NAMED_DATASETS[name].mirrors:
+                compressed = raw.with_name(f"{raw.name}.gz")
                 _download(name, compressed)
                 return compressed
             _make_digits(raw, split, role)
@@ -131,6 +133,18 @@ def find_named_file(name: str, split: Split, role: Role) -> Path:
         ) from error
 
 
+def _find_stored(path: Path) -> Path | None:
+    """The file as archives unpack it: in a folder, with a dot for a dash, compressed or not."""
+    near = (*path.parent.glob("*"), *path.parent.glob("*/*"))
+    found = (file for file in near if file.is_file() and _get_standard_name(file) == path.name)
+    return min(found, default=None)
+
+
+def _get_standard_name(path: Path) -> str:
+    """The name in `FILE_NAMES` of a file such as ``train-images.idx3-ubyte.gz``."""
+    return path.name.replace(".idx", "-idx").removesuffix(".gz")
+
+
 def _check_named_header(name: str, path: Path) -> None:
     try:
         idx.read_header(path)
@@ -140,33 +154,39 @@ def _check_named_header(name: str, path: Path) -> None:
 
 def verify_named_file(name: str, path: Path) -> None:
     """Compares a file of a named data set with its checksum; other files pass."""
-    if name in NAMED_DATASETS and not _has_known_content(name, path.name, path):
-        raise _get_wrong_file_error(name, path)
+    if name not in NAMED_DATASETS:
+        return
+    named, file_name = NAMED_DATASETS[name], _get_standard_name(path)
+    owners = _find_owners(file_name, path)
+    is_known = file_name in named.content_sha256
+    is_known |= path.suffix == ".gz" and f"{file_name}.gz" in named.gzip_md5
+    if name not in owners and (owners or is_known):
+        raise _get_wrong_file_error(name, path, *(f"that of {owner}" for owner in owners))
 
 
-def _get_wrong_file_error(name: str, path: Path) -> DataError:
+def _get_wrong_file_error(
+    name: str, path: Path, got: str = "a damaged, recompressed or different file"
+) -> DataError:
     return DataError(
         path,
         f"must be the published file of {name}",
-        "a damaged or different file",
-        "Delete it to download or make it again, or give its path instead of the name.",
+        got,
+        f"Move it out of {DATA_DIR / name} to download or make it again, or give its path instead "
+        "of the name.",
     )
 
 
-def _has_known_content(name: str, file_name: str, path: Path) -> bool:
-    """Whether `path` has the published checksum; True where none is known."""
-    named = NAMED_DATASETS[name]
-    content_name = file_name.removesuffix(".gz")
-    try:
-        if content_name in named.content_sha256:
-            with idx.open_content(path) as file:
-                return get_digest(file, "sha256") == named.content_sha256[content_name]
-        if file_name in named.gzip_md5:
-            with path.open("rb") as file:
-                return get_digest(file, "md5") == named.gzip_md5[file_name]
-    except DataError:  # a damaged gzip file
-        return False
-    return True
+def _find_owners(file_name: str, path: Path) -> list[str]:
+    """The named data sets whose published file this is, by its checksum."""
+    with path.open("rb") as file:
+        digests = {get_digest(file, "md5")}
+    with suppress(DataError), open_content(path) as file:  # a damaged gzip file
+        digests.add(get_digest(file, "sha256"))
+    return [
+        name
+        for name, named in NAMED_DATASETS.items()
+        if digests & {named.content_sha256.get(file_name), named.gzip_md5.get(f"{file_name}.gz")}
+    ]
 
 
 @contextmanager
@@ -193,7 +213,7 @@ def _download(name: str, path: Path) -> None:
             with replace_file(path) as file:
                 _fetch(mirror + path.name, file)
                 file.flush()
-                if not _has_known_content(name, path.name, Path(file.name)):
+                if name not in _find_owners(_get_standard_name(path), Path(file.name)):
                     raise ValueError("not the published file")
             return
         except (OSError, HTTPException, ValueError) as error:

@@ -1,0 +1,87 @@
+"""Labels as whole numbers, whatever form a converter gave them.
+
+QMNIST's columns: C. Yadav and L. Bottou, "Cold case: the lost MNIST digits", arXiv:1905.10498.
+"""
+
+import numpy as np
+
+from cae.data.stored import check_byte_order
+from cae.errors import DataError
+
+QMNIST_COLUMNS = 8  # class, NIST series, writer, and five more
+
+
+def as_labels(where: object, values: np.ndarray) -> np.ndarray:
+    """Takes the classes out of labels; any form but integers (N,) is said in a line.
+
+    Args:
+        where: What to call the labels, such as the path of their file.
+        values: Integers or whole floats (N,) or (N, 1); one-hot rows or probabilities
+            (N, num_classes), of which the largest counts; or QMNIST's integers (N, 8), of which the
+            first counts.
+
+    Returns:
+        Labels int64 (N,).
+
+    Raises:
+        DataError: They are none of these.
+    """
+    if values.ndim == 2:
+        values = _take_classes(where, values)
+    check_byte_order(where, values)
+    if values.dtype.kind == "f":
+        _check_whole(where, values)
+        _say(f"{where}: {values.dtype.name} labels, all of them whole numbers")
+    return values.astype(np.int64)
+
+
+def is_one_hot(rows: np.ndarray) -> bool:
+    """Whether every row is one-hot, or probabilities: at least 0, and 1 in all."""
+    if rows.shape[1] < 2 or not (rows >= 0).all():
+        return False
+    return np.allclose(rows.sum(axis=1, dtype=np.float64), 1, atol=1e-3)
+
+
+def is_qmnist(rows: np.ndarray) -> bool:
+    """Whether the rows look like QMNIST's labels."""
+    return rows.shape[1] == QMNIST_COLUMNS and rows.dtype.kind == "i" and rows.itemsize == 4
+
+
+def _take_classes(where: object, rows: np.ndarray) -> np.ndarray:
+    """The labels in values of rank 2."""
+    shape = f"rank 2, {len(rows)} x {rows.shape[1]} {rows.dtype.name}"
+    if rows.shape[1] == 1:
+        _say(f"{where}: labels in one column ({shape})")
+        return rows[:, 0]
+    if is_one_hot(rows):
+        _say(f"{where}: one-hot labels ({shape}); the class is the position of the largest number")
+        return rows.argmax(axis=1)
+    if is_qmnist(rows):
+        _say(f"{where}: labels of QMNIST ({shape}); the class is the first number")
+        return rows[:, 0]
+    raise DataError(
+        where,
+        "must hold labels: one whole number per image, or a one-hot row that sums to 1",
+        f"other rows, as of flattened images ({shape})",
+        "Give the file of labels here and the images with their own flag.",
+    )
+
+
+def _check_whole(where: object, values: np.ndarray) -> None:
+    with np.errstate(invalid="ignore"):
+        is_whole = values == np.rint(values)
+    is_whole &= np.abs(values) < 2**53  # floats are exact up to here; not NaN either
+    if not is_whole.all():
+        first = int(np.argmin(is_whole))
+        raise DataError(
+            where,
+            "must hold whole numbers as labels",
+            f"{values[first]:g} ({values.dtype.name}) for image {first} (counted from 0)",
+            "Number the classes and write the labels as integers.",
+        )
+
+
+def _say(sentence: str) -> None:
+    from cae import terminal  # loads Rich
+
+    terminal.print_sentence(terminal.ERR, f"{sentence}.")

@@ -1,0 +1,98 @@
+"""Files as they lie on the disk: opened, whether compressed or not, and recognised by content."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from cae.errors import DataError
+
+GZIP_MAGIC = b"\x1f\x8b"
+MOST_LAYERS = 2  # of compression: a browser may compress a .gz file again
+# Enough to recognise a file: the signature of a tar archive is at byte 257.
+START_BYTES = 512
+
+SIGNATURES = (
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"PK\x03\x04", "a zip archive (.zip, .npz or .keras)"),
+    (b"\x93NUMPY", "a NumPy .npy array"),
+    (b"\x89HDF", "an HDF5 file (.h5)"),
+    (GZIP_MAGIC, "a gzip file inside gzip files"),
+    (b"BZh", "a bzip2 archive"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"(\xb5/\xfd", "a zstandard archive"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+)
+
+GET_AGAIN = "Download or copy the file again."
+WRITE_AGAIN = "Write the file again with cae.data.idx.write_idx."
+
+
+@contextmanager
+def open_content(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file for reading and decompresses it if it is a gzip file, or one inside another.
+
+    Raises:
+        DataError: The file cannot be opened or read, or the gzip file is damaged.
+    """
+    try:
+        with ExitStack() as layers:
+            file = layers.enter_context(path.open("rb"))
+            for _ in range(MOST_LAYERS):
+                is_compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+                file.seek(0)
+                if not is_compressed:
+                    break
+                file = layers.enter_context(gzip.GzipFile(mode="rb", fileobj=file))
+            yield file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(path, "must be a complete gzip file", error, GET_AGAIN) from error
+    except OSError as error:
+        raise DataError(
+            path, "must be readable", error.strerror, "Check its permissions."
+        ) from error
+
+
+def describe_content(start: bytes) -> str:
+    """What a file is, by its first `START_BYTES`."""
+    for signature, description in SIGNATURES:
+        if start.startswith(signature):
+            return description
+    if start[257:262] == b"ustar":
+        return "a tar archive"
+    text = start.decode("utf-8-sig", errors="replace")
+    if text.lstrip().lower().startswith(("<!doctype", "<html", "<?xml")):
+        return "a web page (HTML or XML)"
+    # START_BYTES may have cut the last character in two.
+    if "\N{REPLACEMENT CHARACTER}" not in text[:-1] and "".join(text.split()).isprintable():
+        return "text"
+    return f"a file that begins with 0x{start[:4].hex()}"
+
+
+def check_byte_order(where: object, values: np.ndarray) -> None:
+    """Raises a DataError for values that make sense only with their bytes in the other order.
+
+    These are integers whose lower bytes are all 0, and floats of absurd size.
+    """
+    if values.itemsize == 1 or not values.any():
+        return
+    if values.dtype.kind == "f":
+        is_swapped = not _are_common(values) and _are_common(values.byteswap())
+    else:
+        is_swapped = not (values % 256 ** (values.itemsize - 1)).any()
+    if is_swapped:
+        raise DataError(where, "must hold big-endian values", "little-endian ones", WRITE_AGAIN)
+
+
+def _are_common(floats: np.ndarray) -> bool:
+    with np.errstate(invalid="ignore"):
+        sizes = np.abs(floats[floats != 0])
+        return bool(((sizes > 1e-30) & (sizes < 1e30)).all())
