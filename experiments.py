@@ -9,11 +9,12 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from cae.config.choices import MAX_SEED
+from cae.config.choices import MAX_SEED, PROGRAMS
 from cae.programs import flags, start
 from cae.studies.choices import ALL, COLUMNS, COUNTS, HEAD, METHODS, MOST_EPOCHS, STEPS
 
 MAX_CPUS = 4096
+MAX_RUNS = 10**6
 
 
 def build_parser() -> flags.Parser:
@@ -24,6 +25,7 @@ def build_parser() -> flags.Parser:
     _add_compare(commands)
     _add_label_efficiency(commands)
     _add_report(commands)
+    _add_shelf(commands)
     return parser
 
 
@@ -32,9 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     return start.run(lambda args: args.action(args), build_parser(), argv)
 
 
-def _call(module: str) -> Callable[[argparse.Namespace], int]:
-    """The `run` of a module, which loads only when its command is given."""
-    return lambda args: importlib.import_module(module).run(args)
+def _call(module: str, function: str = "run") -> Callable[[argparse.Namespace], int]:
+    """A function of a module, which loads only when its command is given."""
+    return lambda args: getattr(importlib.import_module(module), function)(args)
 
 
 def _add_run(commands: Any) -> None:
@@ -191,6 +193,57 @@ def _add_report(commands: Any) -> None:
         metavar="FILE",
         help="where to write the page (default: report.html in that directory)",
     )
+
+
+def _add_shelf(commands: Any) -> None:
+    """Adds the commands that find and remove runs."""
+    shelf = "cae.records.shelf"
+    parser = commands.add_parser("list", help="list the recorded runs, the latest first")
+    parser.set_defaults(action=_call(shelf, "list_runs"))
+    _add_selection(parser, None)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    parser = commands.add_parser(
+        "best", help="print the path of the best saved model: -model $(experiments.py best …)"
+    )
+    parser.set_defaults(action=_call(shelf, "print_best"))
+    _add_selection(parser, "classifier")
+
+    parser = commands.add_parser("show", help="print the record of a run")
+    parser.set_defaults(action=_call(shelf, "show_run"))
+    parser.add_argument("run", metavar="RUN", help="its directory")
+
+    parser = commands.add_parser("rm", help="remove runs")
+    parser.set_defaults(action=_call(shelf, "remove_runs"))
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="their directories")
+    _add_yes(parser)
+
+    parser = commands.add_parser(
+        "prune",
+        help="remove old runs",
+        description="Removes all complete runs but the latest, the best of each kind and data set, "
+        "those whose models they started from, and the trials of studies.",
+    )
+    parser.set_defaults(action=_call(shelf, "prune_runs"))
+    stay = flags.number(0, MAX_RUNS, "how many of the latest stay (default: 20)", default=20)
+    parser.add_argument("--keep", **stay)
+    flags.add(parser, "--runs-dir")
+    _add_yes(parser)
+
+
+def _add_selection(parser: argparse.ArgumentParser, kind: str | None) -> None:
+    flags.add(parser, "--dataset", metavar="DATASET", help="only runs on these images")
+    parser.add_argument(
+        "--kind",
+        choices=tuple(PROGRAMS),
+        default=kind,
+        help=f"only runs of this kind (default: {kind or 'all'})",
+    )
+    flags.add(parser, "--runs-dir")
+
+
+def _add_yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask before removing")
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title:
     elif num_classes <= COUNTS_CLASSES:
         cell, size = 0.36, 8
     longest = max(style.text_inches(name, size) for name in row_names)
-    figure = Figure(figsize=(1.12 * cell * num_classes + 2.5 + longest, cell * num_rows + 2))
+    figure = Figure(figsize=(1.12 * cell * num_classes + 2.6 + longest, cell * num_rows + 2))
     ax = style.style_matrix(figure.subplots())
     _draw_confusion(ax, counts)
     ax.set_xticks(np.arange(num_classes), names, rotation=90 if longest > 0.9 * cell else 0)

@@ -255,7 +255,8 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
         # Moved apart by 2 % each, so that bars do not cover each other.
         x = labels * 1.02 ** (index - (len(curves) - 1) / 2)
         look = {"color": style.PALETTE[index], "marker": style.MARKERS[index], "markersize": 5}
-        ax.errorbar(x, errors, (errors - low, high - errors), **look, elinewidth=1, label=name)
+        bars = np.stack([errors - low, high - errors])
+        ax.errorbar(x, errors, bars, **look, elinewidth=1, label=name)
         has_width = low != high  # there is an interval, and seeds differ
         caps = {"color": style.PALETTE[index], "markersize": 4, "clip_on": False}
         for ends, limit, arrow in ((low, lowest, "v"), (high, 100, "^")):

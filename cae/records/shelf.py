@@ -1,0 +1,298 @@
+"""Finds, shows and removes recorded runs.
+
+python experiments.py list
+python experiments.py best -d mnist --kind autoencoder
+python experiments.py prune --keep 20
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from cae import prompts, terminal
+from cae.config.choices import DATASETS
+from cae.errors import DataError, UsageError, UserError, listed
+from cae.files import explaining, locked
+from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, TRIALS_FILE, Start, read_start
+
+METRICS_FILE = "metrics.json"
+# Kind of run -> the metric that ranks it, and whether less of it is better.
+RANKING = {
+    "autoencoder": ("val_mse", True),
+    "classifier": ("val_accuracy", False),
+    "test": ("test_accuracy", False),
+}
+COMPLETE, INTERRUPTED, RUNNING, DAMAGED = "complete", "interrupted", "running", "damaged"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run directory.
+
+    Attributes:
+        path: The directory.
+        state: `COMPLETE`, `INTERRUPTED` (it can be resumed), `RUNNING` or `DAMAGED`.
+        kind: A key of `RANKING`; empty if its record cannot be read.
+        name: The name of the run.
+        data: The name or path of its training images.
+        started: In UTC, as ISO text.
+        metrics: Its final values.
+        start: The content of `run.json`; None for a test of a saved classifier.
+    """
+
+    path: Path
+    state: str
+    kind: str = ""
+    name: str = ""
+    data: str = ""
+    started: str = ""
+    metrics: dict[str, Any] | None = None
+    start: Start | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The metric that ranks it; None where it has none."""
+        name, _ = RANKING.get(self.kind, ("", False))
+        return (self.metrics or {}).get(name)
+
+    @property
+    def rank(self) -> tuple[float, str]:
+        """Larger is better; of equal runs the latest."""
+        _, is_less_better = RANKING[self.kind]
+        return (-self.value if is_less_better else self.value), self.started
+
+    @property
+    def model(self) -> Path | None:
+        """Its saved model, where the run has kept it."""
+        path = self.path / MODEL_FILE
+        return path if path.exists() else None
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of the table as JSON types."""
+        return {
+            "path": terminal.relative(self.path),
+            "name": self.name,
+            "kind": self.kind,
+            "data": self.data,
+            "metric": RANKING.get(self.kind, ("",))[0],
+            "value": self.value,
+            "started": self.started,
+            "bytes": self.size,
+            "state": self.state,
+        }
+
+
+def list_runs(args: argparse.Namespace) -> int:
+    """Prints the runs, the latest first; returns the exit code."""
+    entries = sorted(_select(args), key=lambda entry: entry.started, reverse=True)
+    if args.json:
+        terminal.say(json.dumps([entry.to_json() for entry in entries], indent=2))
+        return 0
+    table = Table("run", "kind", "data", "value", "MB", "state", box=None, pad_edge=False)
+    for column in table.columns[3:5]:
+        column.justify = "right"
+    for entry in entries:
+        value = "" if entry.value is None else f"{RANKING[entry.kind][0]} {entry.value:.4f}"
+        cells = (terminal.relative(entry.path), entry.kind, entry.data, value)
+        size = f"{entry.size / 1e6:.1f}"
+        table.add_row(*(Text(cell, overflow="fold") for cell in (*cells, size, entry.state)))
+    terminal.print_table(table)
+    return 0
+
+
+def print_best(args: argparse.Namespace) -> int:
+    """Prints the path of the best saved model, for `$(…)`; returns the exit code."""
+    entries = [entry for entry in _select(args) if entry.model and entry.value is not None]
+    data = sorted({entry.data for entry in entries})
+    if len(data) > 1:
+        raise UsageError(
+            args.runs_dir, "runs of one data set are comparable", listed(data), "Add -d DATASET."
+        )
+    if not entries:
+        raise UsageError(
+            args.runs_dir, f"must hold a complete {args.kind} with its model", "none", "Train one."
+        )
+    terminal.say(terminal.relative(max(entries, key=lambda entry: entry.rank).model))
+    return 0
+
+
+def show_run(args: argparse.Namespace) -> int:
+    """Prints the record of a run; returns the exit code."""
+    entry = read_entry(Path(args.run))
+    facts = {key: value for key, value in entry.to_json().items() if value not in ("", None)}
+    name = facts.pop("name", entry.path.name)
+    if start := entry.start:
+        facts |= {"command": start.command, "folder": start.folder}
+        for role, files in start.data.items():
+            facts[role] = ", ".join(f"{file.path} {file.sha256[:12]}…" for file in files)
+        for file in start.models:
+            facts["model"] = f"{file.path} {file.sha256[:12]}…"
+    terminal.show_facts(name, facts)
+    if start:
+        hyperparameters = {key: json.dumps(value) for key, value in start.config.items()}
+        terminal.show_facts("hyperparameters", hyperparameters)
+    if entry.metrics:
+        results = entry.metrics.items()
+        rounded = {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in results}
+        terminal.show_facts("results", rounded)
+    return 0
+
+
+def remove_runs(args: argparse.Namespace) -> int:
+    """Removes runs; returns the exit code."""
+    return _remove([read_entry(Path(path)) for path in args.runs], args)
+
+
+def prune_runs(args: argparse.Namespace) -> int:
+    """Removes old runs; keeps the latest, the best, those that these started from, and trials."""
+    entries = [
+        entry
+        for entry in find_entries(Path(args.runs_dir))
+        if entry.state == COMPLETE and not (entry.path.parent / TRIALS_FILE).exists()
+    ]
+    entries.sort(key=lambda entry: entry.started, reverse=True)
+    kept = {entry.path for entry in entries[: args.keep]}
+    best: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        key = entry.kind, entry.data
+        if entry.model and entry.value is not None:
+            best[key] = max(entry, best.get(key, entry), key=lambda entry: entry.rank)
+    kept |= {entry.path for entry in best.values()}
+    used = {
+        Path(entry.start.folder, file.path).resolve().parent
+        for entry in entries
+        if entry.path in kept and entry.start
+        for file in entry.start.models
+    }
+    chosen = [e for e in entries if e.path not in kept and e.path.resolve() not in used]
+    if not chosen:
+        terminal.say("Nothing to remove.")
+        return 0
+    return _remove(chosen, args)
+
+
+def find_entries(folder: Path) -> Iterator[Entry]:
+    """The runs in a folder and in the studies below it.
+
+    Raises:
+        UsageError: There is no such folder.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise UsageError(
+            folder, "must be a folder of runs", error.strerror, "Check --runs-dir."
+        ) from error
+    for path in paths:
+        if path.is_symlink() or not path.is_dir():
+            continue
+        if _is_run(path):
+            yield read_entry(path)
+        elif path.name != "plots":
+            yield from find_entries(path)
+
+
+def read_entry(path: Path) -> Entry:
+    """Reads a run directory, named with or without `.partial`.
+
+    Raises:
+        UsageError: It is none.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    if not path.exists() and partial.is_dir():
+        path = partial
+    if not _is_run(path):
+        raise UsageError(
+            path,
+            "must be the directory of a run",
+            "no record in it" if path.exists() else "no such directory",
+            "See experiments.py list.",
+        )
+    try:
+        return _read(path)
+    except UserError:
+        return Entry(path, DAMAGED)
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in (START_FILE, METRICS_FILE))
+
+
+def _read(path: Path) -> Entry:
+    metrics = None
+    if path.suffix != PARTIAL:
+        try:
+            metrics = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
+            if not isinstance(metrics, dict):
+                raise ValueError("no JSON object")
+        except (OSError, ValueError) as error:
+            raise DataError(path / METRICS_FILE, "must be readable", error) from error
+    if not (path / START_FILE).exists():
+        return Entry(path, COMPLETE, "test", str((metrics or {}).get("model", "")), "", "", metrics)
+    start = read_start(path)
+    kind = "classifier" if start.program == "classification.py" else "autoencoder"
+    state = COMPLETE if metrics is not None else INTERRUPTED
+    if state == INTERRUPTED and _is_locked(path):
+        state = RUNNING
+    data = start.arguments.dataset
+    return Entry(path, state, kind, start.name, data, start.started, metrics, start)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with locked(path, path / START_FILE):
+            return False
+    except (UserError, OSError):
+        return True
+
+
+def _select(args: argparse.Namespace) -> Iterable[Entry]:
+    """The runs of the kind and data set that the flags name."""
+
+    def same_data(entry: Entry) -> bool:
+        if args.dataset in (None, entry.data):
+            return True
+        if args.dataset in DATASETS or entry.start is None:
+            return False
+        return Path(args.dataset).resolve() == Path(entry.start.folder, entry.data).resolve()
+
+    return [
+        entry
+        for entry in find_entries(Path(args.runs_dir))
+        if args.kind in (None, entry.kind) and same_data(entry)
+    ]
+
+
+def _remove(entries: list[Entry], args: argparse.Namespace) -> int:
+    total = sum(entry.size for entry in entries) / 1e6
+    for entry in entries:
+        terminal.say(terminal.relative(entry.path))
+    question = f"Remove {len(entries)} {'run' if len(entries) == 1 else 'runs'}, {total:.1f} MB"
+    if not args.yes:
+        if not (sys.stdin and sys.stdin.isatty()):
+            raise UsageError("--yes", "is required where nobody can be asked", None, "Add --yes.")
+        if not prompts.confirm(question, False):
+            return 0
+    with ExitStack() as locks:
+        for entry in entries:
+            if (entry.path / START_FILE).exists():
+                locks.enter_context(locked(entry.path, entry.path / START_FILE))
+        for entry in entries:
+            with explaining(entry.path, "Check its permissions."):
+                shutil.rmtree(entry.path)
+    terminal.say(f"Removed {len(entries)}, {total:.1f} MB.")
+    return 0

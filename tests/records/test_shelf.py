@@ -1,0 +1,129 @@
+"""`experiments.py list, best, show, rm, prune` on runs written by hand."""
+
+import json
+import sys
+
+import pytest
+
+import experiments
+from cae.files import locked
+
+PROGRAMS = {"autoencoder": "autoencoder.py", "classifier": "classification.py"}
+
+
+def write_run(folder, day, kind="classifier", value=None, data="mnist", model=True, uses=()):
+    """A run of that day; without a value an interrupted one."""
+    path = folder / f"{day:02}-{kind}"
+    path = path if value is not None else path.with_name(f"{path.name}.partial")
+    path.mkdir(parents=True)
+    arguments = dict.fromkeys(("labels", "limit", "save", "init_from"))
+    start = {
+        "program": PROGRAMS[kind],
+        "name": f"run of day {day}",
+        "command": f"{PROGRAMS[kind]} -d {data}",
+        "started": f"2026-11-{day:02}T00:00:00+00:00",
+        "folder": str(folder),
+        "arguments": {"dataset": data, "overwrite": False, "no_plots": True, **arguments},
+        "config": {"batch_size": 32},
+        "data": {},
+        "models": [{"path": str(used / "model.keras"), "sha256": "0", "bytes": 1} for used in uses],
+    }
+    (path / "run.json").write_text(json.dumps(start))
+    if value is not None:
+        metric = "val_mse" if kind == "autoencoder" else "val_accuracy"
+        (path / "metrics.json").write_text(json.dumps({metric: value}))
+        if model:
+            (path / "model.keras").write_bytes(bytes(1000))
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def call(capsys, *arguments):
+    code = experiments.main(list(map(str, arguments)))
+    return code, capsys.readouterr()
+
+
+def test_list_names_every_run_the_latest_first(runs, capsys):
+    write_run(runs, 1, value=0.5)
+    write_run(runs / "study", 2, "autoencoder", 0.25, data="digits")
+    partial = write_run(runs, 3)
+    (write_run(runs, 4, value=1) / "run.json").write_text("{")
+    with locked(partial, partial / "run.json"):
+        _, output = call(capsys, "list", "--json")
+    rows = json.loads(output.out)
+    assert [(row["path"], row["state"], row["value"]) for row in rows] == [
+        ("runs/03-classifier.partial", "running", None),
+        ("runs/study/02-autoencoder", "complete", 0.25),
+        ("runs/01-classifier", "complete", 0.5),
+        ("runs/04-classifier", "damaged", None),
+    ]
+    _, output = call(capsys, "list", "--kind", "autoencoder")
+    assert "runs/study/02-autoencoder" in output.out and "01-classifier" not in output.out
+
+
+def test_best_is_a_path_for_a_command_line(runs, capsys):
+    write_run(runs, 1, value=0.9)
+    write_run(runs, 2, value=0.8)
+    write_run(runs, 3, value=0.95, model=False)
+    write_run(runs, 4, "autoencoder", 0.02)
+    write_run(runs, 5, "autoencoder", 0.01)
+    write_run(runs, 6, "autoencoder", 0.001, data="digits")
+    assert call(capsys, "best")[1].out == "runs/01-classifier/model.keras\n"
+    _, output = call(capsys, "best", "-d", "mnist", "--kind", "autoencoder")
+    assert output.out == "runs/05-autoencoder/model.keras\n"
+    code, output = call(capsys, "best", "--kind", "autoencoder")
+    assert code == 2 and "digits" in output.err and "mnist" in output.err
+    code, output = call(capsys, "best", "-d", "kmnist")
+    assert code == 2 and not output.out
+
+
+def test_show_prints_command_hyperparameters_and_results(runs, capsys):
+    path = write_run(runs, 1, value=0.875)
+    _, output = call(capsys, "show", path)
+    for fact in ("run of day 1", "classification.py -d mnist", "batch_size", "0.875"):
+        assert fact in output.out
+
+
+def test_prune_keeps_the_latest_the_best_and_what_they_started_from(runs, capsys):
+    encoder = write_run(runs, 1, "autoencoder", 0.5)
+    write_run(runs, 2, "autoencoder", 0.1)  # the best autoencoder
+    write_run(runs, 3, value=0.7)
+    write_run(runs, 4, value=0.9, uses=[encoder])  # the best classifier
+    write_run(runs, 5, value=0.6)
+    write_run(runs, 6, value=0.5)  # the latest
+    write_run(runs, 7)  # interrupted
+    write_run(runs / "study", 1, value=0.1)
+    (runs / "study" / "trials.json").write_text("{}")
+    assert call(capsys, "prune", "--keep", 1, "--yes")[0] == 0
+    assert sorted(path.name for path in runs.iterdir()) == [
+        "01-autoencoder", "02-autoencoder", "04-classifier", "06-classifier",
+        "07-classifier.partial", "study",
+    ]  # fmt: skip
+    assert (runs / "study" / "01-classifier").exists()
+
+
+class TestRemoving:
+    def test_nothing_goes_unless_all_can(self, runs, capsys):
+        complete, running = write_run(runs, 1, value=0.5), write_run(runs, 2)
+        with locked(running, running / "run.json"):
+            code, output = call(capsys, "rm", complete, running, "--yes")
+        assert code == 2 and running.name in output.err
+        assert complete.exists() and running.exists()
+        assert call(capsys, "rm", complete, running, "--yes")[0] == 0
+        assert not list(runs.iterdir())
+
+    def test_only_runs_are_removed(self, runs, capsys):
+        (runs / "mine").mkdir(parents=True)
+        code, output = call(capsys, "rm", runs / "mine", "--yes")
+        assert code == 2 and "mine" in output.err and (runs / "mine").exists()
+
+    def test_nobody_can_be_asked(self, runs, capsys, monkeypatch):
+        path = write_run(runs, 1, value=0.5)
+        monkeypatch.setattr(sys, "stdin", None)
+        code, output = call(capsys, "rm", path)
+        assert code == 2 and "--yes" in output.err and path.exists()
