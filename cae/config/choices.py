@@ -1,5 +1,6 @@
 """Limits and choices that keys and flags share. It imports nothing: `--help` answers at once."""
 
+VERSION = "0.1.0"
 # The program that trains each kind of model.
 PROGRAMS = {"autoencoder": "autoencoder.py", "classifier": "classification.py"}
 DATASETS = ("digits", "mnist", "fashion_mnist", "kmnist")

@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cae.config.choices import CLUSTER, DATASETS, INPUT_RANGES, MAX_BATCH_SIZE, MAX_EPOCHS, MAX_SEED
+from cae.config.choices import (
+    CLUSTER,
+    DATASETS,
+    INPUT_RANGES,
+    MAX_BATCH_SIZE,
+    MAX_EPOCHS,
+    MAX_SEED,
+    VERSION,
+)
 from cae.errors import UsageError, parse_whole_number, shown
 
 PROJECT = Path(__file__).parents[2]
@@ -27,6 +35,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **arguments
         )
+        if " " not in self.prog:  # not for subcommands
+            version = f"{self.prog} {VERSION}"
+            self.add_argument("--version", action="version", version=version)
         # What follows a flag may begin with a minus: a number, or a range such as -1..1.
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
@@ -98,9 +109,11 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 
 def config_file(text: str) -> str:
     """The type of a flag that names a JSON file; those of `configuration/` are found anywhere."""
-    shipped = PROJECT / text
-    is_elsewhere = text.startswith("configuration/") and not Path(text).exists()
-    return str(shipped) if is_elsewhere and shipped.exists() else text
+    if text.startswith("configuration/") and not Path(text).exists():
+        for root in (PROJECT, Path(sys.prefix, "share", "cae")):  # a checkout, or `pip install .`
+            if (root / text).exists():
+                return str(root / text)
+    return text
 
 
 def which_devices(text: str) -> str | int:

@@ -1,7 +1,11 @@
 """The commands of `pip install -e .`, which work from any folder."""
 
 import importlib
+import json
+import os
+import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -55,3 +59,25 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path, monkeypatch)
     (tmp_path / "configuration" / "autoencoder_small.json").write_text("{}")
     done = run_program("autoencoder", *flags, runs_dir=tmp_path / "runs")
     assert done.exit_code == 2
+
+
+@pytest.mark.slow
+def test_an_installed_copy_brings_its_configurations(tmp_path):
+    """`pip install .` in an environment of its own, called in an empty folder."""
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", str(ROOT)]
+    subprocess.run([python, *install], check=True, capture_output=True)
+    libraries = os.pathsep.join(path for path in sys.path if "site-packages" in path)
+    done = subprocess.run(
+        [
+            *(tmp_path / "env" / "bin" / "cae-autoencoder", "--print-config", "-d", "digits"),
+            *("-c", "configuration/autoencoder_small.json"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": libraries},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["batch_size"] == 32
