@@ -51,6 +51,7 @@ def _add_run(commands: Any) -> None:
     images = "images to use instead of the study's: an idx file or a name"
     flags.add(parser, "--dataset", metavar="DATASET", help=images)
     flags.add(parser, "--labels", metavar="FILE", help="labels of the images of -d")
+    flags.add(parser, *flags.CHANGES)
     flags.add(parser, "--epochs", help="train for N epochs, whatever the configurations say")
     flags.add(parser, "--seed", help="train with this seed only")
     flags.add(parser, "--limit", "--runs-dir", "--no-plots")
@@ -124,7 +125,7 @@ def _add_label_efficiency(commands: Any) -> None:
     )
     parser.set_defaults(action=_call("cae.studies.label_efficiency"))
     flags.add(parser, "--dataset", required=True)
-    flags.add(parser, "--labels", "--test", "--test-labels")
+    flags.add(parser, "--labels", "--test", "--test-labels", *flags.CHANGES)
     model = "the saved autoencoder to evaluate"
     parser.add_argument("-model", "--model", metavar="MODEL", required=True, help=model)
     parser.add_argument(

@@ -40,7 +40,7 @@ def _add_evaluate(commands: Any) -> None:
     flags.add(parser, "--dataset", metavar="DATA", help=images)
     flags.add(parser, "--labels", help="labels of the images of -d")
     flags.add(parser, "--test", help="an idx file of test images, instead of -d")
-    flags.add(parser, "--test-labels")
+    flags.add(parser, "--test-labels", *flags.CHANGES)
     flags.add(parser, "--model-input-range", "--runs-dir", "--run-dir", "--no-plots")
 
 

@@ -11,6 +11,8 @@ MAX_SEED = 2**32 - 1  # what NumPy accepts
 
 # The pixels that a saved model of another program may expect.
 INPUT_RANGES = ("0..1", "0..255", "-1..1")
+# The images that --invert and --transpose change.
+CHANGED = ("all", "train", "test")
 # The value of --devices for workers whose addresses are in the environment.
 CLUSTER = "cluster"
 

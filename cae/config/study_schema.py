@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from cae.config.choices import INPUT_RANGES
+from cae.config.choices import CHANGED, INPUT_RANGES
 from cae.config.fields import Epochs, Keys, Seed
 from cae.config.values import Number, integer_type, refusal, worded
 from cae.errors import listed, shown
@@ -25,6 +25,7 @@ Name = Annotated[
     Field(pattern=r"^\w[\w.-]*$", max_length=MAX_LABEL),
     worded(f'must be a name of letters, digits and "_.-", at most {MAX_LABEL} characters'),
 ]
+Changed = Literal[CHANGED]
 Limit = integer_type(1, MAX_LIMIT)
 
 
@@ -54,6 +55,17 @@ class Data(Keys):
     limit: Limit | None = None
     """Use only so many training images, drawn by the seed of each trial; with labels every class
     gives its share; null: all."""
+
+    invert: Changed | None = None
+    """Swap dark and bright in these images; null: in none."""
+
+    transpose: Changed | None = None
+    """Swap rows and columns of these images; null: of none."""
+
+    def get_changes(self) -> dict[str, str]:
+        """The flags that change the images."""
+        flags = {"--invert": self.invert, "--transpose": self.transpose}
+        return {flag: which for flag, which in flags.items() if which}
 
 
 class Range(Keys):

@@ -19,7 +19,7 @@ by chance). Where a cause would not stand out, as inversion among photographs, t
 high for anything to be reported. docs/architecture.md says on what data this was tried.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,11 @@ from cae.errors import DataError, listed
 INVERTED = "inverted"
 TRANSPOSED = "transposed"
 OTHER_RANGE = "scaled from another range"
-FLAGS = {INVERTED: "--invert", TRANSPOSED: "--transpose"}
+REMEDIES = {
+    INVERTED: "add --invert",
+    TRANSPOSED: "add --transpose",
+    OTHER_RANGE: "convert them to the same range",
+}
 
 # Cause -> the features that show it, and what it makes of their usual values.
 CAUSES: dict[str, tuple[tuple[str, ...], Callable[..., tuple[Any, ...]]]] = {
@@ -123,27 +127,19 @@ def compare(
     return causes
 
 
-def advise(
-    where: object, causes: Mapping[str, str], which: str = "", given: Iterable[str] = ()
-) -> str:
+def advise(images: str, causes: Mapping[str, str], remedies: Mapping[str, str] = REMEDIES) -> str:
     """Says in one sentence what `compare` found, and what mends it.
 
     Args:
-        where: What to call the images.
+        images: What to call the images, in the plural.
         causes: From `compare`; not empty.
-        which: The value that the flags need, such as `test`.
-        given: The flags that have changed the images already.
+        remedies: What to do about each cause.
     """
     looks = [f"{cause} ({values})" if values else cause for cause, values in causes.items()]
-    flags = [flag for cause, flag in FLAGS.items() if cause in causes]
-    remedies = [
-        f"remove {flag}" if flag in given else f"add {flag} {which}".rstrip() for flag in flags
-    ]
-    if OTHER_RANGE in causes:
-        remedies.append("convert them to the range of the training images")
+    mended = [remedies[cause] for cause in causes]
     return (
-        f"{where}: beside the training images they look {listed(looks, 'and')}. "
-        f"If so, {listed(remedies, 'and')}."
+        f"{images} look {listed(looks, 'and')} beside those that the model is trained on. "
+        f"If they are, {listed(mended, 'and')}."
     )
 
 
@@ -205,14 +201,17 @@ def match_scaling(training: Scaling, images: np.ndarray, where: object, say: Say
     elif _is_within(training, images, low, high):
         return training
     else:
+        known = listed(dict.fromkeys([trained, "0..1", "0..255"]))
         raise DataError(
             where,
-            f"must hold pixels in {trained}, as the training images do, or clearly in 0..1 or "
-            "0..255",
-            f"{images.dtype.name} from {low:g} to {high:g}",
+            f"must hold pixels in {trained}, as the training images do",
+            f"{images.dtype.name} from {low:g} to {high:g}, which is not clearly {known}",
             f"Convert them to {trained}.",
         )
-    say(f"{where}: pixels in 0..{own.scale:g} are used as the training images' in {trained}.")
+    say(
+        f"{where}: its pixels are in 0..{own.scale:g}, those of the training images in {trained}; "
+        "they are scaled to match."
+    )
     return own
 
 

@@ -181,17 +181,6 @@ def get_scaling(images: np.ndarray) -> Scaling:
     return Scaling(offset=low, scale=high - low or 1.0, dtype=images.dtype.name)
 
 
-def check_same_kind(scaling: Scaling, images: np.ndarray, where: object) -> None:
-    """Raises a DataError if only one of `images` and the training images is floating point."""
-    if (images.dtype.kind == "f") != (np.dtype(scaling.dtype).kind == "f"):
-        raise DataError(
-            where,
-            f"must hold pixels like those the model was trained on ({scaling.dtype})",
-            images.dtype.name,
-            "Convert the images to that type and range.",
-        )
-
-
 def _find_files(
     images: str, labels: str | None, split: Split, labels_required: bool
 ) -> tuple[Path, Path | None]:

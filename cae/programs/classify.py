@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cae import terminal
-from cae.data.datasets import Dataset, Sample, Scaling, check_same_kind
+from cae.data.datasets import Dataset, Sample, Scaling
 from cae.data.splits import get_classes
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
@@ -33,14 +33,13 @@ def classify(
     Args:
         model: A classifier.
         data: Images and labels.
-        scaling: That of training; images of another kind are a `DataError`.
+        scaling: Brings the images to [0, 1] as training did.
         classes: int64 (num_classes,), the labels that training saw, sorted.
         class_names: Their names; by default the labels themselves.
         indices: int64 (num_images,), the images to classify; by default all.
     """
     from cae.training.predict import predict
 
-    check_same_kind(scaling, data.images, data.name)
     evaluation = evaluate(
         predict(model, data.images, scaling, indices),
         data.labels if indices is None else data.labels[indices],

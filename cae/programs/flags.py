@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cae.config.choices import (
+    CHANGED,
     CLUSTER,
     DATASETS,
     INPUT_RANGES,
@@ -133,6 +134,18 @@ def number(low: int, high: int, text: str, **options: Any) -> dict[str, Any]:
     return {"type": whole_number(low, high), "metavar": "N", "help": text, **options}
 
 
+def changing(text: str) -> dict[str, Any]:
+    """The arguments of a flag that changes the images of `CHANGED`."""
+    which = f"{text}: {', '.join(CHANGED)} (default: {CHANGED[0]})"
+    return {
+        "nargs": "?",
+        "const": CHANGED[0],
+        "choices": CHANGED,
+        "metavar": "WHICH",
+        "help": which,
+    }
+
+
 INSTEAD = "instead of the configuration's"
 # What several programs have. By the name of each flag: its short form, if any, as `short`, and the
 # arguments of `add_argument`.
@@ -150,6 +163,8 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "TEST_LABELS",
         "help": "labels of the test images",
     },
+    "--invert": changing("swap dark and bright in the images"),
+    "--transpose": changing("swap rows and columns of the images"),
     "--encoder-until": {
         "metavar": "LAYER",
         "help": "the encoder of the saved model ends with this layer (default: as its structure "
@@ -235,7 +250,8 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "open the figures in windows at the end, where there is a display",
     },
 }
-DATA = ("--dataset", "--labels", "--test", "--test-labels")
+CHANGES = ("--invert", "--transpose")
+DATA = ("--dataset", "--labels", "--test", "--test-labels", *CHANGES)
 MODEL, FOREIGN = ("--encoder-until", "--model-input-range"), "saved models of other programs"
 TRACKING = ("--tensorboard", "--mlflow")
 # Those of both training programs, by the headings of --help.

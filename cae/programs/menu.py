@@ -12,7 +12,12 @@ from cae.programs.classify import classify_with_file, record_test
 from cae.programs.describe import describe_result, print_configs
 from cae.programs.questions import ask_config
 from cae.programs.session import Session
-from cae.programs.starting_points import check_destinations, check_layers, get_sample_seed
+from cae.programs.starting_points import (
+    check_destinations,
+    check_layers,
+    get_sample_seed,
+    warn_of_looks,
+)
 from cae.programs.task import Experiment, Task
 from cae.records.evaluation import Evaluation
 from cae.records.history import OnEpoch
@@ -130,8 +135,11 @@ def _classify(session: Session) -> None:
 def _classify_with_file(session: Session, path: Path) -> None:
     task = session.task
     _check_test(task)
-    tested = classify_with_file(path, task.test, task.data, input_range=task.args.model_input_range)
-    _record_test(task, path.stem, path, *tested)
+    evaluation, scaling = classify_with_file(
+        path, task.test, task.data, input_range=task.args.model_input_range
+    )
+    warn_of_looks(path, task.datasets, scaling, task.args, terminal.warn)
+    _record_test(task, path.stem, path, evaluation, scaling)
 
 
 def _check_test(task: Task) -> None:

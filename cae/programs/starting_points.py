@@ -5,11 +5,13 @@ All of it is found and checked before Keras loads, and a wrong configuration bef
 
 import argparse
 import shlex
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cae import terminal
-from cae.config.choices import DATASETS, PROGRAMS
+from cae.config.choices import CHANGED, DATASETS, PROGRAMS
 from cae.config.load import load_config, override, validate_config
 from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape, check_shapes, format_shape
@@ -20,10 +22,12 @@ from cae.records.run import START_FILE, check_run_dir, check_runs_dir, find_inte
 from cae.records.saved_models import check_destination, read_metadata
 
 if TYPE_CHECKING:
+    from cae.config.study_schema import Data
     from cae.data.datasets import Dataset, Scaling
 
 # What may be given again when a run is resumed; everything else is recorded in the run.
 RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show", "--devices"}
+SPLITS = {"training": "train", "test": "test"}  # role of a data set -> its name in flags
 PATH_ARGUMENTS = ("dataset", "labels", "test", "test_labels", "model", "init_from", "save")
 
 
@@ -150,24 +154,128 @@ def check_model_shape(path: str, input_shape: Shape) -> None:
             path,
             f"takes images of shape {format_shape(tuple(expected))}",
             f"images of shape {format_shape(input_shape)}",
-            "Train an autoencoder on images of this shape first.",
+            "Add --transpose."
+            if swap_sides(input_shape) == tuple(expected)
+            else "Train an autoencoder on images of this shape first.",
         )
+
+
+# --- Images as the flags change them ---------------------------------------------------------
+
+
+def is_changed(which: str | None, split: str) -> bool:
+    """Whether a value of --invert or --transpose includes the images of `train` or `test`."""
+    return which in (CHANGED[0], split)
+
+
+def get_changes(args: argparse.Namespace, split: str) -> list[str]:
+    """The flags that change the images of a split, without their values."""
+    return [flag for flag in ("--invert", "--transpose") if is_changed(vars(args)[flag[2:]], split)]
+
+
+def change_shape(shape: Shape, args: argparse.Namespace, split: str) -> Shape:
+    """The shape of the images of a split after --transpose."""
+    return swap_sides(shape) if is_changed(args.transpose, split) else shape
+
+
+def change_images(
+    data: "Dataset",
+    args: "argparse.Namespace | Data",
+    split: str,
+    training: "Scaling | None" = None,
+) -> "Dataset":
+    """The data of a split after --invert and --transpose.
+
+    Args:
+        data: As loaded.
+        args: The flags, or the data of a study.
+        split: `train` or `test`.
+        training: The scaling of the training images, to whose range these are converted.
+
+    Raises:
+        DataError: The range of the images cannot be told.
+    """
+    from cae.data.appearance import invert, match_range, transpose
+    from cae.data.datasets import get_scaling
+
+    images = data.images
+    if training:
+        images = match_range(training, images, data.name, terminal.say)
+    if is_changed(args.transpose, split):
+        images = transpose(images)
+    if is_changed(args.invert, split):
+        images = invert(images, training or get_scaling(images))
+    return replace(data, images=images)
+
+
+def warn_of_looks(
+    model_file: str | Path | None,
+    datasets: "dict[str, Dataset]",
+    scaling: "Scaling",
+    args: argparse.Namespace,
+    warn: Callable[[str], None],
+) -> None:
+    """Warns of images that look unlike those that a saved model was trained on.
+
+    Without such a model, or where it does not tell, the test images are compared with the training
+    images.
+
+    Args:
+        model_file: The saved model.
+        datasets: The data by their role, `training` and `test`.
+        scaling: Brings all images to [0, 1].
+        args: The flags, of which the warning names those that help.
+        warn: Receives a sentence for each kind of difference.
+    """
+    from cae.data import appearance
+
+    metadata = read_metadata(model_file) if model_file else {}
+    looks, compared = metadata.get("appearance"), dict(datasets)
+    if looks is None and "training" in datasets:
+        looks = appearance.describe(compared.pop("training").images, scaling)
+    found = {
+        role: appearance.compare(looks, data.images, scaling) for role, data in compared.items()
+    }
+    found = {role: causes for role, causes in found.items() if causes}
+    if len(found) == len(datasets) and len({tuple(causes) for causes in found.values()}) == 1:
+        found = {" and ".join(found): next(iter(found.values()))}  # one flag changes all of them
+    for role, causes in found.items():
+        wrong = {split for name, split in SPLITS.items() if name in role}
+        splits = {SPLITS[name] for name in datasets}
+        remedies = appearance.REMEDIES | {
+            appearance.INVERTED: _toggle("--invert", args.invert, wrong, splits),
+            appearance.TRANSPOSED: _toggle("--transpose", args.transpose, wrong, splits),
+        }
+        warn(appearance.advise(f"The {role} images", causes, remedies))
+
+
+def _toggle(flag: str, which: str | None, wrong: set[str], splits: set[str]) -> str:
+    """How to change a flag so that the images of the splits in `wrong` change, and no others."""
+    changed = {split for split in splits if is_changed(which, split)} ^ wrong
+    if not changed:
+        return f"leave out {flag}"
+    return f"use {flag}" if changed == splits else f"use {flag} {changed.pop()}"
 
 
 def choose_scaling(model_file: str | None, data: "Dataset") -> "Scaling":
     """The scaling that a saved model was trained with; without one that of the training images.
 
     Raises:
-        DataError: The images are floats and those of the model were not, or the reverse.
+        DataError: The images have another range, and it cannot be told which.
     """
-    from cae.data.datasets import Scaling, check_same_kind, get_scaling
+    from cae.data.appearance import match_scaling
+    from cae.data.datasets import Scaling, get_scaling
 
     metadata = read_metadata(model_file) if model_file else {}
     if "scaling" not in metadata:
         return get_scaling(data.images)
-    scaling = Scaling(**metadata["scaling"])
-    check_same_kind(scaling, data.images, data.name)
-    return scaling
+    return match_scaling(Scaling(**metadata["scaling"]), data.images, data.name, terminal.say)
+
+
+def swap_sides(shape: Shape) -> Shape:
+    """The shape of transposed images."""
+    height, width, channels = shape
+    return width, height, channels
 
 
 def _take_over_model(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:

@@ -12,14 +12,20 @@ from cae import terminal
 from cae.config.architecture import describe_architecture
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shapes import Shape, format_shape, get_rounding
-from cae.data.datasets import Dataset, check_dataset, check_same_kind, get_scaling, load_dataset
+from cae.data.datasets import Dataset, check_dataset, get_scaling, load_dataset
 from cae.data.duplicates import find_overlaps, hash_images
 from cae.data.named import NAMED_DATASETS
 from cae.errors import DataError, UsageError
 from cae.programs import flags, start
 from cae.programs.classify import classify, draw_evaluation, get_test_metrics, write_evaluation
 from cae.programs.questions import DEFAULT_FILES
-from cae.programs.starting_points import check_model_shape
+from cae.programs.starting_points import (
+    change_images,
+    change_shape,
+    check_model_shape,
+    get_changes,
+    swap_sides,
+)
 from cae.programs.task import INSPECTED_IMAGES, Experiment, Task
 from cae.records.history import History
 
@@ -39,7 +45,8 @@ class AutoencoderTask(Task):
     @override
     @classmethod
     def check(cls, args: argparse.Namespace) -> tuple[Shape, str | None]:
-        _, input_shape = check_dataset(args.dataset, args.labels)
+        _, shape = check_dataset(args.dataset, args.labels)
+        input_shape = change_shape(shape, args, "train")
         if args.init_from:
             check_model_shape(args.init_from, input_shape)
         return input_shape, None
@@ -47,7 +54,8 @@ class AutoencoderTask(Task):
     @override
     @classmethod
     def load(cls, args: argparse.Namespace, seed: int) -> "AutoencoderTask":
-        return cls(args, load_dataset(args.dataset, args.labels, limit=args.limit, seed=seed))
+        data = load_dataset(args.dataset, args.labels, limit=args.limit, seed=seed)
+        return cls(args, change_images(data, args, "train"))
 
     @override
     def build(self, config: AutoencoderConfig) -> "keras.Model":
@@ -110,7 +118,8 @@ class AutoencoderTask(Task):
             return [*start.find_command("predict.py"), "show", terminal.relative(saved)]
         config = terminal.relative(flags.config_file(DEFAULT_FILES["classifier"]))
         model = ["-model", terminal.relative(saved), "-c", config]
-        return [*start.find_command("classification.py"), *data, *model]
+        changes = get_changes(self.args, "train")
+        return [*start.find_command("classification.py"), *data, *changes, *model]
 
     def _reconstruct(self, experiment: Experiment, chosen: np.ndarray) -> np.ndarray:
         from cae.training.predict import predict
@@ -247,7 +256,7 @@ class ClassifierTask(Task):
             "-tl": self.args.test_labels,
         }
         given = [word for flag, value in test.items() if value for word in (flag, value)]
-        return [*program, "evaluate", model, *given]
+        return [*program, "evaluate", model, *given, *get_changes(self.args, "test")]
 
     def _is_pretrained(self, config: ClassifierConfig) -> bool:
         return self.get_model_file(config) is not None and not self.args.no_pretrained
@@ -282,10 +291,11 @@ def check_data(args: argparse.Namespace) -> Shape:
     test = _test_source(args)
     if args.test_labels and not test:
         raise UsageError("-tl", "requires the test images", "no -t", "Add -t TEST, or remove -tl.")
-    _, input_shape = check_dataset(args.dataset, args.labels, labels_required=True)
+    _, shape = check_dataset(args.dataset, args.labels, labels_required=True)
+    input_shape = change_shape(shape, args, "train")
     if test:
-        _, test_shape = check_dataset(test, args.test_labels, split="test", labels_required=True)
-        check_same_shape(test, test_shape, input_shape)
+        _, shape = check_dataset(test, args.test_labels, split="test", labels_required=True)
+        check_same_shape(test, change_shape(shape, args, "test"), input_shape)
     return input_shape
 
 
@@ -296,7 +306,9 @@ def check_same_shape(name: str, shape: Shape, input_shape: Shape) -> None:
             name,
             f"must hold images of the training images' shape {format_shape(input_shape)}",
             format_shape(shape),
-            "Give images of that height, width and number of channels.",
+            "Add --transpose test."
+            if swap_sides(shape) == input_shape
+            else "Give images of that height, width and number of channels.",
         )
 
 
@@ -312,11 +324,12 @@ def load_data(args: argparse.Namespace, seed: int) -> tuple[Dataset, Dataset | N
             f"only {data.labels[0]} in {len(data.labels)} images",
             "Give more images (a larger --limit), or other labels.",
         )
+    data = change_images(data, args, "train")
     test = _test_source(args)
     if test is None:
         return data, None
     test_data = load_dataset(test, args.test_labels, split="test", labels_required=True)
-    check_same_kind(get_scaling(data.images), test_data.images, test)
+    test_data = change_images(test_data, args, "test", get_scaling(data.images))
     _warn_of_shared_images(data, test_data)
     return data, test_data
 

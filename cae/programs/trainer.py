@@ -12,10 +12,12 @@ from cae import terminal
 from cae.config.load import load_config
 from cae.config.schema import Config
 from cae.data.appearance import describe as describe_appearance
+from cae.data.datasets import Scaling
 from cae.data.splits import split_validation
 from cae.files import get_record
 from cae.programs import describe
 from cae.programs.start import StopSignal, find_command
+from cae.programs.starting_points import warn_of_looks
 from cae.programs.task import Experiment, Task
 from cae.records import tracking
 from cae.records.checkpoint import Checkpoint, check_same
@@ -64,9 +66,17 @@ class Trainer:
         Returns:
             None in a worker other than the first, which keeps the record.
         """
-        start = self._get_start(name, config)
+        scaling = self._task.get_scaling(config)
+        warn_of_looks(
+            self._task.get_model_file(config),
+            self._task.datasets,
+            scaling,
+            self._args,
+            self._warn_once,
+        )
+        start = self._get_start(name, config, scaling)
         if self.workers and self.workers.share.index:
-            return self._follow(start, config)
+            return self._follow(start, config, scaling)
         with self._get_run(name) as run:
             if self._args.resume:
                 start = _check_unchanged(run, start, config)
@@ -81,14 +91,14 @@ class Trainer:
                 tracking.opened(self._args, run, start, rows, terminal.warn) as trackers,
                 self.stop,
             ):
-                experiment = self._train(run, start, config, model, checkpoint, trackers)
+                experiment = self._train(run, start, config, scaling, model, checkpoint, trackers)
                 if not run.interrupted:
                     run.finish()  # a figure that fails must not cost the training
                     self._conclude(experiment)
                     trackers.finish(experiment.history, run.path)
         return experiment
 
-    def _get_start(self, name: str, config: Config) -> Start:
+    def _get_start(self, name: str, config: Config, scaling: Scaling) -> Start:
         """The content of `run.json`."""
         arguments = {
             key: getattr(self._args, key) for key in Arguments.model_fields if key in self._args
@@ -110,7 +120,7 @@ class Trainer:
             },
             models=[FileRecord(**get_record(model_file))] if model_file else [],
             sample=sample and sample.to_json(),
-            appearance=describe_appearance(self._task.data.images, self._task.get_scaling(config)),
+            appearance=describe_appearance(self._task.data.images, scaling),
         )
 
     def _get_run(self, name: str) -> Run:
@@ -132,7 +142,7 @@ class Trainer:
             build.start_from(model, self._args.init_from)
         return model
 
-    def _follow(self, start: Start, config: Config) -> None:
+    def _follow(self, start: Start, config: Config, scaling: Scaling) -> None:
         """Trains along with the first worker."""
         checkpoint = None
         if self._args.resume:
@@ -141,7 +151,6 @@ class Trainer:
             checkpoint = Checkpoint(path / CHECKPOINT_FILE, identity, read_only=True)
         model = self._build(start, config)
         with self.stop:
-            scaling = self._task.get_scaling(config)
             self._fit(model, config, name=start.name, scaling=scaling, checkpoint=checkpoint)
 
     def _train(
@@ -149,6 +158,7 @@ class Trainer:
         run: Run,
         start: Start,
         config: Config,
+        scaling: Scaling,
         model: "keras.Model",
         checkpoint: Checkpoint,
         trackers: tracking.Trackers,
@@ -160,7 +170,6 @@ class Trainer:
         data = self._task.data
         stratify = data.labels if config.kind == "classifier" else None
         split = split_validation(len(data.images), config.validation_split, config.seed, stratify)
-        scaling = self._task.get_scaling(config)
         device, compute_dtype = self._name_device(), get_compute_dtype(config)
         facts = {
             "device": device,

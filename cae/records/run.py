@@ -115,6 +115,8 @@ class Arguments(_Record):
     no_pretrained: bool = False
     encoder_until: str | None = None
     model_input_range: str | None = None
+    invert: _IfGiven[str] = None
+    transpose: _IfGiven[str] = None
     tensorboard: _IfGiven[str] = None
     mlflow: _IfGiven[str] = None
 

@@ -99,6 +99,8 @@ def training_command(folder: Path, start: Start) -> str:
         "--encoder-until": given.encoder_until,
         "--model-input-range": given.model_input_range,
         "--init-from": given.init_from,
+        "--invert": given.invert,
+        "--transpose": given.transpose,
         "-c": terminal.relative(folder / "config.json"),
     }
     words = [str(word) for flag in flags.items() if flag[1] is not None for word in flag]

@@ -117,8 +117,10 @@ def _origin(result: RunResult) -> str:
     return json.dumps([_data_key(result), models, given.model_dump(include=keys), hyperparameters])
 
 
-def _data_key(result: RunResult) -> tuple[tuple[str, str], ...]:
-    return tuple((role, file.sha256) for role, files in result.start.data.items() for file in files)
+def _data_key(result: RunResult) -> tuple[tuple[str, str | None], ...]:
+    given, data = result.start.arguments, result.start.data.items()
+    files = ((role, file.sha256) for role, files in data for file in files)
+    return (*files, ("invert", given.invert), ("transpose", given.transpose))
 
 
 # --- Choosing -------------------------------------------------------------------------------
@@ -316,6 +318,8 @@ def _compare_by_data(results: list[RunResult], metric: str) -> list[tuple[str, l
 def _describe_data(result: RunResult) -> str:
     files = [file for files in result.start.data.values() for file in files]
     names = [f"{printable(Path(file.path).name)} ({file.sha256[:8]})" for file in files]
+    given = result.start.arguments.model_dump(include={"invert", "transpose"})
+    names += [f"{change} {which}" for change, which in given.items()]
     return ", ".join(names) or "unknown data"
 
 

@@ -24,13 +24,19 @@ from cae.config.json_text import load_record
 from cae.config.load import load_config
 from cae.config.schema import ClassifierConfig
 from cae.data import duplicates, splits
-from cae.data.datasets import check_dataset, check_same_kind, load_dataset
+from cae.data.datasets import check_dataset, get_scaling, load_dataset
 from cae.data.named import NAMED_DATASETS
 from cae.errors import DataError, UsageError, UserError, shown
 from cae.foreign.models import load_encoder
 from cae.programs import tasks
 from cae.programs.start import StopSignal
-from cae.programs.starting_points import check_model_shape, choose_scaling
+from cae.programs.starting_points import (
+    change_images,
+    change_shape,
+    check_model_shape,
+    choose_scaling,
+    warn_of_looks,
+)
 from cae.records.environment import describe_environment
 from cae.records.run import check_runs_dir
 from cae.studies import label_results
@@ -109,16 +115,22 @@ def _check_files(args: argparse.Namespace) -> None:
     shape = tasks.check_data(args)
     check_model_shape(args.model, shape)
     if args.pretraining:
-        tasks.check_same_shape(args.pretraining, check_dataset(args.pretraining)[1], shape)
+        _, other_shape = check_dataset(args.pretraining)
+        other_shape = change_shape(other_shape, args, "train")
+        tasks.check_same_shape(args.pretraining, other_shape, shape)
     check_runs_dir(args.runs_dir)
 
 
 def _load_data(args: argparse.Namespace) -> LabelledData:
     training, test = tasks.load_data(args, seed=0)
-    pretraining = load_dataset(args.pretraining).images if args.pretraining else training.images
+    pretraining = training
+    if args.pretraining:
+        pretraining = load_dataset(args.pretraining)
+        pretraining = change_images(pretraining, args, "train", get_scaling(training.images))
     scaling = choose_scaling(args.model, training)
-    check_same_kind(scaling, test.images, test.name)
-    return LabelledData(training, test, pretraining, scaling)
+    datasets = {"training": training, "test": test}
+    warn_of_looks(args.model, datasets, scaling, args, terminal.warn)
+    return LabelledData(training, test, pretraining.images, scaling)
 
 
 def choose_counts(data: LabelledData, given: list[str] | None) -> list[str]:

@@ -16,6 +16,7 @@ from cae.data.splits import encode_labels
 from cae.errors import UsageError
 from cae.files import locked, write_figures
 from cae.programs.start import find_command, repeat_command
+from cae.programs.starting_points import change_images
 from cae.records import tracking
 from cae.records.evaluation import read_predictions
 from cae.records.run import check_runs_dir
@@ -88,6 +89,8 @@ def _override(study: Study, args: argparse.Namespace) -> Study:
         data = Data(dataset=args.dataset, labels=args.labels, limit=data.limit)
     if args.limit:
         data = data.model_copy(update={"limit": args.limit})
+    given = {key: vars(args)[key] for key in ("invert", "transpose") if vars(args)[key]}
+    data = data.model_copy(update=given)
     changes: dict[str, Any] = {"data": data}
     if args.seed is not None:
         changes["seeds"] = [args.seed]
@@ -177,9 +180,11 @@ def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
         dataset = load_dataset(test, data.test_labels, split="test")
     else:
         dataset = load_dataset(data.dataset, data.labels)
+    scaling = Scaling(**metadata["scaling"])
+    dataset = change_images(dataset, data, "test" if test else "train", scaling)
     predicted = read_predictions(predictions)
     return figures | classes.classifier_prediction_visualization(
-        Scaling(**metadata["scaling"]).apply(dataset.images[predicted.indices]),
+        scaling.apply(dataset.images[predicted.indices]),
         encode_labels(predicted.labels, predicted.classes),
         predicted.probabilities,
         metadata["class_names"],

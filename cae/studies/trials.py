@@ -99,6 +99,7 @@ class Trainer:
             "-t": data.test if has_test else None,
             "-tl": data.test_labels if has_test else None,
             "--limit": data.limit,
+            **data.get_changes(),
             "-model": trial.model,
             "--encoder-until": base.encoder_until,
             "--model-input-range": base.model_input_range,
@@ -191,14 +192,14 @@ class StudyRun:
                 self.judge(outcome)
 
     def _identify_data(self) -> list[Any]:
-        """What identifies the data: the SHA-256 of its files, and the limit."""
+        """What identifies the data: the SHA-256 of its files, the limit, and what changes it."""
         data, labelled = self.study.data, self.study.kind == "classifier"
         sets = [load_dataset(data.dataset, data.labels, limit=1, labels_required=labelled)]
         if labelled and (data.test or data.dataset in NAMED_DATASETS):
             test = data.test or data.dataset
             sets.append(load_dataset(test, data.test_labels, split="test", limit=1))
         digests = [file["sha256"] for dataset in sets for file in dataset.files]
-        return [*digests, data.limit]
+        return [*digests, data.limit, *data.get_changes().items()]
 
     def _find_model(self, base: Base) -> tuple[str | None, str | None]:
         """The path and the SHA-256 of the model that provides the encoder, if there is one."""

@@ -193,16 +193,6 @@ class TestScaling:
         scaling = datasets.get_scaling(np.array([-3, 4], np.int16))
         assert datasets.Scaling(**json.loads(json.dumps(dataclasses.asdict(scaling)))) == scaling
 
-    def test_check_same_kind(self):
-        scaling = datasets.Scaling(0, 255, "uint8")
-        datasets.check_same_kind(scaling, np.zeros(1, np.int32), "-t")
-        with pytest.raises(DataError, match=r"^-t: .* trained on \(uint8\), got float32"):
-            datasets.check_same_kind(scaling, np.zeros(1, np.float32), "-t")
-        floats = datasets.Scaling(0, 1, "float32")
-        datasets.check_same_kind(floats, np.zeros(1, np.float64), "-t")
-        with pytest.raises(DataError, match=r"trained on \(float32\), got uint8"):
-            datasets.check_same_kind(floats, np.zeros(1, np.uint8), "-t")
-
 
 def test_import_is_light():
     """Importing, and checking files, loads neither Keras nor what only named data sets need."""
