@@ -111,6 +111,8 @@ def compare(
         return {}
     causes = {}
     features = _measure(images, scaling)
+    if not features["spread"].any():  # blank images look like none
+        return {}
     for cause, (names, _) in CAUSES.items():
         scores = _get_scores(cause, features, training)
         if scores is None or cause not in training["scores"]:

@@ -83,12 +83,12 @@ def test_a_class_alone_is_no_transposition():
 
 
 def test_where_a_cause_changes_nothing_none_is_found():
-    """Inverted noise is noise; constant images have no shape; wide ones cannot be transposed."""
+    """Inverted noise is noise; blank images look like none; wide ones cannot be transposed."""
     noise = np.random.default_rng(0).random((100, 8, 8, 1), np.float32)
     looks = describe(noise, UNIT)
     assert compare(looks, 1 - noise, UNIT) == compare(looks, noise.swapaxes(1, 2), UNIT) == {}
     gray = np.full((20, 8, 8, 1), 0.5, np.float32)
-    assert compare(describe(gray, UNIT), gray, UNIT) == {}
+    assert compare(describe(gray, UNIT), gray, UNIT) == compare(looks, gray, UNIT) == {}
     wide = draw_bars(100)[:, :4]
     assert compare(describe(wide, BYTES), wide[:10], BYTES) == {}
 

@@ -91,7 +91,11 @@ def test_data_flags(case, data, refused, too_early_for_tensorflow):
 DATA_FILES = {
     "fewer_test_labels": ({"test_labels": LABELS[:-2]}, "test_labels: ", "10 labels"),
     "other_test_shape": ({"test": np.zeros((12, 8, 9), np.uint8)}, "test: ", "8×8×1", "8×9×1"),
-    "float_test_images": ({"test": IMAGES.astype(np.float32)}, "test: ", "uint8", "float32"),
+    "standardized_test_images": (
+        {"test": np.linspace(-1, 2, IMAGES.size, dtype=np.float32).reshape(IMAGES.shape)},
+        "test: ",
+        "float32 from -1 to 2",
+    ),
     "one_class": ({"labels": LABELS * 0}, "labels: ", "only 0"),
 }
 
