@@ -264,10 +264,9 @@ class _Recorder(tune.Callback):
         self, trials: Sequence[TuneTrial], trial: TuneTrial, result: dict[str, Any], **_: Any
     ) -> None:
         if "epoch" in result:
-            name = trial.config["job"].trials[0].id
-            self._progress.set_note(f"{name}: epoch {result['epoch']}, {result['value']:.4g}")
             seconds = result["time_total_s"] / result["training_iteration"]
-            self._progress.seconds_per_epoch = seconds
+            running = trial.config["job"].trials[0]
+            self._progress.show_epoch(running, result["epoch"], result["value"], seconds)
             self._progress.parallel = sum(other.status == TuneTrial.RUNNING for other in trials)
 
     def on_trial_complete(self, trial: TuneTrial, **_: Any) -> None:

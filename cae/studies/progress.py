@@ -1,9 +1,10 @@
 """The progress of a study on the terminal: a live table, and the time left. No Keras."""
 
+import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from cae import terminal
 from cae.config.schema import Config
 from cae.config.study import Trial
 from cae.config.study_schema import Study
+from cae.records.history import OnEpoch
 from cae.studies.results import DONE, FAILED, STOPPED, WAITING
 
 
@@ -45,30 +47,23 @@ class ProgressTable:
         console: Standard error.
         study: The study.
         outcomes: Its trials; the table follows their changes.
-        total: The final number of trials; by default those in `outcomes`.
+        total: The final number of trials.
 
     Attributes:
         parallel: How many trials are trained at the same time.
         seconds_per_epoch: Measured on the running trial; None before its first epoch.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        study: Study,
-        outcomes: list[Outcome],
-        total: int | None = None,
-    ):
+    def __init__(self, console: Console, study: Study, outcomes: Sequence[Outcome], total: int):
         # A console of its own: during a trial the output of the other goes to a log.
         self._console = Console(**terminal.PLAIN, file=console.file)
         self._study = study
         self._outcomes = outcomes
-        self._total = total or len(outcomes)
+        self._total = total
         self.parallel = 1
-        self._note = ""
         self.seconds_per_epoch: float | None = None
+        self._note = ""
         self._start: float | None = None  # of the running trial
-        self._epochs = 0
         self._live = Live(
             get_renderable=self._draw,
             console=self._console,
@@ -87,23 +82,25 @@ class ProgressTable:
         self._live.stop()
 
     @contextmanager
-    def timing(self, outcome: Outcome) -> Iterator[None]:
-        """Measures the seconds of a trial that is trained inside."""
-        self._start, self._epochs = time.monotonic(), 0
+    def timing(self, outcome: Outcome) -> Iterator[OnEpoch]:
+        """Measures the seconds of a trial that is trained inside; yields what takes its epochs."""
+        self._start, epochs = time.monotonic(), itertools.count(1)
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            seconds = (time.monotonic() - self._start) / next(epochs)
+            value = row.get(self._study.metric, math.nan)
+            self.show_epoch(outcome.trial, row["epoch"], value, seconds)
+
         try:
-            yield
+            yield on_epoch
         finally:
             outcome.seconds = time.monotonic() - self._start
             self._start = None
 
-    def count_epoch(self, row: dict[str, Any]) -> None:
-        """Counts an epoch of the trial that is being timed."""
-        self._epochs += 1
-        self.seconds_per_epoch = (time.monotonic() - self._start) / self._epochs
-
-    def set_note(self, text: str) -> None:
-        """Sets the line below the live table."""
-        self._note = text
+    def show_epoch(self, trial: Trial, epoch: int, value: float, seconds: float) -> None:
+        """Shows an epoch below the live table; `seconds` is how long one takes."""
+        self._note = f"{trial.id}: epoch {epoch}, {value:.4g}"
+        self.seconds_per_epoch = seconds
 
     def announce(self, text: str) -> None:
         """Shows a line below the live table; prints it where there is none."""
@@ -122,28 +119,24 @@ class ProgressTable:
             f"best so far {self._best(self._outcomes)}{self._describe_time_left()}"
         )
 
-    def _best(self, outcomes: list[Outcome]) -> str:
+    def _best(self, outcomes: Sequence[Outcome]) -> str:
         done = [outcome for outcome in outcomes if outcome.status == DONE]
-        if not done:
-            return "none"
         choose = max if self._study.larger_is_better else min
-        best = choose(done, key=lambda outcome: outcome.value)
-        return f"{best.value:.4g} ({best.trial.configuration})"
+        best = choose(done, key=lambda outcome: outcome.value, default=None)
+        return f"{best.value:.4g} ({best.trial.configuration})" if best else "none"
 
     def estimate_seconds_left(self) -> float | None:
         """Seconds until the last trial is done; None before the first epoch of the first trial."""
-        waiting = [outcome for outcome in self._outcomes if outcome.status == WAITING]
-        estimates = [self._estimate_seconds(outcome.trial) for outcome in waiting]
+        left = [outcome.trial for outcome in self._outcomes if outcome.status == WAITING]
         unknown = self._total - len(self._outcomes)  # not suggested yet
-        if unknown:
-            known = [self._estimate_seconds(outcome.trial) for outcome in self._outcomes[:1]]
-            estimates += (known or [None]) * unknown
+        if unknown and not self._outcomes:
+            return None
+        left += [self._outcomes[0].trial] * unknown if unknown else []
+        estimates = [self._estimate_seconds(trial) for trial in left]
         if None in estimates:
             return None
-        left = sum(estimates) / self.parallel
-        if self._start is not None:
-            left -= time.monotonic() - self._start
-        return max(0.0, left)
+        spent = 0.0 if self._start is None else time.monotonic() - self._start
+        return max(0.0, sum(estimates) / self.parallel - spent)
 
     def _estimate_seconds(self, trial: Trial) -> float | None:
         """By the finished trials, those of the same base if any; before, by the running trial."""
@@ -156,37 +149,28 @@ class ProgressTable:
         return None if rate is None else rate * count_epochs(trial.config)
 
     def _describe_time_left(self) -> str:
+        if sum(outcome.status != WAITING for outcome in self._outcomes) == self._total:
+            return "; finished"
         seconds = self.estimate_seconds_left()
-        if seconds is None:
-            return ""
-        is_finished = self._total == len(self._outcomes) and all(
-            outcome.status != WAITING for outcome in self._outcomes
-        )
-        return "; finished" if is_finished else f"; about {format_duration(seconds)} left"
+        return "" if seconds is None else f"; about {format_duration(seconds)} left"
 
     def _draw(self) -> Table:
         """One row per base, so that the table fits the screen however many trials there are."""
         counts = Counter(outcome.status for outcome in self._outcomes)
+        stopped = [STOPPED] if counts[STOPPED] else []
         table = Table(
+            *("base", "done", "failed", *stopped, f"best {self._study.metric} so far"),
             title=f"{self._study.name}: {counts[DONE]} of {self._total} trials done"
             f"{self._describe_time_left()}",
             title_justify="left",
             caption=self._note[: self._console.width],
             caption_justify="left",
         )
-        stopped = [STOPPED] if counts[STOPPED] else []
-        for heading in ("base", "done", "failed", *stopped, f"best {self._study.metric} so far"):
-            table.add_column(heading)
         for base in dict.fromkeys(outcome.trial.base for outcome in self._outcomes):
             members = [outcome for outcome in self._outcomes if outcome.trial.base == base]
             status = Counter(outcome.status for outcome in members)
-            table.add_row(
-                base,
-                f"{status[DONE]}/{len(members)}",
-                str(status[FAILED]),
-                *(str(status[name]) for name in stopped),
-                self._best(members),
-            )
+            numbers = [str(status[name]) for name in (FAILED, *stopped)]
+            table.add_row(base, f"{status[DONE]}/{len(members)}", *numbers, self._best(members))
         return table
 
 

@@ -7,7 +7,6 @@ process, with its output in a log.
 import argparse
 import gc
 import importlib
-import io
 import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +25,7 @@ from cae.data.named import NAMED_DATASETS
 from cae.errors import UserError
 from cae.files import get_record, write_json, write_text
 from cae.records import tracking
+from cae.records.history import OnEpoch
 from cae.records.run import PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir
 from cae.records.saved_models import read_metadata
 from cae.studies.compare import best_model, best_paths
@@ -59,27 +59,20 @@ class Trainer:
     folder: Path
     tracker_flags: Sequence[str] = ()
 
-    def train(
-        self,
-        trial: Trial,
-        on_line: Callable[[str], None] | None = None,
-        on_epoch: Callable[[dict[str, Any]], None] | None = None,
-    ) -> tuple[int, str]:
-        """Trains a trial, or resumes it.
-
-        Args:
-            trial: One of the study.
-            on_line: Receives each line of its output.
-            on_epoch: Receives the row of each epoch.
+    def train(self, trial: Trial, on_epoch: OnEpoch | None = None) -> tuple[int, str]:
+        """Trains a trial, or resumes it; `on_epoch` receives the row of each epoch.
 
         Returns:
             The exit code of its program, and the last error that it printed.
         """
-        log_path = self.folder / "logs" / f"{trial.id}.txt"
-        with log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            log = TrialLog(file, on_line)
+        path = self.folder / "logs" / f"{trial.id}.txt"
+        with path.open("a+", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
+            start = log.tell()
             arguments = self.get_arguments(trial)
-            return run_program(self.study.kind, arguments, log, on_epoch=on_epoch), log.error
+            exit_code = run_program(self.study.kind, arguments, log, on_epoch=on_epoch)
+            log.seek(start)
+            errors = [line for line in log.read().splitlines() if line.startswith("error: ")]
+        return exit_code, errors[-1].removeprefix("error: ") if errors else ""
 
     def get_arguments(self, trial: Trial) -> list[str]:
         """The command line that starts a trial, or resumes an interrupted one."""
@@ -111,27 +104,7 @@ class Trainer:
         return [*given, *self.tracker_flags, "--no-plots"]
 
 
-class TrialLog(io.TextIOBase):
-    """Takes the output of a trial, for an open file and for `on_line`, and keeps the last error."""
-
-    def __init__(self, file: TextIO, on_line: Callable[[str], None] | None = None):
-        self._file = file
-        self._on_line = on_line
-        self.error = ""
-
-    def write(self, text: str) -> int:
-        """Writes text to the file at once."""
-        self._file.write(text)
-        self._file.flush()
-        for line in filter(str.strip, text.splitlines()):
-            if self._on_line:
-                self._on_line(line.strip())
-            if line.startswith("error: "):
-                self.error = line.removeprefix("error: ")
-        return len(text)
-
-
-def run_program(kind: str, arguments: list[str], log: TrialLog, **hooks: Any) -> int:
+def run_program(kind: str, arguments: list[str], log: TextIO, **hooks: Any) -> int:
     """Runs the program that trains a kind of model, in this process; returns its exit code."""
     program = importlib.import_module(Path(PROGRAMS[kind]).stem)
     try:
@@ -316,10 +289,8 @@ def train_in_turn(study_run: StudyRun, progress: ProgressTable) -> int:
     """Trains the trials that wait, one after another; returns the exit code of the last one."""
     exit_code = 0
     for outcome in [o for o in study_run.outcomes if o.status == WAITING]:
-        with progress.timing(outcome):
-            exit_code, error = study_run.trainer.train(
-                outcome.trial, on_line=progress.set_note, on_epoch=progress.count_epoch
-            )
+        with progress.timing(outcome) as on_epoch:
+            exit_code, error = study_run.trainer.train(outcome.trial, on_epoch)
         if exit_code > 128:
             break
         study_run.judge(outcome, error)

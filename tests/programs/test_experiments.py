@@ -244,10 +244,10 @@ def test_a_trial_that_breaks_is_a_failed_trial(tmp_path, monkeypatch):
             raise MemoryError("no\nmemory")
 
     monkeypatch.setattr(trials.importlib, "import_module", lambda name: Broken)
-    with (tmp_path / "log.txt").open("w") as file:
-        log = trials.TrialLog(file)
+    with (tmp_path / "log.txt").open("w+") as log:
         assert trials.run_program("autoencoder", [], log) == 2
-    assert log.error == "MemoryError: no memory"
+        log.seek(0)
+        assert log.read() == "error: MemoryError: no memory\n"
 
 
 def test_nothing_is_trained_when_the_last_stage_is_wrong(study, run, trainer, tmp_path):

@@ -50,7 +50,7 @@ def screen(monkeypatch):
 
 @pytest.fixture
 def progress(file, outcomes, screen):
-    return ProgressTable(Console(file=screen), file.study, outcomes)
+    return ProgressTable(Console(file=screen), file.study, outcomes, 6)
 
 
 @pytest.fixture
@@ -67,17 +67,17 @@ def finish(outcome, seconds, value=0.1, **trial):
 
 
 def test_the_live_table(progress, outcomes, screen):
-    """One row per base: done, failed, the best so far; below, the last line of output."""
+    """One row per base: done, failed, the best so far; below, the last epoch."""
     finish(outcomes[0], 60, 0.2)
     finish(outcomes[1], 60, 0.1)
     outcomes[2].status = "failed"
     with progress:
-        progress.set_note("epoch 3/10")
+        progress.show_epoch(outcomes[3].trial, 3, 0.25, 60)
     text = screen.getvalue()
     assert "tiny: 2 of 6 trials done" in text and "3 min" in text
-    *_, row = [line for line in text.splitlines() if "base-" in line]
+    *_, row = [line for line in text.splitlines() if "2/6" in line]
     assert row.split()[1:8:2] == ["base", "2/6", "1", "0.1"]
-    assert "epoch 3/10" in text
+    assert f"{outcomes[3].trial.id}: epoch 3, 0.25" in text
 
 
 def test_before_the_first_epoch_the_time_left_is_unknown(progress):
@@ -86,9 +86,9 @@ def test_before_the_first_epoch_the_time_left_is_unknown(progress):
 
 def test_the_first_epochs_tell_the_time_left(progress, outcomes, clock):
     """6 trials of 4 epochs at 5 s each; 10 s of them have passed."""
-    with progress.timing(outcomes[0]):
+    with progress.timing(outcomes[0]) as on_epoch:
         for clock[0] in (5.0, 10.0):
-            progress.count_epoch({})
+            on_epoch({"epoch": 7})  # it was resumed
         assert progress.estimate_seconds_left() == 6 * 4 * 5 - 10
     assert outcomes[0].seconds == 10
 
