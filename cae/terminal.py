@@ -86,8 +86,8 @@ def print_rows(
     """Prints rows with the same keys as a table, with the columns `numeric` to the right."""
     table = Table(title=title, title_justify="left")
     for heading in rows[0] if rows else ():
-        justify = "right" if heading in numeric else "left"
-        table.add_column(heading, justify=justify, overflow="fold")
+        look = {"justify": "right", "no_wrap": True} if heading in numeric else {"overflow": "fold"}
+        table.add_column(heading, **look)
     for row in rows:
         table.add_row(*map(printable, row.values()))
     print_table(table)

@@ -74,15 +74,19 @@ def describe_run(folder: Path) -> Page:
 
 def run_sections(result: RunResult, plots: Path) -> list[Section]:
     """The training, predictions, pictures (if the folder has any) and configuration of a run."""
-    training = [_draw_curves(result.history)] if result.history.epochs else []
-    sections = [Section("Training", [*training, Folded("Every epoch", [_epochs(result.history)])])]
+    history = result.history
+    keys = dict.fromkeys(key for row in history.epochs for key in row)
+    columns = {key: [row.get(key) for row in history.epochs] for key in keys}
+    every_epoch = Folded("Every epoch", [Table("Values recorded after each epoch", columns)])
+    curves = [_draw_curves(history)] if history.epochs else []
+    sections = [Section("Training", [*curves, every_epoch])]
     if (result.path / "predictions.csv").exists():
         sections.append(Section("Classified images", _prediction_blocks(result)))
     paths = {plots / f"{name}.png": caption for name, caption in PICTURES.items()}
     pictures = [embed(path, caption) for path, caption in paths.items() if path.exists()]
     if pictures:
         sections.append(Section("Pictures", pictures))
-    return [*sections, Section("Configuration", [config_code(result.history)])]
+    return [*sections, Section("Configuration", [Code(format_config(history.model_info))])]
 
 
 def key_facts(history: History) -> KeyFacts:
@@ -110,41 +114,23 @@ def name_layers(result: RunResult) -> str:
     return layers
 
 
-def config_code(history: History) -> Code:
-    """The configuration of a run as JSON."""
-    return Code(format_config(history.model_info))
-
-
-# --- Training --------------------------------------------------------------------------------
-
-
 def _draw_curves(history: History) -> list[Picture]:
     from cae.figures.curves import METRIC_NAMES, curve_figures
     from cae.figures.style import as_sentence
 
     pictures = []
     for metric, figure in curve_figures(history).items():
-        caption = as_sentence(METRIC_NAMES[metric])
-        pictures.append(draw(figure, caption, _describe_curve(history, metric, caption)))
+        key = f"val_{metric}" if history.has(f"val_{metric}") else metric
+        name, values = as_sentence(METRIC_NAMES[metric]), history.column(key)
+        where = "validation" if key != metric else "training"
+        description = (
+            f"{name} on {where} images over {len(values)} epochs: {values[0]:.4g} in the first, "
+            f"{values[-1]:.4g} in the last"
+        )
+        if key in history.best:
+            description += f", {history.best[key]:.4g} where the weights were kept"
+        pictures.append(draw(figure, name, f"{description}."))
     return pictures
-
-
-def _describe_curve(history: History, metric: str, name: str) -> str:
-    """A curve in words."""
-    key = f"val_{metric}" if history.has(f"val_{metric}") else metric
-    values = history.column(key)
-    where = "validation" if key != metric else "training"
-    kept = f", {history.best[key]:.4g} where the weights were kept" if key in history.best else ""
-    return (
-        f"{name} on {where} images over {len(values)} epochs: {values[0]:.4g} in the first, "
-        f"{values[-1]:.4g} in the last{kept}."
-    )
-
-
-def _epochs(history: History) -> Table:
-    keys = dict.fromkeys(key for row in history.epochs for key in row)
-    columns = {key: [row.get(key) for row in history.epochs] for key in keys}
-    return Table("Values recorded after each epoch", columns)
 
 
 # --- Classified images -----------------------------------------------------------------------
@@ -159,7 +145,7 @@ def _prediction_blocks(result: RunResult) -> list[Any]:
     right, total = np.sum(labels == predictions), len(labels)
     images = "test" if "test_accuracy" in result.history.metrics else "validation"
     title = f"{right:,} of {total:,} {images} images classified correctly"
-    names = _class_names(result, classes.tolist(), sorted(set(labels.tolist())))
+    names = _name_classes(result, classes.tolist(), sorted(set(labels.tolist())))
     targets, outputs = encode_labels(labels, classes), encode_labels(predictions, classes)
     counts = count_predictions(targets, outputs, len(classes))
     figure = plot_confusion_matrix(counts, [names[label] for label in classes.tolist()], title)
@@ -171,17 +157,15 @@ def _prediction_blocks(result: RunResult) -> list[Any]:
     ]
 
 
-def _class_names(
+def _name_classes(
     result: RunResult, classes: Sequence[int], labels: Sequence[int]
 ) -> dict[int, str]:
     """A name for each label: first those that training saw, then those that it did not."""
     data = read_environment(result.path).trained_on
     known = NAMED_DATASETS[data].class_names if data in NAMED_DATASETS else ()
     texts = {label: str(label) for label in (*labels, *classes)} | dict(enumerate(known))
-    unseen = [label for label in labels if label not in classes]
-    return {label: texts[label] for label in classes} | {
-        label: f"{texts[label]} (unseen)" for label in unseen
-    }
+    unseen = {label: f"{texts[label]} (unseen)" for label in labels if label not in classes}
+    return {label: texts[label] for label in classes} | unseen
 
 
 def _class_table(labels: np.ndarray, predictions: np.ndarray, names: dict[int, str]) -> Table:

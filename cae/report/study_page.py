@@ -5,21 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cae.config.load import format_config
 from cae.programs.start import repeat_command
 from cae.records.environment import Environment, read_environment
 from cae.records.run import TRIALS_FILE
 from cae.report.origin import origin_sections
-from cae.report.pages import Folded, Lead, Page, Picture, Section, Table, draw
-from cae.report.run_page import config_code, key_facts, name_layers, run_sections
-from cae.studies.compare import (
-    COLUMNS,
-    Group,
-    best_of,
-    draw_comparison,
-    group_results,
-    influences,
-    verdict,
-)
+from cae.report.pages import Code, Folded, Lead, Page, Section, Table, draw
+from cae.report.run_page import key_facts, name_layers, run_sections
+from cae.studies import compare
 from cae.studies.results import RunResult, StudyRecord, read_study, read_trials
 
 # Figures of `draw_comparison`: name -> caption.
@@ -62,7 +55,9 @@ def describe_chain(folder: Path) -> Page:
         key=lambda study: min((e.started for e in study.environments), default="9"),
     )
     conclusions = {
-        study.folder.name: verdict(group_results(study.results, study.record.metric))
+        study.folder.name: compare.verdict(
+            compare.group_results(study.results, study.record.metric)
+        )
         for study in studies
     }
     sections = [
@@ -90,62 +85,41 @@ def _count_trials(record: StudyRecord) -> str:
 
 
 def _study_sections(study: RecordedStudy) -> list[Section]:
-    groups = group_results(study.results, study.record.metric)
-    best = best_of(groups)
-    blocks: list[Any] = [Lead(verdict(groups))]
+    metric = study.record.metric
+    groups = compare.group_results(study.results, metric)
+    best = compare.best_of(groups)
+    blocks: list[Any] = [Lead(compare.verdict(groups))]
     if groups:
-        blocks.append(_group_table(groups))
+        caption = f"Configurations by {metric}, the best mean first; sd: standard deviation over "
+        columns = compare.get_columns(groups)
+        blocks.append(Table(f"{caption}seeds", columns, mark="best mean"))
     if best:
-        blocks += _draw_comparisons(groups)
-    sections = [Section("Comparison", blocks), *_influence_sections(groups)]
+        figures = compare.draw_comparison(groups)
+        leading = f"{groups[0].name} leads with {metric} {groups[0].mean:.4g}."
+        blocks += [
+            draw(figures[name], caption, f"{caption}. {leading} The table above has the numbers.")
+            for name, caption in COMPARISONS.items()
+            if name in figures
+        ]
+    sections = [Section("Comparison", blocks)]
+    influences = compare.influences(groups)
+    if influences:
+        note = (
+            "Means over configurations that also differ in other hyperparameters: a hint where to "
+            "look, not a proof."
+        )
+        caption = f"{metric} by the value of each hyperparameter, the largest effect first"
+        table = Table.from_rows(caption, compare.INFLUENCE, influences)
+        sections.append(Section("Which hyperparameters mattered", [note, table]))
     sections += _failure_sections(study.record)
     if best:
         intro = [f"{best.path.name}: {name_layers(best)}.", key_facts(best.history)]
         # Trials draw nothing; the study has drawn the best one.
-        sections.append(
-            Section("The best trial", intro, run_sections(best, study.folder / "plots"))
-        )
+        plots = run_sections(best, study.folder / "plots")
+        sections.append(Section("The best trial", intro, plots))
     if groups:
         sections.append(Section("All trials and configurations", _all_trials(groups)))
     return sections
-
-
-def _group_table(groups: list[Group]) -> Table:
-    keys = [key for key in COLUMNS if any(group.cell(key) is not None for group in groups)]
-    return Table(
-        f"Configurations by {groups[0].metric}, the best mean first; sd: standard deviation over "
-        "seeds",
-        {COLUMNS[key]: [group.cell(key) for group in groups] for key in keys},
-        mark="best mean",
-    )
-
-
-def _draw_comparisons(groups: list[Group]) -> list[Picture]:
-    figures = draw_comparison(groups)
-    leading = f"{groups[0].name} leads with {groups[0].metric} {groups[0].mean:.4g}."
-    return [
-        draw(figures[name], caption, f"{caption}. {leading} The table above has the numbers.")
-        for name, caption in COMPARISONS.items()
-        if name in figures
-    ]
-
-
-def _influence_sections(groups: list[Group]) -> list[Section]:
-    rows = [
-        (key, value, *summary)
-        for key, values in influences(groups).items()
-        for value, summary in values.items()
-    ]
-    if not rows:
-        return []
-    note = (
-        "Means over configurations that also differ in other hyperparameters: a hint where to "
-        "look, not a proof."
-    )
-    caption = f"{groups[0].metric} by the value of each hyperparameter, the largest effect first"
-    headings = ("hyperparameter", "value", "configurations", "mean", "sd")
-    table = Table.from_rows(caption, headings, rows)
-    return [Section("Which hyperparameters mattered", [note, table])]
 
 
 def _failure_sections(record: StudyRecord) -> list[Section]:
@@ -156,7 +130,7 @@ def _failure_sections(record: StudyRecord) -> list[Section]:
     return [Section("Trials without a result", [table])]
 
 
-def _all_trials(groups: list[Group]) -> list[Any]:
+def _all_trials(groups: list[compare.Group]) -> list[Any]:
     pairs = [(group, result) for group in groups for result in group.results]
     metrics = [result.history.metrics for _, result in pairs]
     columns = {
@@ -169,15 +143,14 @@ def _all_trials(groups: list[Group]) -> list[Any]:
         "seconds": [values.get("seconds") for values in metrics],
     }
     known = {key: cells for key, cells in columns.items() if any(c is not None for c in cells)}
-    configurations = [
-        Folded(f"Configuration {group.name}", [config_code(group.results[0].history)])
-        for group in groups
-    ]
-    return [
+    blocks = [
         "Click a title to open it. Only what is open is printed.",
         Folded("Every trial", [Table("Every trial, by its configuration", known)]),
-        *configurations,
     ]
+    for group in groups:
+        config = format_config(group.results[0].history.model_info)
+        blocks.append(Folded(f"Configuration {group.name}", [Code(config)]))
+    return blocks
 
 
 def _origin(studies: Sequence[RecordedStudy]) -> list[Section]:

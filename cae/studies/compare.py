@@ -14,8 +14,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from cae import terminal
 from cae.config.study import hyperparameters_of, is_larger_better
 from cae.config.study_schema import METRICS, BestEncoder
@@ -28,6 +26,9 @@ from cae.studies.results import RunResult, read_runs, read_study, read_trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+INFLUENCE = ("hyperparameter", "value", "configurations", "mean", "sd")
+TEXTS = (COLUMNS["name"], *INFLUENCE[:2])  # columns that are not numbers
 
 
 @dataclass(frozen=True)
@@ -213,37 +214,32 @@ def verdict(groups: list[Group]) -> str:
     )
 
 
-def influences(groups: Sequence[Group]) -> dict[str, dict[str, tuple[int, float, float]]]:
+def influences(groups: Sequence[Group]) -> list[tuple[str, str, int, float, float]]:
     """How the metric changes with each varied hyperparameter, the largest difference first.
 
     The means are over configurations that differ in other keys as well: a hint, not a proof.
 
     Returns:
-        For each value of each hyperparameter: how many configurations have it, and the mean and
-        the standard deviation of their means (NaN for one).
+        The columns `INFLUENCE`: for each value of each hyperparameter how many configurations
+        have it, and the mean and the standard deviation of their means (NaN for one).
     """
-    known = [group for group in groups if group.values]
-    described = []
-    for group in known:
+    means: dict[str, dict[str, list[float]]] = {}
+    for group in groups:
         first = group.results[0]
         others = {"base": first.base, "limit": first.start.arguments.limit}
-        described.append(hyperparameters_of(first.history.model_info) | others)
-    found = {}
-    for key in dict.fromkeys(key for values in described for key in values):
-        means: dict[str, list[float]] = {}
-        for group, values in zip(known, described, strict=True):
-            means.setdefault(shown(values.get(key)), []).append(group.mean)
-        if len(means) > 1:
-            found[key] = {
-                value: (len(m), fmean(m), stdev(m) if len(m) > 1 else math.nan)
-                for value, m in means.items()
-            }
+        for key, value in (hyperparameters_of(first.history.model_info) | others).items():
+            if group.values:
+                means.setdefault(key, {}).setdefault(shown(value), []).append(group.mean)
 
     def difference(key: str) -> float:
-        means = [mean for _, mean, _ in found[key].values()]
-        return max(means) - min(means)
+        return max(map(fmean, means[key].values())) - min(map(fmean, means[key].values()))
 
-    return {key: found[key] for key in sorted(found, key=difference, reverse=True)}
+    return [
+        (key, value, len(m), fmean(m), stdev(m) if len(m) > 1 else math.nan)
+        for key in sorted(means, key=difference, reverse=True)
+        for value, m in means[key].items()
+        if len(means[key]) > 1
+    ]
 
 
 # --- Tables, files and figures --------------------------------------------------------------
@@ -323,6 +319,12 @@ def _describe_data(result: RunResult) -> str:
     return ", ".join(names) or "unknown data"
 
 
+def get_columns(groups: Sequence[Group]) -> dict[str, list[Any]]:
+    """The table of groups: its columns by their headings, without empty ones."""
+    columns = {COLUMNS[key]: [group.cell(key) for group in groups] for key in COLUMNS}
+    return {name: cells for name, cells in columns.items() if any(c is not None for c in cells)}
+
+
 def print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> None:
     """Prints the table, the influence of each hyperparameter, and the verdict.
 
@@ -331,33 +333,21 @@ def print_comparison(title: str, ranked: list[Group], rows: list[Group]) -> None
         ranked: The groups, the best mean first.
         rows: The same groups in the order of the table.
     """
-    keys = [key for key in COLUMNS if any(group.cell(key) is not None for group in rows)]
-    metric = ranked[0].metric
-    table = Table(title=f"{title}: {metric}", title_justify="left")
-    for key in keys:
-        look = {"justify": "right", "no_wrap": True}
-        if key == "name":
-            look = {"overflow": "fold", "min_width": 12}
-        table.add_column(COLUMNS[key], **look)
-    for group in rows:
-        table.add_row(*(_format(group.cell(key)) for key in keys))
-    terminal.print_table(table)
-    title = f"Which hyperparameters mattered for {metric}"
-    mattered = Table("hyperparameter", "mean (sd; configurations) of each value", title=title)
-    mattered.title_justify = "left"
-    for key, values in influences(ranked).items():
-        lines = [
-            f"{value}: {mean:.4g} ({'–' if math.isnan(sd) else f'{sd:.2g}'}; {count})"
-            for value, (count, mean, sd) in values.items()
-        ]
-        mattered.add_row(key, "\n".join(lines))
-    if mattered.rows:
-        terminal.print_table(mattered)
+    metric, columns = ranked[0].metric, get_columns(rows)
+    _print_rows(f"{title}: {metric}", columns, zip(*columns.values(), strict=True))
+    found = influences(ranked)
+    if found:
+        _print_rows(f"Which hyperparameters mattered for {metric}", INFLUENCE, found)
     terminal.say(verdict(ranked))
 
 
+def _print_rows(title: str, headings: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:
+    shown_rows = [dict(zip(headings, map(_format, row), strict=True)) for row in rows]
+    terminal.print_rows(title, shown_rows, set(headings) - {*TEXTS})
+
+
 def _format(value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN
         return "–"
     if not isinstance(value, float):
         return str(value)

@@ -104,9 +104,10 @@ def test_what_mattered(tmp_path):
         for rate, size, value in ((0.1, 8, 1.0), (0.1, 16, 2.0), (0.2, 8, 5.0), (0.2, 16, 6.0))
     ]
     found = influences(group_results(runs, "val_mse"))
-    assert list(found) == ["learning_rate", "batch_size"]  # by 4 and by 1
-    assert found["learning_rate"]["0.1"] == pytest.approx((2, 1.5, math.sqrt(0.5)))
-    assert found["batch_size"]["16"] == pytest.approx((2, 4, math.sqrt(8)))
+    # By 4 and by 1.
+    assert [row[0] for row in found] == ["learning_rate"] * 2 + ["batch_size"] * 2
+    assert found[0][1:] == pytest.approx(("0.1", 2, 1.5, math.sqrt(0.5)))
+    assert found[3][1:] == pytest.approx(("16", 2, 4, math.sqrt(8)))
 
 
 def read_table(path, groups):
