@@ -284,7 +284,7 @@ def test_a_signal_stops_a_study_in_order(start, study, tmp_path):
     wait_for(lambda: [*folder.glob("*.partial/checkpoint.npz")])
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 143, process.said()
-    assert "python experiments.py run" in process.said()
+    assert "experiments.py run" in process.said()
     assert "***" not in process.said()
     process = start(study())
     assert process.wait(120) == 0, process.said()
