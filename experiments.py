@@ -5,8 +5,6 @@ python experiments.py compare runs/research/classifiers
 """
 
 import argparse
-import importlib
-from collections.abc import Callable
 from typing import Any
 
 from cae.config.choices import MAX_SEED, PROGRAMS
@@ -31,17 +29,12 @@ def build_parser() -> flags.Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
-    return start.run(lambda args: args.action(args), build_parser(), argv)
-
-
-def _call(module: str, function: str = "run") -> Callable[[argparse.Namespace], int]:
-    """A function of a module, which loads only when its command is given."""
-    return lambda args: getattr(importlib.import_module(module), function)(args)
+    return start.run(start.call_action, build_parser(), argv)
 
 
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="train a study, or continue an interrupted one")
-    parser.set_defaults(action=_call("cae.studies.run"))
+    parser.set_defaults(action="cae.studies.run:run")
     parser.add_argument(
         "study",
         type=flags.config_file,
@@ -101,7 +94,7 @@ def _share_of_gpus(text: str) -> float:
 
 def _add_compare(commands: Any) -> None:
     parser = commands.add_parser("compare", help="compare runs, or the trials of a study")
-    parser.set_defaults(action=_call("cae.studies.compare"))
+    parser.set_defaults(action="cae.studies.compare:run")
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="run directories, or directories of studies"
     )
@@ -123,7 +116,7 @@ def _add_label_efficiency(commands: Any) -> None:
         description="Measures what pretraining is worth at each number of labels, beside "
         "baselines without it.",
     )
-    parser.set_defaults(action=_call("cae.studies.label_efficiency"))
+    parser.set_defaults(action="cae.studies.label_efficiency:run")
     flags.add(parser, "--dataset", required=True)
     flags.add(parser, "--labels", "--test", "--test-labels", *flags.CHANGES)
     model = "the saved autoencoder to evaluate"
@@ -183,7 +176,7 @@ def _add_report(commands: Any) -> None:
     parser = commands.add_parser(
         "report", help="write a run, a study, a chain or label-efficiency as one HTML page"
     )
-    parser.set_defaults(action=_call("cae.report.report"))
+    parser.set_defaults(action="cae.report.report:run")
     parser.add_argument(
         "folder",
         metavar="FOLDER",

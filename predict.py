@@ -4,9 +4,6 @@ python predict.py evaluate models/classifier.keras -d mnist
 python predict.py show models/classifier.keras
 """
 
-import argparse
-import importlib
-from collections.abc import Callable
 from typing import Any
 
 from cae.config.choices import DATASETS
@@ -24,17 +21,12 @@ def build_parser() -> flags.Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
-    return start.run(lambda args: args.action(args), build_parser(), argv)
-
-
-def _call(module: str, function: str) -> Callable[[argparse.Namespace], int]:
-    """A function that loads only when its command is given."""
-    return lambda args: getattr(importlib.import_module(module), function)(args)
+    return start.run(start.call_action, build_parser(), argv)
 
 
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="test a classifier on images with labels")
-    parser.set_defaults(action=_call("cae.programs.answers", "evaluate"))
+    parser.set_defaults(action="cae.programs.answers:evaluate")
     parser.add_argument("model", metavar="MODEL", help="a saved classifier (.keras or .h5)")
     images = f"the test images of {', '.join(DATASETS)}, or an idx file of images"
     flags.add(parser, "--dataset", metavar="DATA", help=images)
@@ -46,7 +38,7 @@ def _add_evaluate(commands: Any) -> None:
 
 def _add_show(commands: Any) -> None:
     parser = commands.add_parser("show", help="show what a saved model is: its card")
-    parser.set_defaults(action=_call("cae.report.model_card", "show"))
+    parser.set_defaults(action="cae.report.model_card:show")
     parser.add_argument("model", metavar="MODEL", help="a saved model (.keras or .h5)")
     parser.add_argument("--html", metavar="FILE", help="write the card as an HTML page instead")
     parser.add_argument("--json", action="store_true", help="print the card as JSON instead")

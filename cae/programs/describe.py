@@ -17,32 +17,29 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def describe_images(images: "np.ndarray", training: "np.ndarray", validation: "np.ndarray") -> str:
-    """Number, shape and dtype of the images, and how they are divided."""
+def describe_training(
+    images: "np.ndarray",
+    split: tuple["np.ndarray", "np.ndarray"],
+    model: "keras.Model",
+    config: Config,
+    compute_dtype: str,
+) -> dict[str, str]:
+    """What is about to be trained, on which images, and how."""
     count, *shape = images.shape
-    return (
-        f"{count:,} of {format_shape(shape)}, {images.dtype}: "
-        f"{len(training):,} for training, {len(validation):,} for validation"
-    )
-
-
-def describe_parameters(model: "keras.Model") -> str:
-    """Parameters of a model and of its parts."""
+    training, validation = split
     parts = [f"{part.name} {part.count_params():,}" for part in model.layers if part.weights]
-    return f"{model.count_params():,} ({', '.join(parts)})"
-
-
-def describe_hyperparameters(config: Config, compute_dtype: str) -> str:
-    """How a model will be trained, and in which type, on one line."""
     values = config.model_dump(mode="json")
     optimizer = " ".join(map(str, values["optimizer"]))
-    epochs = {key: value for key, value in values.items() if key.endswith("epochs")}
-    listed = {**epochs, "batch_size": values["batch_size"], "seed": values["seed"]}
-    if "loss" in values:
-        listed["loss"] = values["loss"]
-    if config.mixed_precision:
-        optimizer += f" in {compute_dtype}"
-    return f"{optimizer}, " + ", ".join(f"{key} {value}" for key, value in listed.items())
+    optimizer += f" in {compute_dtype}" if config.mixed_precision else ""
+    listed = [key for key in values if key.endswith("epochs")] + ["batch_size", "seed", "loss"]
+    return {
+        "images": f"{count:,} of {format_shape(shape)}, {images.dtype}: {len(training):,} for "
+        f"training, {len(validation):,} for validation",
+        "parameters": f"{model.count_params():,} ({', '.join(parts)})",
+        "hyperparameters": ", ".join(
+            [optimizer, *(f"{key} {values[key]}" for key in listed if key in values)]
+        ),
+    }
 
 
 def describe_result(history: History) -> str:

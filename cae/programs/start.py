@@ -1,5 +1,6 @@
 """One start of a program: exit codes, signals, and errors in one line."""
 
+import importlib
 import io
 import os
 import shlex
@@ -46,6 +47,12 @@ def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -
         return 128 + signal.SIGPIPE
     except (OSError, MemoryError) as error:
         return _report(_explain_system_error(error))
+
+
+def call_action(args: Any) -> int:
+    """Calls the `module:function` of a command, which loads only now."""
+    module, _, function = args.action.partition(":")
+    return getattr(importlib.import_module(module), function)(args)
 
 
 def _report(error: UserError) -> int:

@@ -173,10 +173,8 @@ class Trainer:
         device, compute_dtype = self._name_device(), get_compute_dtype(config)
         facts = {
             "device": device,
-            "images": describe.describe_images(data.images, *split),
+            **describe.describe_training(data.images, split, model, config, compute_dtype),
             **self._task.describe(config),
-            "parameters": describe.describe_parameters(model),
-            "hyperparameters": describe.describe_hyperparameters(config, compute_dtype),
             "destination": terminal.relative(run.final_path),
             **describe.describe_progress(checkpoint.state),
         }
