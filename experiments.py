@@ -191,24 +191,23 @@ def _add_report(commands: Any) -> None:
 
 def _add_shelf(commands: Any) -> None:
     """Adds the commands that find and remove runs."""
-    shelf = "cae.records.shelf"
     parser = commands.add_parser("list", help="list the recorded runs, the latest first")
-    parser.set_defaults(action=_call(shelf, "list_runs"))
+    parser.set_defaults(action="cae.records.shelf:list_runs")
     _add_selection(parser, None)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     parser = commands.add_parser(
         "best", help="print the path of the best saved model: -model $(experiments.py best …)"
     )
-    parser.set_defaults(action=_call(shelf, "print_best"))
+    parser.set_defaults(action="cae.records.shelf:print_best")
     _add_selection(parser, "classifier")
 
     parser = commands.add_parser("show", help="print the record of a run")
-    parser.set_defaults(action=_call(shelf, "show_run"))
+    parser.set_defaults(action="cae.records.shelf:show_run")
     parser.add_argument("run", metavar="RUN", help="its directory")
 
     parser = commands.add_parser("rm", help="remove runs")
-    parser.set_defaults(action=_call(shelf, "remove_runs"))
+    parser.set_defaults(action="cae.records.shelf:remove_runs")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="their directories")
     _add_yes(parser)
 
@@ -218,7 +217,7 @@ def _add_shelf(commands: Any) -> None:
         description="Removes all complete runs but the latest, the best of each kind and data set, "
         "those whose models they started from, and the trials of studies.",
     )
-    parser.set_defaults(action=_call(shelf, "prune_runs"))
+    parser.set_defaults(action="cae.records.shelf:prune_runs")
     stay = flags.number(0, MAX_RUNS, "how many of the latest stay (default: 20)", default=20)
     parser.add_argument("--keep", **stay)
     flags.add(parser, "--runs-dir")
