@@ -1,6 +1,7 @@
 """Reading, validating and writing configurations; all problems of a file come in one error."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,13 @@ def validate_config(document: Any, where: str, kind: Kind) -> Config:
         raise ConfigurationError.joining(problem.at(where) for problem in problems) from None
 
 
-def override(config: Config, **changes: int | None) -> Config:
+def override(config: Config, **changes: float | None) -> Config:
     """A copy of `config` with values given by flags, validated like those of a file.
 
     Args:
         config: A configuration.
         **changes: Key -> new value; None where the flag was not given. `epochs` of a classifier
-            sets both phases.
+            sets both phases, `learning_rate` the optimizer's.
 
     Raises:
         ConfigurationError: Names the flag, such as ``--batch-size``.
@@ -88,9 +89,12 @@ def override(config: Config, **changes: int | None) -> Config:
     for key, value in changes.items():
         both = key == "epochs" and config.kind == "classifier"
         for field in PHASE_KEYS if both else (key,):
-            flags[field] = f"--{key.replace('_', '-')}"
-            if value is not None:
+            path = "optimizer.learning_rate" if field == "learning_rate" else field
+            flags[path] = f"--{key.replace('_', '-')}"
+            if value is not None and path == field:
                 document[field] = value
+            elif value is not None:
+                document["optimizer"] = [document["optimizer"][0], value]
     try:
         return type(config).model_validate(_tuples(document))
     except ValidationError as invalid:
@@ -100,6 +104,49 @@ def override(config: Config, **changes: int | None) -> Config:
         ]
         # Each once: both phases of a classifier can have the same problem.
         raise ConfigurationError.joining(dict.fromkeys(lines)) from None
+
+
+def set_values(config: Config, assignments: Iterable[str]) -> Config:
+    """A copy of `config` with the values of `KEY=VALUE`, validated like those of a file.
+
+    A key may be dotted: `augmentation.rotation=10`, and `optimizer.1=0.002` for an item of a list.
+    A value is JSON, or else a text.
+
+    Raises:
+        ConfigurationError: Names the assignment, or the keys that are wrong after all of them.
+    """
+    document = config.model_dump(mode="json")
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        where = f"--set {shown(assignment)}"
+        if not equals or not key:
+            raise ConfigurationError(
+                where, "must be KEY=VALUE", None, "For example: --set batch_size=64."
+            )
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        _set(document, key.split("."), value, where)
+    return validate_config(document, "--set", config.kind)
+
+
+def _set(document: Any, parts: list[str], value: Any, where: str) -> None:
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        key: str | int = part
+        if isinstance(document, list):
+            if not (part.isdecimal() and int(part) < len(document)):
+                raise ConfigurationError(
+                    where, f"must name an item from 0 to {len(document) - 1}", shown(part)
+                )
+            key = int(part)
+        elif not isinstance(document, dict):
+            raise ConfigurationError(where, f"{part} must be in a list or an object", document)
+        if following is None:
+            document[key] = value
+        elif isinstance(document, dict) and document.get(key) is None:
+            document[key] = {}
+        document = document[key]
 
 
 def parse_config(text: str, where: str, kind: Kind) -> Config:

@@ -185,7 +185,15 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--epochs": number(1, MAX_EPOCHS, INSTEAD),
     "--batch-size": number(1, MAX_BATCH_SIZE, INSTEAD),
+    "--learning-rate": {"type": float, "metavar": "X", "help": INSTEAD},
     "--seed": number(0, MAX_SEED, INSTEAD),
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "KEY=VALUE",
+        "help": "another key of the configuration, such as l2=1e-5 or augmentation.rotation=10; "
+        "repeatable",
+    },
     "--mixed-precision": {
         "action": "store_const",
         "const": True,
@@ -257,8 +265,8 @@ TRACKING = ("--tensorboard", "--mlflow")
 # Those of both training programs, by the headings of --help.
 TRAINING = {
     "training": (
-        *("--config", "--epochs", "--batch-size", "--seed", "--mixed-precision", "--devices"),
-        *("--limit", "--init-from"),
+        *("--config", "--epochs", "--batch-size", "--learning-rate", "--seed", "--set"),
+        *("--mixed-precision", "--devices", "--limit", "--init-from"),
     ),
     "runs": ("--runs-dir", "--run-dir", "--name", "--resume"),
     "tracking": TRACKING,

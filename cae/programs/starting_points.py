@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cae import terminal
 from cae.config.choices import CHANGED, DATASETS, PROGRAMS
-from cae.config.load import load_config, override, validate_config
+from cae.config.load import load_config, override, set_values, validate_config
 from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape, check_shapes, format_shape
 from cae.config.tf_config import get_index
@@ -67,13 +67,15 @@ def load_overridden(path: str, kind: Kind, args: argparse.Namespace) -> Config:
 
 def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
     """The configuration with the values of flags in place of its own."""
-    return override(
+    config = override(
         config,
         epochs=args.epochs,
         batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
         seed=args.seed,
         mixed_precision=args.mixed_precision,
     )
+    return set_values(config, args.set) if args.set else config
 
 
 def get_sample_seed(args: argparse.Namespace, configs: list[tuple[str, Config]]) -> int:
