@@ -31,7 +31,7 @@ from cae.data.stored import (
     describe_content,
     open_content,
 )
-from cae.errors import DataError
+from cae.errors import DataError, did_you_mean, nearest
 from cae.files import CHUNK_BYTES, write_bytes
 
 DTYPES = {
@@ -226,7 +226,8 @@ def _get_stored_bytes(path: Path) -> int:
         status = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error
-        raise DataError(path, "must be an existing file", reason, "Check the path.") from error
+        remedy = _name_similar_files(path) or "Check the path."
+        raise DataError(path, "must be an existing file", reason, remedy) from error
     if stat.S_ISDIR(status.st_mode):
         raise DataError(path, "must be a file", "a directory", _name_idx_files(path))
     if not stat.S_ISREG(status.st_mode):
@@ -236,6 +237,15 @@ def _get_stored_bytes(path: Path) -> int:
     if status.st_size == 0:
         raise DataError(path, "must be an idx file", "an empty file", GET_AGAIN)
     return status.st_size
+
+
+def _name_similar_files(path: Path) -> str:
+    """Asks whether another file was meant, such as ``train-images.idx3-ubyte``."""
+    try:
+        beside = [file.name for file in itertools.islice(path.parent.iterdir(), 1000)]
+    except (OSError, ValueError):
+        return ""
+    return did_you_mean(str(path.with_name(name)) for name in nearest(path.name, beside)[:3])
 
 
 def _name_idx_files(folder: Path) -> str:

@@ -352,6 +352,12 @@ def test_missing_file(path):
         idx.read_images("a" * 300)
 
 
+def test_missing_file_beside_one_of_a_similar_name(path):
+    path.with_name("train-images.idx3-ubyte").write_bytes(RAW)
+    with pytest.raises(DataError, match=r'Did you mean ".*/train-images\.idx3-ubyte"'):
+        idx.read_images(path.with_name("train-images-idx3-ubyte"))
+
+
 def test_directory_names_its_idx_files(tmp_path):
     with pytest.raises(DataError, match=r"got a directory"):
         idx.read_images(tmp_path)
@@ -360,15 +366,6 @@ def test_directory_names_its_idx_files(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "a").write_bytes(RAW)
     with pytest.raises(DataError, match=r"Give one of the idx files in it: a/a, b\.gz\.$"):
-        idx.read_images(tmp_path)
-
-
-def test_directory_that_cannot_be_listed(tmp_path, monkeypatch):
-    def refuse(_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(DataError, match=r"got a directory"):
         idx.read_images(tmp_path)
 
 
@@ -435,20 +432,6 @@ def test_write_is_deterministic(tmp_path):
     assert content == (tmp_path / "b.gz").read_bytes()
 
 
-def test_write_leaves_the_old_file_when_interrupted(path, monkeypatch):
-    """Ctrl-C before the last byte is on the disk changes nothing and leaves nothing."""
-    path.write_bytes(b"old")
-
-    def interrupt(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        idx.write_idx(path, np.zeros(3, np.uint8))
-    assert [file.name for file in path.parent.iterdir()] == ["file"]
-    assert path.read_bytes() == b"old"
-
-
 def test_write_to_an_impossible_place(tmp_path):
     with pytest.raises(UsageError, match="got No such file or directory"):
         idx.write_idx(tmp_path / "none" / "file", np.zeros(3, np.uint8))
@@ -471,12 +454,6 @@ class TestLargeFiles:
         found = idx.read_images(tmp_path / "images")
         np.testing.assert_array_equal(found, images)
         assert not found.flags.writeable
-
-    def test_gzip_is_read(self, tmp_path):
-        """There is nothing to map in a compressed file."""
-        images = np.zeros((2, 3, 3), np.uint8)
-        idx.write_idx(tmp_path / "images.gz", images)
-        assert idx.read_images(tmp_path / "images.gz").flags.writeable
 
     def test_not_finite(self, tmp_path):
         images = np.zeros((3, 2, 2), np.float32)
