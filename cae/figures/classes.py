@@ -13,6 +13,12 @@ from matplotlib.figure import Figure
 from cae.figures import sheets, style
 from cae.figures.comparisons import with_comparison
 from cae.figures.curves import plot_history
+from cae.records.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    get_calibration_error,
+    get_reliability,
+)
 from cae.records.history import History
 
 # Up to so many classes a cell of the confusion matrix has room for the count and the share, or for
@@ -212,6 +218,41 @@ def _draw_confusion(ax: Axes, counts: np.ndarray) -> None:
                 text, size = f"{text}\n{share:.1%}", 8
             ink = style.ink_on(heat.to_rgba(share))
             ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
+
+
+# --- Reliability -----------------------------------------------------------------------------
+
+
+@rc_context(style.STYLE)
+def plot_reliability(
+    probabilities: np.ndarray, targets: np.ndarray, calibration: Calibration
+) -> Figure:
+    """Draws how often answers of each confidence are right, before and after calibration.
+
+    Args:
+        probabilities: float (num_images, num_classes), as the classifier gives them.
+        targets: int (num_images,), the true classes, or -1 for one that training never saw.
+        calibration: Of the classifier.
+    """
+    figure = Figure(figsize=(4.6, 4.4))
+    ax = style.style_axes(figure.subplots())
+    ax.plot(
+        (0, 1), (0, 1), color=style.GRAY, linewidth=1, linestyle="--", label="as confident as right"
+    )
+    curves = [("uncalibrated", probabilities, style.SKY, "o--")]
+    if calibration != UNCALIBRATED:
+        name = f"temperature {calibration.temperature:.3g}"
+        curves.append((name, calibration.apply(probabilities), style.BLUE, "o-"))
+    for name, values, color, line in curves:
+        reliability = get_reliability(values, targets)
+        error = get_calibration_error(reliability)
+        label = f"{name}: expected calibration error {error:.2%}"
+        ax.plot(reliability[:, 0], reliability[:, 1], line, color=color, markersize=4, label=label)
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability of the answer")
+    ax.set_ylabel("share of right answers")
+    style.outside_legend(figure, ax, columns=1)
+    style.set_title(figure, f"Reliability on {len(targets):,} images")
+    return figure
 
 
 # --- Labelled images -------------------------------------------------------------------------

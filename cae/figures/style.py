@@ -138,11 +138,11 @@ def set_title(figure: Figure, title: str) -> None:
     figure.suptitle("\n".join(lines), x=0.01, ha="left")
 
 
-def outside_legend(figure: Figure, *axes: Axes) -> None:
+def outside_legend(figure: Figure, *axes: Axes, columns: int = 4) -> None:
     """One legend below all axes, where it covers no data; needs the constrained layout."""
     handles = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=4)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns)

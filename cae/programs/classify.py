@@ -1,6 +1,6 @@
 """Classifies images whose labels are known, and records how well."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,16 +8,22 @@ import numpy as np
 
 from cae import terminal
 from cae.data.datasets import Dataset, Sample, Scaling
-from cae.data.splits import get_classes
+from cae.data.splits import encode_labels, get_classes
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
 from cae.programs.starting_points import choose_scaling
+from cae.records.calibration import UNCALIBRATED, Calibration, Typical
 from cae.records.evaluation import Evaluation, evaluate
 from cae.records.run import Run
 
 if TYPE_CHECKING:
     import keras
     from matplotlib.figure import Figure
+
+# Enough for a temperature and a quantile of 99 %.
+CALIBRATION_IMAGES = 5000
+# Values per image whose means are saved: the metadata of an `.h5` file must stay below 64 KB.
+MAX_SUMMARY = 2048
 
 
 def classify(
@@ -27,25 +33,28 @@ def classify(
     classes: np.ndarray,
     class_names: list[str] | None,
     indices: np.ndarray | None = None,
+    calibration: Calibration = UNCALIBRATED,
 ) -> Evaluation:
     """Classifies images and compares the predictions with their labels.
 
     Args:
-        model: A classifier.
+        model: A classifier, or one `with_summary`.
         data: Images and labels.
         scaling: Brings the images to [0, 1] as training did.
         classes: int64 (num_classes,), the labels that training saw, sorted.
         class_names: Their names; by default the labels themselves.
         indices: int64 (num_images,), the images to classify; by default all.
+        calibration: Of the classifier.
     """
     from cae.training.predict import predict
 
     evaluation = evaluate(
-        predict(model, data.images, scaling, indices),
+        predict(model, data.images, scaling, indices)[:, -len(classes) :],
         data.labels if indices is None else data.labels[indices],
         classes,
         class_names,
         indices,
+        calibration,
     )
     if evaluation.num_unseen:
         terminal.warn(
@@ -53,6 +62,46 @@ def classify(
             "each counts as an error."
         )
     return evaluation
+
+
+def calibrate(
+    model: "keras.Model",
+    data: Dataset,
+    scaling: Scaling,
+    split: tuple[np.ndarray, np.ndarray],
+    classes: np.ndarray,
+) -> tuple[Calibration, dict[str, Any]]:
+    """Calibrates a classifier, and measures how images like those of training are encoded.
+
+    Args:
+        model: A classifier `with_summary`.
+        data: The images and labels that it was trained on.
+        scaling: That of training.
+        split: Indices of the images trained on, and of the validation images.
+        classes: int64 (num_classes,), the labels, sorted.
+
+    Returns:
+        The calibration, and what to save with the model.
+    """
+    from cae.training.predict import predict
+
+    training, validation = map(spread_out, split)
+    summaries, probabilities = np.split(
+        predict(model, data.images, scaling, validation), [-len(classes)], axis=1
+    )
+    saved = {}
+    if summaries.shape[1] <= MAX_SUMMARY:
+        known = predict(model, data.images, scaling, training)[:, : -len(classes)]
+        saved["typical"] = asdict(Typical.fit(known, summaries))
+    if not len(validation):
+        return UNCALIBRATED, saved
+    calibration = Calibration.fit(probabilities, encode_labels(data.labels[validation], classes))
+    return calibration, saved | {"calibration": asdict(calibration)}
+
+
+def spread_out(indices: np.ndarray) -> np.ndarray:
+    """At most `CALIBRATION_IMAGES` of the indices, evenly spaced: data may be sorted."""
+    return indices[:: max(1, -(-len(indices) // CALIBRATION_IMAGES))]
 
 
 def classify_with_file(
@@ -89,7 +138,9 @@ def classify_with_file(
     if names is not None and len(names) != num_classes:
         names = None
     scaling = choose_scaling(path, known)
-    return classify(model, test, scaling, np.asarray(classes, np.int64), names), scaling
+    calibration = Calibration(**metadata.get("calibration", {}))
+    classes = np.asarray(classes, np.int64)
+    return classify(model, test, scaling, classes, names, calibration=calibration), scaling
 
 
 def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:
@@ -100,6 +151,7 @@ def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:
         "test_accuracy_high": evaluation.accuracy_interval.high,
         "test_balanced_accuracy": evaluation.balanced_accuracy,
         "test_macro_f1": evaluation.macro_f1,
+        "test_ece": evaluation.calibration_error,
         "test_images": len(evaluation.labels),
         "test_labels_unseen": evaluation.num_unseen,
     }
@@ -114,15 +166,19 @@ def write_evaluation(run: Run, evaluation: Evaluation, sample: Sample | None = N
 
 
 def draw_evaluation(evaluation: Evaluation, data: Dataset, scaling: Scaling) -> dict[str, "Figure"]:
-    """Draws the report, the confusion matrix and images that were classified."""
-    from cae.figures.classes import classifier_prediction_visualization
+    """Draws report, confusion matrix, images that were classified, and calibration."""
+    from cae.figures.classes import classifier_prediction_visualization, plot_reliability
 
-    return classifier_prediction_visualization(
+    figures = classifier_prediction_visualization(
         scaling.apply(data.images[evaluation.indices]),
         evaluation.targets,
         evaluation.probabilities,
         evaluation.class_names,
     )
+    reliability = plot_reliability(
+        evaluation.probabilities, evaluation.targets, evaluation.calibration
+    )
+    return figures | {"reliability": reliability}
 
 
 def record_test(

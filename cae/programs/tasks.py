@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,14 @@ from cae.data.duplicates import find_overlaps, hash_images
 from cae.data.named import NAMED_DATASETS
 from cae.errors import DataError, UsageError
 from cae.programs import flags, start
-from cae.programs.classify import classify, draw_evaluation, get_test_metrics, write_evaluation
+from cae.programs.classify import (
+    calibrate,
+    classify,
+    draw_evaluation,
+    get_test_metrics,
+    spread_out,
+    write_evaluation,
+)
 from cae.programs.questions import DEFAULT_FILES
 from cae.programs.starting_points import (
     change_images,
@@ -27,6 +35,7 @@ from cae.programs.starting_points import (
     swap_sides,
 )
 from cae.programs.task import INSPECTED_IMAGES, Experiment, Task
+from cae.records.calibration import Typical
 from cae.records.history import History
 
 if TYPE_CHECKING:
@@ -77,6 +86,19 @@ class AutoencoderTask(Task):
             drawn, kept = format_shape(rounding.size), format_shape(self.input_shape[:2])
             facts["size"] = f"pools round up; the decoder draws {drawn} and crops it to {kept}"
         return facts
+
+    @override
+    def evaluate(self, experiment: Experiment) -> None:
+        """Measures how large the reconstruction errors of such images usually are."""
+        from cae.training.build import with_error
+        from cae.training.predict import predict
+
+        model, images = with_error(experiment.model), self.data.images
+        training, validation = (
+            predict(model, images, experiment.scaling, spread_out(indices))
+            for indices in experiment.split
+        )
+        experiment.metadata["typical"] = asdict(Typical.fit(training, validation))
 
     @override
     def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
@@ -207,21 +229,30 @@ class ClassifierTask(Task):
 
     @override
     def evaluate(self, experiment: Experiment) -> None:
-        """Classifies the test images once, or the validation images where there are none."""
+        """Calibrates, and classifies the test images once, or the validation images without any."""
+        from cae.training.build import with_summary
+
         _, validation = experiment.split
+        model, scaling = with_summary(experiment.model), experiment.scaling
+        calibration, found = calibrate(model, self.data, scaling, experiment.split, self.classes)
+        experiment.metadata |= found
         if self.test is None and not len(validation):
             return
         evaluation = classify(
-            experiment.model,
+            model,
             self.test or self.data,
-            experiment.scaling,
+            scaling,
             self.classes,
             self.class_names,
             None if self.test else validation,
+            calibration,
         )
         experiment.evaluation = evaluation
+        experiment.history.metrics["temperature"] = calibration.temperature
         if self.test:
             experiment.history.metrics |= get_test_metrics(evaluation)
+        else:
+            experiment.history.metrics["val_ece"] = evaluation.calibration_error
         write_evaluation(experiment.run, evaluation, None if self.test else self.data.sample)
 
     @override

@@ -9,6 +9,12 @@ import numpy as np
 
 from cae.data.splits import encode_labels
 from cae.errors import DataError
+from cae.records.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    get_calibration_error,
+    get_reliability,
+)
 
 FIRST_CLASS = 5  # the first column of predictions.csv that holds the probability of a class
 
@@ -39,6 +45,7 @@ class Evaluation(Predictions):
     class_names: list[str]
     report: dict[str, Any]  # scikit-learn's `classification_report`
     report_text: str  # the same
+    calibration: Calibration = UNCALIBRATED
 
     @property
     def accuracy(self) -> float:
@@ -59,6 +66,12 @@ class Evaluation(Predictions):
         """The mean over the classes of the share of their images classified correctly."""
         is_correct = self.predictions == self.labels
         return float(np.mean([is_correct[self.labels == x].mean() for x in np.unique(self.labels)]))
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected calibration error of the calibrated probabilities, in [0, 1]."""
+        calibrated = self.calibration.apply(self.probabilities)
+        return get_calibration_error(get_reliability(calibrated, self.targets))
 
     @property
     def macro_f1(self) -> float:
@@ -111,6 +124,7 @@ def evaluate(
     classes: np.ndarray,
     class_names: list[str] | None = None,
     indices: np.ndarray | None = None,
+    calibration: Calibration = UNCALIBRATED,
 ) -> Evaluation:
     """Compares predictions with the true labels.
 
@@ -134,4 +148,5 @@ def evaluate(
         class_names=list(names.values()),
         report=classification_report(labels, predictions, output_dict=True, **arguments),
         report_text=classification_report(labels, predictions, digits=4, **arguments),
+        calibration=calibration,
     )

@@ -50,12 +50,14 @@ FILES = {
     "history.csv": "one row per epoch",
     "metrics.json": "final values: `val_loss`, `val_mse`, `best_epoch`, `seconds`, "
     "`images_per_second`, `parameters`; for classifiers `val_accuracy`, `test_accuracy` and the "
-    "ends of its 95 % interval, `test_balanced_accuracy`, `test_macro_f1`",
+    "ends of its 95 % interval, `test_balanced_accuracy`, `test_macro_f1`, `temperature` (which "
+    "calibrates the probabilities) and `test_ece` (the expected calibration error with it)",
     "model.keras": "the model with the weights of the best epoch: the one with the lowest "
     "validation loss (autoencoder) or the highest validation accuracy (classifier)",
     "plots/": "the figures",
     "classification_report.txt": "classifiers: precision, recall and F1 per class",
-    "predictions.csv": "classifiers: one row per test image",
+    "predictions.csv": "classifiers: one row per test image, with probabilities as the model gives "
+    "them",
 }
 
 # Characters of up to 4 bytes each: most file systems limit the name of a folder to 255 bytes.

@@ -83,6 +83,25 @@ class _Appearance(BaseModel):
     scores: dict[str, Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]]
 
 
+class _Calibration(BaseModel):
+    """The values of a `calibration.Calibration`, from an untrusted file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    temperature: Annotated[FiniteFloat, Field(gt=0)]
+    unsure_below: Annotated[FiniteFloat, Field(ge=0, le=1)]
+
+
+class _Typical(BaseModel):
+    """The values of a `calibration.Typical`, from an untrusted file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    quantiles: Annotated[list[FiniteFloat], Field(min_length=201, max_length=201)]
+    mean: list[FiniteFloat]
+    deviation: list[Annotated[FiniteFloat, Field(gt=0)]]
+
+
 class _Metadata(BaseModel):
     """The metadata that programs rely on. Every key may be missing; none may be null."""
 
@@ -96,6 +115,8 @@ class _Metadata(BaseModel):
     input_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] = None
     scaling: _Scaling = None
     appearance: _Appearance = None
+    calibration: _Calibration = None
+    typical: _Typical = None
     classes: Annotated[
         list[Annotated[int, Field(ge=-(2**63), lt=2**63)]],  # int64, as labels are
         _check(lambda labels: labels == sorted(set(labels)), "labels must ascend"),

@@ -30,6 +30,7 @@ SCORES = {
     "test_accuracy": "test accuracy",
     "test_balanced_accuracy": "balanced test accuracy",
     "test_macro_f1": "test macro F1",
+    "test_ece": "expected calibration error",
     "val_accuracy": "validation accuracy",
     "val_mse": "validation mean squared error",
     "val_loss": "validation loss",
@@ -92,6 +93,7 @@ def get_card(path: str | Path) -> dict[str, Any]:
         "parameters": model.count_params(),
         "layers": list(_list_layers(model)),
         "scores": _get_scores(metadata.get("metrics", {})),
+        "calibration": metadata.get("calibration"),
         "hyperparameters": metadata.get("model_info"),
         "origin": origin and origin.model_dump(mode="json"),
         "encoders": [_compare(file) for file in origin.models] if origin else None,
@@ -155,6 +157,7 @@ def describe_card(card: Mapping[str, Any]) -> Page:
         "classes": _describe_classes(card["classes"]),
         "parameters": f"{card['parameters']:,}",
         **_describe_scores(card["scores"]),
+        "calibration": _describe_calibration(card["calibration"]),
     }
     sections = [
         Section("Model", [facts]),
@@ -188,6 +191,13 @@ def _describe_scores(scores: Mapping[str, float]) -> dict[str, str]:
             f" on {scores['test_images']:,} images, 95 % interval {low:.2%} to {high:.2%}"
         )
     return facts
+
+
+def _describe_calibration(calibration: Mapping[str, float] | None) -> str:
+    if calibration is None:
+        return UNKNOWN
+    temperature, threshold = calibration["temperature"], calibration["unsure_below"]
+    return f"temperature {temperature:.4g}; answers below {threshold:.1%} are unsure"
 
 
 def _describe_training(card: Mapping[str, Any]) -> list[dict[str, str] | Table]:

@@ -15,6 +15,7 @@ from cae.config.architecture import describe_architecture
 from cae.config.load import format_config
 from cae.data.named import NAMED_DATASETS
 from cae.data.splits import encode_labels
+from cae.records.calibration import Calibration
 from cae.records.environment import read_environment
 from cae.records.evaluation import read_predictions
 from cae.records.history import History
@@ -138,7 +139,7 @@ def _draw_curves(history: History) -> list[Picture]:
 
 def _prediction_blocks(result: RunResult) -> list[Any]:
     """The accuracy, the values of every class, and the confusion matrix."""
-    from cae.figures.classes import count_predictions, plot_confusion_matrix
+    from cae.figures.classes import count_predictions, plot_confusion_matrix, plot_reliability
 
     predicted = read_predictions(result.path / "predictions.csv")
     labels, predictions, classes = predicted.labels, predicted.predictions, predicted.classes
@@ -150,10 +151,18 @@ def _prediction_blocks(result: RunResult) -> list[Any]:
     counts = count_predictions(targets, outputs, len(classes))
     figure = plot_confusion_matrix(counts, [names[label] for label in classes.tolist()], title)
     description = f"{title}. Rows are true classes, columns predicted ones."
+    calibration = Calibration(result.history.metrics.get("temperature", 1.0))
+    reliability = plot_reliability(predicted.probabilities, targets, calibration)
     return [
         Lead(f"{title}, {100 * right / total:.2f} %."),
         _class_table(labels, predictions, names),
         draw(figure, "Confusion matrix", description),
+        draw(
+            reliability,
+            "How often answers of each probability are right",
+            "Points below the diagonal are answers that are less often right than their "
+            "probability says.",
+        ),
     ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from keras import ops
 
 from cae.config.load import validate_config
 from cae.config.schema import ClassifierConfig, Config, Kind
@@ -243,3 +244,29 @@ def chain_layers(
     for layer in chain:
         outputs = layer(outputs)
     return keras.Model(inputs, outputs, name=name)
+
+
+def with_summary(classifier: keras.Model) -> keras.Model:
+    """A classifier that also says how an image is encoded.
+
+    Args:
+        classifier: From `get_classifier`.
+
+    Returns:
+        A model of images to float32 (batch, num_values + num_classes): the summary of the encoding
+        (mean and standard deviation of each channel), then the probabilities.
+    """
+    images = keras.Input(classifier.input_shape[1:])
+    encoding = classifier.get_layer("encoder")(images)
+    probabilities = classifier.get_layer("fully_connected")(encoding)
+    summary = [encoding]
+    if len(encoding.shape) == 4:
+        summary = [ops.mean(encoding, axis=(1, 2)), ops.std(encoding, axis=(1, 2))]
+    return keras.Model(images, ops.concatenate([*summary, probabilities], axis=1))
+
+
+def with_error(autoencoder: keras.Model) -> keras.Model:
+    """A model of images to the mean squared errors of their reconstructions, (batch, 1)."""
+    images = keras.Input(autoencoder.input_shape[1:])
+    errors = ops.mean(ops.square(autoencoder(images) - images), axis=(1, 2, 3))
+    return keras.Model(images, ops.expand_dims(errors, 1))

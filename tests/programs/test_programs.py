@@ -136,7 +136,15 @@ def test_classifier_predictions(trained_classifier):
 
 def test_classifier_figures(trained_classifier):
     plots = sorted((trained_classifier.run / "plots").iterdir())
-    names = ["confusion_matrix", "correct", "encodings", "history", "report", "wrong"]
+    names = [
+        "confusion_matrix",
+        "correct",
+        "encodings",
+        "history",
+        "reliability",
+        "report",
+        "wrong",
+    ]
     assert [path.stem for path in plots] == names
     for path in plots:
         assert_is_figure(path)
