@@ -24,7 +24,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest $(PARALLEL) $(TEST_FLAGS)
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest $(PARALLEL) -m slow $(TEST_FLAGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not long" $(TEST_FLAGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

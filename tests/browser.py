@@ -15,7 +15,7 @@ import subprocess
 import time
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
-TIMEOUT = 60  # seconds
+TIMEOUT = 300  # seconds
 # Where the browser looks for its two ends of the pipe.
 COMMANDS_FD, EVENTS_FD = 3, 4
 

@@ -12,8 +12,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
-# How many random attempts are made, unless the environment says otherwise.
-TRIES = {"KILLS": "20", "FUZZ_INPUTS": "1000000"}
+# How hard the tests try, unless the environment says otherwise.
+TRIES = {
+    "DISK_STEP": "32",
+    "FUZZ_INPUTS": "1000000",
+    "FUZZ_SECONDS": "2",
+    "HDF5_INPUTS": "80",
+    "KILLS": "20",
+}
 
 
 def find_tests() -> list[str]:

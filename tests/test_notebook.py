@@ -87,7 +87,7 @@ def test_what_programs_print_can_be_redirected_in_a_notebook(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", ["docs", "."])
+@pytest.mark.parametrize("folder", ["docs", pytest.param(".", marks=pytest.mark.long)])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_fresh_execution_gives_the_same_kinds_of_outputs(committed, tmp_path, folder):
     """Opened in docs/ or in the root; with fewer images, epochs and seeds, and no network."""
@@ -101,7 +101,7 @@ def test_a_fresh_execution_gives_the_same_kinds_of_outputs(committed, tmp_path, 
         settings.source = settings.source.replace(old, new)
     client = nbclient.NotebookClient(
         notebook,
-        timeout=120,
+        timeout=600,
         kernel_name="python3",
         resources={"metadata": {"path": str(ROOT / folder)}},
     )

@@ -14,7 +14,8 @@ from fuzz_inputs import fuzz, make_input, read_one
 
 from cae.records.saved_models import read_metadata
 
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "50000"))
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "20000"))
+HDF5_INPUTS = int(os.environ.get("HDF5_INPUTS", "20"))
 INPUTS_A_SEED = 100_000  # half a minute
 
 
@@ -42,14 +43,14 @@ def litter(path):
     ("read", "found"),
     [
         (explode, "KeyError: 'planted'"),
-        (hang, "more than 0.1 s"),
-        (swallow, "more than 0.1 s"),
+        (hang, "more than 0.5 s"),
+        (swallow, "more than 0.5 s"),
         (litter, "left behind: {'forgotten'}"),
     ],
 )
 def test_planted_faults_are_found(read, found, tmp_path, monkeypatch):
     """Each kind of failure is counted, with the input that caused it, and cleared away."""
-    monkeypatch.setattr(fuzz_inputs, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(fuzz_inputs, "MAX_SECONDS", 0.5)
     monkeypatch.setattr(fuzz_inputs, "TARGETS", {"x": (1, lambda rng: b"\1\2", read)})
     read_count, _, failures = fuzz(tmp_path, seed=0, inputs=1, seconds=60)
     assert read_count == {"x": 1}
@@ -76,7 +77,7 @@ def test_inputs_can_be_repeated():
 
 def test_some_inputs_are_accepted(tmp_path):
     """A fuzzer whose inputs all fail at the first byte tests nothing else."""
-    read, accepted, failures = fuzz(tmp_path, seed=1, inputs=1000, seconds=60)
+    read, accepted, failures = fuzz(tmp_path, seed=1, inputs=1000, seconds=600)
     assert not failures
     assert read.total() == 1000 and 100 < accepted.total() < 900
 
@@ -84,7 +85,7 @@ def test_some_inputs_are_accepted(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(math.ceil(INPUTS / INPUTS_A_SEED)))
 def test_fuzz(seed):
-    """A quarter of a minute of inputs; FUZZ_INPUTS sets their number."""
+    """FUZZ_INPUTS sets the number of inputs."""
     inputs = min(INPUTS, INPUTS_A_SEED)
     command = [sys.executable, fuzz_inputs.__file__, "--inputs", str(inputs), "--seed", str(seed)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -94,11 +95,10 @@ def test_fuzz(seed):
 
 
 @pytest.mark.slow
-def test_damaged_hdf5(tmp_path, monkeypatch):
-    """Eighty `.h5` files: the HDF5 library may fail, the program may not."""
-    monkeypatch.setattr(fuzz_inputs, "MAX_SECONDS", 30)
-    rng, inputs = random.Random(0), 80
-    for _ in range(inputs):
+def test_damaged_hdf5(tmp_path):
+    """The HDF5 library may fail, the program may not; HDF5_INPUTS sets the number of files."""
+    rng = random.Random(0)
+    for _ in range(HDF5_INPUTS):
         content = fuzz_inputs.mutate_bytes(fuzz_inputs.HDF5_MODEL, rng)
         _, failure = read_one(tmp_path, "model.h5", content, read_metadata)
         assert not failure, content.hex()

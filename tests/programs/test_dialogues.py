@@ -32,7 +32,7 @@ class Terminal:
             cwd=folder,
             env=dict(os.environ),  # without the COLUMNS that readline adds behind Python's back
             encoding="utf-8",
-            timeout=60,
+            timeout=600,
             dimensions=(40, 200),
         )
         self.output = self.child.logfile_read = io.StringIO()

@@ -284,16 +284,16 @@ class TestFullDisk:
     @pytest.mark.slow
     @PROGRAMS
     def test_disks_of_any_size(self, train, small_disk, earlier, program):
-        """From a disk without space to one with enough, in steps of 32 KiB."""
+        """From a disk without space to one with enough; DISK_STEP sets the steps in KiB."""
         filled = 0
-        for kibibytes in range(4, 2000, 32):
+        for kibibytes in range(4, 2000, int(os.environ.get("DISK_STEP", "128"))):
             with small_disk(kibibytes) as disk:
                 done = train(program, runs_dir=disk / "runs")
                 if done.exit_code == 0:
                     break
                 earlier.check(done, disk / "runs")
             filled += 1
-        assert filled >= 5
+        assert filled >= 3
 
     @pytest.mark.slow
     @pytest.mark.parametrize("suffix", [".keras", ".h5"])

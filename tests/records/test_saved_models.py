@@ -65,7 +65,7 @@ class TestRoundTrip:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=True,
         )
         images = np.linspace(0, 1, 64, dtype="float32").reshape(1, 8, 8, 1)

@@ -155,7 +155,7 @@ def test_a_local_store_needs_no_network(tmp_path, store):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert read_runs(store, "classifiers")[0][0].data.metrics == {"loss": 0.5}

@@ -247,7 +247,7 @@ def test_workers_of_this_machine(tmp_path):
         "import os, sys, time\n"
         "from pathlib import Path\n"
         "Path(sys.argv[1]).write_text(os.environ['TF_CONFIG'] + ' '.join(sys.argv[2:]))\n"
-        "if '--wait' in sys.argv: time.sleep(60)\n"
+        "if '--wait' in sys.argv: time.sleep(600)\n"
     )
     told = tmp_path / "told"
     with data_parallel.started_here([str(script), str(told), "--epochs", "2"], 2) as group:
@@ -260,7 +260,7 @@ def test_workers_of_this_machine(tmp_path):
         data_parallel.started_here([str(script), str(told), "--wait"], 2),
     ):
         raise KeyError
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 300
 
 
 # --- The flag -------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def start(command, group=None):
 
 
 def wait_for(process):
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=600)
     return Ended(process.returncode, out, err)
 
 
@@ -482,7 +482,7 @@ def test_a_lost_worker_ends_the_others_and_both_go_on(autoencode, tmp_path, file
     victim = wait_for(start(["-c", DYING_IN_THE_THIRD_EPOCH, *flags], WorkerGroup(addresses, 1)))
     died = time.monotonic()
     first = wait_for(survivor)
-    assert time.monotonic() - died < 20
+    assert time.monotonic() - died < 300
     assert (victim.exit_code, first.exit_code) == (-signal.SIGKILL, 2)
     *_, resume, error = first.err.splitlines()
     assert error.startswith("error: workers: ") and "no answer from worker 1" in error

@@ -168,6 +168,7 @@ def run_with_jax(program, *flags):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_both_programs_train_with_jax(tmp_path):
     """3 steps in each of 60 epochs, on the frozen encoder and on everything, of cropped images."""
     files = write_dataset(tmp_path / "data", (7, 9))
