@@ -138,29 +138,27 @@ def get_document(measurements: Sequence[Measurement], **facts: Any) -> dict[str,
     }
 
 
-def make_tables(measurements: Sequence[Measurement]) -> tuple[Table, Table]:
-    """The values of all competitors, and the ratios under their keys; at most 80 columns wide."""
-    values, ratios = (
-        Table(title=title, box=None, padding=(0, 1, 0, 0))
-        for title in ("Measured", "Ratios, round by round")
-    )
-    for table, *headings in (
-        (values, "", "median", "least to most"),
-        (ratios, "", "median", "least to most", "fastest"),
-    ):
-        table.add_column(headings[0], no_wrap=True)
-        for heading in headings[1:]:
-            table.add_column(heading, justify="right", no_wrap=True)
+def make_table(measurements: Sequence[Measurement]) -> Table:
+    """Values of all competitors, and below them the ratios; at most 80 columns wide."""
+    table = Table(title="Measured", box=None, padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    for heading in ("median", "least to most", "fastest"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for measurement in measurements:
-        values.add_row(f"{measurement.key}, {measurement.unit}", style="bold")
+        table.add_row(f"{measurement.key}, {measurement.unit}", style="bold")
         digits = 2 if measurement.unit == "s" else 0
-        for competitor, found in measurement.values.items():
-            median, least, most = (f"{x:,.{digits}f}" for x in get_spread(found).values())
-            values.add_row(f"  {NAMES.get(competitor, competitor)}", median, f"{least} to {most}")
-        for key, ratio in measurement.compare().items():
-            median, least, most, fastest = (f"{x:.3f}" for x in ratio.values())
-            ratios.add_row(key, median, f"{least} to {most}", fastest)
-    return values, ratios
+        rows = [
+            (NAMES.get(competitor, competitor), get_spread(values), digits)
+            for competitor, values in measurement.values.items()
+        ]
+        rows += [
+            (key.removeprefix(f"{measurement.key}."), ratio, 3)
+            for key, ratio in measurement.compare().items()
+        ]
+        for name, spread, digits in rows:
+            median, least, most, *fastest = (f"{value:,.{digits}f}" for value in spread.values())
+            table.add_row(f"  {name}", median, f"{least} to {most}", *fastest)
+    return table
 
 
 def plot_speeds(measurements: Mapping[str, Mapping[str, Any]], title: str) -> "Figure | None":

@@ -232,7 +232,7 @@ def get_plan(args: argparse.Namespace) -> Plan:
 
 
 def measure(args: argparse.Namespace) -> int:
-    """Measures, prints the tables, and writes the files at the end."""
+    """Measures, prints the table, and writes the files at the end."""
     plan, is_complete = get_plan(args), not (args.quick or args.only or args.against)
     if args.against and not Path(args.against, "model.py").is_file():
         raise UsageError("--against", "must be a checkout of this repository", args.against)
@@ -249,8 +249,7 @@ def measure(args: argparse.Namespace) -> int:
     machine = results.describe_machine()
     instructions = ", ".join(machine["instructions"]) or "instructions unknown"
     terminal.say(f"Images: {dataset}. Processor: {machine['processor']} ({instructions}).")
-    for table in results.make_tables(measurements):
-        terminal.OUT.print(table)
+    terminal.OUT.print(results.make_table(measurements))
     if is_complete or args.save:
         facts = {"command": args.command, "dataset": dataset, "plan": asdict(plan)}
         _write(results.get_document(measurements, **facts), keep_others=not is_complete)

@@ -263,13 +263,14 @@ class TestProgram:
         monkeypatch.setattr(run, "_get_worker", lambda name, job: jobs.setdefault(name, job))
         (measured / "model.py").touch()
         assert run.main(["--against", str(measured)]) == 0
-        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        printed = " ".join(capsys.readouterr().out.split())
         for key in (*(f"autoencoder.{s}.b32" for s in PARAMETERS), "frozen_phase", "full_phase"):
             ours, other = jobs[f"ours, {key}"], jobs[f"other, {key}"]
             assert (ours.checkout, other.checkout) == (str(ROOT), str(measured))
             assert ours.rounds == other.rounds == 8 + 1
-            # The other checkout took 1 s per round, this one 2 s.
-            assert [f"{key}.vs_other", "0.500", "0.500", "to", "0.500", "0.500"] in lines
+            assert f"{key}, s other checkout 1.00" in printed
+        # The other checkout took 1 s per round, this one 2 s.
+        assert printed.count("vs_other 0.500 0.500 to 0.500 0.500") == 5
 
     def test_another_checkout_must_be_one(self, capsys):
         assert run.main(["--against", "no/such/folder"]) == 2
@@ -305,7 +306,7 @@ class TestProgram:
 
 
 class TestOutput:
-    def test_tables_fit_a_terminal(self):
+    def test_table_fits_a_terminal(self):
         """80 columns, nothing cut."""
         big = {name: [12_345.6, 23_456.7] for name in results.NAMES}
         measurements = [
@@ -313,13 +314,12 @@ class TestOutput:
             Measurement("startup", "s", {"bad_configuration": [0.25, 0.35]}),
         ]
         console = Console(file=io.StringIO(), width=80)
-        console.print(*results.make_tables(measurements))
+        console.print(results.make_table(measurements))
         rows = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
         assert "autoencoder.medium.b128, images/s" in rows
         assert "PyTorch 17,901 12,346 to 23,457" in rows
         assert "bad_configuration 0.30 0.25 to 0.35" in rows
-        key = "autoencoder.medium.b128.bf16.vs_torch_compile"
-        assert f"{key} 1.000 1.000 to 1.000 1.000" in rows
+        assert "bf16.vs_torch_compile 1.000 1.000 to 1.000 1.000" in rows
 
     def test_figure_has_a_panel_for_each_size_and_batch(self):
         """Bars are fastest rounds; the lines on them reach to the median."""

@@ -28,9 +28,9 @@ METADATA = {
 LOAD_ELSEWHERE = """
 import json, sys
 import keras, numpy
-model = keras.models.load_model(sys.argv[1])
 images = numpy.linspace(0, 1, 64, dtype="float32").reshape(1, 8, 8, 1)
-print(json.dumps(model.predict(images, verbose=0).ravel().tolist()))
+models = [keras.models.load_model(path) for path in sys.argv[1:]]
+print(json.dumps([model.predict(images, verbose=0).ravel().tolist() for model in models]))
 """
 
 
@@ -57,21 +57,6 @@ class TestRoundTrip:
         assert find_encoder(loaded, path).name == "encoder"
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_loads_in_plain_keras(self, model, tmp_path, suffix):
-        """Another process without this project gets the same outputs."""
-        path = save_model(model, tmp_path / f"m{suffix}", METADATA)
-        done = subprocess.run(
-            [sys.executable, "-c", LOAD_ELSEWHERE, str(path)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=True,
-        )
-        images = np.linspace(0, 1, 64, dtype="float32").reshape(1, 8, 8, 1)
-        expected = model.predict_on_batch(images).ravel()
-        np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-6)
-
     def test_never_overwritten_unasked(self, model, tmp_path, suffix):
         """The old file stays as it is until --overwrite."""
         path = tmp_path / f"m{suffix}"
@@ -95,6 +80,22 @@ class TestRoundTrip:
             save_model(model, path, METADATA, overwrite=True)
         assert path.read_bytes() == content
         assert list(tmp_path.iterdir()) == [path]
+
+
+def test_both_formats_load_in_plain_keras(model, tmp_path):
+    """Another process without this project gets the same outputs."""
+    paths = [save_model(model, tmp_path / name, METADATA) for name in ("m.keras", "m.h5")]
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_ELSEWHERE, *map(str, paths)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    images = np.linspace(0, 1, 64, dtype="float32").reshape(1, 8, 8, 1)
+    expected = model.predict_on_batch(images).ravel()
+    for outputs in json.loads(done.stdout):
+        np.testing.assert_allclose(outputs, expected, atol=1e-6)
 
 
 def test_models_of_other_programs_have_no_metadata(model, tmp_path):
