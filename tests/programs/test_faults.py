@@ -286,7 +286,7 @@ class TestFullDisk:
     def test_disks_of_any_size(self, train, small_disk, earlier, program):
         """From a disk without space to one with enough; DISK_STEP sets the steps in KiB."""
         filled = 0
-        for kibibytes in range(4, 2000, int(os.environ.get("DISK_STEP", "128"))):
+        for kibibytes in range(4, 2000, int(os.environ.get("DISK_STEP", "80"))):
             with small_disk(kibibytes) as disk:
                 done = train(program, runs_dir=disk / "runs")
                 if done.exit_code == 0:
