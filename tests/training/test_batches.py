@@ -9,10 +9,7 @@ import tensorflow as tf
 
 from cae.config.fields import Augmentation
 from cae.data.datasets import Scaling
-from cae.training.batches import (
-    Batches,
-    augment,
-)
+from cae.training.batches import Batches, Share, augment
 
 BYTES = Scaling(0, 255, "uint8")
 
@@ -158,6 +155,68 @@ def test_steps_per_execution(batch_size, steps, expected):
     count = batch_size * steps
     batches = Batches(np.zeros((count, 1), np.uint8), np.arange(count), batch_size)
     assert batches.steps_per_execution == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch_size", [5, 8])
+def test_shares_are_a_partition(count, batch_size):
+    """Every image of every batch is counted by exactly one worker."""
+    indices = np.arange(100, 118)
+    shares = [Share(index, count) for index in range(count)]
+    counts = np.stack([share.get_counts(len(indices), batch_size) for share in shares])
+    seen = []
+    for share, (counted, whole) in zip(shares, counts.transpose(0, 2, 1), strict=True):
+        assert whole.sum() == len(indices)
+        taken = share.take(indices, batch_size)
+        for number, images in enumerate(counted.astype(int)):
+            start = number * share.get_size(batch_size)
+            seen += taken[start : start + images].tolist()
+    assert sorted(seen) == indices.tolist()
+    assert (counts[:, :, 0].sum(axis=0) == counts[0, :, 1]).all()
+
+
+def test_a_share_is_never_empty():
+    """A last batch of one image: the other worker gets it too, and does not count it."""
+    first, second = Share(0, 2), Share(1, 2)
+    assert first.take(np.arange(5), 4).tolist() == [0, 1, 4]
+    assert second.take(np.arange(5), 4).tolist() == [2, 3, 4]
+    assert second.get_counts(5, 4).tolist() == [[2, 4], [0, 1]]
+
+
+def test_batches_of_a_share():
+    """Shares of one epoch's batches make up the batches of one worker, from any step on."""
+    images = np.arange(11, dtype=np.float32).reshape(11, 1)
+
+    def read(share, step):
+        batches = Batches(images, np.arange(11), 4, seed=3, share=share)
+        return [list(map(np.asarray, batch)) for batch in batches.iterate(2, step)]
+
+    for step in (0, 1):
+        whole = [inputs for inputs, _ in read(Share(), step)]
+        parts = [read(Share(index, 2), step) for index in range(2)]
+        for batch, *shares in zip(whole, *parts, strict=True):
+            joined = [inputs[: int(counted)] for inputs, _, (counted, _) in shares]
+            assert np.concatenate(joined).tolist() == batch.tolist()
+            assert all(total == len(batch) for _, _, (_, total) in shares)
+    validation = [Batches(images, np.arange(11), 512, share=Share(i, 2)) for i in range(2)]
+    joined = [inputs.numpy() for part in validation for inputs, _, _ in part.iterate()]
+    assert np.concatenate(joined).tolist() == images.tolist()
+
+
+def test_shares_draw_different_noise():
+    """The same noise in every share would be half as random."""
+
+    def read(share, **random):
+        images = np.full((8, 4, 4, 1), 0.5, np.float32)
+        batches = Batches(images, np.arange(8), 8, seed=3, share=share, **random)
+        return np.asarray(next(batches.iterate(0))[0])
+
+    for random in ({"noise": 0.1}, {"dropout": 0.5}):
+        first, second = (read(Share(index, 2), **random) for index in range(2))
+        assert first.shape == second.shape
+        assert (first != second).any()
+        whole = read(Share(), **random)[:4]
+        assert (first == whole).all() or "noise" not in random
 
 
 class TestAugment:

@@ -19,136 +19,22 @@ import numpy as np
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, write_json
 
-from cae.config.tf_config import WorkerGroup, get_index, read_tf_config
+from cae.config.tf_config import WorkerGroup
 from cae.errors import UsageError
 from cae.programs import start as start_module
 from cae.programs.trainer import shared_stop
 from cae.training import data_parallel
-from cae.training.batches import Batches, Share
+from cae.training.batches import Share
 from cae.training.data_parallel import Workers, find_slurm_group, meet
 from cae.training.layers import synchronized_batch_norm
 
 ROOT = Path(__file__).parents[2]
-PAIR = ("a:2222", "b:2222")
 # Sums of 32-bit numbers in another order, over a few steps of a small learning rate.
 ROUNDING = 2e-4
 SLOW = ["adam", 0.001]
 
 
-# --- Shares ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
-@pytest.mark.parametrize("batch_size", [5, 8])
-def test_shares_are_a_partition(count, batch_size):
-    """Every image of every batch is counted by exactly one worker."""
-    indices = np.arange(100, 118)
-    shares = [Share(index, count) for index in range(count)]
-    counts = np.stack([share.get_counts(len(indices), batch_size) for share in shares])
-    seen = []
-    for share, (counted, whole) in zip(shares, counts.transpose(0, 2, 1), strict=True):
-        assert whole.sum() == len(indices)
-        taken = share.take(indices, batch_size)
-        for number, images in enumerate(counted.astype(int)):
-            start = number * share.get_size(batch_size)
-            seen += taken[start : start + images].tolist()
-    assert sorted(seen) == indices.tolist()
-    assert (counts[:, :, 0].sum(axis=0) == counts[0, :, 1]).all()
-
-
-def test_a_share_is_never_empty():
-    """A last batch of one image: the other worker gets it too, and does not count it."""
-    first, second = Share(0, 2), Share(1, 2)
-    assert first.take(np.arange(5), 4).tolist() == [0, 1, 4]
-    assert second.take(np.arange(5), 4).tolist() == [2, 3, 4]
-    assert second.get_counts(5, 4).tolist() == [[2, 4], [0, 1]]
-
-
-def test_batches_of_a_share():
-    """Shares of one epoch's batches make up the batches of one worker, from any step on."""
-    images = np.arange(11, dtype=np.float32).reshape(11, 1)
-
-    def read(share, step):
-        batches = Batches(images, np.arange(11), 4, seed=3, share=share)
-        return [list(map(np.asarray, batch)) for batch in batches.iterate(2, step)]
-
-    for step in (0, 1):
-        whole = [inputs for inputs, _ in read(Share(), step)]
-        parts = [read(Share(index, 2), step) for index in range(2)]
-        for batch, *shares in zip(whole, *parts, strict=True):
-            joined = [inputs[: int(counted)] for inputs, _, (counted, _) in shares]
-            assert np.concatenate(joined).tolist() == batch.tolist()
-            assert all(total == len(batch) for _, _, (_, total) in shares)
-    validation = [Batches(images, np.arange(11), 512, share=Share(i, 2)) for i in range(2)]
-    joined = [inputs.numpy() for part in validation for inputs, _, _ in part.iterate()]
-    assert np.concatenate(joined).tolist() == images.tolist()
-
-
-def test_shares_draw_different_noise():
-    """The same noise in every share would be half as random."""
-
-    def read(share, **random):
-        images = np.full((8, 4, 4, 1), 0.5, np.float32)
-        batches = Batches(images, np.arange(8), 8, seed=3, share=share, **random)
-        return np.asarray(next(batches.iterate(0))[0])
-
-    for random in ({"noise": 0.1}, {"dropout": 0.5}):
-        first, second = (read(Share(index, 2), **random) for index in range(2))
-        assert first.shape == second.shape
-        assert (first != second).any()
-        whole = read(Share(), **random)[:4]
-        assert (first == whole).all() or "noise" not in random
-
-
-# --- Who works ------------------------------------------------------------------------------------
-
-
-def test_alone_without_the_flag(monkeypatch):
-    """TF_CONFIG that is set for something else changes nothing."""
-    monkeypatch.setenv("TF_CONFIG", WorkerGroup(PAIR, 1).to_json())
-    assert get_index(None) == get_index("all") == get_index(2) == 0
-    assert get_index("cluster") == 1
-    assert read_tf_config() == WorkerGroup(list(PAIR), 1)
-
-
-def test_slurm_says_which_task(monkeypatch):
-    """Before TensorFlow is loaded, and TF_CONFIG goes before it."""
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    monkeypatch.setenv("SLURM_PROCID", "3")
-    assert get_index("cluster") == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "TF_CONFIG: must be JSON"),
-        ('{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}', "cluster.worker"),
-        ('{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}', "worker\\[0\\]"),
-        ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}', "required"),
-        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}', "task.type"),
-        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "below 1"),
-    ],
-)
-def test_wrong_tf_config(monkeypatch, text, message):
-    """The place, and an example."""
-    monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(UsageError, match=message) as caught:
-        get_index("cluster")
-    assert "host1:2222" in str(caught.value)
-
-
-def test_nobody_names_the_workers(monkeypatch):
-    """Neither TF_CONFIG nor Slurm."""
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    monkeypatch.delenv("SLURM_PROCID", raising=False)
-    with pytest.raises(UsageError, match=r"docs/parallel\.md"):
-        get_index("cluster")
-
-
-def test_place_on_the_machine():
-    """The second worker of a machine takes its second GPU."""
-    addresses = ["a:1", "a:2", "b:1", "b:2"]
-    assert [WorkerGroup(addresses, index).index_on_host for index in range(4)] == [0, 1, 0, 1]
+# --- Slurm ----------------------------------------------------------------------------------------
 
 
 SLURM = {
