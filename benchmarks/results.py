@@ -161,12 +161,11 @@ def make_table(measurements: Sequence[Measurement]) -> Table:
     return table
 
 
-def plot_speeds(measurements: Mapping[str, Mapping[str, Any]], title: str) -> "Figure | None":
+def plot_speeds(measurements: Mapping[str, Mapping[str, Any]]) -> "Figure | None":
     """Bars of images/s for every competitor, one panel per size and batch; None without any.
 
     Args:
         measurements: Those in a document; those named `autoencoder.<size>.b<batch>` are drawn.
-        title: Machine and subject.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -176,19 +175,21 @@ def plot_speeds(measurements: Mapping[str, Mapping[str, Any]], title: str) -> "F
     panels = [key.split(".")[1:] for key in measurements if key.startswith("autoencoder.")]
     if not panels:
         return None
+    drawn = [measurements[f"autoencoder.{size}.{batch}"] for size, batch in panels]
+    processors = ", ".join(dict.fromkeys(found["processor"] for found in drawn))
     sizes, batches = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
     with rc_context(STYLE):
         figure = Figure(figsize=(1.6 + 3.2 * len(sizes), 0.9 + 2.1 * len(batches)))
         axes = figure.subplots(len(batches), len(sizes), sharex="col", sharey=True, squeeze=False)
-        for size, batch in panels:
+        for (size, batch), found in zip(panels, drawn, strict=True):
             ax = axes[batches.index(batch), sizes.index(size)]
-            _draw_bars(measurements[f"autoencoder.{size}.{batch}"]["competitors"], ax)
+            _draw_bars(found["competitors"], ax)
             ax.set_title(f"{size}, batch {batch[1:]}")
         axes[0, 0].invert_yaxis()  # shared by all: the first competitor on top
         figure.supxlabel(
             "images/s in the fastest round; the line reaches to the median", fontsize=9
         )
-        figure.suptitle(title, x=0.01, ha="left")
+        figure.suptitle(f"Training autoencoders: {processors}", x=0.01, ha="left")
     return figure
 
 

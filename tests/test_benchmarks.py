@@ -330,7 +330,7 @@ class TestOutput:
         ]
         measurements.append(Measurement("evaluation", "images/s", SPEEDS))
         document = results.get_document(measurements)
-        figure = results.plot_speeds(document["measurements"], "Training")
+        figure = results.plot_speeds(document["measurements"])
         titles = [ax.get_title(loc="left") for ax in figure.axes]
         assert titles == [f"{size}, batch {b}" for b in (32, 128) for size in ("small", "large")]
         ax = figure.axes[0]
