@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cae.data import idx
-from cae.data.named import NAMED_DATASETS, Role, Split, find_named_file, verify_named_file
+from cae.data.named import NAMED_DATASETS, Role, Split, find_named_file, verify_file
 from cae.data.splits import draw_sample
 from cae.errors import DataError, UsageError
 from cae.files import get_record
@@ -148,9 +148,16 @@ def load_dataset(
     if limit is not None and limit < 1:
         raise UsageError("--limit", "must be at least 1", limit, "Leave it out to read everything.")
     images_path, labels_path = _find_files(images, labels, split, labels_required)
-    verify_named_file(images, images_path)
+    owner = verify_file(images, images_path)
     if labels_path is not None:
-        verify_named_file(labels or images, labels_path)
+        other = verify_file(labels or images, labels_path)
+        if owner and other and owner != other:
+            raise DataError(
+                labels_path,
+                f"must hold the labels of {owner}, to which the images belong",
+                f"those of {other}",
+                "Give images and labels that belong together.",
+            )
     named = NAMED_DATASETS.get(labels or images)
     values = None if labels_path is None else idx.read_labels(labels_path)
     sample = None

@@ -277,7 +277,9 @@ def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
             path, "must be big-endian", "a byte-swapped (little-endian) idx header", WRITE_AGAIN
         )
     if any(start[:2]):
-        raise DataError(path, "must be an idx file", describe_content(start), MAKE_IDX)
+        found = describe_content(start)
+        remedy = "Unpack it and give the file in it." if " archive" in found else MAKE_IDX
+        raise DataError(path, "must be an idx file", found, remedy)
     if len(start) < 4:
         raise DataError(
             path, "must begin with a header of 4 bytes or more", f"{len(start)} in all", GET_AGAIN

@@ -152,16 +152,27 @@ def _check_named_header(name: str, path: Path) -> None:
         raise _get_wrong_file_error(name, path) from error
 
 
-def verify_named_file(name: str, path: Path) -> None:
-    """Compares a file of a named data set with its checksum; other files pass."""
-    if name not in NAMED_DATASETS:
-        return
-    named, file_name = NAMED_DATASETS[name], _get_standard_name(path)
-    owners = _find_owners(file_name, path)
+def verify_file(source: str, path: Path) -> str | None:
+    """Compares a file with the checksums of the named data sets, all of which use the same names.
+
+    Args:
+        source: The named data set that the file must be of, or its own path.
+        path: The file.
+
+    Returns:
+        The named data set that it is of, if it is a published file.
+
+    Raises:
+        DataError: It is not of the named data set.
+    """
+    file_name = _get_standard_name(path)
+    owner = _find_owner(file_name, path) if file_name in FILE_NAMES.values() else None
+    named = NAMED_DATASETS.get(source, NamedDataset())
     is_known = file_name in named.content_sha256
     is_known |= path.suffix == ".gz" and f"{file_name}.gz" in named.gzip_md5
-    if name not in owners and (owners or is_known):
-        raise _get_wrong_file_error(name, path, *(f"that of {owner}" for owner in owners))
+    if source in NAMED_DATASETS and owner != source and (owner or is_known):
+        raise _get_wrong_file_error(source, path, *([f"that of {owner}"] if owner else []))
+    return owner
 
 
 def _get_wrong_file_error(
@@ -176,17 +187,17 @@ def _get_wrong_file_error(
     )
 
 
-def _find_owners(file_name: str, path: Path) -> list[str]:
-    """The named data sets whose published file this is, by its checksum."""
+def _find_owner(file_name: str, path: Path) -> str | None:
+    """The named data set whose published file this is, by its checksum."""
     with path.open("rb") as file:
         digests = {get_digest(file, "md5")}
     with suppress(DataError), open_content(path) as file:  # a damaged gzip file
         digests.add(get_digest(file, "sha256"))
-    return [
-        name
-        for name, named in NAMED_DATASETS.items()
-        if digests & {named.content_sha256.get(file_name), named.gzip_md5.get(f"{file_name}.gz")}
-    ]
+    for name, named in NAMED_DATASETS.items():
+        known = {named.content_sha256.get(file_name), named.gzip_md5.get(f"{file_name}.gz")}
+        if digests & known:
+            return name
+    return None
 
 
 @contextmanager
@@ -213,7 +224,7 @@ def _download(name: str, path: Path) -> None:
             with replace_file(path) as file:
                 _fetch(mirror + path.name, file)
                 file.flush()
-                if name not in _find_owners(_get_standard_name(path), Path(file.name)):
+                if _find_owner(_get_standard_name(path), Path(file.name)) != name:
                     raise ValueError("not the published file")
             return
         except (OSError, HTTPException, ValueError) as error:
@@ -223,8 +234,8 @@ def _download(name: str, path: Path) -> None:
         path,
         "must be downloadable",
         "; ".join(failures),
-        f"Put the files {names} from {mirrors[0]} into {path.parent}, or use digits, which needs "
-        "no network.",
+        f"Put the files {names} from {mirrors[0]} into {path.parent}, unpacked or not, also in a "
+        "folder each; or use digits, which needs no network.",
     )
 
 

@@ -125,6 +125,18 @@ class TestWrongContent:
         ):
             datasets.load_dataset("fashion_mnist")
 
+    def test_images_and_labels_of_different_data_sets(self, tmp_path, monkeypatch):
+        """By their names they belong together."""
+        know_content(monkeypatch, "mnist")
+        other = {LABELS_NAME: hashlib.sha256(encode(LABELS[::-1])).hexdigest()}
+        monkeypatch.setitem(named.NAMED_DATASETS, "kmnist", named.NamedDataset((), other))
+        write_named(tmp_path / "mine", labels=LABELS[::-1])
+        files = [str(tmp_path / "mine" / name) for name in (IMAGES_NAME, LABELS_NAME)]
+        with pytest.raises(DataError, match=rf"{LABELS_NAME}: .*labels of mnist.*got .*of kmnist"):
+            datasets.load_dataset(*files)
+        (tmp_path / "mine" / LABELS_NAME).write_bytes(encode(LABELS))
+        assert datasets.load_dataset(*files).labels.tolist() == LABELS.tolist()
+
     @pytest.mark.parametrize(
         ("name", "suffix"), [("mnist", ""), ("mnist", ".gz"), ("kmnist", ".gz")]
     )
@@ -290,7 +302,7 @@ class TestDownload:
     @pytest.mark.parametrize("is_right", [True, False])
     def test_published_md5(self, data_dir, monkeypatch, is_right):
         """Where the MD5 of the published file is known, a download is compared with that."""
-        stored = know_content(monkeypatch, "mnist")["images"]
+        stored = gzip.compress(encode(IMAGES))
         md5 = hashlib.md5(stored if is_right else b"").hexdigest()
         idx.write_idx(data_dir / "labels", LABELS)
         with serve(lambda handler: send(handler, stored)) as address:
