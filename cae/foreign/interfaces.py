@@ -4,7 +4,7 @@ Keras is imported by the functions that need it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
@@ -34,15 +34,28 @@ TINY = 1e-30  # a positive float32: its logarithm is finite
 Say = Callable[[str], None]
 
 
+def check_one(what: Literal["input", "output"], model: "keras.Model", where: object) -> None:
+    """Raises a ModelFileError unless a model has one input, or one output."""
+    tensors = model.inputs if what == "input" else model.outputs
+    if len(tensors) == 1:
+        return
+    names = [tensor.name for tensor in tensors] if what == "input" else model.output_names
+    shapes = [format_shape(tensor.shape[1:]) for tensor in tensors]
+    listed = ", ".join(map(" ".join, zip(names, shapes, strict=True)))
+    got = f"{len(tensors)} {what}s ({listed}), in the layers {list_layers(model)}"
+    remedy = f"Save the part with one {what} as a model of its own."
+    raise ModelFileError(where, f"must have one {what}", got, remedy)
+
+
 # --- Inputs ---------------------------------------------------------------------------------
 
 
 def check_shape(model: "keras.Model", input_shape: Sequence[int | None], where: object) -> None:
     """Raises a ModelFileError unless a model has one input, of these images, and one output."""
-    _check_one_input(model, where)
+    check_one("input", model, where)
     if not _fits(model.inputs[0].shape[1:], input_shape):
         _refuse_shape(model.inputs[0].shape[1:], input_shape, where)
-    check_one_output(model, where)
+    check_one("output", model, where)
 
 
 def adapt_input(
@@ -70,7 +83,7 @@ def adapt_input(
     """
     import keras
 
-    _check_one_input(model, where)
+    check_one("input", model, where)
     expected = model.inputs[0].shape[1:]
     images = inputs = keras.Input(input_shape, name="images")
     factor, offset = RESCALINGS[input_range or _find_range(model, where, say)]
@@ -135,19 +148,7 @@ def _refuse_shape(
     raise ModelFileError(where, required, f"images of shape {format_shape(input_shape)}", remedy)
 
 
-def _check_one_input(model: "keras.Model", where: object) -> None:
-    if len(model.inputs) > 1:
-        names = [tensor.name for tensor in model.inputs]
-        _refuse_several(model, names, model.inputs, "input", where)
-
-
 # --- Outputs --------------------------------------------------------------------------------
-
-
-def check_one_output(model: "keras.Model", where: object) -> None:
-    """Raises a ModelFileError unless a model has one output."""
-    if len(model.outputs) > 1:
-        _refuse_several(model, model.output_names, model.outputs, "output", where)
 
 
 def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
@@ -201,15 +202,3 @@ def get_activation(network: Unrolled) -> str | None:
         if step.kind not in PASSING | {"GlobalAveragePooling2D"} or step.kind == "Flatten":
             return None
     return None
-
-
-def _refuse_several(
-    model: "keras.Model", names: Sequence[str], tensors: Sequence[Any], what: str, where: object
-) -> NoReturn:
-    listed = ", ".join(
-        f"{name} {format_shape(tensor.shape[1:])}"
-        for name, tensor in zip(names, tensors, strict=True)
-    )
-    got = f"{len(tensors)} {what}s ({listed}), in the layers {list_layers(model)}"
-    remedy = f"Save the part with one {what} as a model of its own."
-    raise ModelFileError(where, f"must have one {what}", got, remedy)

@@ -18,7 +18,7 @@ from cae.foreign.interfaces import (
     OWN_RANGE,
     Say,
     adapt_input,
-    check_one_output,
+    check_one,
     get_activation,
     get_probabilities,
 )
@@ -106,7 +106,7 @@ def find_encoder(
         if not outputs:
             _refuse(model, where, f"none called {until}")
     elif is_encoder_name(found.name):
-        check_one_output(found, where)
+        check_one("output", found, where)
         outputs = network.outputs
     else:
         last, reason = _find_last(model, network, where)
@@ -139,7 +139,7 @@ def find_classifier(
     """
     import keras
 
-    check_one_output(model, where)
+    check_one("output", model, where)
     images, inputs = adapt_input(model, where, input_shape, input_range, say)
     network = _unroll(model, inputs, where)
     return keras.Model(images, get_probabilities(network, where, say), name=model.name)
@@ -216,12 +216,9 @@ def _find_features(network: Unrolled, start: int) -> tuple[Step, str] | None:
 
 
 def _refuse(model: "keras.Model", where: object, got: str) -> NoReturn:
-    raise ModelFileError(
-        where,
-        "must have layers of which one is recognized as the encoder's last",
-        f"{got}, in the layers {list_layers(model)}",
-        "Name the encoder's last layer with --encoder-until LAYER.",
-    )
+    required = "must have layers of which one is recognized as the encoder's last"
+    remedy = "Name the encoder's last layer with --encoder-until LAYER."
+    raise ModelFileError(where, required, f"{got}, in the layers {list_layers(model)}", remedy)
 
 
 def _unroll(

@@ -27,19 +27,20 @@ UNUSED = {
 UNGROUPED = frozenset({"Conv2DTranspose", "DepthwiseConv2D", "SeparableConv2D"})
 
 
-def is_keras2(version: object) -> bool:
-    """Whether a file's `keras_version`, missing in the oldest ones, is one before Keras 3."""
-    return not str(version or "2").startswith("3")
-
-
-def translate(where: object, config: dict[str, Any]) -> None:
+def translate(where: object, config: dict[str, Any], version: object) -> None:
     """Translates the configuration of a model, checked by `untrusted`, in place.
+
+    Args:
+        where: The file, for errors.
+        config: The model as `{"class_name": …, "config": …}`.
+        version: The `keras_version` of the file; None in the oldest ones.
 
     Raises:
         ModelFileError: A layer computes what no layer of Keras 3 computes.
     """
-    _translate_object(where, config)
-    _renumber_calls(config["config"])
+    if not str(version).startswith("3"):
+        _translate_object(where, config)
+        _renumber_calls(config["config"])
 
 
 def _translate_object(where: object, value: Any) -> None:

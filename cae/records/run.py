@@ -13,9 +13,9 @@ import shutil
 from contextlib import ExitStack, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from cae.config.json_text import load_record
 from cae.config.load import dump_config
@@ -96,11 +96,6 @@ class FileRecord(_Record):
     bytes: int
 
 
-# Left out of run.json where it is None.
-_T = TypeVar("_T")
-_IfGiven = Annotated[_T | None, Field(exclude_if=lambda value: value is None)]
-
-
 class Arguments(_Record):
     """The flags that a resumed run keeps; flags that only one program has are optional."""
 
@@ -117,10 +112,10 @@ class Arguments(_Record):
     no_pretrained: bool = False
     encoder_until: str | None = None
     model_input_range: str | None = None
-    invert: _IfGiven[str] = None
-    transpose: _IfGiven[str] = None
-    tensorboard: _IfGiven[str] = None
-    mlflow: _IfGiven[str] = None
+    invert: str | None = None
+    transpose: str | None = None
+    tensorboard: str | None = None
+    mlflow: str | None = None
 
 
 class Start(_Record):
@@ -135,8 +130,8 @@ class Start(_Record):
     config: dict[str, Any]  # complete
     data: dict[str, list[FileRecord]]  # by role, such as "training"
     models: list[FileRecord]  # that training starts from
-    sample: _IfGiven[dict[str, Any]] = None  # which images --limit has drawn; None for all
-    appearance: _IfGiven[dict[str, Any]] = None  # of the training images
+    sample: dict[str, Any] | None = None  # which images --limit has drawn; None for all
+    appearance: dict[str, Any] | None = None  # of the training images
 
     def to_json(self) -> dict[str, Any]:
         """The values as JSON types."""

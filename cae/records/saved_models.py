@@ -49,29 +49,32 @@ ZIP_SIGNATURE = b"PK\x03\x04"
 MAX_ACTIVATIONS = 2**28
 
 
-def _check(test: Callable[[Any], bool], message: str) -> AfterValidator:
-    def validate(value: Any) -> Any:
-        if not test(value):
-            raise ValueError(message)
-        return value
-
-    return AfterValidator(validate)
+def _check_order(labels: list[int]) -> list[int]:
+    if labels != sorted(set(labels)):
+        raise ValueError("must ascend")
+    return labels
 
 
-class _Scaling(BaseModel):
-    """The values of a `datasets.Scaling`, from an untrusted file."""
+# A terminal would obey control characters.
+_Printable = Annotated[str, Field(max_length=200, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$")]
+
+
+class _Untrusted(BaseModel):
+    """A part of the metadata, which anyone may have written."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _Scaling(_Untrusted):
+    """The values of a `datasets.Scaling`."""
 
     offset: FiniteFloat
     scale: Annotated[FiniteFloat, Field(gt=0)]
     dtype: Literal["uint8", "int8", "int16", "int32", "float32", "float64"]
 
 
-class _Appearance(BaseModel):
-    """What `appearance.describe` returns, from an untrusted file."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
+class _Appearance(_Untrusted):
+    """What `appearance.describe` returns."""
 
     mean: FiniteFloat
     spread: FiniteFloat
@@ -83,19 +86,15 @@ class _Appearance(BaseModel):
     scores: dict[str, Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]]
 
 
-class _Calibration(BaseModel):
-    """The values of a `calibration.Calibration`, from an untrusted file."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
+class _Calibration(_Untrusted):
+    """The values of a `calibration.Calibration`."""
 
     temperature: Annotated[FiniteFloat, Field(gt=0)]
     unsure_below: Annotated[FiniteFloat, Field(ge=0, le=1)]
 
 
-class _Typical(BaseModel):
-    """The values of a `calibration.Typical`, from an untrusted file."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
+class _Typical(_Untrusted):
+    """The values of a `calibration.Typical`."""
 
     quantiles: Annotated[list[FiniteFloat], Field(min_length=201, max_length=201)]
     mean: list[FiniteFloat]
@@ -117,14 +116,11 @@ class _Metadata(BaseModel):
     appearance: _Appearance = None
     calibration: _Calibration = None
     typical: _Typical = None
+    # int64, as labels are.
     classes: Annotated[
-        list[Annotated[int, Field(ge=-(2**63), lt=2**63)]],  # int64, as labels are
-        _check(lambda labels: labels == sorted(set(labels)), "labels must ascend"),
+        list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], AfterValidator(_check_order)
     ] = None
-    # A terminal would obey control characters.
-    class_names: list[
-        Annotated[str, Field(max_length=200), _check(str.isprintable, "names must be printable")]
-    ] = None
+    class_names: list[_Printable] = None
 
 
 def check_destination(path: str | Path, overwrite: bool) -> Path:
@@ -273,8 +269,7 @@ def _read_h5(path: Path, folder: Path | None) -> tuple[dict[str, Any], Path]:
 def _parse_config(where: Path, text: str | bytes, version: object) -> str:
     """A checked configuration, as Keras 3 would have written it."""
     config = untrusted.parse_config(where, text)
-    if keras2.is_keras2(version):
-        keras2.translate(where, config)
+    keras2.translate(where, config, version)
     return json.dumps(config)
 
 

@@ -26,8 +26,9 @@ import time
 import traceback
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,29 +98,22 @@ IMAGES = [
 ]
 LABELS = [idx_bytes(np.arange(9).astype(dtype)) for dtype in list(idx.CODES)[:4]]
 CONFIGS = {
-    kind: [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted((ROOT / "configuration").glob(f"{kind}_*.json"))
-    ]
+    kind: [json.loads(path.read_bytes()) for path in sorted(ROOT.glob(f"configuration/{kind}_*"))]
     for kind in ("autoencoder", "classifier")
 }
 WEIGHTS = hdf5_bytes()
 HDF5_MODEL = hdf5_bytes(model_config=MODEL, convolutional_autoencoder=METADATA)
 
 
-def bombs() -> list[bytes]:
+def bombs() -> Iterator[bytes]:
     """gzip files of BOMB_BYTES whose headers promise little, the truth, and terabytes."""
-    shapes = [(1, 1, 1), (BOMB_BYTES // 10**4, 100, 100), (2**32 - 1, 1000, 1000)]
-    return [_zeros_behind(struct.pack(">HBB3I", 0, 8, 3, *shape)) for shape in shapes]
-
-
-def _zeros_behind(header: bytes) -> bytes:
-    packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as file:
-        file.write(header)
-        for _ in range(BOMB_BYTES // 10**6):
-            file.write(bytes(10**6))
-    return packed.getvalue()
+    for shape in [(1, 1, 1), (BOMB_BYTES // 10**4, 100, 100), (2**32 - 1, 1000, 1000)]:
+        packed = io.BytesIO()
+        with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as file:
+            file.write(struct.pack(">HBB3I", 0, 8, 3, *shape))
+            for _ in range(BOMB_BYTES // 10**6):
+                file.write(bytes(10**6))
+        yield packed.getvalue()
 
 
 # --- Mutations ------------------------------------------------------------------------------
@@ -222,6 +216,14 @@ def mutate_json(tree: Any, rng: random.Random) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def make_config(kind: str, rng: random.Random) -> bytes:
+    return mutate_json(rng.choice(CONFIGS[kind]), rng)
+
+
+def read_config(path: Path) -> object:
+    return load_config(path, path.stem)
+
+
 def make_idx(valid: list[bytes], rng: random.Random) -> bytes:
     content = rng.choice(valid)
     return (mutate_header if rng.random() < 0.5 else mutate_bytes)(content, rng)
@@ -270,16 +272,8 @@ TARGETS: dict[str, tuple[int, Maker, Reader]] = {
     "labels": (10, lambda rng: make_idx(LABELS, rng), idx.read_labels),
     "images.gz": (20, lambda rng: make_gzip(IMAGES, rng), idx.read_images),
     "labels.gz": (5, lambda rng: make_gzip(LABELS, rng), idx.read_labels),
-    "autoencoder.json": (
-        15,
-        lambda rng: mutate_json(rng.choice(CONFIGS["autoencoder"]), rng),
-        lambda path: load_config(path, "autoencoder"),
-    ),
-    "classifier.json": (
-        10,
-        lambda rng: mutate_json(rng.choice(CONFIGS["classifier"]), rng),
-        lambda path: load_config(path, "classifier"),
-    ),
+    "autoencoder.json": (15, partial(make_config, "autoencoder"), read_config),
+    "classifier.json": (10, partial(make_config, "classifier"), read_config),
     "model.keras": (6, make_archive, read_metadata),
 }
 
@@ -357,14 +351,12 @@ def fuzz(folder: Path, seed: int, inputs: int, seconds: float) -> tuple[Counter,
 
 def fuzz_bombs(folder: Path) -> list:
     """Reads the bombs: only the truthful one may take what it promises."""
-    failures = []
-    for number, content in enumerate(bombs()):
-        is_true = number == 1
-        read = idx.read_images_header if is_true else idx.read_images
-        _, failure = read_one(folder, "bomb.gz", content, read)
-        if failure:
-            failures.append((number, "bomb", content, failure))
-    return failures
+    readers = [idx.read_images, idx.read_images_header, idx.read_images]
+    failures = [
+        (number, "bomb", content, read_one(folder, "bomb.gz", content, read)[1])
+        for number, (content, read) in enumerate(zip(bombs(), readers, strict=True))
+    ]
+    return [failure for failure in failures if failure[-1]]
 
 
 def limit_memory(extra_bytes: int = 2**30) -> None:

@@ -20,13 +20,12 @@ from cae.records.run import Arguments, Run, Start
 from cae.training.callbacks import ShowProgress
 
 ROOT = Path(__file__).parents[2]
-NEEDS_TENSORBOARD = pytest.mark.skipif(
-    tracking.find_spec("tensorboard") is None,
-    reason="TensorBoard is an extra: pip install -r requirements-tracking.txt",
-)
-NEEDS_MLFLOW = pytest.mark.skipif(
-    tracking.find_spec("mlflow") is None,
-    reason="MLflow is an extra: pip install -r requirements-tracking.txt",
+NEEDS_TENSORBOARD, NEEDS_MLFLOW = (
+    pytest.mark.skipif(
+        tracking.find_spec(package) is None,
+        reason=f"{package} is an extra: pip install -r requirements-tracking.txt",
+    )
+    for package in ("tensorboard", "mlflow")
 )
 ROWS = [
     {"epoch": 1, "phase": "dense_only", "learning_rate": 0.1, "loss": 2.0, "val_loss": 3.0},
@@ -61,11 +60,16 @@ def store(tmp_path):
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
-def read_curves(folder):
-    """{tag: [(step, value), ...]} of what TensorBoard shows of one of its runs."""
+def open_board(folder):
+    """What TensorBoard shows of one of its runs."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    shown = EventAccumulator(str(folder)).Reload()
+    return EventAccumulator(str(folder)).Reload()
+
+
+def read_curves(folder):
+    """{tag: [(step, value), ...]}"""
+    shown = open_board(folder)
     return {
         tag: [(event.step, event.value) for event in shown.Scalars(tag)]
         for tag in shown.Tags()["scalars"]
@@ -175,27 +179,13 @@ def test_hyperparameters_are_numbers_texts_or_json():
 # --- failures -------------------------------------------------------------------------------
 
 
-class Broken:
-    """Works for one epoch."""
+class Sound:
+    """A tracker that works all the time."""
 
-    name = "Broken"
+    name = "Sound"
 
     def __init__(self):
         self.written = []
-
-    def write_epoch(self, row):
-        if self.written:
-            raise OSError(28, "No space left on device")
-        self.written.append(row)
-
-    def write_results(self, history, folder):
-        raise AssertionError("it was given up")
-
-    close = write_results
-
-
-class Sound(Broken):
-    """Works all the time."""
 
     def write_epoch(self, row):
         self.written.append(row)
@@ -204,6 +194,17 @@ class Sound(Broken):
         self.written.append("results")
 
     close = write_results
+
+
+class Broken(Sound):
+    """Works for one epoch."""
+
+    name = "Broken"
+
+    def write_epoch(self, row):
+        if self.written:
+            raise OSError(28, "No space left on device")
+        self.written.append(row)
 
 
 def test_a_tracker_that_fails_is_dropped_with_one_warning(tmp_path):
@@ -287,7 +288,10 @@ def test_both_show_the_run_directory(classify, tmp_path, store, monkeypatch):
     assert read_curves(board)["final/test_accuracy"] == approximately(
         [(2, done.metrics["test_accuracy"])]
     )
-    assert read_figures(board) == {path.stem for path in run.glob("plots/*.png")}
+    shown = open_board(board)
+    assert set(shown.Tags()["images"]) == {path.stem for path in run.glob("plots/*.png")}
+    (image,) = shown.Images("loss")
+    assert image.encoded_image_string.startswith(b"\x89PNG") and image.width > 100
 
     (tracked,), client = read_runs(store, "classifiers")
     assert tracked.info.status == "FINISHED"
@@ -299,16 +303,6 @@ def test_both_show_the_run_directory(classify, tmp_path, store, monkeypatch):
     copy = Path(client.download_artifacts(tracked.info.run_id, "", str(tmp_path)))
     for path in ["model.keras", "config.json", "predictions.csv", "plots/confusion_matrix.png"]:
         assert (copy / path).read_bytes() == (run / path).read_bytes()
-
-
-def read_figures(folder):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    shown = EventAccumulator(str(folder)).Reload()
-    for tag in shown.Tags()["images"]:
-        (image,) = shown.Images(tag)
-        assert image.encoded_image_string.startswith(b"\x89PNG") and image.width > 100
-    return set(shown.Tags()["images"])
 
 
 @NEEDS_TENSORBOARD
