@@ -47,13 +47,13 @@ class UserError(Exception):
     def from_validation(
         cls, where: object, invalid: "ValidationError", schema: Any, remedy: str = ""
     ) -> "Self":
-        """One error for all that pydantic refuses in a document.
+        """One error for all that pydantic refuses in the document `where`.
 
         Args:
             where: What to call the document, such as the name of its file.
             invalid: As raised by pydantic.
             schema: The type that the document was to have.
-            remedy: What to do about the document, said after the last problem.
+            remedy: Said after the last problem.
         """
         *problems, last = find_problems(invalid, schema)
         return cls.joining([*(problem.at(where) for problem in problems), last.at(where, remedy)])
@@ -145,19 +145,12 @@ REFUSED = "refused"  # the type of pydantic errors that carry words of ours: req
 
 
 class Problem(NamedTuple):
-    """A value that a schema refuses.
+    """A value that a schema refuses; the words are those of a `UserError`."""
 
-    Attributes:
-        location: The keys and indices that lead to it; () is the whole document.
-        required: As in `UserError`; so are the others.
-        got: The value.
-        remedy: What to do about it; may be empty.
-    """
-
-    location: tuple[str | int, ...]
+    location: tuple[str | int, ...]  # the keys and indices that lead to it; () is the document
     required: str
     got: str
-    remedy: str
+    remedy: str  # may be empty
 
     @property
     def path(self) -> str:
@@ -175,10 +168,7 @@ def find_problems(
 ) -> list[Problem]:
     """Says in the words of this program what pydantic refuses, in pydantic's order.
 
-    Args:
-        invalid: As raised by pydantic.
-        schema: The type that the document was to have.
-        other_names: Keys that people look for under another name, in lower case -> the name.
+    `other_names` are keys that people look for under another name, in lower case -> the name.
     """
     return [_explain(error, schema, other_names or {}) for error in invalid.errors()]
 

@@ -162,9 +162,7 @@ def get_record(path: str | Path) -> dict[str, Any]:
 def locked(directory: Path, file: Path | None = None) -> Iterator[None]:
     """Keeps other processes out of a directory, at most until this process ends.
 
-    Args:
-        directory: The directory, for the error.
-        file: The file to lock; by default the directory itself.
+    The lock is on `file`, or on the directory itself.
 
     Raises:
         UsageError: Another process holds the lock.

@@ -45,12 +45,9 @@ class _Prompt(PromptBase[Any]):
 
 
 def ask(question: str, parse: Callable[[str], T], default: Any = None) -> T:
-    """Asks until `parse` accepts the answer.
+    """Asks until `parse` accepts the stripped answer.
 
-    Args:
-        question: The text before the colon.
-        parse: Turns the stripped answer into a value, or raises ValueError or UserError.
-        default: The answer that Enter stands for, shown in brackets; None requires an answer.
+    Enter stands for `default`, which is shown in brackets; None requires an answer.
 
     Raises:
         InputEnded: The input ended.

@@ -69,10 +69,10 @@ class Objective:
 
 
 class Steps(NamedTuple):
-    """The compiled functions of an objective; two take so many batches from an iterator."""
+    """The compiled functions of an objective; two take a number of batches from an iterator."""
 
-    train: Callable[[Iterator[Batch], int], None]  # updates the weights by each
-    evaluate: Callable[[Iterator[Batch], int], None]  # updates the metrics alone
+    train: Callable[[Iterator[Batch], int], None]  # updates weights and metrics
+    evaluate: Callable[[Iterator[Batch], int], None]  # updates metrics alone
     get_results: Callable[[], dict[str, Any]]
 
 
