@@ -123,7 +123,7 @@ def read_images_header(path: str | os.PathLike) -> Header:
 
 
 def check_channels_last(where: object, shape: tuple[int, ...]) -> None:
-    """Raises a DataError for images (N, C, H, W), as PyTorch has them.
+    """Raises a DataError for images (N, C, H, W), as of PyTorch.
 
     Images 1 or 3 pixels high and wider than that, with more than 4 channels, are taken for those.
     """

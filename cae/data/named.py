@@ -115,7 +115,10 @@ def find_named_file(name: str, split: Split, role: Role) -> Path:
     try:
         stored = _find_stored(raw)
         if stored:
-            _check_named_header(name, stored)
+            try:
+                idx.read_header(stored)
+            except DataError as error:
+                raise _get_wrong_file_error(name, stored) from error
             return stored
         with _new_folder(raw.parent):
             if NAMED_DATASETS[name].mirrors:
@@ -145,13 +148,6 @@ def _get_standard_name(path: Path) -> str:
     return path.name.replace(".idx", "-idx").removesuffix(".gz")
 
 
-def _check_named_header(name: str, path: Path) -> None:
-    try:
-        idx.read_header(path)
-    except DataError as error:
-        raise _get_wrong_file_error(name, path) from error
-
-
 def verify_file(source: str, path: Path) -> str | None:
     """Compares a file with the checksums of the named data sets, all of which use the same names.
 
@@ -171,17 +167,15 @@ def verify_file(source: str, path: Path) -> str | None:
     is_known = file_name in named.content_sha256
     is_known |= path.suffix == ".gz" and f"{file_name}.gz" in named.gzip_md5
     if source in NAMED_DATASETS and owner != source and (owner or is_known):
-        raise _get_wrong_file_error(source, path, *([f"that of {owner}"] if owner else []))
+        raise _get_wrong_file_error(source, path, owner)
     return owner
 
 
-def _get_wrong_file_error(
-    name: str, path: Path, got: str = "a damaged, recompressed or different file"
-) -> DataError:
+def _get_wrong_file_error(name: str, path: Path, owner: str | None = None) -> DataError:
     return DataError(
         path,
         f"must be the published file of {name}",
-        got,
+        f"that of {owner}" if owner else "a damaged, recompressed or different file",
         f"Move it out of {DATA_DIR / name} to download or make it again, or give its path instead "
         "of the name.",
     )
