@@ -1,5 +1,7 @@
-"""Folders of runs and studies as the programs leave them, and a reader of their pages."""
+"""Files of studies, folders of runs and studies as the programs leave them, and their pages."""
 
+import csv
+import json
 from html.parser import HTMLParser
 
 import numpy as np
@@ -92,6 +94,37 @@ def write_study(folder, runs, failed=(), waiting=(), metric="val_mse"):
     document = {"name": folder.name, "metric": metric, "command": command, "trials": trials}
     write_json(folder / "trials.json", document)
     return folder
+
+
+def write_plan(folder, dataset, epochs=2, **changes):
+    """Writes the file of a study: learning rates of one base, which has these epochs."""
+    write_json(folder / "base.json", {**AUTOENCODER, "epochs": epochs})
+    study = {
+        "name": "tiny",
+        "kind": "autoencoder",
+        "data": {"dataset": str(dataset)},
+        "bases": [{"configuration": "base.json"}],
+        "vary": {"grid": {"learning_rate": [0.02, 0.01, 0.03]}},
+        "metric": "val_mse",
+        "seeds": 2,
+    }
+    write_json(folder / "study.json", study | changes)
+    return str(folder / "study.json")
+
+
+def trials_of(folder):
+    """The trials of a study, as recorded."""
+    return json.loads((folder / "trials.json").read_text())["trials"]
+
+
+def table_of(folder):
+    """The rows of a study's table without what differs from start to start."""
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {key: row[key] for key in row if key not in ("seconds", "images_per_second")}
+        for row in rows
+    ]
 
 
 def write_pictures(folder, *names):

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
-from report_folders import make_start
+from report_folders import make_start, table_of, trials_of, write_plan
 
 import experiments
 from cae import terminal
@@ -22,8 +23,6 @@ from cae.errors import UserError
 from cae.files import locked
 from cae.records.run import PARTIAL, FileRecord
 from cae.studies import trials
-
-VOLATILE = ("seconds", "images_per_second")
 
 
 class Trainer:
@@ -71,24 +70,7 @@ def trainer(monkeypatch):
 @pytest.fixture
 def study(tmp_path, files):
     """Three rates of one base; two seeds each."""
-    write_json(tmp_path / "base.json", AUTOENCODER)
-
-    def write(**changes):
-        return write_json(
-            tmp_path / "study.json",
-            {
-                "name": "tiny",
-                "kind": "autoencoder",
-                "data": {"dataset": str(files.images)},
-                "bases": [{"configuration": "base.json"}],
-                "vary": {"grid": {"learning_rate": [0.02, 0.01, 0.03]}},
-                "metric": "val_mse",
-                "seeds": 2,
-            },
-            **changes,
-        )
-
-    return write
+    return partial(write_plan, tmp_path, files.images)
 
 
 @pytest.fixture
@@ -98,18 +80,6 @@ def run(tmp_path):
         return run_program("experiments", "run", study, *flags, *args, runs_dir=tmp_path / runs)
 
     return run
-
-
-def table_of(folder):
-    with (folder / "results.csv").open(newline="") as file:
-        return [
-            {key: value for key, value in row.items() if key not in VOLATILE}
-            for row in csv.DictReader(file)
-        ]
-
-
-def trials_of(folder):
-    return json.loads((folder / "trials.json").read_text())["trials"]
 
 
 def test_every_trial_is_an_ordinary_run(study, run, trainer):
@@ -432,19 +402,12 @@ def test_a_chain_from_images_to_the_best_classifier(tmp_path, files, run, monkey
     """Really trained, and stopped by Ctrl-C in the second trial: the same table in the end."""
     from cae.training import predict as predict_module
 
-    write_json(tmp_path / "base.json", AUTOENCODER)
     write_json(tmp_path / "head.json", CLASSIFIER)
     data = {"dataset": str(files.images), "labels": str(files.labels)}
     test = {"test": str(files.test), "test_labels": str(files.test_labels)}
-    write_json(
-        tmp_path / "encoders.json",
-        name="encoders",
-        kind="autoencoder",
-        data=data,
-        bases=[{"configuration": "base.json"}],
-        vary={"grid": {"learning_rate": [0.01, 0.003]}},
-        metric="val_mse",
-    )
+    rates = {"grid": {"learning_rate": [0.01, 0.003]}}
+    encoders = write_plan(tmp_path, files.images, vary=rates, seeds=1, name="encoders", data=data)
+    Path(encoders).rename(tmp_path / "encoders.json")
     write_json(
         tmp_path / "heads.json",
         name="heads",
@@ -499,17 +462,8 @@ def test_a_chain_from_images_to_the_best_classifier(tmp_path, files, run, monkey
 @pytest.mark.slow
 def test_a_killed_study_ends_in_the_same_table(tmp_path, files, run):
     """Killed without a chance to say goodbye, in the middle of its second trial."""
-    write_json(tmp_path / "base.json", AUTOENCODER)
-    path = write_json(
-        tmp_path / "study.json",
-        name="rates",
-        kind="autoencoder",
-        data={"dataset": str(files.images)},
-        bases=[{"configuration": "base.json"}],
-        vary={"grid": {"learning_rate": [0.01, 0.003, 0.001]}},
-        metric="val_mse",
-        epochs=40,
-    )
+    rates = {"grid": {"learning_rate": [0.01, 0.003, 0.001]}}
+    path = write_plan(tmp_path, files.images, epochs=40, vary=rates, seeds=1, name="rates")
     whole = run(path, runs="whole")
     killed = tmp_path / "killed" / "rates"
     command = [sys.executable, "experiments.py", "run", path, "--no-plots"]

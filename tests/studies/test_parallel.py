@@ -1,9 +1,7 @@
 """Studies with Ray: on a real cluster of two nodes, one of which dies, and in a search space."""
 
-import csv
 import importlib.util
 import itertools
-import json
 import os
 import re
 import signal
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import AUTOENCODER, run_program, write_json
+from report_folders import table_of, trials_of, write_plan
 
 import autoencoder
 import experiments
@@ -27,40 +26,17 @@ from cae.studies.search import SearchRun
 ROOT = Path(__file__).parents[2]
 NO_RAY = "needs Ray and Optuna: pip install -r requirements-cluster.txt"
 NEEDS_RAY = pytest.mark.skipif(not all(map(importlib.util.find_spec, RAY_PACKAGES)), reason=NO_RAY)
-VOLATILE = ("seconds", "images_per_second")
 
 
 @pytest.fixture
 def study(tmp_path, files):
     """Two rates of one base, with trainings of seconds that can be killed in the middle."""
-    write_json(tmp_path / "base.json", AUTOENCODER, epochs=300)
+    rates = {"grid": {"learning_rate": [0.01, 0.003]}}
 
-    def write(**changes):
-        return write_json(
-            tmp_path / "study.json",
-            {
-                "name": "tiny",
-                "kind": "autoencoder",
-                "data": {"dataset": str(files.images)},
-                "bases": [{"configuration": "base.json"}],
-                "vary": {"grid": {"learning_rate": [0.01, 0.003]}},
-                "metric": "val_mse",
-            },
-            **changes,
-        )
+    def write(vary=rates, seeds=1):
+        return write_plan(tmp_path, files.images, epochs=300, vary=vary, seeds=seeds)
 
     return write
-
-
-def trials_of(folder):
-    return json.loads((folder / "trials.json").read_text())["trials"]
-
-
-def table_of(folder):
-    """The rows of a study's table without what differs from start to start."""
-    with (folder / "results.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{key: value for key, value in row.items() if key not in VOLATILE} for row in rows]
 
 
 def files_of(folder):

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from conftest import AUTOENCODER, write_json
+from report_folders import write_plan
 from rich.console import Console
 
 from cae.config.study import expand, load_stages
@@ -14,18 +14,7 @@ from cae.studies.progress import Outcome, ProgressTable, format_duration
 @pytest.fixture
 def file(tmp_path):
     """Three rates with two seeds each, of 4 epochs."""
-    write_json(tmp_path / "base.json", AUTOENCODER, epochs=4)
-    path = write_json(
-        tmp_path / "study.json",
-        name="tiny",
-        kind="autoencoder",
-        data={"dataset": "digits"},
-        bases=[{"configuration": "base.json"}],
-        vary={"grid": {"learning_rate": [0.02, 0.01, 0.03]}},
-        metric="val_mse",
-        seeds=2,
-    )
-    _, (file,) = load_stages(path)
+    _, (file,) = load_stages(write_plan(tmp_path, "digits", epochs=4))
     return file
 
 
