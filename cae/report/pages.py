@@ -50,18 +50,13 @@ class Code(str):
 class Table:
     """Columns by their headings; the first one names the rows.
 
-    Attributes:
-        caption: The line above it.
-        columns: One value per row: texts, or numbers, which get equal decimals and are aligned to
-            the right. None and NaN are shown as a dash.
-        mark: A label for the first row.
-        numeric: Headings of columns of texts that are aligned as numbers are.
+    Numbers get equal decimals and are aligned to the right; None and NaN are shown as a dash.
     """
 
     caption: str
-    columns: dict[str, list[Any]]
-    mark: str = ""
-    numeric: tuple[str, ...] = ()
+    columns: dict[str, list[Any]]  # one value per row
+    mark: str = ""  # a label for the first row
+    numeric: tuple[str, ...] = ()  # columns of texts that are aligned as numbers are
 
     @classmethod
     def from_rows(cls, caption: str, headings: Sequence[str], rows: Iterable[tuple]) -> "Table":
@@ -85,19 +80,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its caption.
+    """A picture with its caption."""
 
-    Attributes:
-        source: Its data URL.
-        size: Width and height in CSS pixels.
-        caption: The line below it.
-        description: What it shows, for people who do not see it.
-    """
-
-    source: str
-    size: tuple[int, int]
+    source: str  # its data URL
+    size: tuple[int, int]  # width and height in CSS pixels
     caption: str
-    description: str
+    description: str  # what it shows, for people who do not see it
 
 
 @dataclass(frozen=True)

@@ -47,20 +47,12 @@ NUM_NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class LabelledData:
-    """The images of a comparison.
+    """The images of a comparison."""
 
-    Attributes:
-        training: All training images; methods get the labels of some.
-        test: The test images.
-        pretraining: uint8 (num_images, height, width, channels), the images that the autoencoder
-            was trained on.
-        scaling: How all of them are scaled.
-    """
-
-    training: Dataset
+    training: Dataset  # of which methods get some labels
     test: Dataset
-    pretraining: np.ndarray
-    scaling: Scaling
+    pretraining: np.ndarray  # (num_images, height, width, channels), that the encoder has seen
+    scaling: Scaling  # of all of them
 
     @cached_property
     def classes(self) -> np.ndarray:
@@ -70,21 +62,13 @@ class LabelledData:
 
 @dataclass
 class Methods:
-    """Trains each method on a subset of the labels, and tests it.
-
-    Attributes:
-        data: The images.
-        config: Head, optimizer and batch size of the classifiers.
-        load_encoder: Loads the encoder; called once, and only if a method uses it.
-        steps: Optimizer steps per network.
-        orders: For each seed int64 (num_images,), the order from which subsets are taken.
-    """
+    """Trains each method on a subset of the labels, and tests it."""
 
     data: LabelledData
-    config: ClassifierConfig
-    load_encoder: Callable[[], "keras.Model"]
-    steps: int
-    orders: Sequence[np.ndarray]
+    config: ClassifierConfig  # head, optimizer and batch size of the networks
+    load_encoder: Callable[[], "keras.Model"]  # called once, and only if a method uses it
+    steps: int  # of the optimizer, for each network
+    orders: Sequence[np.ndarray]  # by seed int64 (num_images,), from which subsets are taken
 
     @cached_property
     def encoder(self) -> "keras.Model":

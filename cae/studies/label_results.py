@@ -22,29 +22,18 @@ Errors = Mapping[str, Mapping[int, Estimate]]  # by method and number of labels
 
 
 class Measurement(BaseModel):
-    """One trained model, a row of `results.csv`; recorded ones are not measured again.
-
-    Attributes:
-        method: A key of `METHODS`.
-        per_class: Labels per class, or `all`.
-        seed: Of the subset, the split and the training.
-        labels: Total number of labels.
-        validation_labels: Those that only chose the best epoch or strength.
-        steps: Optimizer steps; 0 for methods that take none.
-        test_error: Share of the test images with a wrong prediction, in [0, 1].
-        seconds: Duration of training and testing.
-    """
+    """One trained model, a row of `results.csv`; recorded ones are not measured again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: str
-    per_class: str
-    seed: int
-    labels: int
-    validation_labels: int
-    steps: int
-    test_error: float
-    seconds: float
+    method: str  # a key of METHODS
+    per_class: str  # labels, or "all"
+    seed: int  # of the subset, the split and the training
+    labels: int  # in all
+    validation_labels: int  # that only chose the best epoch or strength
+    steps: int  # of the optimizer; 0 for methods that take none
+    test_error: float  # share of the test images with a wrong prediction, in [0, 1]
+    seconds: float  # of training and testing
 
     @property
     def key(self) -> tuple[int, str, str]:

@@ -61,19 +61,12 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Job:
-    """Trials that one process trains in turn: one, or the seeds of a suggestion.
+    """Trials that one process trains in turn: one, or the seeds of a suggestion."""
 
-    Attributes:
-        trials: The trials; the first reports its epochs.
-        trainer: Trains them.
-        cpus: Threads of TensorFlow.
-        working_dir: The folder that the program was started in.
-    """
-
-    trials: Sequence[Trial]
+    trials: Sequence[Trial]  # the first reports its epochs
     trainer: Trainer
-    cpus: int
-    working_dir: Path
+    cpus: int  # threads of TensorFlow
+    working_dir: Path  # in which the program was started
 
 
 @contextmanager

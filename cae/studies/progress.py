@@ -23,21 +23,13 @@ from cae.studies.results import DONE, FAILED, STOPPED, WAITING
 
 @dataclass
 class Outcome:
-    """The current state of a trial.
-
-    Attributes:
-        trial: The trial.
-        status: `DONE`, `FAILED`, `STOPPED` (early, because others were better) or `WAITING`.
-        reason: Why it failed or was stopped, in one line.
-        value: The study's metric; NaN until it is known.
-        seconds: Its training time; 0 until it is done.
-    """
+    """The current state of a trial."""
 
     trial: Trial
-    status: str = WAITING
-    reason: str = ""
-    value: float = math.nan
-    seconds: float = 0.0
+    status: str = WAITING  # or DONE, FAILED, STOPPED
+    reason: str = ""  # why it failed or was stopped, in one line
+    value: float = math.nan  # the study's metric, when it is known
+    seconds: float = 0.0  # of training, when it is done
 
 
 class ProgressTable:

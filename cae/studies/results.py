@@ -23,19 +23,11 @@ DONE, FAILED, STOPPED, WAITING = "done", "failed", "stopped", "waiting"
 
 @dataclass(frozen=True)
 class RunResult:
-    """The record of one complete run.
-
-    Attributes:
-        path: Its directory.
-        name: The name of its configuration, the same for every seed.
-        base: The name of the configuration that it is a variation of.
-        history: Its epochs, hyperparameters and final values.
-        start: What it began with.
-    """
+    """The record of one complete run."""
 
     path: Path
-    name: str
-    base: str
+    name: str  # of its configuration, the same for every seed
+    base: str  # the configuration that it is a variation of
     history: History
     start: Start
 
@@ -86,18 +78,14 @@ def _parse_row(row: dict[str, str]) -> dict[str, Any]:
 
 
 class TrialRecord(BaseModel):
-    """A trial in `trials.json`.
-
-    Attributes:
-        value: The metric; of a stopped trial, its value in the last epoch.
-    """
+    """A trial in `trials.json`."""
 
     id: str
     base: str
     configuration: str
     status: str
     reason: str
-    value: float | None = None
+    value: float | None = None  # the metric; of a stopped trial, in its last epoch
 
 
 class StudyRecord(BaseModel):

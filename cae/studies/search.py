@@ -21,16 +21,11 @@ from cae.studies.trials import StudyRun
 
 @dataclass
 class Space:
-    """The search space of one configuration, and the values suggested so far.
-
-    Attributes:
-        base: The base of the configuration.
-        path: The configuration, as the study's file names it.
-        suggestions: Id of the first trial -> the values, and their trials, one per seed.
-    """
+    """The search space of one configuration, and the values suggested so far."""
 
     base: Base
-    path: str
+    path: str  # of the configuration, as the study's file names it
+    # Id of the first trial -> the values, and their trials, one per seed.
     suggestions: dict[str, tuple[dict[str, Any], list[Trial]]] = field(default_factory=dict)
 
 

@@ -47,17 +47,11 @@ FILES = {
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains the trials of a study, in this process or on another machine.
-
-    Attributes:
-        study: The study.
-        folder: The directory that records its trials.
-        tracker_flags: Flags that record them for TensorBoard or MLflow.
-    """
+    """Trains the trials of a study, in this process or on another machine."""
 
     study: Study
-    folder: Path
-    tracker_flags: Sequence[str] = ()
+    folder: Path  # that records the trials
+    tracker_flags: Sequence[str] = ()  # for TensorBoard or MLflow
 
     def train(self, trial: Trial, on_epoch: OnEpoch | None = None) -> tuple[int, str]:
         """Trains a trial, or resumes it; `on_epoch` receives the row of each epoch.
