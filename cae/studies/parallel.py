@@ -28,14 +28,13 @@ from typing import Any
 
 import optuna
 import ray
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from cae.config.study import Trial
-from cae.config.study_schema import Range
 from cae.errors import UsageError, UserError
 from cae.files import locked
 from cae.programs.start import StopSignal
@@ -308,7 +307,12 @@ class Suggestions(OptunaSearch):
             (waiting if is_waiting else finished).append((values, trials))
         vary = study_run.study.vary
         super().__init__(
-            {key: _get_distribution(drawn) for key, drawn in vary.search.items()},
+            {
+                key: (IntDistribution if drawn.is_whole else FloatDistribution)(
+                    drawn.low, drawn.high, log=drawn.scale == "log"
+                )
+                for key, drawn in vary.search.items()
+            },
             metric="value",
             mode="max" if study_run.study.larger_is_better else "min",
             sampler=optuna.samplers.TPESampler(
@@ -333,8 +337,3 @@ class Suggestions(OptunaSearch):
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing: the next start reads the trials."""
-
-
-def _get_distribution(drawn: Range) -> BaseDistribution:
-    distribution = IntDistribution if drawn.is_whole else FloatDistribution
-    return distribution(drawn.low, drawn.high, log=drawn.scale == "log")

@@ -3,7 +3,6 @@
 import csv
 import itertools
 import json
-import math
 import os
 import signal
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from cae.config.load import validate_config
 from cae.data import idx
 from cae.errors import UserError
 from cae.files import locked
-from cae.studies.choices import METHODS, SCRATCH
+from cae.studies.choices import FINE_TUNED, FROZEN, METHODS, SCRATCH
 from cae.studies.label_methods import (
     NETWORKS,
     Methods,
@@ -39,29 +38,24 @@ CLASSICAL = ("pixels", "pca", "neighbours")
 # ------------------------------------------------------------------ budgets
 
 
-@pytest.mark.parametrize("num_training", [3, 16, 17, 1000])
-def test_every_network_has_the_same_epochs(num_training):
+@pytest.mark.parametrize(
+    ("method", "num_training", "steps", "epochs"),
+    [
+        (FROZEN, 16, 30, (30, 0)),
+        (FINE_TUNED, 16, 30, (10, 20)),
+        (SCRATCH, 16, 30, (0, 30)),
+        (SCRATCH, 17, 300, (0, 150)),  # two batches
+        (FINE_TUNED, 17, 300, (50, 100)),
+        (SCRATCH, 10_000, 1, (0, 1)),
+        (SCRATCH, 3, 10**6, (0, 500)),  # more are of no use
+    ],
+)
+def test_every_network_takes_the_same_steps(method, num_training, steps, epochs):
+    """With the encoder frozen in all, a third or none of the epochs."""
     config = validate_config(CONFIG, "test", "classifier")
-    plans = [plan_training(config, method, num_training, 300) for method in NETWORKS]
-    epochs = {plan.dense_only_train_epochs + plan.full_train_epochs for plan in plans}
-    assert len(epochs) == 1
-    assert epochs.pop() == round(300 / math.ceil(num_training / 16))
-
-
-def test_what_is_frozen_differs():
-    config = validate_config(CONFIG, "test", "classifier")
-    frozen, tuned, scratch = (plan_training(config, method, 16, 30) for method in NETWORKS)
-    assert (frozen.dense_only_train_epochs, frozen.full_train_epochs) == (30, 0)
-    assert (tuned.dense_only_train_epochs, tuned.full_train_epochs) == (10, 20)
-    assert (scratch.dense_only_train_epochs, scratch.full_train_epochs) == (0, 30)
-    assert frozen.early_stopping is None
-
-
-def test_epochs_are_bounded():
-    """At least one, however few steps; no more than are of use, however many."""
-    config = validate_config(CONFIG, "test", "classifier")
-    assert plan_training(config, SCRATCH, 10_000, 1).full_train_epochs == 1
-    assert plan_training(config, SCRATCH, 3, 10**6).full_train_epochs == 500
+    plan = plan_training(config, method, num_training, steps)
+    assert (plan.dense_only_train_epochs, plan.full_train_epochs) == epochs
+    assert plan.early_stopping is None
 
 
 def test_validation_takes_a_fifth_and_at_least_one_label_of_each_class():
@@ -276,13 +270,6 @@ def test_counts_come_from_the_smallest_class(measure, model, folder):
     assert "--counts: must be at most 16," in done.err and "got 17" in done.err
     assert measure("--methods", "pixels", "--seeds", 1, model=model, counts=()).exit_code == 0
     assert [row["per_class"] for row in read_results(folder)] == ["1", "2", "5", "10", "all"]
-
-
-def test_wrong_flags_are_one_line(measure, model):
-    for flags in (["--counts", "0"], ["--counts", "few"], ["--methods", "magic"]):
-        done = measure(*flags, model=model, counts=())
-        assert done.exit_code == 2
-        assert len(done.err.strip().splitlines()) == 1
 
 
 def test_without_test_images_nothing_starts(measure, model, files, tmp_path, config):

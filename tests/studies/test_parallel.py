@@ -9,17 +9,14 @@ import subprocess
 import sys
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import AUTOENCODER, run_program, write_json
+from conftest import run_program
 from report_folders import table_of, trials_of, write_plan
 
-import autoencoder
 import experiments
 from cae.config.study import load_stages
-from cae.programs import start as start_module
 from cae.studies.run import RAY_PACKAGES
 from cae.studies.search import SearchRun
 
@@ -74,36 +71,6 @@ def test_flags_that_do_not_go_together(study, tmp_path, flags, said):
     done = run_program("experiments", "run", study(), *flags, runs_dir=tmp_path / "runs")
     assert done.exit_code == 2
     assert said in done.err
-
-
-def test_a_program_tells_of_its_epochs_and_can_be_ended_there(tmp_path, files):
-    """In a thread, where Ray runs it: there is a checkpoint to go on from."""
-    told = []
-
-    def end(row):
-        told.append(row)
-        raise SystemExit
-
-    config = write_json(tmp_path / "base.json", AUTOENCODER, epochs=4)
-    run = str(tmp_path / "run")
-    arguments = [*files.autoencoder, "-c", config, "--run-dir", run, "--no-plots"]
-    with ThreadPoolExecutor() as threads, pytest.raises(SystemExit):
-        threads.submit(autoencoder.main, arguments, end).result()
-    assert [row["epoch"] for row in told] == [1]
-    assert told[0]["val_mse"] > 0
-    assert autoencoder.main(["--resume", run, "--no-plots"], told.append) == 0
-    assert [row["epoch"] for row in told] == [1, 2, 3, 4]
-
-
-def test_signals_are_left_to_the_main_thread():
-    """Python lets no other thread handle them."""
-
-    def enter():
-        with start_module.StopSignal() as stop:
-            return stop.requested()
-
-    with ThreadPoolExecutor() as threads:
-        assert threads.submit(enter).result() is False
 
 
 # --- Suggestions ----------------------------------------------------------------------------
