@@ -1,15 +1,16 @@
 """The menu: trains what the answers specify, then asks what to do next."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from cae import prompts, terminal
+from cae.config.load import dump_config
 from cae.config.schema import Config
 from cae.data.datasets import Scaling
 from cae.errors import UsageError, UserError
 from cae.programs.classify import classify_with_file, record_test
-from cae.programs.describe import describe_result, print_configs
 from cae.programs.questions import ask_config
 from cae.programs.session import Session
 from cae.programs.starting_points import (
@@ -36,7 +37,12 @@ def run(
     Returns the exit code.
     """
     if args.print_config:
-        return print_configs(configs)
+        if not configs:
+            raise UsageError(
+                "--print-config", "requires a configuration", "none", "Give one with -c FILE."
+            )
+        sys.stdout.writelines(dump_config(config) for _, config in configs)
+        return 0
     check_destinations(args)
     input_shape, model = task.check(args)
     for path, (_, config) in zip(args.config, configs, strict=True):
@@ -163,7 +169,7 @@ def _choose_experiment(session: Session, *others: str) -> Experiment | None:
     experiments = session.experiments
     if len(experiments) == 1 and not others:
         return experiments[0]
-    texts = [f"{e.name}  {describe_result(e.history)}" for e in experiments]
+    texts = [f"{e.name}  {e.result}" for e in experiments]
     number = prompts.choose("Which model", [*texts, *others], len(experiments))
     return experiments[number - 1] if number <= len(experiments) else None
 

@@ -57,6 +57,15 @@ class Experiment:
             return -metrics.get("val_mse", metrics["mse"])
         return metrics.get("val_accuracy", metrics["accuracy"])
 
+    @property
+    def result(self) -> str:
+        """Its most important final values, on one line."""
+        shown = ["loss", "val_loss", "mse", "val_mse"]
+        if self.history.kind == "classifier":
+            shown = ["accuracy", "val_accuracy", "val_f1", "test_accuracy", "test_macro_f1"]
+        values = self.history.metrics
+        return ", ".join(f"{key} {values[key]:.4f}" for key in shown if key in values)
+
     def save(self, path: str | Path, *, overwrite: bool) -> Path:
         """Writes the model with its metadata."""
         return save_model(self.model, path, self.metadata, overwrite=overwrite)

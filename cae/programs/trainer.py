@@ -8,14 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cae import terminal
 from cae.config.load import load_config
 from cae.config.schema import Config
+from cae.config.shapes import format_shape
 from cae.data.appearance import describe as describe_appearance
 from cae.data.datasets import Scaling
 from cae.data.splits import split_validation
 from cae.files import get_record
-from cae.programs import describe
 from cae.programs.start import StopSignal, find_command
 from cae.programs.starting_points import warn_of_looks
 from cae.programs.task import Experiment, Task
@@ -173,11 +175,13 @@ class Trainer:
         device, compute_dtype = self._name_device(), get_compute_dtype(config)
         facts = {
             "device": device,
-            **describe.describe_training(data.images, split, model, config, compute_dtype),
+            **_describe_training(data.images, split, model, config, compute_dtype),
             **self._task.describe(config),
             "destination": terminal.relative(run.final_path),
-            **describe.describe_progress(checkpoint.state),
         }
+        if state := checkpoint.state:
+            batches = f" and {state.step} batches" if state.step else ""
+            facts["resumed"] = f"after {len(state.rows)} epochs{batches}, {state.seconds:.1f} s"
         terminal.show_facts(start.name, facts)
         environment = describe_environment(start.command, self._task.datasets, device, config.seed)
         environment |= {"started": start.started, "compute_dtype": compute_dtype}
@@ -256,8 +260,7 @@ class Trainer:
         """Draws the figures of a complete run, and prints how it went."""
         figures = {} if self._args.no_plots else self._task.draw(experiment)
         paths = experiment.run.save_figures(figures)
-        facts = describe.describe_run(experiment.history, experiment.run.path, paths)
-        terminal.show_facts(f"{experiment.name}: done", facts)
+        terminal.show_facts(f"{experiment.name}: done", _describe_run(experiment, paths))
 
     @contextmanager
     def _telling_how_to_resume(self, run: Run) -> Iterator[None]:
@@ -291,3 +294,47 @@ def _check_unchanged(run: Run, now: Start, config: Config) -> Start:
     if written.exists():
         check_same(written, start.config, load_config(written, config.kind).model_dump(mode="json"))
     return start
+
+
+def _describe_training(
+    images: np.ndarray,
+    split: tuple[np.ndarray, np.ndarray],
+    model: "keras.Model",
+    config: Config,
+    compute_dtype: str,
+) -> dict[str, str]:
+    """What is about to be trained, on which images, and how."""
+    count, *shape = images.shape
+    training, validation = split
+    parts = [f"{part.name} {part.count_params():,}" for part in model.layers if part.weights]
+    values = config.model_dump(mode="json")
+    optimizer = " ".join(map(str, values["optimizer"]))
+    optimizer += f" in {compute_dtype}" if config.mixed_precision else ""
+    listed = [key for key in values if key.endswith("epochs")] + ["batch_size", "seed", "loss"]
+    return {
+        "images": f"{count:,} of {format_shape(shape)}, {images.dtype}: {len(training):,} for "
+        f"training, {len(validation):,} for validation",
+        "parameters": f"{model.count_params():,} ({', '.join(parts)})",
+        "hyperparameters": ", ".join(
+            [optimizer, *(f"{key} {values[key]}" for key in listed if key in values)]
+        ),
+    }
+
+
+def _describe_run(experiment: Experiment, figures: list[Path]) -> dict[str, str]:
+    """The results of a complete run, and the files in its folder."""
+    history, folder = experiment.history, experiment.run.path
+    metrics = history.metrics
+    best_epoch = f"{metrics['best_epoch']} of {metrics['epochs']}"
+    if history.dense_only_epochs:
+        best_epoch += f" ({history.best['phase']})"
+    facts = {
+        "best epoch": best_epoch,
+        "values": experiment.result,
+        "time": f"{metrics['seconds']:.1f} s, {metrics['images_per_second']:.0f} images/s",
+        "run": terminal.relative(folder),
+        "files": ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file())),
+    }
+    if figures:
+        facts["figures"] = ", ".join(f"plots/{path.name}" for path in figures)
+    return facts

@@ -10,8 +10,9 @@ import pytest
 
 from cae import terminal
 from cae.errors import UserError
-from cae.programs import describe, start
 from cae.programs import flags as flags_module
+from cae.programs import start
+from cae.programs.task import Experiment
 from cae.records.history import History
 
 ROOT = Path(__file__).parents[2]
@@ -106,9 +107,10 @@ class TestStartingKeras:
 def test_result_in_a_line():
     values = {"loss": 0.5, "val_loss": 0.25, "accuracy": 1.0, "test_accuracy": 0.98765}
     history = History("x", "autoencoder", {}, metrics=values)
-    assert describe.describe_result(history) == "loss 0.5000, val_loss 0.2500"
+    experiment = Experiment(None, None, history, None, None, None)
+    assert experiment.result == "loss 0.5000, val_loss 0.2500"
     history.kind = "classifier"
-    assert describe.describe_result(history) == "accuracy 1.0000, test_accuracy 0.9877"
+    assert experiment.result == "accuracy 1.0000, test_accuracy 0.9877"
 
 
 def test_facts_break_between_words_at_a_terminal(monkeypatch, capsys):
