@@ -109,24 +109,27 @@ def compare(
     """
     if training is None or images.shape[1:3] != (len(training["rows"]), len(training["columns"])):
         return {}
-    causes = {}
     features = _measure(images, scaling)
     if not features["spread"].any():  # blank images look like none
         return {}
-    for cause, (names, _) in CAUSES.items():
+    causes: list[str] = []
+    seems_inverted = False
+    for cause in CAUSES:
         scores = _get_scores(cause, features, training)
         if scores is None or cause not in training["scores"]:
             continue
+        if cause == INVERTED:
+            seems_inverted = scores.mean() > 0
         highest, deviation = training["scores"][cause]
         margin = STANDARD_ERRORS * deviation / len(scores) ** 0.5
-        if scores.mean() > max(highest, MIN_SCORE) + margin:
-            causes[cause] = ""
-            if cause != TRANSPOSED:
-                found = features[names[0]].mean()
-                causes[cause] = f"{names[0]} {found:.2f} instead of {training[names[0]]:.2f}"
-            if cause == INVERTED:
-                features |= {name: 1 - features[name] for name in ("rows", "columns")}
-    return causes
+        if scores.mean() <= max(highest, MIN_SCORE) + margin:
+            continue
+        if cause == TRANSPOSED and INVERTED not in causes and seems_inverted:
+            cause = INVERTED  # which changes the sign of profiles' scores as well
+        causes.append(cause)
+        if cause == INVERTED:
+            features |= {name: 1 - features[name] for name in ("rows", "columns")}
+    return {cause: _compare_values(cause, features, training) for cause in causes}
 
 
 def advise(images: str, causes: Mapping[str, str], remedies: Mapping[str, str] = REMEDIES) -> str:
@@ -173,6 +176,14 @@ def _get_scores(cause: str, features: Features, looks: Mapping[str, Any]) -> np.
     if length == 0 or (cause == TRANSPOSED and not is_square):
         return None
     return (np.column_stack([features[name] for name in names]) - middle) @ direction / length
+
+
+def _compare_values(cause: str, features: Features, looks: Mapping[str, Any]) -> str:
+    """The first feature of a cause, here and in training; profiles are not shown."""
+    name = CAUSES[cause][0][0]
+    if features[name].ndim > 1:
+        return ""
+    return f"{name} {features[name].mean():.2f} instead of {looks[name]:.2f}"
 
 
 # --- Changes --------------------------------------------------------------------------------

@@ -82,6 +82,14 @@ def test_a_class_alone_is_no_transposition():
     assert compare(describe(images, BYTES), images[::10], BYTES) == {}
 
 
+def test_inverted_images_of_any_brightness_are_not_called_transposed():
+    """One image in eight is bright, so brightness says little: inversion shows in the profiles."""
+    images = draw_bars(500)
+    images[::8] = 235 + images[::8] // 20
+    looks = describe(images, BYTES)
+    assert compare(looks, 255 - images, BYTES).keys() == {INVERTED}
+
+
 def test_where_a_cause_changes_nothing_none_is_found():
     """Inverted noise is noise; blank images look like none; wide ones cannot be transposed."""
     noise = np.random.default_rng(0).random((100, 8, 8, 1), np.float32)

@@ -276,6 +276,18 @@ def test_saved_models_of_other_programs(tmp_path):
         load_stages(path)
 
 
+def test_changed_images(study, run, trainer):
+    """The flags pass to the trials, whose names tell them from others."""
+    done = run(study(), "--invert", "--transpose", "train", "--limit", 40)
+    assert done.exit_code == 0
+    calls = list(trainer.calls)
+    for arguments in calls:
+        assert arguments[arguments.index("--invert") + 1] == "all"
+        assert arguments[arguments.index("--transpose") + 1] == "train"
+    run(study(), "--limit", 40)
+    assert len(trainer.calls) == 2 * len(calls)
+
+
 def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
     """Over the study's directory or over its runs: the same runs, the same table."""
     done = run(study())

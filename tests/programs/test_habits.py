@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -28,6 +29,21 @@ def read_rows(path):
 @pytest.fixture
 def runs(tmp_path):
     return tmp_path / "runs"
+
+
+def test_test_images_of_another_program(classify, files, trained_classifier, tmp_path):
+    """Inverted, transposed and in [0, 1]: with two flags the results are those of the originals."""
+    images = (1 - read_images(files.test)[..., 0].swapaxes(1, 2) / 255).astype(np.float32)
+    idx.write_idx(tmp_path / "other", images)
+    data = replace(files, test=tmp_path / "other")
+    done = classify("--invert", "test", "--transpose", "test", "--epochs", 4, data=data)
+    assert done.exit_code == 0, done.err
+    predictions = [(run / "predictions.csv") for run in (done.run, trained_classifier.run)]
+    assert predictions[0].read_bytes() == predictions[1].read_bytes()
+    start = json.loads((done.run / "run.json").read_text())
+    assert (start["arguments"]["invert"], start["arguments"]["transpose"]) == ("test", "test")
+    assert start["appearance"] == load_model(done.run / "model.keras")[1]["appearance"]
+    assert "--invert --transpose" in done.out  # in the next command
 
 
 class TestOneImagePerClass:

@@ -4,8 +4,11 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import run_program
+
+from cae.data import idx
 
 
 @pytest.fixture
@@ -39,6 +42,21 @@ class TestEvaluate:
         with (done.run / "predictions.csv").open() as file:
             assert len(list(csv.reader(file))) == 1 + 48
         assert not (done.run / "plots").exists()
+
+    def test_inverted_and_scaled_images(self, predict, files, trained_classifier, tmp_path):
+        """A warning names the flag, with which the predictions are those of the plain images."""
+        inverted = 255 - idx.read_images(files.test)
+        idx.write_idx(tmp_path / "bytes", inverted)
+        idx.write_idx(tmp_path / "floats", (inverted / 255).astype(np.float32))
+        flags = ["-tl", files.test_labels, "--no-plots"]
+        done = predict("evaluate", trained_classifier.saved, "-t", tmp_path / "floats", *flags)
+        assert done.out.startswith("floats: ") and "0..1" in done.out
+        assert "inverted" in done.err and "--invert" in done.err
+        flags += ["-t", tmp_path / "bytes", "--invert"]
+        done = predict("evaluate", trained_classifier.saved, *flags)
+        assert "warning" not in done.err
+        predictions = [(run / "predictions.csv") for run in (done.run, trained_classifier.run)]
+        assert predictions[0].read_bytes() == predictions[1].read_bytes()
 
     def test_not_a_classifier(self, predict, files, trained_autoencoder):
         done = predict("evaluate", trained_autoencoder.saved, *files.unlabelled_test)

@@ -45,6 +45,12 @@ def test_seeds_make_a_group(groups):
     assert near.cell("seconds") == 20
 
 
+def test_changed_images_are_other_data(tmp_path):
+    runs = [result(tmp_path, "a", 0.1, seed) for seed in range(2)]
+    runs[1].start.arguments.invert = "test"
+    assert len(group_results(runs, "val_mse")) == 2
+
+
 def test_a_winner_is_ahead_of_the_noise(groups):
     assert verdict(groups).startswith("Best: near, ahead of far")
 

@@ -1,0 +1,104 @@
+"""Images as the flags change them, and the warning when they look unlike those of training."""
+
+from argparse import Namespace
+
+import numpy as np
+import pytest
+
+from cae.data.appearance import describe
+from cae.data.datasets import Dataset, Scaling, get_scaling
+from cae.errors import DataError
+from cae.programs.starting_points import change_images, change_shape, get_changes, warn_of_looks
+from cae.programs.tasks import check_same_shape
+
+BYTES = Scaling(0.0, 255.0, "uint8")
+
+
+def flags(invert=None, transpose=None):
+    return Namespace(invert=invert, transpose=transpose)
+
+
+def make_data(images):
+    return Dataset("images", images, None, {}, ())
+
+
+@pytest.fixture
+def dark():
+    """Bright bars on dark images."""
+    images = np.random.default_rng(0).integers(0, 20, (100, 8, 8, 1), np.uint8)
+    images[:, 1:5, 3] = 250
+    return images
+
+
+@pytest.fixture
+def model(tmp_path, dark):
+    """A model that was trained on dark images."""
+    import keras
+
+    from cae.records.saved_models import save_model
+
+    layers = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(1, 1)])
+    return save_model(layers, tmp_path / "m.keras", {"appearance": describe(dark, BYTES)})
+
+
+@pytest.mark.parametrize(
+    ("given", "inverted", "named", "remedy"),
+    [
+        (None, {"training", "test"}, "training and test", "use --invert."),
+        (None, {"training"}, "training", "use --invert train."),
+        (None, {"test"}, "test", "use --invert test."),
+        # where the flag has changed images already
+        ("test", {"training"}, "training", "use --invert."),
+        ("all", {"test"}, "test", "use --invert train."),
+        ("all", {"training", "test"}, "training and test", "leave out --invert."),
+        ("test", {"test"}, "test", "leave out --invert."),
+    ],
+)
+def test_one_warning_names_the_images_and_the_flag(dark, model, given, inverted, named, remedy):
+    datasets = {
+        role: make_data(255 - dark if role in inverted else dark) for role in ("training", "test")
+    }
+    said = []
+    warn_of_looks(model, datasets, BYTES, flags(given), said.append)
+    assert len(said) == 1
+    assert f" {named} images " in said[0] and said[0].endswith(remedy)
+
+
+def test_without_a_model_the_test_images_are_compared_with_the_training_images(dark):
+    said = []
+    for test in (dark[:10], 255 - dark[:10]):
+        datasets = {"training": make_data(dark), "test": make_data(test)}
+        warn_of_looks(None, datasets, BYTES, flags(), said.append)
+    assert len(said) == 1 and "--invert test" in said[0]
+
+
+def test_a_program_with_one_kind_of_images_names_the_flag_alone(dark, model):
+    said = []
+    warn_of_looks(model, {"test": make_data(255 - dark)}, BYTES, flags(), said.append)
+    assert len(said) == 1 and said[0].endswith("--invert.")
+
+
+@pytest.mark.parametrize("which", [None, "all", "train", "test"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_change_images(which, split):
+    """Rows become columns, and x becomes 255 - x, in the images that are named."""
+    images = np.array([[0, 100], [200, 255]], np.uint8).reshape(1, 2, 2, 1)
+    changed = change_images(make_data(images), flags(which, which), split).images
+    expected = [255, 55, 155, 0] if which in ("all", split) else images.ravel().tolist()
+    assert changed.ravel().tolist() == expected
+
+
+def test_test_images_are_brought_to_the_range_of_training_before_they_are_inverted():
+    images = np.array([0, 0.2, 1], np.float32).reshape(1, 1, 3, 1)
+    training = get_scaling(np.array([0, 255], np.uint8))
+    changed = change_images(make_data(images), flags("test"), "test", training).images
+    assert changed.dtype == np.uint8
+    assert changed.ravel().tolist() == [255, 204, 0]
+
+
+def test_transposed_shapes():
+    assert change_shape((8, 6, 1), flags(), "test") == (8, 6, 1)
+    assert change_shape((8, 6, 1), flags(transpose="test"), "test") == (6, 8, 1)
+    with pytest.raises(DataError, match="--transpose test"):
+        check_same_shape("TEST", (8, 6, 1), (6, 8, 1))
+    assert get_changes(flags("train", "all"), "test") == ["--transpose"]
