@@ -1,9 +1,11 @@
-"""Uses saved models: tests a classifier, and shows what a model is.
+"""Uses saved models: classifies any images, tests a classifier, shows what a model is.
 
+python predict.py classify models/classifier.keras picture.png folder --csv answers.csv
 python predict.py evaluate models/classifier.keras -d mnist
 python predict.py show models/classifier.keras
 """
 
+import argparse
 from typing import Any
 
 from cae.config.choices import DATASETS
@@ -14,6 +16,7 @@ def build_parser() -> flags.Parser:
     """The command line of this program."""
     parser = flags.Parser(prog="predict.py", description=__doc__)
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
+    _add_classify(commands)
     _add_evaluate(commands)
     _add_show(commands)
     return parser
@@ -22,6 +25,59 @@ def build_parser() -> flags.Parser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
     return start.run(start.call_action, build_parser(), argv)
+
+
+def _add_classify(commands: Any) -> None:
+    parser = commands.add_parser("classify", help="classify any images")
+    parser.set_defaults(action="cae.programs.answers:classify")
+    parser.add_argument("model", metavar="MODEL", help="a saved classifier (.keras or .h5)")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="pictures, folders of them (with their subfolders), idx or .npy files; - for such "
+        "paths on standard input, one per line, or for one picture there",
+    )
+    parser.add_argument("--csv", metavar="FILE", help="write one row per image to this new file")
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write one object per image to this new file, or to standard output",
+    )
+    flags.add(parser, "--test-labels", help="labels of all images, in their order")
+    parser.add_argument(
+        "--errors",
+        metavar="DIR",
+        help="write wrongly classified images to this new folder, named "
+        "true-predicted-probability-number.png",
+    )
+    parser.add_argument(
+        "--unsure-below",
+        type=_probability,
+        metavar="P",
+        help="call answers below this probability unsure (default: as calibrated in training, "
+        "else 0.5)",
+    )
+    parser.add_argument(
+        "--invert",
+        choices=("auto", "always"),
+        help="swap dark and bright: auto does so if the images look dark on light beside those of "
+        "training",
+    )
+    flags.add(parser, "--model-input-range")
+
+
+def _probability(text: str) -> float:
+    """The type of a flag: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
 
 
 def _add_evaluate(commands: Any) -> None:

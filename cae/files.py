@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from cae.errors import DataError, UsageError
 
@@ -111,6 +111,20 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+@contextmanager
+def growing_text(path: Path) -> Iterator[TextIO]:
+    """Opens a text file to write part by part; it appears when it is complete.
+
+    Raises:
+        UsageError: It cannot be written; nothing is left.
+    """
+    with explaining(path), replace_file(path) as file:
+        # Names of files need not be UTF-8.
+        text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
+        yield text
+        text.detach()
 
 
 def write_figure(path: Path, figure: "Figure") -> None:

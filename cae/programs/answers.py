@@ -1,21 +1,61 @@
 """What saved models answer: the commands of `predict.py`."""
 
 import argparse
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image
 
 from cae import terminal
 from cae.config.shapes import Shape
-from cae.data.datasets import check_dataset, load_dataset
-from cae.errors import ModelFileError, UsageError
-from cae.programs.classify import classify_with_file, record_test
+from cae.data.appearance import INVERTED, REMEDIES, TRANSPOSED, advise, compare
+from cae.data.datasets import Scaling, check_dataset, load_dataset
+from cae.data.idx import read_labels
+from cae.data.inputs import Part, Report, Say, read_parts
+from cae.data.pictures import Form
+from cae.errors import DataError, ModelFileError, UsageError
+from cae.files import growing_text, make_folder, write_bytes
+from cae.foreign.models import find_classifier
+from cae.programs.classify import classify_with_file, print_evaluation, record_test
 from cae.programs.starting_points import (
     change_images,
     change_shape,
     check_model_shape,
     warn_of_looks,
 )
+from cae.prompts import new_file
+from cae.records.calibration import Calibration, Typical
+from cae.records.evaluation import evaluate as compare_with_labels
 from cae.records.run import Run, check_run_dir, check_runs_dir
-from cae.records.saved_models import read_metadata
+from cae.records.saved_models import load_model, read_metadata
+
+if TYPE_CHECKING:
+    import keras
+
+UNIT = Scaling(0.0, 1.0, "float32")  # of images that are scaled already
+MAX_SHOWN = 50  # rows of the table at the terminal
+MAX_MATRIX = 20  # classes of the confusion matrix there
+NOT_KNOWN = "not known"
+STANDARD_OUTPUT = "-"
+COLUMNS = (
+    *("image", "prediction", "probability", "runner_up", "runner_up_probability"),
+    *("unsure", "unlike_training", "label", "correct"),
+)
+
+Write = Callable[[Sequence[dict[str, Any]]], object]
+
+
+# --- Tests of labelled images ---------------------------------------------------------------
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -39,12 +79,342 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_classifier(path: str, input_shape: Shape) -> str:
+def _check_classifier(path: str, input_shape: Shape | None = None) -> str:
     """Checks a classifier as far as that is possible without Keras, and returns its name."""
     metadata = read_metadata(path)
     if metadata.get("kind", "classifier") != "classifier":
         raise ModelFileError(
             path, "must be a classifier", metadata["kind"], "Give one saved by classification.py."
         )
-    check_model_shape(path, input_shape)
+    if input_shape:
+        check_model_shape(path, input_shape)
     return metadata.get("name", Path(path).stem)
+
+
+# --- Answers for any images -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A saved classifier, and what its file says about its answers.
+
+    Attributes:
+        model: Of images in [0, 1] to probabilities, after the summary of the encoding if there is
+            `typical`.
+        form: What pictures are brought to.
+        scaling: Brings the training images to [0, 1].
+        classes: int64 (num_classes,), the labels, sorted.
+        class_names: Their names.
+        calibration: Of the probabilities.
+        typical: How images like those of training are encoded; None where that is not known.
+        looks: How the training images look; None where that is not known.
+    """
+
+    model: "keras.Model"
+    form: Form
+    scaling: Scaling
+    classes: np.ndarray
+    class_names: list[str]
+    calibration: Calibration
+    typical: Typical | None
+    looks: dict[str, Any] | None
+
+
+class Answers(NamedTuple):
+    """What a classifier says about some images.
+
+    Attributes:
+        part: The images.
+        probabilities: float64 (num_images, num_classes), calibrated.
+        unlike: bool (num_images,), whether an image is unlike those of training; None where that is
+            not known.
+    """
+
+    part: Part
+    probabilities: np.ndarray
+    unlike: np.ndarray | None
+
+
+def open_classifier(path: str | Path, *, input_range: str | None = None, say: Say) -> Classifier:
+    """Loads a saved classifier, of this program or of another one.
+
+    Raises:
+        ModelFileError: It is no classifier.
+    """
+    with terminal.starting_keras():
+        model, metadata = load_model(path)
+        from cae.training.build import with_summary
+    shape = tuple(metadata.get("input_shape") or model.inputs[0].shape[1:])
+    shape = shape if len(shape) == 3 else (*shape, 1)
+    if len(shape) != 3 or None in shape:
+        raise ModelFileError(path, "must state the size of its images", shape)
+    num_classes = model.outputs[0].shape[-1]
+    typical = Typical(**metadata["typical"]) if "typical" in metadata else None
+    if typical and {layer.name for layer in model.layers} >= {"encoder", "fully_connected"}:
+        model = with_summary(model)
+    if typical is None or len(typical.mean) + num_classes != model.output_shape[-1]:
+        typical = None
+        model = find_classifier(model, path, shape, input_range=input_range, say=say)
+        num_classes = model.output_shape[-1]
+    classes = np.array(metadata.get("classes", range(num_classes)), np.int64)
+    names = metadata.get("class_names", [str(label) for label in classes.tolist()])
+    if not len(classes) == len(names) == num_classes:
+        raise ModelFileError(path, f"must name its {num_classes} classes", names)
+    return Classifier(
+        model,
+        Form(*shape),
+        Scaling(**metadata["scaling"]) if "scaling" in metadata else Scaling(0.0, 255.0, "uint8"),
+        classes,
+        names,
+        Calibration(**metadata.get("calibration", {})),
+        typical,
+        metadata.get("appearance"),
+    )
+
+
+def ask(
+    classifier: Classifier,
+    inputs: Iterable[str],
+    *,
+    invert: str | None = None,
+    report: Report = terminal.report,
+    say: Say = terminal.say,
+    warn: Say = terminal.warn,
+) -> Iterator[Answers]:
+    """Classifies images part by part, in order.
+
+    Args:
+        classifier: From `open_classifier`.
+        inputs: As for `inputs.read_parts`.
+        invert: `always`, or `auto`: if the first images look like inverted training images.
+        report: Receives the error of each file that cannot be used.
+        say: Receives a sentence if images are inverted or rescaled.
+        warn: Receives a sentence if images look unlike those of training as a whole.
+    """
+    num_classes = len(classifier.classes)
+    threshold = classifier.typical and classifier.typical.get_threshold()
+    is_inverted = None
+    run = _get_runner(classifier.model)
+    for part in read_parts(inputs, classifier.form, classifier.scaling, report, say):
+        if is_inverted is None:
+            is_inverted = _choose_inversion(part.images, classifier.looks, invert, say, warn)
+        if is_inverted:
+            part = part._replace(images=1 - part.images)
+        summaries, probabilities = np.split(run(part.images), [-num_classes], axis=1)
+        unlike = classifier.typical and classifier.typical.get_scores(summaries) > threshold
+        yield Answers(part, classifier.calibration.apply(probabilities), unlike)
+
+
+def _get_runner(model: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
+    """Runs a model on parts of any size, compiled for the largest so far."""
+    from cae.training.predict import predict
+
+    size = 0
+
+    def run(images: np.ndarray) -> np.ndarray:
+        nonlocal size
+        size = max(size, len(images))
+        padding = np.zeros((size - len(images), *images.shape[1:]), np.float32)
+        return predict(model, np.concatenate([images, padding]), UNIT)[: len(images)]
+
+    return run
+
+
+def _choose_inversion(
+    images: np.ndarray, looks: dict[str, Any] | None, invert: str | None, say: Say, warn: Say
+) -> bool:
+    """Whether to invert all images; judged by the first ones."""
+    if invert == "always":
+        return True
+    if invert == "auto" and looks is None:
+        warn("--invert auto: the model does not say how its training images look. Use always.")
+    causes = compare(looks, images, UNIT)
+    is_inverted = invert == "auto" and causes.pop(INVERTED, None) is not None
+    if is_inverted:
+        say("The images are inverted: beside those of training they look dark on light.")
+    if causes:
+        flags = {INVERTED: "use --invert auto", TRANSPOSED: "swap their rows and columns"}
+        warn(advise("The images", causes, REMEDIES | flags))
+    return is_inverted
+
+
+# --- The command ----------------------------------------------------------------------------
+
+
+def classify(args: argparse.Namespace) -> int:
+    """Classifies any images; returns the exit code, 2 if some could not be read."""
+    _check_classifier(args.model)
+    _check_outputs(args)
+    given = None if args.test_labels is None else read_labels(Path(args.test_labels))
+    say = terminal.ERR.print  # standard output may be JSON
+    classifier = open_classifier(args.model, input_range=args.model_input_range, say=say)
+    failures: list[int] = []
+    count = 0
+    shown: list[dict[str, Any]] = []
+    known: list[tuple[np.ndarray, list[int]]] = []
+    with ExitStack() as stack:
+        writers = [*_open_csv(stack, args.csv), *_open_json(stack, args.json)]
+        for answers in ask(
+            classifier,
+            args.inputs,
+            invert=args.invert,
+            report=lambda error: failures.append(terminal.report(error)),
+            say=say,
+        ):
+            labels = _find_labels(classifier, answers.part, given)
+            rows = _get_rows(classifier, answers, labels, args.unsure_below)
+            for write in writers:
+                write(rows)
+            shown += rows[: MAX_SHOWN - len(shown)]
+            count += len(rows)
+            has_label = [label is not None for label in labels]
+            known.append((answers.probabilities[has_label], [x for x in labels if x is not None]))
+            if args.errors:
+                _write_errors(Path(args.errors), answers.part, rows)
+    if args.json != STANDARD_OUTPUT:
+        _show(shown, count)
+        _show_evaluation(classifier, known)
+    return max(failures, default=0)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    for path in (args.csv, args.json):
+        if path not in (None, STANDARD_OUTPUT):
+            new_file(path)
+    if args.errors and any(make_folder(args.errors, "Give another folder.").iterdir()):
+        raise UsageError("--errors", "must be a new or empty folder", args.errors)
+
+
+def _find_labels(classifier: Classifier, part: Part, given: np.ndarray | None) -> list[int | None]:
+    """The labels of images: those given, or the folder of each if it is called like a class."""
+    if given is None:
+        of_name = dict(zip(classifier.class_names, classifier.classes.tolist(), strict=True))
+        return [of_name.get(Path(name).parent.name) for name in part.names]
+    if part.numbers[-1] >= len(given):
+        raise DataError(
+            "-tl", "must give a label for every image", f"{len(given)} labels for more images"
+        )
+    return given[part.numbers].tolist()
+
+
+def _get_rows(
+    classifier: Classifier,
+    answers: Answers,
+    labels: Sequence[int | None],
+    unsure_below: float | None,
+) -> list[dict[str, Any]]:
+    """One row per image; None stands for what is not known."""
+    names = dict(zip(classifier.classes.tolist(), classifier.class_names, strict=True))
+    threshold = classifier.calibration.unsure_below if unsure_below is None else unsure_below
+    order = np.argsort(-answers.probabilities, axis=1, kind="stable")[:, :2]
+    likeliest = np.take_along_axis(answers.probabilities, order, axis=1).round(6).tolist()
+    unlike = [None] * len(labels) if answers.unlike is None else answers.unlike.tolist()
+    rows = []
+    for image, positions, (probability, *others), is_unlike, label in zip(
+        answers.part.names, order.tolist(), likeliest, unlike, labels, strict=True
+    ):
+        best, *second = (classifier.class_names[position] for position in positions)
+        name = None if label is None else names.get(label, str(label))
+        rows.append(
+            {
+                "image": image,
+                "prediction": best,
+                "probability": probability,
+                "runner_up": second[0] if second else None,
+                "runner_up_probability": others[0] if others else None,
+                "unsure": probability < threshold,
+                "unlike_training": is_unlike,
+                "label": name,
+                "correct": None if label is None else name == best,
+            }
+        )
+    return rows
+
+
+def _open_csv(stack: ExitStack, path: str | None) -> Iterator[Write]:
+    if path is None:
+        return
+    text = stack.enter_context(growing_text(Path(path)))
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    yield lambda rows: writer.writerows(
+        {key: int(x) if isinstance(x, bool) else x for key, x in row.items()} for row in rows
+    )
+
+
+def _open_json(stack: ExitStack, path: str | None) -> Iterator[Write]:
+    if path is None:
+        return
+    is_file = path != STANDARD_OUTPUT
+    text = stack.enter_context(growing_text(Path(path))) if is_file else sys.stdout
+    separators = chain(["["], repeat(","))
+    stack.callback(lambda: text.write("\n]\n" if next(separators) == "," else "[]\n"))
+
+    def write(rows: Sequence[dict[str, Any]]) -> None:
+        text.writelines(f"{next(separators)}\n{json.dumps(row)}" for row in rows)
+
+    yield write
+
+
+def _write_errors(folder: Path, part: Part, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes images that were classified wrongly as PNG files whose names say how."""
+    for number, image, row in zip(part.numbers, part.images, rows, strict=True):
+        if row["correct"] is False:
+            words = [row["label"], row["prediction"], f"{row['probability']:.3f}", f"{number:06}"]
+            name = "-".join(re.sub(r"[^\w.]+", "_", word) for word in words)
+            content = io.BytesIO()
+            pixels = (255 * image).round().astype(np.uint8)
+            Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels).save(
+                content, "PNG"
+            )
+            write_bytes(folder / f"{name}.png", content.getvalue())
+
+
+# --- Results at the terminal ----------------------------------------------------------------
+
+
+def _show(rows: Sequence[dict[str, Any]], total: int) -> None:
+    """Prints the first answers as a table."""
+    unlike = {None: NOT_KNOWN, True: "unlike", False: ""}
+    cells = []
+    for row in rows:
+        runner_up = ""
+        if row["runner_up"] is not None:
+            runner_up = f"{row['runner_up']} {row['runner_up_probability']:.1%}"
+        cells.append(
+            {
+                "image": row["image"],
+                "class": row["prediction"],
+                "probability": f"{row['probability']:.1%}",
+                "runner-up": runner_up,
+                "sure": "unsure" if row["unsure"] else "",
+                "training data": unlike[row["unlike_training"]],
+            }
+        )
+    if cells:
+        terminal.print_rows("Answers", cells, ("probability",))
+    if total > len(rows):
+        terminal.say(f"{total - len(rows):,} more: --csv FILE or --json FILE lists all.")
+
+
+def _show_evaluation(classifier: Classifier, known: Sequence[tuple[np.ndarray, list[int]]]) -> None:
+    """Prints accuracy, report and confusion matrix of the images whose labels are known."""
+    labels = np.array([label for _, labels in known for label in labels], np.int64)
+    if not len(labels):
+        return
+    probabilities = np.concatenate([probabilities for probabilities, _ in known])
+    evaluation = compare_with_labels(
+        probabilities, labels, classifier.classes, classifier.class_names
+    )
+    print_evaluation(evaluation)
+    names, predicted = evaluation.class_names, evaluation.probabilities.argmax(axis=1)
+    if len(names) > MAX_MATRIX:
+        return
+    counts = np.zeros((len(names) + 1, len(names)), np.int64)
+    np.add.at(counts, (evaluation.targets, predicted), 1)  # -1, an unseen class, is the last row
+    rows = [
+        {"true": name, **dict(zip(names, map(str, row), strict=True))}
+        for name, row in zip([*names, "unseen"], counts.tolist(), strict=True)
+        if name in names or any(row)
+    ]
+    terminal.print_rows("Images by true class and prediction", rows, names)

@@ -206,11 +206,16 @@ def record_test(
         write_json(run.path / "metrics.json", record | get_test_metrics(evaluation))
         figures = draw_evaluation(evaluation, test, scaling) if plots else {}
         run.save_figures(figures)
+    print_evaluation(evaluation)
+    terminal.say(f"Report, predictions and figures: {terminal.relative(run.path)}")
+    return figures
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Prints the report and the accuracy."""
     low, high = evaluation.accuracy_interval
     terminal.say(evaluation.report_text)
     terminal.say(
         f"Accuracy {evaluation.accuracy:.2%} on {len(evaluation.labels):,} images (95 % interval "
         f"{low:.2%} to {high:.2%}), balanced accuracy {evaluation.balanced_accuracy:.2%}"
     )
-    terminal.say(f"Report, predictions and figures: {terminal.relative(run.path)}")
-    return figures

@@ -7,6 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import run_program
+from PIL import Image
+
+from cae.data.appearance import describe
+from cae.data.datasets import Scaling
+from cae.data.idx import read_images, read_labels
+from cae.data.pictures import Form
+from cae.programs import answers
+from cae.records.calibration import UNCALIBRATED, Calibration
+from cae.records.saved_models import read_metadata
 
 from cae.data import idx
 
@@ -72,6 +81,123 @@ class TestEvaluate:
         done = predict("evaluate", trained_classifier.saved, *flags)
         assert done.exit_code == 2 and not done.runs
         assert words in done.err
+
+
+class TestClassify:
+    @pytest.fixture
+    def ask(self, tmp_path, monkeypatch, trained_classifier):
+        """Classifies inputs; returns the program, and the rows that it wrote."""
+        monkeypatch.chdir(tmp_path)
+
+        def run(*args, model=trained_classifier.saved):
+            flags = ["classify", model, *args, "--json", "answers.json"]
+            done = run_program("predict", *flags, runs_dir=None)
+            written = Path("answers.json")
+            return done, json.loads(written.read_text()) if written.exists() else None
+
+        return run
+
+    def test_answers_of_a_test(self, ask, files, trained_classifier):
+        """Predictions are those of the training's test; probabilities are calibrated."""
+        flags = ["-tl", files.test_labels, "--csv", "answers.csv"]
+        done, rows = ask(files.test, *flags)
+        assert done.exit_code == 0, done.err
+        tested = read_csv(trained_classifier.run / "predictions.csv")
+        assert [row["prediction"] for row in rows] == [row["prediction"] for row in tested]
+        assert [row["correct"] for row in rows] == [row["correct"] == "1" for row in tested]
+        calibration = Calibration(**read_metadata(trained_classifier.saved)["calibration"])
+        for row, (_, *given) in zip(rows, probabilities_of(tested), strict=True):
+            calibrated = np.sort(calibration.apply(np.array([given]))[0])[::-1]
+            assert row["probability"] == pytest.approx(calibrated[0], abs=1e-4)
+            assert row["runner_up_probability"] == pytest.approx(calibrated[1], abs=1e-4)
+            assert row["unsure"] == (row["probability"] < calibration.unsure_below)
+            assert row["prediction"] != row["runner_up"] and row["unlike_training"] in (True, False)
+        assert f"{trained_classifier.metrics['test_accuracy']:.2%}" in done.out
+        csv_rows = read_csv(Path("answers.csv"))
+        assert [row["image"] for row in csv_rows] == [f"{files.test}[{i}]" for i in range(24)]
+
+    def test_pictures_in_folders_of_their_classes(self, tmp_path, ask, files):
+        """Errors are written as pictures; one that cannot be read decides the exit code."""
+        images, labels = read_images(files.test), read_labels(files.test_labels)
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            folder = Path("pictures", "2" if number == 0 else str(label))
+            folder.mkdir(parents=True, exist_ok=True)
+            image = image if label == labels[0] else 255 - image
+            Image.fromarray(image[..., 0]).resize((16, 16)).save(folder / f"{number:02}.png")
+        Path("pictures", "2", "99.png").write_bytes(b"nothing")
+        done, rows = ask("pictures", "--errors", "wrong")
+        assert done.exit_code == 2 and "99.png" in done.err
+        assert len(rows) == 24 and rows == sorted(rows, key=lambda row: row["image"])
+        wrong = [row for row in rows if not row["correct"]]
+        assert wrong and all(row["label"] == row["image"].split("/")[1] for row in rows)
+        names = sorted(path.name.split("-")[:2] for path in Path("wrong").iterdir())
+        assert names == sorted([row["label"], row["prediction"]] for row in wrong)
+
+    def test_a_classifier_of_another_program(self, ask, files):
+        """It names neither classes nor typical images."""
+        keras = pytest.importorskip("keras")
+        layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
+        keras.Sequential(layers).save("m.keras")
+        done, rows = ask(files.test, model="m.keras")
+        assert done.exit_code == 0, done.err
+        assert {row["prediction"] for row in rows} <= {"0", "1", "2"}
+        assert {row["unlike_training"] for row in rows} == {None}
+        assert "not known" in done.out
+
+    def test_nothing_is_overwritten(self, ask, files):
+        Path("answers.csv").write_text("mine")
+        done, rows = ask(files.test, "--csv", "answers.csv")
+        assert done.exit_code == 2 and rows is None
+        assert Path("answers.csv").read_text() == "mine"
+
+
+class TestDarkOnLight:
+    """Training images are bright spots on black, each in another place; these are the reverse."""
+
+    @pytest.fixture
+    def ask(self, tmp_path):
+        keras = pytest.importorskip("keras")
+        layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
+        spots = np.zeros((40, 8, 8, 1), np.uint8)
+        spots[np.arange(40), np.arange(40) % 6 + 1, np.arange(40) % 5 + 1] = 255
+        np.save(tmp_path / "dark.npy", 255 - spots)
+        scaling, model = Scaling(0.0, 255.0, "uint8"), keras.Sequential(layers)
+        labels, looks = np.arange(2), describe(spots, scaling)
+
+        def run(looks=looks, **flags):
+            said, warned = [], []
+            classifier = answers.Classifier(
+                model, Form(8, 8, 1), scaling, labels, ["a", "b"], UNCALIBRATED, None, looks
+            )
+            options = flags | {"say": said.append, "warn": warned.append}
+            (found,) = answers.ask(classifier, [str(tmp_path / "dark.npy")], **options)
+            return np.array_equal(found.part.images, spots / 255), said, warned
+
+        return run
+
+    def test_is_named(self, ask):
+        is_inverted, said, (warning,) = ask()
+        assert not is_inverted and not said and "--invert auto" in warning
+
+    def test_is_inverted_on_demand_only(self, ask):
+        is_inverted, (said,), warned = ask(invert="auto")
+        assert is_inverted and "inverted" in said and not warned
+
+    def test_auto_needs_to_know_the_training_images(self, ask):
+        is_inverted, _, (warning,) = ask(looks=None, invert="auto")
+        assert not is_inverted and "always" in warning
+        assert ask(looks=None, invert="always") == (True, [], [])
+
+
+def read_csv(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def probabilities_of(rows):
+    """The label of each row of predictions.csv, and the probabilities of the classes."""
+    return [
+        (row["label"], *(float(row[key]) for key in row if key.startswith("p_"))) for row in rows
+    ]
 
 
 class TestShow:

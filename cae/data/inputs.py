@@ -1,0 +1,217 @@
+"""Images to ask a model about, part by part: pictures, folders of them, arrays, standard input.
+
+What cannot be read is reported, and the rest goes on.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, groupby, islice
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from cae.config.shapes import format_shape
+from cae.data import idx
+from cae.data.appearance import Say, match_scaling
+from cae.data.datasets import Scaling
+from cae.data.pictures import Form, decode
+from cae.errors import DataError
+
+STANDARD_INPUT = "-"
+PART = 1024  # images
+BYTES = Scaling(0.0, 255.0, "uint8")  # of decoded pictures
+GZIP = b"\x1f\x8b"
+IGNORED = {"thumbs.db", "desktop.ini"}  # and names that begin with a dot
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
+INSPECTED = 2000  # images of an array, to recognize the range of its pixels
+
+Picture = Path | BinaryIO
+Report = Callable[[DataError], object]
+
+
+class Part(NamedTuple):
+    """Some images in their order.
+
+    Attributes:
+        names: The file of each, with its index if the file holds several.
+        numbers: Their positions among all images, those that could not be read included.
+        images: float32 (num_images, height, width, channels) in [0, 1].
+    """
+
+    names: list[str]
+    numbers: list[int]
+    images: np.ndarray
+
+
+class _Array(NamedTuple):
+    name: str
+    images: np.ndarray
+
+
+def read_parts(
+    inputs: Iterable[str],
+    form: Form,
+    scaling: Scaling,
+    report: Report,
+    say: Say,
+) -> Iterator[Part]:
+    """Reads images as a model takes them, in order, while the model works on those before.
+
+    Args:
+        inputs: Pictures, folders (searched with their subfolders), idx and `.npy` files; `-` is
+            standard input, which holds such paths, one per line, or one picture.
+        form: What pictures are brought to; arrays must have its height and width.
+        scaling: Brings the training images to [0, 1]; arrays of another range are recognized.
+        report: Receives the error of each file that cannot be used.
+        say: Receives a sentence on arrays of another range.
+    """
+    numbers = count()
+    for is_array, found in groupby(_find(inputs, form, report), lambda x: isinstance(x, _Array)):
+        if is_array:
+            for array in found:
+                yield from _read_array(array, form, scaling, numbers, report, say)
+        else:
+            yield from _read_pictures(found, form, numbers, report)
+
+
+def _read_array(
+    array: _Array, form: Form, scaling: Scaling, numbers: Iterator[int], report: Report, say: Say
+) -> Iterator[Part]:
+    try:
+        own = match_scaling(scaling, _sample(array.images), array.name, say)
+    except DataError as error:
+        report(error)
+        return
+    for start in range(0, len(array.images), PART):
+        images = own.apply(array.images[start : start + PART])
+        names = [f"{array.name}[{start + index}]" for index in range(len(images))]
+        images = _fit_channels(images, form.channels)
+        yield Part(names, list(islice(numbers, len(images))), images)
+
+
+def _read_pictures(
+    pictures: Iterable[Picture], form: Form, numbers: Iterator[int], report: Report
+) -> Iterator[Part]:
+    for part, decoded in _decode_ahead(pictures, form):
+        kept = []
+        for picture, image in zip(part, decoded, strict=True):
+            number = next(numbers)
+            if isinstance(image, DataError):
+                report(image)
+            else:
+                kept.append((_name(picture), number, image))
+        if kept:
+            names, kept_numbers, images = map(list, zip(*kept, strict=True))
+            yield Part(names, kept_numbers, BYTES.apply(np.stack(images)))
+
+
+def _find(inputs: Iterable[str], form: Form, report: Report) -> Iterator[Picture | _Array]:
+    for given in inputs:
+        path = Path(given)
+        try:
+            if given == STANDARD_INPUT:
+                yield from _read_standard_input(form, report)
+            elif path.is_dir():
+                yield from _find_pictures(path)
+            elif path.suffix.lower() == ".npy":
+                yield _Array(given, _check_size(given, _read_npy(path, form), form))
+            elif _is_idx(path):
+                yield _Array(given, _check_size(given, idx.read_images(path), form))
+            else:
+                yield path
+        except DataError as error:
+            report(error)
+
+
+def _read_standard_input(form: Form, report: Report) -> Iterator[Picture | _Array]:
+    file = sys.stdin.buffer
+    if b"\0" in file.peek(PART):  # in every picture, in no path
+        yield io.BytesIO(file.read())
+        return
+    lines = (os.fsdecode(line.strip()) for line in file)
+    yield from _find(filter(None, lines), form, report)
+
+
+def _find_pictures(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower() not in IGNORED:
+                yield Path(parent, name)
+
+
+def _read_npy(path: Path, form: Form) -> np.ndarray:
+    """(num_images, height, width, channels); an array of fewer dimensions may be one image."""
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(path, "must be a .npy file of numbers", error) from error
+    if images.ndim == 2 or images.shape == form.shape:
+        images = images[np.newaxis]
+    images = images if images.ndim == 4 else images[..., np.newaxis]
+    if images.ndim != 4 or images.dtype.kind not in "uif" or not np.isfinite(images.sum()):
+        required = "must hold finite numbers (N, height, width) or (N, height, width, channels)"
+        raise DataError(path, required, f"{images.dtype} {images.shape}")
+    return images
+
+
+def _is_idx(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError:
+        return False  # `decode` says why
+    return start.startswith(GZIP) or (start[:2] == b"\0\0" and start[2:3] >= b"\x08")
+
+
+def _check_size(name: str, images: np.ndarray, form: Form) -> np.ndarray:
+    if images.shape[1:3] != form.shape[:2] or images.shape[3] not in (1, 3, form.channels):
+        raise DataError(
+            name,
+            f"must hold images of the model's shape {format_shape(form.shape)}",
+            format_shape(images.shape[1:]),
+            "Give images of that size, or pictures in files, which are resized.",
+        )
+    return images
+
+
+def _sample(images: np.ndarray) -> np.ndarray:
+    return images[:: max(1, len(images) // INSPECTED)]
+
+
+def _fit_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    if images.shape[3] == channels:
+        return images
+    if channels == 1:
+        return (images @ LUMINANCE)[..., np.newaxis]
+    return np.repeat(images[..., :1], channels, axis=3)
+
+
+def _decode_ahead(
+    pictures: Iterable[Picture], form: Form
+) -> Iterator[tuple[Sequence[Picture], Iterable[np.ndarray | DataError]]]:
+    """Decodes pictures in parts, each while the one before it is in use."""
+
+    def load(picture: Picture) -> np.ndarray | DataError:
+        try:
+            return decode(str(picture) if isinstance(picture, Path) else picture, form)
+        except DataError as error:
+            return error
+
+    pictures, before = iter(pictures), None
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while part := list(islice(pictures, PART)):
+            decoding = part, pool.map(load, part)
+            if before:
+                yield before
+            before = decoding
+        if before:
+            yield before
+
+
+def _name(picture: Picture) -> str:
+    return str(picture) if isinstance(picture, Path) else STANDARD_INPUT

@@ -1,0 +1,100 @@
+"""Images to ask a model about: what is found, in which order, and what is reported."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cae.data import idx
+from cae.data.datasets import Scaling
+from cae.data.inputs import read_parts
+from cae.data.pictures import Form
+
+FORM = Form(2, 2, 1)
+BYTES = Scaling(0.0, 255.0, "uint8")
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Reads inputs in an empty folder: names, numbers, first pixels, and what was reported."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*inputs, form=FORM):
+        errors, said = [], []
+        parts = list(read_parts(inputs, form, BYTES, errors.append, said.append))
+        assert all(part.images.dtype == np.float32 for part in parts)
+        names = [name for part in parts for name in part.names]
+        numbers = [number for part in parts for number in part.numbers]
+        pixels = [image[0, 0].tolist() for part in parts for image in part.images]
+        return names, numbers, pixels, errors, said
+
+    return run
+
+
+def draw(path, value=255):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((2, 2), value, np.uint8)).save(path)
+
+
+def test_folders_are_searched_in_the_order_of_names(tmp_path, read):
+    """Hidden files and what file managers leave behind do not count."""
+    for name in ("b/2.png", "b/10.png", "a/x/1.png", ".hidden.png", ".git/3.png"):
+        draw(tmp_path / name)
+    (tmp_path / "Thumbs.db").write_bytes(b"1")
+    names, *_, errors, _ = read(".")
+    assert names == ["a/x/1.png", "b/10.png", "b/2.png"]
+    assert not errors
+
+
+def test_files_that_cannot_be_read_are_reported_and_the_others_go_on(tmp_path, read):
+    draw(tmp_path / "1.png", 0)
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    draw(tmp_path / "4.png", 51)
+    idx.write_idx(tmp_path / "5.idx", np.zeros((1, 3, 3), np.uint8))
+    names, numbers, pixels, errors, _ = read("1.png", "2.png", "3.png", "4.png", "5.idx")
+    assert (names, numbers) == (["1.png", "4.png"], [0, 3])
+    assert pixels == [[0.0], [pytest.approx(0.2)]]
+    assert sorted(str(error).split(":")[0] for error in errors) == ["2.png", "3.png", "5.idx"]
+
+
+def test_arrays_keep_their_place_among_pictures(tmp_path, read):
+    idx.write_idx(tmp_path / "a.idx", np.full((2, 2, 2), 255, np.uint8))
+    np.save(tmp_path / "b.npy", np.full((1, 2, 2), 0.5))
+    draw(tmp_path / "c.png", 0)
+    names, numbers, pixels, errors, said = read("c.png", "a.idx", "b.npy", "c.png")
+    assert names == ["c.png", "a.idx[0]", "a.idx[1]", "b.npy[0]", "c.png"]
+    assert numbers == [0, 1, 2, 3, 4] and not errors
+    assert pixels == [[0.0], [1.0], [1.0], [0.5], [0.0]]
+    assert "b.npy" in said[0], "its pixels are in 0..1"
+
+
+@pytest.mark.parametrize(("channels", "pixel"), [(3, [1.0, 1.0, 1.0]), (1, [1.0])])
+def test_channels_become_those_of_the_model(tmp_path, read, channels, pixel):
+    np.save(tmp_path / "gray.npy", np.full((1, 2, 2), 255, np.uint8))
+    np.save(tmp_path / "rgb.npy", np.full((1, 2, 2, 3), 255, np.uint8))
+    _, _, pixels, errors, _ = read("gray.npy", "rgb.npy", form=Form(2, 2, channels))
+    assert not errors
+    np.testing.assert_allclose(pixels, [pixel, pixel], atol=1e-6)
+
+
+class TestStandardInput:
+    @pytest.fixture
+    def give(self, monkeypatch):
+        def replace(content):
+            file = io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)))
+            monkeypatch.setattr("sys.stdin", file)
+
+        return replace
+
+    def test_paths_one_per_line(self, tmp_path, read, give):
+        draw(tmp_path / "folder" / "with space.png")
+        draw(tmp_path / "é.png")
+        give("é.png\r\n\nfolder\n".encode())
+        assert read("-")[0] == ["é.png", "folder/with space.png"]
+
+    def test_one_picture(self, tmp_path, read, give):
+        draw(tmp_path / "1.png", 0)
+        give((tmp_path / "1.png").read_bytes())
+        names, _, pixels, *_ = read("-")
+        assert (names, pixels) == (["-"], [[0.0]])
