@@ -27,31 +27,18 @@ class DataRecord(BaseModel):
 
 
 class Environment(BaseModel):
-    """The content of `environment.json`.
+    """The content of `environment.json`."""
 
-    Attributes:
-        command: The command line, quoted for a shell.
-        started: The time in UTC, in ISO format.
-        seed: The seed of every random number; None if there are several.
-        device: The device that trains; None if several results have devices of their own.
-        cores: Of the machine.
-        platform: Its operating system.
-        python: Its version of Python.
-        versions: Those of the packages that results depend on.
-        git_commit: That of this code, with `-dirty` if files have been changed; None without git.
-        data: The data sets by role, such as `training` and `test`.
-    """
-
-    command: str
-    started: str
-    seed: int | None
-    device: str | None
+    command: str  # quoted for a shell
+    started: str  # UTC, ISO 8601
+    seed: int | None  # of all random numbers; None if there are several
+    device: str | None  # that trains; None if several results have devices of their own
     cores: int | None
     platform: str
     python: str
-    versions: dict[str, str]
-    git_commit: str | None
-    data: dict[str, DataRecord]
+    versions: dict[str, str]  # of the packages that results depend on
+    git_commit: str | None  # with "-dirty" if files have been changed; None without git
+    data: dict[str, DataRecord]  # by role, such as "training"
 
     @property
     def day(self) -> str:

@@ -290,7 +290,7 @@ def test_both_show_the_run_directory(classify, tmp_path, store, monkeypatch):
     )
     shown = open_board(board)
     assert set(shown.Tags()["images"]) == {path.stem for path in run.glob("plots/*.png")}
-    (image,) = shown.Images("loss")
+    (image,) = shown.Images("confusion_matrix")
     assert image.encoded_image_string.startswith(b"\x89PNG") and image.width > 100
 
     (tracked,), client = read_runs(store, "classifiers")
