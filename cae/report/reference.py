@@ -101,22 +101,14 @@ def _studies() -> list[str]:
 def _key_table(model: type[BaseModel], beyond: type[BaseModel] = BaseModel) -> str:
     """The keys of a model that `beyond` does not have."""
     allowed = _get_allowed(model, dict.fromkeys(model.model_fields, object()))
+    rows = []
     for key, field in model.model_fields.items():
-        if field.default is None and "null" not in allowed[key]:
-            allowed[key] += ", or null"
-    return _table(
-        ("key", "default", "allowed", "meaning"),
-        (
-            (
-                f"`{key}`",
-                "required" if field.is_required() else f"`{json.dumps(field.default)}`",
-                allowed[key],
-                " ".join(field.description.split()),
-            )
-            for key, field in model.model_fields.items()
-            if key not in beyond.model_fields
-        ),
-    )
+        if key not in beyond.model_fields:
+            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+            null = ", or null" if field.default is None and "null" not in allowed[key] else ""
+            meaning = " ".join(field.description.split())
+            rows.append((f"`{key}`", default, allowed[key] + null, meaning))
+    return _table(("key", "default", "allowed", "meaning"), rows)
 
 
 def _form_table(title: str, forms: Iterable[Any]) -> str:
@@ -125,13 +117,8 @@ def _form_table(title: str, forms: Iterable[Any]) -> str:
         kind, *examples = form.EXAMPLE
         value = (kind, *(object() for _ in examples))
         allowed = _get_allowed(form_type(form), value) if examples else {}
-        rows.append(
-            (
-                f"`{shown(form.EXAMPLE)}`",
-                "<br>".join(f"`{key}`: {words}" for key, words in allowed.items()) or "none",
-                inspect.getdoc(form),
-            )
-        )
+        words = "<br>".join(f"`{key}`: {words}" for key, words in allowed.items())
+        rows.append((f"`{shown(form.EXAMPLE)}`", words or "none", inspect.getdoc(form)))
     return _table((title, "arguments", "meaning"), rows)
 
 
@@ -173,31 +160,18 @@ def _flag_table(parser: argparse.ArgumentParser) -> str:
 
 
 def _files() -> list[str]:
-    columns = ("file", "content")
-    sections = (
-        (
-            "## Files of a run",
-            "In `runs/<UTC time>-<name>/`, or the directory given by `--run-dir`. The name ends in "
-            "`.partial` until the run is complete.",
-            run.FILES,
-        ),
-        (
-            "## Files of a study",
-            "In `runs/<study>/`; for a chain in `runs/<chain>/<study>/`.",
-            trials.FILES,
-        ),
-        (
-            "## Files of label-efficiency",
-            "In `runs/label-efficiency-<data set>/`.",
-            label_efficiency.FILES,
-        ),
+    run_folder = (
+        "In `runs/<UTC time>-<name>/`, or the directory given by `--run-dir`. The name ends in "
+        "`.partial` until the run is complete."
     )
-    return [
-        part
-        for title, words, files in sections
-        for part in (
-            title,
-            words,
-            _table(columns, ((f"`{name}`", meaning) for name, meaning in files.items())),
-        )
-    ]
+    study_folder = "In `runs/<study>/`; for a chain in `runs/<chain>/<study>/`."
+    label_folder = "In `runs/label-efficiency-<data set>/`."
+    parts = []
+    for title, words, files in (
+        ("a run", run_folder, run.FILES),
+        ("a study", study_folder, trials.FILES),
+        ("label-efficiency", label_folder, label_efficiency.FILES),
+    ):
+        rows = ((f"`{name}`", meaning) for name, meaning in files.items())
+        parts += [f"## Files of {title}", words, _table(("file", "content"), rows)]
+    return parts

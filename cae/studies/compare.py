@@ -314,7 +314,7 @@ def _compare_by_data(results: list[RunResult], metric: str) -> list[tuple[str, l
 def _describe_data(result: RunResult) -> str:
     files = [file for files in result.start.data.values() for file in files]
     names = [f"{printable(Path(file.path).name)} ({file.sha256[:8]})" for file in files]
-    given = result.start.arguments.model_dump(include={"invert", "transpose"})
+    given = result.start.arguments.model_dump(include={"invert", "transpose"}, exclude_none=True)
     names += [f"{change} {which}" for change, which in given.items()]
     return ", ".join(names) or "unknown data"
 

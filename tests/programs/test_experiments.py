@@ -366,7 +366,7 @@ def test_data_sets_are_not_ranked_together(recorded, tmp_path, capsys):
     compared(tmp_path, recorded("one", 0.25, data="a"), recorded("two", 0.75, data="b"))
     out = capsys.readouterr().out
     assert out.count("the only one") == 2
-    assert "a.idx (aaaaaaaa)" in out and "b.idx (bbbbbbbb)" in out
+    assert "on a.idx (aaaaaaaa): " in out and "on b.idx (bbbbbbbb): " in out
 
 
 def test_the_latest_run_of_a_seed_counts(recorded, tmp_path, capsys):
