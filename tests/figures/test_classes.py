@@ -35,17 +35,12 @@ def predictions(num_classes, per_class=4):
     return labels, probabilities
 
 
-@pytest.mark.parametrize("count", [1, 3, 25])
-def test_classifier_figures_are_readable(count):
-    histories = [classifier_history(f"classifier_{n}") for n in range(count)]
-    figures = classifier_loss_visualization(histories, [make_report(10)] * count)
-    if count == 1:
-        assert list(figures) == ["history", "report"]
-    else:
-        keys = [f"{k}-{n + 1}" for n in range(count) for k in ("history", "report")]
-        assert list(figures) == [*keys, "comparison"]
-    for key in list(figures)[-3:]:
-        assert_readable(figures[key])
+def test_classifier_figures_are_readable():
+    histories = [classifier_history(f"classifier_{n}") for n in range(2)]
+    figures = classifier_loss_visualization(histories, [make_report(10)] * 2)
+    assert list(figures) == ["history-1", "report-1", "history-2", "report-2", "comparison"]
+    for figure in list(figures.values())[2:]:
+        assert_readable(figure)
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 62])

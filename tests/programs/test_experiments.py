@@ -319,12 +319,12 @@ def test_names_are_shown_in_full(study, run, trainer, monkeypatch, capsys):
 def recorded(tmp_path):
     """Writes the record of a run of the configuration `tiny`."""
 
-    def write(name, value, data="a", limit=None, started="2026-01-01T00:00:00", **config):
+    def write(name, value, data="a", started="2026-01-01T00:00:00", flags=(), **config):
         folder = tmp_path / name
         folder.mkdir()
         file = FileRecord(path=f"{data}.idx", sha256=data * 64, bytes=1)
         changes = {"started": started, "data": {"training": [file]}}
-        start = make_start("autoencoder", "tiny", AUTOENCODER | config, {"limit": limit}, **changes)
+        start = make_start("autoencoder", "tiny", AUTOENCODER | config, flags, **changes)
         write_json(folder / "run.json", start.to_json())
         write_json(folder / "metrics.json", {"val_mse": value, "best_epoch": 1})
         (folder / "history.csv").write_text("epoch,phase,loss\n1,full,0.5\n")
@@ -342,23 +342,24 @@ def compared(tmp_path, *runs):
 
 
 def test_runs_of_one_name_are_averaged_only_if_their_seeds_alone_differ(recorded, tmp_path, capsys):
-    """Two seeds of 0.25 and 0.75 have the mean 0.5; limit, epochs and layers make other groups."""
+    """Two seeds of 0.25 and 0.75 have the mean 0.5; flags, epochs and layers make other groups."""
     rows = compared(
         tmp_path,
         recorded("one", 0.25, seed=1),
         recorded("two", 0.75, seed=2),
-        recorded("few", 0.125, limit=10, seed=1),
+        recorded("few", 0.125, flags={"limit": 10}, seed=1),
+        recorded("fresh", 0.9375, flags={"no_pretrained": True}, seed=1),
         recorded("long", 0.0625, epochs=9, seed=1),
         recorded("decayed", 0.875, l2=0.5, seed=1),
     )
     assert rows["one"] == rows["two"]
-    assert len(set(rows.values())) == 4
+    assert len(set(rows.values())) == 5
     means = [
         line.split("│")[3].strip()
         for line in capsys.readouterr().out.splitlines()
         if line.startswith("│ tiny")
     ]
-    assert means == ["0.0625", "0.125", "0.5", "0.875"]
+    assert means == ["0.0625", "0.125", "0.5", "0.875", "0.9375"]
 
 
 def test_data_sets_are_not_ranked_together(recorded, tmp_path, capsys):
