@@ -1,6 +1,7 @@
 """Trains convolutional autoencoders: asks for the hyperparameters, or takes them from JSON files.
 
 python autoencoder.py -d mnist
+python autoencoder.py -d FOLDER_OF_PICTURES -c configuration/autoencoder_small.json
 python autoencoder.py -d mnist -c configuration/autoencoder_small.json --save models/small.keras
 """
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 def build_parser() -> flags.Parser:
     """The command line of this program."""
     parser = flags.Parser(prog="autoencoder.py", description=__doc__)
-    data = f"an idx file of images (raw or gzip), or {', '.join(DATASETS)}"
+    data = (
+        "a folder of pictures or with one subfolder per class, a table of path,label (.csv), an "
+        f".npz, .npy or idx file, or {', '.join(DATASETS)}"
+    )
     flags.add(parser, "--dataset", metavar="DATASET", help=data)
     labels = "labels of the images; they only colour the figure of the encodings"
     flags.add(parser, "--labels", metavar="FILE", help=labels)

@@ -1,6 +1,7 @@
 """Trains classifiers on the encoder of a saved autoencoder, and tests them.
 
 python classification.py -d mnist -model models/small.keras
+python classification.py -d FOLDER_OF_CLASSES -model models/small.keras
 python classification.py -d TRAIN -dl LABELS -t TEST -tl TEST_LABELS -model MODEL
 """
 

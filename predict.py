@@ -87,9 +87,10 @@ def _add_evaluate(commands: Any) -> None:
     images = f"the test images of {', '.join(DATASETS)}, or an idx file of images"
     flags.add(parser, "--dataset", metavar="DATA", help=images)
     flags.add(parser, "--labels", help="labels of the images of -d")
-    flags.add(parser, "--test", help="an idx file of test images, instead of -d")
+    flags.add(parser, "--test", help="test images, all of them, instead of -d")
     flags.add(parser, "--test-labels", *flags.CHANGES)
     flags.add(parser, "--model-input-range", "--runs-dir", "--run-dir", "--no-plots")
+    flags.add_groups(parser, {"own images": flags.IMAGES})
 
 
 def _add_show(commands: Any) -> None:

@@ -1,19 +1,32 @@
 """Data sets: images with their labels, and the scaling of their pixels.
 
-A data set is a pair of idx files, or a name from `NAMED_DATASETS`. Images stay in the type of their
-file until a batch of them is scaled to float32 in [0, 1].
+A data set is a pair of idx or `.npy` files, a name from `NAMED_DATASETS`, or a source that holds
+images and labels together: a folder or table of pictures, or an `.npz` archive. Images stay in the
+type of their file until a batch of them is scaled to float32 in [0, 1].
 """
 
 import difflib
 import hashlib
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from cae.data import idx
-from cae.data.named import NAMED_DATASETS, Role, Split, find_named_file, verify_file
+from cae.data import arrays, idx
+from cae.data.named import (
+    NAMED_DATASETS,
+    NamedDataset,
+    Role,
+    Split,
+    find_named_file,
+    verify_file,
+)
+from cae.data.pictures import take
+from cae.data.sources import Reading, is_source, read_names, read_source
 from cae.data.splits import draw_sample
 from cae.errors import DataError, UsageError
 from cae.files import get_record
@@ -29,9 +42,14 @@ class Dataset:
         name: The named data set, or the name of the file of images.
         images: (num_images, height, width, channels) in the type of the file.
         labels: int64 (num_images,), any integers; None without labels.
-        class_names: Names of the labels, for named data sets whose labels are not digits.
+        class_names: Names of the labels, where they have any.
         files: For the record of a run, one dict per file: `path`, `sha256`, `bytes`.
         sample: Which images of the file these are; None for all.
+        paths: The file of every image, if each has its own.
+        validation: int64, positions of the images that are set aside for validation; None where
+            they are drawn.
+        held_out: How many images are set apart for testing.
+        skipped: Files that could not be read, with the reason.
     """
 
     name: str
@@ -40,11 +58,42 @@ class Dataset:
     class_names: dict[int, str]
     files: tuple[dict[str, Any], ...]
     sample: "Sample | None" = None
+    paths: np.ndarray | None = None
+    validation: np.ndarray | None = None
+    held_out: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def get_name(self, label: int) -> str:
+        """The name of a class; by default the label itself."""
+        return self.class_names.get(label, str(label))
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The labels that occur, and their names."""
+        labels = [] if self.labels is None else np.unique(self.labels).tolist()
+        return {label: self.get_name(label) for label in labels}
+
+    def numbered_like(self, class_names: Mapping[int, str]) -> "Dataset":
+        """The same classes with the labels that they have elsewhere, by their names.
+
+        Labels without names stay as they are. A class that is not known there gets a new label.
+        """
+        if not self.class_names or self.labels is None:
+            return self
+        labels = {name: label for label, name in class_names.items()}
+        new = itertools.count(max(class_names, default=-1) + 1)
+        number = {
+            label: labels[name] if name in labels else next(new)
+            for label, name in self.class_names.items()
+        }
+        renumbered = np.array([number[label] for label in self.labels.tolist()], np.int64)
+        names = {number[label]: name for label, name in self.class_names.items()}
+        return replace(self, labels=renumbered, class_names=names)
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Images that a seed has drawn from a file.
+    """Images that have been chosen from a file: by a seed, or for training or testing.
 
     Attributes:
         seed: The seed.
@@ -89,15 +138,20 @@ def check_dataset(
     *,
     split: Split = "train",
     labels_required: bool = False,
+    reading: Reading = Reading(),  # noqa: B008 - it is immutable
 ) -> tuple[int, tuple[int, int, int]]:
     """Checks a data set by the headers of its files; downloads or makes a named one first.
 
+    Pictures are decoded, because their number and shape are known only then.
+
     Args:
-        images: Path of an idx file of images, or a name from `NAMED_DATASETS`. A file with such
-            a name can be given as `./mnist`.
-        labels: Path of an idx file of labels, or such a name; by default those of a named data set.
-        split: The part of a named data set, and of the flags that errors name.
+        images: Path of an idx or `.npy` file of images or of a source, or a name from
+            `NAMED_DATASETS`. A file with such a name can be given as `./mnist`.
+        labels: Path of an idx or `.npy` file of labels, or such a name; by default those of a named
+            data set or source.
+        split: The part of a named data set or source, and of the flags that errors name.
         labels_required: Whether images without labels are an error.
+        reading: How a source is read.
 
     Returns:
         The number of images and their shape (height, width, channels).
@@ -106,11 +160,17 @@ def check_dataset(
         DataError: A file or named data set cannot be used, or images and labels differ in number.
         UsageError: Labels are required but missing.
     """
+    if is_source(images):
+        _check_labels_flag(images, labels, split)
+        contents, rows = read_source(images, split, reading)
+        if labels_required and contents.labels is None:
+            raise _get_unlabelled_error(images)
+        return len(rows), contents.images.shape[1:]
     images_path, labels_path = _find_files(images, labels, split, labels_required)
-    header = idx.read_images_header(images_path)
+    header = _reader(images_path).read_images_header(images_path)
     num_images, height, width, *channels = header.shape
     if labels_path is not None:
-        num_labels = idx.read_labels_header(labels_path).shape[0]
+        num_labels = _reader(labels_path).read_labels_header(labels_path).shape[0]
         if num_labels != num_images:
             raise DataError(
                 labels_path,
@@ -129,6 +189,7 @@ def load_dataset(
     limit: int | None = None,
     seed: int = 0,
     labels_required: bool = False,
+    reading: Reading = Reading(),  # noqa: B008 - it is immutable
 ) -> Dataset:
     """Loads images and labels, and verifies the checksums of a named data set.
 
@@ -139,14 +200,19 @@ def load_dataset(
         limit: Load only so many images, drawn by `draw_sample`; all if there are no more.
         seed: Seed of the draw.
         labels_required: As for `check_dataset`.
+        reading: As for `check_dataset`.
 
     Raises:
         DataError: As for `check_dataset`, or the values of a file cannot be used.
         UsageError: As for `check_dataset`, or `limit` is less than 1.
     """
-    num_images, _ = check_dataset(images, labels, split=split, labels_required=labels_required)
     if limit is not None and limit < 1:
         raise UsageError("--limit", "must be at least 1", limit, "Leave it out to read everything.")
+    num_images, _ = check_dataset(
+        images, labels, split=split, labels_required=labels_required, reading=reading
+    )
+    if is_source(images):
+        return _load_source(images, split, limit, seed, reading)
     images_path, labels_path = _find_files(images, labels, split, labels_required)
     owner = verify_file(images, images_path)
     if labels_path is not None:
@@ -159,18 +225,87 @@ def load_dataset(
                 "Give images and labels that belong together.",
             )
     named = NAMED_DATASETS.get(labels or images)
-    values = None if labels_path is None else idx.read_labels(labels_path)
+    values = None if labels_path is None else _reader(labels_path).read_labels(labels_path)
     sample = None
     if limit and limit < num_images:
         sample = Sample(seed, draw_sample(num_images, limit, seed, values))
         values = None if values is None else values[sample.indices]
     return Dataset(
         name=images if images in NAMED_DATASETS else images_path.name,
-        images=idx.read_images(images_path, sample.indices if sample else None),
+        images=_reader(images_path).read_images(images_path, sample.indices if sample else None),
         labels=values,
-        class_names=dict(enumerate(named.class_names)) if named else {},
+        class_names=_name_classes(values, named, split, reading),
         files=tuple(get_record(path) for path in (images_path, labels_path) if path is not None),
         sample=sample,
+    )
+
+
+def _load_source(
+    name: str, split: Split, limit: int | None, seed: int, reading: Reading
+) -> Dataset:
+    contents, rows = read_source(name, split, reading)
+    held_out = len(contents.images) - len(rows) if split == "train" else 0
+    if limit and limit < len(rows):
+        labels = None if contents.labels is None else contents.labels[rows]
+        rows = rows[draw_sample(len(rows), limit, seed, labels)]
+    num_images, digest = len(contents.images), contents.record["sha256"]
+    labels = None if contents.labels is None else contents.labels[rows]
+    validation = np.flatnonzero(rows >= num_images - contents.num_validation)
+    return Dataset(
+        name=Path(name).resolve().name,
+        images=take(contents.images, rows, digest),
+        labels=labels,
+        class_names=contents.class_names or _name_classes(labels, None, split, reading),
+        files=(contents.record,),
+        sample=Sample(seed, rows) if len(rows) < num_images else None,
+        paths=None if contents.paths is None else contents.paths[rows],
+        validation=validation if contents.num_validation else None,
+        held_out=held_out,
+        skipped=contents.skipped,
+    )
+
+
+def _reader(path: Path) -> ModuleType:
+    return arrays if path.suffix.lower() == ".npy" else idx
+
+
+def _name_classes(
+    labels: np.ndarray | None, named: NamedDataset | None, split: Split, reading: Reading
+) -> dict[int, str]:
+    """The names of labels: those of --class-names, else those of a named data set.
+
+    --class-names names those of the training images.
+    """
+    if reading.class_names is None or labels is None or split == "test":
+        return dict(enumerate(named.class_names)) if named else {}
+    classes = np.unique(labels).tolist()
+    names = read_names(reading.class_names)
+    if len(names) != len(classes):
+        raise UsageError(
+            "--class-names",
+            f"must name {len(classes)} classes, in ascending order of their labels",
+            f"{len(names)} names",
+            "Give as many names as there are classes.",
+        )
+    return dict(zip(classes, names, strict=True))
+
+
+def _check_labels_flag(images: str, labels: str | None, split: Split) -> None:
+    if labels is not None:
+        raise UsageError(
+            LABELS_FLAGS[split],
+            f"must be left out, because the labels are in {images}",
+            labels,
+            "Remove it.",
+        )
+
+
+def _get_unlabelled_error(images: str) -> DataError:
+    return DataError(
+        images,
+        "must hold images with labels",
+        "images without",
+        "Give a folder with one subfolder per class, or a table with the columns path and label.",
     )
 
 

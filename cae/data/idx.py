@@ -170,7 +170,7 @@ def read_images(path: str | os.PathLike, chosen: np.ndarray | None = None) -> np
     if images.itemsize > 2:  # 16-bit images may well hold bytes times 256
         check_byte_order(path, images[:INSPECTED])
     if images.dtype.kind == "f":
-        _check_finite(path, images)
+        check_finite(path, images)
     return images
 
 
@@ -229,7 +229,7 @@ def _get_stored_bytes(path: Path) -> int:
         remedy = _name_similar_files(path) or "Check the path."
         raise DataError(path, "must be an existing file", reason, remedy) from error
     if stat.S_ISDIR(status.st_mode):
-        raise DataError(path, "must be a file", "a directory", _name_idx_files(path))
+        raise DataError(path, "must be a file", "a directory", name_idx_files(path))
     if not stat.S_ISREG(status.st_mode):
         raise DataError(
             path, "must be a file on disk", "a pipe or device", "Save the data to a file."
@@ -248,7 +248,7 @@ def _name_similar_files(path: Path) -> str:
     return did_you_mean(str(path.with_name(name)) for name in nearest(path.name, beside)[:3])
 
 
-def _name_idx_files(folder: Path) -> str:
+def name_idx_files(folder: Path) -> str:
     """Names the idx files in a folder and in the folders in it, among the first 100 entries."""
 
     def is_idx(path: Path) -> bool:
@@ -398,7 +398,8 @@ def _read_bytes(file: BinaryIO, num_bytes: int) -> bytearray:
     return content
 
 
-def _check_finite(path: str | os.PathLike, images: np.ndarray) -> None:
+def check_finite(path: str | os.PathLike, images: np.ndarray) -> None:
+    """Raises a DataError for NaN or infinite pixels."""
     # In parts: a mask of all pixels would take a quarter of the images' memory.
     starts = range(0, len(images), 4096)
     parts = [np.isfinite(images[start : start + 4096]).all(axis=(1, 2, 3)) for start in starts]

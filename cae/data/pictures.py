@@ -3,24 +3,48 @@
 All pictures of a data set become uint8 arrays of one form: a size, and gray or RGB. Of an animation
 the first frame counts. Transparent pixels become white, 16-bit pixels 8-bit, and a photograph is
 turned as its camera says.
+
+They are decoded once, into an array in `data/cache/` that is called by a hash of the form and of
+the names, sizes and times of the files: a changed file is decoded again. That folder may be
+deleted.
 """
 
+import hashlib
+import json
+import os
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from cae.config.choices import RESIZE
-from cae.errors import DataError
+from cae.config.shapes import format_shape
+from cae.data.idx import MAPPED_BYTES
+from cae.data.listing import Listing
+from cae.data.named import DATA_DIR
+from cae.errors import DataError, UsageError
+from cae.files import explaining, make_folder, replace_file, write_json
 
 # Not all that Pillow reads: it starts Ghostscript for EPS, and guesses formats without a signature.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 89_478_485  # as Pillow's own limit: 256 MB of RGB
 MAX_SIDE = 64  # pixels, unless a size is asked for
+SURVEYED = 200  # pictures, evenly spaced, that decide about size and colour
+MAX_UNREADABLE = 0.01  # of the files
+FILES_AT_ONCE = 1024
+IMAGES_AT_ONCE = 4096
+HASH_LETTERS = 32
+
+T = TypeVar("T")
+
+
+# --- One picture ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -137,3 +161,186 @@ def _resize(picture: Image.Image, form: Form) -> Image.Image:
     edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     color = np.median(edges, axis=0).astype(int)
     return ImageOps.pad(picture, size, color=tuple(color.tolist()) if color.ndim else int(color))
+
+
+# --- The pictures of a data set ---------------------------------------------------------------
+
+
+class Wanted(NamedTuple):
+    """The form asked for; what is None is chosen by the pictures."""
+
+    size: tuple[int, int] | None
+    channels: int | None
+    resize: str
+
+
+class Decoded(NamedTuple):
+    """Decoded pictures.
+
+    Attributes:
+        images: uint8 (num_images, height, width, channels); on the disk if they are large.
+        kept: bool (num_files,), which files of the listing they are.
+        skipped: The other files, with the reason.
+    """
+
+    images: np.ndarray
+    kept: np.ndarray
+    skipped: dict[str, str]
+
+
+def decode_listing(listing: Listing, wanted: Wanted) -> Decoded:
+    """Decodes all pictures, or reads them from the cache.
+
+    Raises:
+        DataError: More than `MAX_UNREADABLE` of the files cannot be read.
+        UsageError: The cache cannot be written.
+    """
+    folder, key = _get_folder(), _hash(listing)
+    form = _choose_form(listing, wanted, folder / f"{key}.json")
+    name = hashlib.sha256(f"{key} {astuple(form)}".encode()).hexdigest()[:HASH_LETTERS]
+    path = folder / f"{name}.npy"
+    skipped_path = path.with_suffix(".json")
+    try:
+        skipped = json.loads(skipped_path.read_bytes())
+        images = _load(path)
+        kept = np.array([file not in skipped for file in listing.files])
+        if images.shape != (kept.sum(), *form.shape):
+            raise ValueError("a damaged cache")
+    except (OSError, ValueError, TypeError):
+        skipped = _fill(path, listing, form)
+        write_json(skipped_path, skipped)
+        images = _load(path)
+        kept = np.array([file not in skipped for file in listing.files])
+    return Decoded(images, kept, skipped)
+
+
+def take(images: np.ndarray, indices: np.ndarray, key: str) -> np.ndarray:
+    """Some of the images: in memory, or in a file of the cache if they are many.
+
+    Args:
+        images: (num_images, height, width, channels).
+        indices: Their positions.
+        key: Identifies the images, such as their SHA-256.
+    """
+    if len(indices) == len(images):
+        return images
+    if len(indices) * images[0].nbytes <= MAPPED_BYTES or images.dtype != np.uint8:
+        return images[indices]
+    name = hashlib.sha256(key.encode() + indices.astype("<i8").tobytes()).hexdigest()[:HASH_LETTERS]
+    path = _get_folder() / f"{name}.npy"
+    if not path.exists():
+        with explaining(path), replace_file(path) as file:
+            _write_header(file, (len(indices), *images.shape[1:]))
+            for start in range(0, len(indices), IMAGES_AT_ONCE):
+                file.write(images[indices[start : start + IMAGES_AT_ONCE]].tobytes())
+    return _load(path)
+
+
+def _get_folder() -> Path:
+    """The first folder that can be written: of this program, of the user, for temporary files."""
+    user = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    choices = [DATA_DIR / "cache", Path(user) / "cae", Path(tempfile.gettempdir()) / "cae-cache"]
+    for folder in choices[:-1]:
+        try:
+            return make_folder(folder, "")
+        except UsageError:
+            continue
+    return make_folder(choices[-1], "Set TMPDIR to a folder that can be written.")
+
+
+def _hash(listing: Listing) -> str:
+    digest = hashlib.sha256()
+    for file in listing.files:
+        try:
+            status = os.stat(listing.root / file)  # noqa: PTH116 - a third faster
+            line = f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        except OSError as error:
+            line = f"{file}\0{error.errno}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()[:HASH_LETTERS]
+
+
+def _choose_form(listing: Listing, wanted: Wanted, record: Path) -> Form:
+    """The form asked for; what is left open is looked up in the pictures, once."""
+    size, channels, resize = wanted
+    if size and channels:
+        return Form(*size, channels, resize)
+    try:
+        frequent, is_coloured = json.loads(record.read_bytes())
+    except (OSError, ValueError, TypeError):
+        step = max(len(listing.files) // SURVEYED, 1)
+        looked_at = [listing.root / file for file in listing.files[::step]]
+        message = f"Looking at {len(looked_at):,} pictures"
+        frequent, is_coloured = survey(_track(looked_at, message))
+        if frequent is None:
+            decode(looked_at[0], Form(1, 1, 1))  # says why not
+        write_json(record, [frequent, is_coloured])
+        from cae import terminal
+
+        terminal.ERR.print(
+            f"The most frequent size, at most {MAX_SIDE} pixels a side, is {format_shape(frequent)}"
+            f"; the pictures are {'in colour' if is_coloured else 'gray'}. Choose others with "
+            "--image-size and --color."
+        )
+    return Form(*(size or frequent), channels or (3 if is_coloured else 1), resize)
+
+
+def _fill(path: Path, listing: Listing, form: Form) -> dict[str, str]:
+    """Decodes the pictures into a `.npy` file; returns those that cannot be read."""
+    skipped: dict[str, str] = {}
+    count = len(listing.files)
+    with explaining(path), replace_file(path) as file:
+        _write_header(file, (count, *form.shape))
+        for name, pixels in _decode_all(listing, form):
+            if isinstance(pixels, np.ndarray):
+                file.write(pixels.tobytes())
+            else:
+                skipped[name] = str(pixels)
+        if len(skipped) > MAX_UNREADABLE * count:
+            first = "; ".join(list(skipped.values())[:3])
+            raise DataError(
+                listing.root,
+                f"at least {1 - MAX_UNREADABLE:.0%} of the pictures must be readable",
+                f"{len(skipped):,} of {count:,} that are not",
+                f"The first: {first}",
+            )
+        file.seek(0)
+        _write_header(file, (count - len(skipped), *form.shape))
+    return skipped
+
+
+def _decode_all(listing: Listing, form: Form) -> Iterator[tuple[str, np.ndarray | DataError]]:
+    """Decodes in threads: Pillow decodes and resizes without the interpreter's lock."""
+    files = listing.files
+
+    def attempt(name: str) -> np.ndarray | DataError:
+        try:
+            return decode(listing.root / name, form)
+        except DataError as error:
+            return error
+
+    starts = _track(range(0, len(files), FILES_AT_ONCE), f"Decoding {len(files):,} pictures")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in starts:
+            names = files[start : start + FILES_AT_ONCE]
+            yield from zip(names, pool.map(attempt, names), strict=True)
+
+
+def _track(items: Sequence[T], description: str) -> Iterable[T]:
+    """The items, with a progress bar on standard error."""
+    from rich.progress import track  # takes a while to load
+
+    from cae import terminal
+
+    return track(items, description, console=terminal.ERR)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """NumPy pads headers, so one for fewer images has the same length."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _load(path: Path) -> np.ndarray:
+    is_large = path.stat().st_size > MAPPED_BYTES
+    return np.asarray(np.load(path, mmap_mode="r" if is_large else None))

@@ -11,7 +11,11 @@ from cae.files import write_text
 
 
 def split_validation(
-    num_images: int, share: float, seed: int, labels: np.ndarray | None = None
+    num_images: int,
+    share: float,
+    seed: int,
+    labels: np.ndarray | None = None,
+    given: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits the training images into images to train on and images to validate on.
 
@@ -24,10 +28,13 @@ def split_validation(
         share: Share of them to validate on, in [0, 1).
         seed: Seed of the draw.
         labels: int64 (num_images,), for a stratified split.
+        given: Indices to validate on, instead of a draw.
 
     Returns:
         Indices to train on and to validate on: int64, sorted, disjoint, together all images.
     """
+    if given is not None:
+        return np.setdiff1d(np.arange(num_images), given), given
     classes = np.zeros(num_images, np.int64) if labels is None else labels
     _, class_of, counts = np.unique(classes, return_inverse=True, return_counts=True)
     quotas = share * counts
@@ -35,6 +42,34 @@ def split_validation(
     total = min(max(round(quotas.sum()), 1), most.sum())
     validation = _draw(class_of, _round(quotas, total, 0, most), seed)
     return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def split_test(hashes: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    """Sets test images apart, of every class its share; equal images stay together.
+
+    The hashes decide, so that an autoencoder and all its classifiers, whatever their seeds, leave
+    the same images for the test. Every class keeps an image to train on.
+
+    Args:
+        hashes: uint64 (num_images,) from `duplicates.hash_images`.
+        labels: int64 (num_images,).
+        share: Of every class, in [0, 1).
+
+    Returns:
+        bool (num_images,), True for test images.
+    """
+    # Groups of equal images, in the order of their hashes; each belongs to the class of its first.
+    _, first, group_of, sizes = np.unique(
+        hashes, return_index=True, return_inverse=True, return_counts=True
+    )
+    class_of = labels[first]
+    is_test = np.zeros(len(first), bool)
+    for label in np.unique(class_of):
+        groups = np.flatnonzero(class_of == label)
+        so_far = np.cumsum(sizes[groups])
+        most = round(share * so_far[-1])
+        is_test[groups[:-1]] = so_far[:-1] <= most
+    return is_test[group_of]
 
 
 def draw_sample(

@@ -31,6 +31,7 @@ from cae.programs.starting_points import (
     change_images,
     change_shape,
     check_model_shape,
+    get_reading,
     warn_of_looks,
 )
 from cae.prompts import new_file
@@ -64,14 +65,14 @@ def evaluate(args: argparse.Namespace) -> int:
     labels = args.test_labels or (None if args.test else args.labels)
     if images is None:
         raise UsageError("-d", "test images are required", "none", "Add -d DATA or -t TEST.")
-    _, shape = check_dataset(images, labels, split="test", labels_required=True)
+    source = {"split": "test", "labels_required": True, "reading": get_reading(args)}
+    _, shape = check_dataset(images, labels, **source)
     name = _check_classifier(args.model, change_shape(shape, args, "test"))
     if args.run_dir:
         check_run_dir(args.run_dir)
     else:
         check_runs_dir(args.runs_dir)
-    test = load_dataset(images, labels, split="test", labels_required=True)
-    test = change_images(test, args, "test")
+    test = change_images(load_dataset(images, labels, **source), args, "test")
     tested = classify_with_file(args.model, test, input_range=args.model_input_range)
     warn_of_looks(args.model, {"test": test}, tested[1], args, terminal.warn)
     run = Run(args.runs_dir, f"test-{name}", args.run_dir)

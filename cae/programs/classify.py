@@ -55,6 +55,8 @@ def classify(
         class_names,
         indices,
         calibration,
+        paths=data.paths if indices is None or data.paths is None else data.paths[indices],
+        other_names=data.class_names,
     )
     if evaluation.num_unseen:
         terminal.warn(
@@ -137,6 +139,8 @@ def classify_with_file(
         classes = classes if len(classes) == num_classes else np.arange(num_classes)
     if names is not None and len(names) != num_classes:
         names = None
+    if names is not None:
+        test = test.numbered_like(dict(zip(classes, names, strict=True)))
     scaling = choose_scaling(path, known)
     calibration = Calibration(**metadata.get("calibration", {}))
     classes = np.asarray(classes, np.int64)

@@ -13,11 +13,13 @@ from typing import Any, NoReturn
 from cae.config.choices import (
     CHANGED,
     CLUSTER,
+    COLORS,
     DATASETS,
     INPUT_RANGES,
     MAX_BATCH_SIZE,
     MAX_EPOCHS,
     MAX_SEED,
+    RESIZE,
     VERSION,
 )
 from cae.errors import UsageError, parse_whole_number, shown
@@ -129,6 +131,23 @@ def which_devices(text: str) -> str | int:
         ) from error
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """The type of --image-size: (height, width)."""
+    found = re.fullmatch(r"(\d{1,4})[x×](\d{1,4})", text)
+    if not found or "0" in found.groups():
+        raise argparse.ArgumentTypeError(
+            f"must be a height and a width such as 28x28, got {shown(text)}"
+        )
+    return int(found[1]), int(found[2])
+
+
+def share(text: str) -> float:
+    """The type of --test-split."""
+    if not re.fullmatch(r"0?\.\d+|0", text):
+        raise argparse.ArgumentTypeError(f"must be a share such as 0.2, below 1, got {shown(text)}")
+    return float(text)
+
+
 def number(low: int, high: int, text: str, **options: Any) -> dict[str, Any]:
     """The arguments of a flag that takes a whole number in [low, high]."""
     return {"type": whole_number(low, high), "metavar": "N", "help": text, **options}
@@ -153,11 +172,11 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--dataset": {
         "short": "-d",
         "metavar": "TRAIN",
-        "help": f"training images: an idx file, or {', '.join(DATASETS)} (with their labels and "
-        "test images)",
+        "help": "training images: a folder with one subfolder per class, a table of path,label "
+        f"(.csv), .npz, .npy or idx file, or {', '.join(DATASETS)}",
     },
     "--labels": {"short": "-dl", "metavar": "LABELS", "help": "labels of the training images"},
-    "--test": {"short": "-t", "metavar": "TEST", "help": "an idx file of test images"},
+    "--test": {"short": "-t", "metavar": "TEST", "help": "test images, likewise"},
     "--test-labels": {
         "short": "-tl",
         "metavar": "TEST_LABELS",
@@ -165,6 +184,30 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--invert": changing("swap dark and bright in the images"),
     "--transpose": changing("swap rows and columns of the images"),
+    "--image-size": {
+        "type": image_size,
+        "metavar": "HxW",
+        "help": "bring pictures to this height and width (default: the most frequent size, at most "
+        "64 a side)",
+    },
+    "--color": {
+        "choices": COLORS,
+        "help": "of pictures; auto is gray if none has colour (default: auto)",
+    },
+    "--resize": {
+        "choices": RESIZE,
+        "help": "how pictures of another ratio fit: with borders, cut or distorted (default: pad)",
+    },
+    "--test-split": {
+        "type": share,
+        "metavar": "SHARE",
+        "help": "set this share of every class apart for testing, if there are no test images "
+        "(default: 0.2)",
+    },
+    "--class-names": {
+        "metavar": "NAMES",
+        "help": "names of the labels in ascending order: a,b,c or a text file with one per line",
+    },
     "--encoder-until": {
         "metavar": "LAYER",
         "help": "the encoder of the saved model ends with this layer (default: as its structure "
@@ -259,11 +302,13 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
 }
 CHANGES = ("--invert", "--transpose")
+IMAGES = ("--image-size", "--color", "--resize", "--test-split", "--class-names")
 DATA = ("--dataset", "--labels", "--test", "--test-labels", *CHANGES)
 MODEL, FOREIGN = ("--encoder-until", "--model-input-range"), "saved models of other programs"
 TRACKING = ("--tensorboard", "--mlflow")
 # Those of both training programs, by the headings of --help.
 TRAINING = {
+    "own images": IMAGES,
     "training": (
         *("--config", "--epochs", "--batch-size", "--learning-rate", "--seed", "--set"),
         *("--mixed-precision", "--devices", "--limit", "--init-from"),

@@ -24,10 +24,12 @@ from cae.records.saved_models import check_destination, read_metadata
 if TYPE_CHECKING:
     from cae.config.study_schema import Data
     from cae.data.datasets import Dataset, Scaling
+    from cae.data.sources import Reading
 
 # What may be given again when a run is resumed; everything else is recorded in the run.
 RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show", "--devices"}
 SPLITS = {"training": "train", "test": "test"}  # role of a data set -> its name in flags
+READING = ("image_size", "color", "resize", "test_split", "class_names")
 PATH_ARGUMENTS = ("dataset", "labels", "test", "test_labels", "model", "init_from", "save")
 
 
@@ -257,6 +259,31 @@ def _toggle(flag: str, which: str | None, wrong: set[str], splits: set[str]) -> 
     if not changed:
         return f"leave out {flag}"
     return f"use {flag}" if changed == splits else f"use {flag} {changed.pop()}"
+
+
+def get_reading(args: argparse.Namespace) -> "Reading":
+    """How the flags say that images are read; pictures fit the saved model that they name."""
+    from cae.data.sources import Reading
+
+    given = {name: getattr(args, name, None) for name in READING}
+    if getattr(args, "test", None):
+        given["test_split"] = 0.0
+    model = getattr(args, "init_from", None) or getattr(args, "model", None)
+    shape = read_metadata(model).get("input_shape") if model else None
+    return Reading(**{k: value for k, value in given.items() if value is not None}).like(shape)
+
+
+def repeat_reading(args: argparse.Namespace) -> list[str]:
+    """The flags that make another program read the same images."""
+    values = {name: getattr(args, name, None) for name in READING}
+    if values["image_size"]:
+        values["image_size"] = "x".join(map(str, values["image_size"]))
+    return [
+        word
+        for name, value in values.items()
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
 
 
 def choose_scaling(model_file: str | None, data: "Dataset") -> "Scaling":

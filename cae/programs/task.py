@@ -86,8 +86,7 @@ class Task(ABC):
         self.data = data
         self.test = test
         self.classes = None if data.labels is None else get_classes(data.labels)
-        labels = [] if self.classes is None else self.classes.tolist()
-        self.class_names = [data.class_names.get(label, str(label)) for label in labels]
+        self.class_names = list(data.names.values())
 
     @classmethod
     @abstractmethod

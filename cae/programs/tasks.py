@@ -15,7 +15,7 @@ from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shapes import Shape, format_shape, get_rounding
 from cae.data.datasets import Dataset, check_dataset, get_scaling, load_dataset
 from cae.data.duplicates import find_overlaps, hash_images
-from cae.data.named import NAMED_DATASETS
+from cae.data.sources import has_test
 from cae.errors import DataError, UsageError
 from cae.programs import flags, start
 from cae.programs.classify import (
@@ -32,6 +32,8 @@ from cae.programs.starting_points import (
     change_shape,
     check_model_shape,
     get_changes,
+    get_reading,
+    repeat_reading,
     swap_sides,
 )
 from cae.programs.task import INSPECTED_IMAGES, Experiment, Task
@@ -54,7 +56,7 @@ class AutoencoderTask(Task):
     @override
     @classmethod
     def check(cls, args: argparse.Namespace) -> tuple[Shape, str | None]:
-        _, shape = check_dataset(args.dataset, args.labels)
+        _, shape = check_dataset(args.dataset, args.labels, reading=get_reading(args))
         input_shape = change_shape(shape, args, "train")
         if args.init_from:
             check_model_shape(args.init_from, input_shape)
@@ -63,7 +65,9 @@ class AutoencoderTask(Task):
     @override
     @classmethod
     def load(cls, args: argparse.Namespace, seed: int) -> "AutoencoderTask":
-        data = load_dataset(args.dataset, args.labels, limit=args.limit, seed=seed)
+        data = load_dataset(
+            args.dataset, args.labels, limit=args.limit, seed=seed, reading=get_reading(args)
+        )
         return cls(args, change_images(data, args, "train"))
 
     @override
@@ -81,6 +85,8 @@ class AutoencoderTask(Task):
     @override
     def describe(self, config: AutoencoderConfig) -> dict[str, Any]:
         facts = {"architecture": describe_architecture(config.model_dump(mode="json"))}
+        if self.data.held_out:
+            facts["test"] = f"{self.data.held_out:,} other images, for a classifier's test"
         rounding = get_rounding(config, self.input_shape)
         if rounding.pools:
             drawn, kept = format_shape(rounding.size), format_shape(self.input_shape[:2])
@@ -136,11 +142,11 @@ class AutoencoderTask(Task):
         data = ["-d", self.args.dataset]
         if self.args.labels:
             data += ["-dl", self.args.labels]
-        elif self.args.dataset not in NAMED_DATASETS:
+        elif self.data.labels is None:
             return [*start.find_command("predict.py"), "show", terminal.relative(saved)]
         config = terminal.relative(flags.config_file(DEFAULT_FILES["classifier"]))
         model = ["-model", terminal.relative(saved), "-c", config]
-        changes = get_changes(self.args, "train")
+        changes = [*repeat_reading(self.args), *get_changes(self.args, "train")]
         return [*start.find_command("classification.py"), *data, *changes, *model]
 
     def _reconstruct(self, experiment: Experiment, chosen: np.ndarray) -> np.ndarray:
@@ -158,7 +164,8 @@ class ClassifierTask(Task):
     @override
     @classmethod
     def check(cls, args: argparse.Namespace) -> tuple[Shape, str | None]:
-        input_shape, model = check_data(args), _get_given_model(args)
+        model = _get_given_model(args)
+        input_shape = check_data(args)
         if model:
             check_model_shape(model, input_shape)
         return input_shape, model
@@ -287,7 +294,8 @@ class ClassifierTask(Task):
             "-tl": self.args.test_labels,
         }
         given = [word for flag, value in test.items() if value for word in (flag, value)]
-        return [*program, "evaluate", model, *given, *get_changes(self.args, "test")]
+        changes = [*repeat_reading(self.args), *get_changes(self.args, "test")]
+        return [*program, "evaluate", model, *given, *changes]
 
     def _is_pretrained(self, config: ClassifierConfig) -> bool:
         return self.get_model_file(config) is not None and not self.args.no_pretrained
@@ -314,18 +322,22 @@ def _get_given_model(args: argparse.Namespace) -> str | None:
 
 def _test_source(args: argparse.Namespace) -> str | None:
     """The path or name of the test images; None when there are none."""
-    return args.test or (args.dataset if args.dataset in NAMED_DATASETS else None)
+    return args.test or (args.dataset if has_test(args.dataset, get_reading(args)) else None)
 
 
 def check_data(args: argparse.Namespace) -> Shape:
     """Checks the training and test data from their headers; returns the images' shape."""
+    reading = get_reading(args)
     test = _test_source(args)
     if args.test_labels and not test:
         raise UsageError("-tl", "requires the test images", "no -t", "Add -t TEST, or remove -tl.")
-    _, shape = check_dataset(args.dataset, args.labels, labels_required=True)
+    _, shape = check_dataset(args.dataset, args.labels, labels_required=True, reading=reading)
     input_shape = change_shape(shape, args, "train")
     if test:
-        _, shape = check_dataset(test, args.test_labels, split="test", labels_required=True)
+        reading = reading.like(change_shape(input_shape, args, "test"))
+        _, shape = check_dataset(
+            test, args.test_labels, split="test", labels_required=True, reading=reading
+        )
         check_same_shape(test, change_shape(shape, args, "test"), input_shape)
     return input_shape
 
@@ -345,21 +357,30 @@ def check_same_shape(name: str, shape: Shape, input_shape: Shape) -> None:
 
 def load_data(args: argparse.Namespace, seed: int) -> tuple[Dataset, Dataset | None]:
     """Loads labelled training images of at least two classes, and the test images if any."""
+    reading = get_reading(args)
     data = load_dataset(
-        args.dataset, args.labels, limit=args.limit, seed=seed, labels_required=True
+        args.dataset,
+        args.labels,
+        limit=args.limit,
+        seed=seed,
+        labels_required=True,
+        reading=reading,
     )
     if len(np.unique(data.labels)) < 2:
         raise DataError(
             args.labels or args.dataset,
             "the training labels must name at least two classes",
-            f"only {data.labels[0]} in {len(data.labels)} images",
+            f"only {data.get_name(data.labels[0])} in {len(data.labels)} images",
             "Give more images (a larger --limit), or other labels.",
         )
     data = change_images(data, args, "train")
     test = _test_source(args)
     if test is None:
         return data, None
-    test_data = load_dataset(test, args.test_labels, split="test", labels_required=True)
+    reading = reading.like(change_shape(data.images.shape[1:], args, "test"))
+    test_data = load_dataset(
+        test, args.test_labels, split="test", labels_required=True, reading=reading
+    ).numbered_like(data.names)
     test_data = change_images(test_data, args, "test", get_scaling(data.images))
     _warn_of_shared_images(data, test_data)
     return data, test_data

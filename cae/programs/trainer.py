@@ -17,7 +17,7 @@ from cae.config.shapes import format_shape
 from cae.data.appearance import describe as describe_appearance
 from cae.data.datasets import Scaling
 from cae.data.splits import split_validation
-from cae.files import get_record
+from cae.files import get_record, write_csv
 from cae.programs.start import StopSignal, find_command
 from cae.programs.starting_points import warn_of_looks
 from cae.programs.task import Experiment, Task
@@ -84,6 +84,7 @@ class Trainer:
                 start = _check_unchanged(run, start, config)
             else:
                 run.begin(start)
+                self._write_skipped(run)
             checkpoint = Checkpoint(run.checkpoint_path, start.to_json())
             rows = checkpoint.state.rows if checkpoint.state else []
             model = self._build(start, config)
@@ -130,6 +131,18 @@ class Trainer:
             return Run.reopen(self._args.resume)
         return Run(self._args.runs_dir, name, self._args.run_dir)
 
+    def _write_skipped(self, run: Run) -> None:
+        """Names the files that could not be read."""
+        skipped = {
+            file: reason
+            for data in self._task.datasets.values()
+            for file, reason in data.skipped.items()
+        }
+        if skipped:
+            rows = [{"file": file, "reason": reason} for file, reason in skipped.items()]
+            write_csv(run.path / "skipped.csv", rows)
+            terminal.warn(f"Files that are no pictures: {len(rows):,}, named in skipped.csv.")
+
     def _build(self, start: Start, config: Config) -> "keras.Model":
         with terminal.starting_keras():
             from cae.training import build, callbacks, train  # noqa: F401 - the rest is quick
@@ -171,7 +184,9 @@ class Trainer:
 
         data = self._task.data
         stratify = data.labels if config.kind == "classifier" else None
-        split = split_validation(len(data.images), config.validation_split, config.seed, stratify)
+        split = split_validation(
+            len(data.images), config.validation_split, config.seed, stratify, data.validation
+        )
         device, compute_dtype = self._name_device(), get_compute_dtype(config)
         facts = {
             "device": device,
@@ -218,6 +233,7 @@ class Trainer:
         return self._task.fit(
             model,
             config,
+            validation=self._task.data.validation,
             should_stop=shared_stop(self.stop, self.workers),
             workers=self.workers,
             warn=self._warn_once,

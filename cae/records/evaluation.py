@@ -1,8 +1,10 @@
 """Evaluates the predictions of a classifier, and reads and writes `predictions.csv`."""
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ from cae.records.calibration import (
     get_reliability,
 )
 
-FIRST_CLASS = 5  # the first column of predictions.csv that holds the probability of a class
+CLASS = "p_"  # begins the columns of predictions.csv that hold the probability of a class
 
 
 class Interval(NamedTuple):
@@ -35,6 +37,7 @@ class Predictions:
     predictions: np.ndarray  # int64 (num_images,), labels
     probabilities: np.ndarray  # float32 (num_images, num_classes)
     classes: np.ndarray  # int64 (num_classes,), the labels that occurred in training, sorted
+    names: dict[int, str]  # of `classes`, in that order, then of the other labels
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,15 @@ class Evaluation(Predictions):
     """Predictions and their scores."""
 
     targets: np.ndarray  # int32 (num_images,), positions of the labels in `classes`; -1 for others
-    class_names: list[str]
+    paths: np.ndarray | None  # (num_images,), the file of every image, if each has its own
     report: dict[str, Any]  # scikit-learn's `classification_report`
     report_text: str  # the same
     calibration: Calibration = UNCALIBRATED
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of `classes`."""
+        return [self.names[label] for label in self.classes.tolist()]
 
     @property
     def accuracy(self) -> float:
@@ -86,36 +94,56 @@ class Evaluation(Predictions):
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows of `predictions.csv`, one per image, with the probability of every class."""
-        columns = [f"p_{label}" for label in self.classes]
-        images = zip(self.indices, self.labels, self.predictions, self.probabilities, strict=True)
+        columns = [f"{CLASS}{name}" for name in self.class_names]
+        files = [{}] * len(self.labels)
+        if self.paths is not None:
+            files = [{"file": path} for path in self.paths]
+        images = zip(
+            self.indices, files, self.labels, self.predictions, self.probabilities, strict=True
+        )
         return [
             {
                 "index": index,
-                "label": label,
-                "prediction": prediction,
+                **file,
+                "label": self.names[label],
+                "prediction": self.names[prediction],
                 "correct": int(label == prediction),
                 "probability": f"{row.max():.6f}",
                 **{key: f"{value:.6f}" for key, value in zip(columns, row, strict=True)},
             }
-            for index, label, prediction, row in images
+            for index, file, label, prediction, row in images
         ]
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Reads a `predictions.csv`; a missing or damaged file is a `DataError`."""
+    """Reads a `predictions.csv`; a missing or damaged file is a `DataError`.
+
+    Classes are numbered in the order of their columns.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        classes = [int(name.removeprefix("p_")) for name in header[FIRST_CLASS:]]
-        numbers = np.array([row[:3] for row in rows], np.int64).reshape(len(rows), 3)
-        probabilities = np.array([row[FIRST_CLASS:] for row in rows], np.float32)
+        start = header.index("probability") + 1
+        texts = {key: [row[header.index(key)] for row in rows] for key in header[:start]}
+        classes = [name.removeprefix(CLASS) for name in header[start:]]
+        probabilities = np.array([row[start:] for row in rows], np.float32)
         if probabilities.shape != (len(rows), len(classes)):
             raise ValueError(f"{len(rows)} rows, which do not fit the header")
-    except (OSError, ValueError, csv.Error) as error:
+        names = list(dict.fromkeys([*classes, *sorted(set(texts["label"]))]))
+        number = {name: label for label, name in enumerate(names)}
+        labels, predictions = ([number[name] for name in texts[k]] for k in ("label", "prediction"))
+        indices = np.array(texts["index"], np.int64)
+    except (OSError, ValueError, LookupError, csv.Error) as error:
         remedy = "Restore the file and run again."
         raise DataError(path, "must hold one prediction per row", error, remedy) from error
-    indices, labels, predictions = numbers.T
-    return Predictions(indices, labels, predictions, probabilities, np.array(classes, np.int64))
+    return Predictions(
+        indices,
+        np.array(labels, np.int64),
+        np.array(predictions, np.int64),
+        probabilities,
+        np.arange(len(classes)),
+        dict(enumerate(names)),
+    )
 
 
 def evaluate(
@@ -125,18 +153,23 @@ def evaluate(
     class_names: list[str] | None = None,
     indices: np.ndarray | None = None,
     calibration: Calibration = UNCALIBRATED,
+    *,
+    paths: np.ndarray | None = None,
+    other_names: Mapping[int, str] = MappingProxyType({}),
 ) -> Evaluation:
     """Compares predictions with the true labels.
 
-    The arguments are those of `Predictions`; by default the labels are the names of the classes,
-    and the indices count from 0.
+    The arguments are those of `Evaluation`, and the names of labels that training never saw; by
+    default labels are their own names, and the indices count from 0.
     """
     from sklearn.metrics import classification_report
 
     predictions = classes[probabilities.argmax(axis=1)]
     names = dict(zip(classes.tolist(), class_names or map(str, classes), strict=True))
     present = np.union1d(labels, predictions)
-    texts = [names.get(label, f"{label} (unseen)") for label in present.tolist()]
+    others = {x: other_names.get(x, str(x)) for x in present.tolist() if x not in names}
+    unseen = {label: f"{name} (unseen)" for label, name in others.items()}
+    texts = [(names | unseen)[label] for label in present.tolist()]
     arguments = {"labels": present, "target_names": texts, "zero_division": 0.0}
     return Evaluation(
         indices=np.arange(len(labels)) if indices is None else indices,
@@ -145,7 +178,8 @@ def evaluate(
         predictions=predictions,
         probabilities=probabilities,
         classes=classes,
-        class_names=list(names.values()),
+        names=names | others,
+        paths=paths,
         report=classification_report(labels, predictions, output_dict=True, **arguments),
         report_text=classification_report(labels, predictions, digits=4, **arguments),
         calibration=calibration,

@@ -45,6 +45,7 @@ FILES = {
     "the run is complete",
     "config.json": "the complete configuration, every default filled in; `-c` takes it to repeat "
     "the run",
+    "skipped.csv": "the files of a folder that could not be read as pictures, if there are any",
     "environment.json": "command, versions, device, git commit, and the data files with their "
     "SHA-256",
     "history.csv": "one row per epoch",
@@ -114,6 +115,11 @@ class Arguments(_Record):
     model_input_range: str | None = None
     invert: str | None = None
     transpose: str | None = None
+    image_size: tuple[int, int] | None = None
+    color: str | None = None
+    resize: str | None = None
+    test_split: float | None = None
+    class_names: str | None = None
     tensorboard: str | None = None
     mlflow: str | None = None
 

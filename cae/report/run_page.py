@@ -4,7 +4,6 @@ Curves and confusion matrices are drawn from the record. Pictures that need the 
 (reconstructions, filters, labelled images) are taken from `plots/`.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import numpy as np
 from cae import terminal
 from cae.config.architecture import describe_architecture
 from cae.config.load import format_config
-from cae.data.named import NAMED_DATASETS
 from cae.data.splits import encode_labels
 from cae.records.calibration import Calibration
 from cae.records.environment import read_environment
-from cae.records.evaluation import read_predictions
+from cae.records.evaluation import Predictions, read_predictions
 from cae.records.history import History
 from cae.records.run import PARTIAL
 from cae.report.origin import origin_sections, training_command
@@ -146,7 +144,7 @@ def _prediction_blocks(result: RunResult) -> list[Any]:
     right, total = np.sum(labels == predictions), len(labels)
     images = "test" if "test_accuracy" in result.history.metrics else "validation"
     title = f"{right:,} of {total:,} {images} images classified correctly"
-    names = _name_classes(result, classes.tolist(), sorted(set(labels.tolist())))
+    names = _class_names(predicted)
     targets, outputs = encode_labels(labels, classes), encode_labels(predictions, classes)
     counts = count_predictions(targets, outputs, len(classes))
     figure = plot_confusion_matrix(counts, [names[label] for label in classes.tolist()], title)
@@ -166,15 +164,13 @@ def _prediction_blocks(result: RunResult) -> list[Any]:
     ]
 
 
-def _name_classes(
-    result: RunResult, classes: Sequence[int], labels: Sequence[int]
-) -> dict[int, str]:
+def _class_names(predicted: Predictions) -> dict[int, str]:
     """A name for each label: first those that training saw, then those that it did not."""
-    data = read_environment(result.path).trained_on
-    known = NAMED_DATASETS[data].class_names if data in NAMED_DATASETS else ()
-    texts = {label: str(label) for label in (*labels, *classes)} | dict(enumerate(known))
-    unseen = {label: f"{texts[label]} (unseen)" for label in labels if label not in classes}
-    return {label: texts[label] for label in classes} | unseen
+    seen = len(predicted.classes)
+    return {
+        label: name if label < seen else f"{name} (unseen)"
+        for label, name in predicted.names.items()
+    }
 
 
 def _class_table(labels: np.ndarray, predictions: np.ndarray, names: dict[int, str]) -> Table:

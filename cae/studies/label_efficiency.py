@@ -25,7 +25,7 @@ from cae.config.load import load_config
 from cae.config.schema import ClassifierConfig
 from cae.data import duplicates, splits
 from cae.data.datasets import check_dataset, get_scaling, load_dataset
-from cae.data.named import NAMED_DATASETS
+from cae.data.sources import has_test
 from cae.errors import DataError, UsageError, UserError, shown
 from cae.foreign.models import load_encoder
 from cae.programs import tasks
@@ -35,6 +35,7 @@ from cae.programs.starting_points import (
     change_shape,
     check_model_shape,
     choose_scaling,
+    get_reading,
     warn_of_looks,
 )
 from cae.records.environment import describe_environment
@@ -110,12 +111,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_files(args: argparse.Namespace) -> None:
     """Checks the headers of all files, before anything is loaded."""
-    if not args.test and args.dataset not in NAMED_DATASETS:
+    if not args.test and not has_test(args.dataset):
         raise UsageError("-t", "test images are required", "none", "Add -t TEST -tl TEST_LABELS.")
     shape = tasks.check_data(args)
     check_model_shape(args.model, shape)
     if args.pretraining:
-        _, other_shape = check_dataset(args.pretraining)
+        _, other_shape = check_dataset(args.pretraining, reading=get_reading(args))
         other_shape = change_shape(other_shape, args, "train")
         tasks.check_same_shape(args.pretraining, other_shape, shape)
     check_runs_dir(args.runs_dir)
@@ -125,7 +126,7 @@ def _load_data(args: argparse.Namespace) -> LabelledData:
     training, test = tasks.load_data(args, seed=0)
     pretraining = training
     if args.pretraining:
-        pretraining = load_dataset(args.pretraining)
+        pretraining = load_dataset(args.pretraining, reading=get_reading(args))
         pretraining = change_images(pretraining, args, "train", get_scaling(training.images))
     scaling = choose_scaling(args.model, training)
     datasets = {"training": training, "test": test}

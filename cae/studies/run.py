@@ -11,7 +11,7 @@ from cae import terminal
 from cae.config.study import StudyFile, expand, load_stages
 from cae.config.study_schema import Data, Study
 from cae.data.datasets import Scaling, check_dataset, load_dataset
-from cae.data.named import NAMED_DATASETS
+from cae.data.sources import has_test
 from cae.data.splits import encode_labels
 from cae.errors import UsageError
 from cae.files import locked, write_figures
@@ -175,7 +175,7 @@ def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
     if not (predictions.exists() and model.exists()):
         return figures  # there were no images to predict, or another trial was the best before
     metadata = read_metadata(model)
-    test = data.test or (data.dataset if data.dataset in NAMED_DATASETS else None)
+    test = data.test or (data.dataset if has_test(data.dataset) else None)
     if test:
         dataset = load_dataset(test, data.test_labels, split="test")
     else:

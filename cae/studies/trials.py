@@ -21,7 +21,7 @@ from cae.config.load import dump_config
 from cae.config.study import StudyFile, Trial, expand
 from cae.config.study_schema import Base, Study
 from cae.data.datasets import load_dataset
-from cae.data.named import NAMED_DATASETS
+from cae.data.sources import has_test
 from cae.errors import UserError
 from cae.files import get_record, write_json, write_text
 from cae.records import tracking
@@ -162,7 +162,7 @@ class StudyRun:
         """What identifies the data: the SHA-256 of its files, the limit, and what changes it."""
         data, labelled = self.study.data, self.study.kind == "classifier"
         sets = [load_dataset(data.dataset, data.labels, limit=1, labels_required=labelled)]
-        if labelled and (data.test or data.dataset in NAMED_DATASETS):
+        if labelled and (data.test or has_test(data.dataset)):
             test = data.test or data.dataset
             sets.append(load_dataset(test, data.test_labels, split="test", limit=1))
         digests = [file["sha256"] for dataset in sets for file in dataset.files]

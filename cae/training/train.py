@@ -40,6 +40,7 @@ def train_autoencoder(
     images: np.ndarray,
     *,
     scaling: Scaling | None = None,
+    validation: np.ndarray | None = None,
     name: str = "autoencoder",
     warn: Callable[[str], None] = print,
     **options: Any,
@@ -52,6 +53,7 @@ def train_autoencoder(
         images: (num_images, height, width, channels) in any dtype; `validation_split` of them,
             chosen by `seed`, are only used for validation.
         scaling: Brings the images to [0, 1]; derived from them by default.
+        validation: int64, positions of the images to validate on, instead of that draw.
         name: Of the history.
         warn: Receives a sentence if there are no images to validate on, if the CPU cannot compute
             in bfloat16, if all images are the same, or if the reconstructions are no better than
@@ -66,7 +68,7 @@ def train_autoencoder(
     """
     config = as_config(model_info, "autoencoder")
     scaling = scaling or get_scaling(images)
-    split = _split(images, config, warn)
+    split = _split(images, config, warn, given=validation)
     mean_image, mean_image_error = _measure_mean_image(images, split, scaling)
     _start_output_at(model, mean_image)
     loop = Loop(model, config, name, ("val_loss" if len(split[1]) else "loss",), **options)
@@ -90,6 +92,7 @@ def train_classifier(
     *,
     classes: np.ndarray | None = None,
     scaling: Scaling | None = None,
+    validation: np.ndarray | None = None,
     pretrained: bool = True,
     name: str = "classifier",
     warn: Callable[[str], None] = print,
@@ -119,7 +122,7 @@ def train_classifier(
     scaling = scaling or get_scaling(images)
     classes = get_classes(labels) if classes is None else classes
     targets = encode_labels(labels, classes)
-    split = _split(images, config, warn, labels)
+    split = _split(images, config, warn, labels, validation)
     monitor = ("val_accuracy", "val_loss") if len(split[1]) else ("loss",)
     loop = Loop(model, config, name, monitor, **options)
     with _precision(model, config, warn):
@@ -184,9 +187,10 @@ def _split(
     config: Config,
     warn: Callable[[str], None],
     labels: np.ndarray | None = None,
+    given: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the images to train on and to validate on; says so where there are too few."""
-    split = split_validation(len(images), config.validation_split, config.seed, labels)
+    split = split_validation(len(images), config.validation_split, config.seed, labels, given)
     if config.validation_split and not len(split[1]):
         reason = "there is only one image" if labels is None else "no class has two images"
         warn(

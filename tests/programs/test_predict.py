@@ -9,6 +9,7 @@ import pytest
 from conftest import run_program
 from PIL import Image
 
+from cae.data import idx
 from cae.data.appearance import describe
 from cae.data.datasets import Scaling
 from cae.data.idx import read_images, read_labels
@@ -16,8 +17,6 @@ from cae.data.pictures import Form
 from cae.programs import answers
 from cae.records.calibration import UNCALIBRATED, Calibration
 from cae.records.saved_models import read_metadata
-
-from cae.data import idx
 
 
 @pytest.fixture

@@ -93,10 +93,16 @@ def test_pictures_of_a_run(tmp_path, report):
     assert {(image["width"], image["height"]) for image in shown} == {("192", "96")}
 
 
-def test_class_names_of_a_data_set(tmp_path, report):
-    run = write_run(tmp_path / "run", "classifier", 0.1, data="fashion_mnist")
+def test_class_names(tmp_path, report):
+    run = write_run(tmp_path / "run", "classifier", 0.1)
+    predictions = run / "predictions.csv"
+    text = (
+        predictions.read_text().replace(",2,5,0,", ",cat,dog,0,").replace("p_2,p_5", "p_cat,p_dog")
+    )
+    text = text.replace(",2,2,1,", ",cat,cat,1,").replace(",5,5,1,", ",dog,dog,1,")
+    predictions.write_text(text.replace(",7,2,0,", ",<b>,cat,0,"))
     names = [row[0] for row in report(run).table("Each class")]
-    assert names[1:] == ["Pullover", "Sandal", "Sneaker (unseen)"]
+    assert names[1:] == ["cat", "dog", "<b> (unseen)"]
 
 
 def test_a_chain(tmp_path, autoencoders, classifier_run, report):

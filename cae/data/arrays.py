@@ -1,0 +1,143 @@
+"""NumPy files: `.npy` with images or labels, and `.npz` with both, as those of Keras."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from cae.data import idx
+from cae.data.listing import name_classes
+from cae.data.named import Split
+from cae.errors import DataError
+
+# Names of images and labels in an archive, as those that keras.datasets downloads.
+KEYS: dict[Split, tuple[tuple[str, str], ...]] = {
+    "train": (("x_train", "y_train"), ("images", "labels")),
+    "test": (("x_test", "y_test"),),
+}
+INTEGERS = (np.uint8, np.int16, np.int32)
+
+
+def read_npz(path: Path) -> dict[Split, tuple[np.ndarray, np.ndarray | None, dict[int, str]]]:
+    """Reads images, labels and names of labels from an archive, in the types of idx files.
+
+    Raises:
+        DataError: It cannot be read, or holds other arrays.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            found = set(archive.files)
+            arrays = {
+                split: [archive[key] if key in found else None for key in keys]
+                for split, pairs in KEYS.items()
+                for keys in pairs
+                if keys[0] in found
+            }
+    except _UNREADABLE as error:
+        raise _get_unreadable_error(path, error) from error
+    if "train" not in arrays:
+        raise DataError(
+            path,
+            "must hold x_train, y_train, x_test and y_test, or images and labels",
+            ", ".join(sorted(found)) or "nothing",
+            "Write it with numpy.savez(FILE, images=..., labels=...).",
+        )
+    return {split: _check_pair(path, *pair) for split, pair in arrays.items()}
+
+
+def read_images_header(path: Path) -> np.ndarray:
+    """The images of a `.npy` file, not read yet: (N, H, W, C)."""
+    return _as_images(path, _open(path), check=False)
+
+
+def read_labels_header(path: Path) -> np.ndarray:
+    """The labels of a `.npy` file: int64 (N,)."""
+    return read_labels(path)
+
+
+def read_images(path: Path, chosen: np.ndarray | None = None) -> np.ndarray:
+    """Images from a `.npy` file, like `idx.read_images`."""
+    images = _open(path)
+    if chosen is not None:
+        images = images[chosen]
+    elif images.nbytes <= idx.MAPPED_BYTES:
+        images = np.array(images)
+    return _as_images(path, images)
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Labels from a `.npy` file, like `idx.read_labels`."""
+    return _as_labels(path, _open(path))[0]
+
+
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
+
+
+def _open(path: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except _UNREADABLE as error:
+        raise _get_unreadable_error(path, error) from error
+
+
+def _get_unreadable_error(path: Path, error: BaseException) -> DataError:
+    reason = getattr(error, "strerror", None) or error
+    return DataError(
+        path,
+        "must be a NumPy file of numbers",
+        reason,
+        f"Write it with numpy.save{'z' if path.suffix == '.npz' else ''}.",
+    )
+
+
+def _check_pair(
+    path: Path, images: np.ndarray, labels: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None, dict[int, str]]:
+    images = _as_images(path, images)
+    if labels is None:
+        return images, None, {}
+    if len(labels) != len(images):
+        raise DataError(
+            path, f"must hold {len(images)} labels, one per image", len(labels), "Correct the file."
+        )
+    return images, *_as_labels(path, labels)
+
+
+def _as_images(path: Path, array: np.ndarray, check: bool = True) -> np.ndarray:
+    """Images (N, H, W, C) in a type of idx files."""
+    if array.ndim not in idx.IMAGES_RANKS or array.size == 0 or array.dtype.kind not in "biuf":
+        raise DataError(
+            path,
+            "must hold images, numbers of shape (N, H, W) or (N, H, W, C)",
+            f"{array.dtype.name} of shape {array.shape}",
+            "Reshape the array.",
+        )
+    images = array if array.ndim == 4 else array[..., np.newaxis]
+    if not check:
+        return images
+    if images.dtype.kind == "f":
+        idx.check_finite(path, images)
+        return images.astype(max(images.dtype, np.dtype(np.float32)), copy=False)
+    if images.dtype.newbyteorder(">") in idx.CODES:
+        return images
+    low, high = images.min(), images.max()
+    for dtype in map(np.dtype, INTEGERS):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return images.astype(dtype)
+    raise DataError(path, "must hold pixels of at most 32 bits", high, "Scale the pixels.")
+
+
+def _as_labels(path: Path, array: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+    """Labels int64 (N,), and their names where they are texts."""
+    labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if labels.ndim == 1 and labels.dtype.kind == "U":
+        return name_classes(labels.tolist())
+    if labels.ndim != 1 or labels.dtype.kind not in "biu":
+        raise DataError(
+            path,
+            "must hold one integer label per image",
+            f"{array.dtype.name} of shape {array.shape}",
+            "Number the classes.",
+        )
+    return labels.astype(np.int64), {}

@@ -1,0 +1,212 @@
+"""Finds the pictures of a data set and their classes: in a folder, or named by a table.
+
+A folder holds one subfolder per class, or unlabelled pictures; or `train`, `val` and `test`, each
+with such content. A table (CSV or TSV) has the columns `path`, relative to the table, and `label`.
+"""
+
+import csv
+import os
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cae.data.idx import name_idx_files
+from cae.data.named import Split
+from cae.errors import DataError, listed, printable, shown
+
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+TABLES = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
+    ".pbm", ".pgm", ".ppm", ".pnm",
+}  # fmt: skip
+# What file managers and archives leave behind; so do names that begin with a dot.
+IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Pictures in a fixed order.
+
+    Attributes:
+        root: The folder that holds them.
+        files: Their paths from there.
+        labels: int64 (num_files,); None for unlabelled pictures.
+        class_names: The name of each label.
+        num_validation: So many of the last files are set aside for validation.
+        others: Files that do not have the name of a picture.
+    """
+
+    root: Path
+    files: list[str]
+    labels: np.ndarray | None
+    class_names: dict[int, str]
+    num_validation: int = 0
+    others: tuple[str, ...] = ()
+
+
+def list_pictures(source: Path) -> dict[Split, Listing]:
+    """Finds the pictures of a folder or a table: `train`, and `test` if they are set apart.
+
+    Raises:
+        DataError: There are none, or the folder is not laid out as described above.
+    """
+    if source.suffix.lower() in TABLES:
+        return {"train": _list_table(source)}
+    folders, files = _scan(source, source)
+    parts = {part: name for name in folders if (part := PARTS.get(name.lower()))}
+    if "train" not in parts or len(parts) < len(folders):
+        return {"train": _list_folder(source, folders, files)}
+    found = {
+        part: _list_folder(source / name, *_scan(source / name, source))
+        for part, name in parts.items()
+    }
+    listings: dict[Split, Listing] = {"train": _join(source, parts, found)}
+    if "test" in found:
+        listings["test"] = found["test"]
+    return listings
+
+
+def name_classes(names: list[str]) -> tuple[np.ndarray, dict[int, str]]:
+    """Numbers classes in the order of their names, numbers by value.
+
+    Args:
+        names: The class of every image.
+
+    Returns:
+        Labels int64 (num_images,) from 0, and the name of each.
+    """
+    # macOS writes ü as two characters, others as one.
+    names = [printable(unicodedata.normalize("NFC", name)) for name in names]
+    ordered = sorted(set(names), key=_by_number)
+    label_of = {name: label for label, name in enumerate(ordered)}
+    return np.array([label_of[name] for name in names], np.int64), dict(enumerate(ordered))
+
+
+def _by_number(name: str) -> tuple[float, str]:
+    return (float(name) if re.fullmatch(r"-?[0-9]{1,15}", name) else float("inf")), name
+
+
+def _scan(folder: Path, root: Path) -> tuple[list[str], list[str]]:
+    """The names of the folders and files in a folder, sorted, without those to ignore."""
+    folders, files = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name.lower() in IGNORED:
+                    continue
+                if entry.is_symlink():
+                    _check_link(Path(entry.path), root)
+                (folders if entry.is_dir() else files).append(entry.name)
+    except OSError as error:
+        raise DataError(
+            folder, "must be readable", error.strerror, "Check its permissions."
+        ) from error
+    return sorted(folders), sorted(files)
+
+
+def _check_link(link: Path, root: Path) -> None:
+    if not link.resolve().is_relative_to(root.resolve()):
+        raise DataError(
+            link,
+            f"must lie in {root}",
+            f"a link to {link.resolve()}",
+            "Replace the link with a copy, or remove it.",
+        )
+
+
+def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
+    pictures, others = _divide(files)
+    if not folders:
+        if not pictures:
+            raise DataError(
+                folder,
+                "must hold pictures, or one subfolder of pictures per class",
+                f"{len(files)} other files",
+                name_idx_files(folder),
+            )
+        return Listing(folder, pictures, None, {}, others=tuple(others))
+    if pictures:
+        raise DataError(
+            folder,
+            "must hold either pictures or one subfolder per class",
+            f"{len(pictures)} pictures beside the folders {listed(folders[:3], 'and')}",
+            "Move the pictures into a subfolder, or the subfolders away.",
+        )
+    paths, classes = [], []
+    for name in folders:
+        inner, inner_files = _scan(folder / name, folder)
+        pictures, inner_others = _divide(inner_files)
+        if inner or not pictures:
+            raise DataError(
+                folder / name,
+                "must hold the pictures of one class",
+                f"the folder {inner[0]}" if inner else "none",
+                f"Move them into {folder / name}." if inner else "Add some, or remove the folder.",
+            )
+        paths += [f"{name}/{file}" for file in pictures]
+        others += [f"{name}/{file}" for file in inner_others]
+        classes += [name] * len(pictures)
+    return Listing(folder, paths, *name_classes(classes), others=tuple(others))
+
+
+def _divide(files: list[str]) -> tuple[list[str], list[str]]:
+    """Names of pictures, and of other files."""
+    is_picture = [os.path.splitext(name)[1].lower() in SUFFIXES for name in files]  # noqa: PTH122
+    pairs = list(zip(files, is_picture, strict=True))
+    return [name for name, yes in pairs if yes], [name for name, yes in pairs if not yes]
+
+
+def _join(root: Path, parts: dict[str, str], found: dict[str, Listing]) -> Listing:
+    """The training pictures, then those to validate on."""
+    training, validation = found["train"], found.get("val")
+    joined = [(parts["train"], training)]
+    if validation:
+        joined.append((parts["val"], validation))
+        known = set(training.class_names.values())
+        unknown = sorted(set(validation.class_names.values()) - known)
+        if unknown or (validation.labels is None) != (training.labels is None):
+            raise DataError(
+                validation.root,
+                f"must hold the classes of {training.root}",
+                listed(unknown[:3], "and") if unknown else "pictures without classes",
+                "Give both folders the same subfolders.",
+            )
+    files = [f"{folder}/{file}" for folder, listing in joined for file in listing.files]
+    others = tuple(f"{folder}/{file}" for folder, listing in joined for file in listing.others)
+    names = [
+        listing.class_names[label]
+        for _, listing in joined
+        if listing.labels is not None
+        for label in listing.labels.tolist()
+    ]
+    labels = name_classes(names) if names else (None, {})
+    return Listing(root, files, *labels, len(validation.files) if validation else 0, others)
+
+
+def _list_table(path: Path) -> Listing:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter=TABLES[path.suffix.lower()], strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(path, "must be a readable table in UTF-8", reason, "") from error
+    columns = list(rows[0]) if rows else []
+    if "path" not in columns:
+        raise DataError(
+            path,
+            'must have the columns "path" and "label" in its first line, and pictures below',
+            shown(columns),
+            "Add the columns.",
+        )
+    for number, row in enumerate(rows, 2):
+        if not row["path"] or ("label" in columns and not row["label"]):
+            raise DataError(
+                f"{path}: line {number}", "must name a picture and its label", shown(row), "Add it."
+            )
+    files = [row["path"] for row in rows]
+    labels = name_classes([row["label"].strip() for row in rows]) if "label" in columns else None
+    return Listing(path.parent, files, *(labels or (None, {})))

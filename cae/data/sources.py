@@ -1,0 +1,175 @@
+"""Data sets that are one folder or file, with the labels in it: pictures, and `.npz` archives.
+
+Test images are those of the source; if it has none, a share of every class is set apart.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cae.config.choices import COLORS, RESIZE
+from cae.data.arrays import read_npz
+from cae.data.duplicates import hash_images
+from cae.data.listing import TABLES, Listing, list_pictures
+from cae.data.named import NAMED_DATASETS, Split
+from cae.data.pictures import Wanted, decode_listing
+from cae.data.splits import split_test
+from cae.errors import UsageError, printable, shown
+from cae.files import get_record
+
+CHANNELS = {"gray": 1, "rgb": 3}
+TEST_SPLIT = 0.2
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read, as flags of these names say.
+
+    Attributes:
+        image_size: (height, width) of pictures; by default the most frequent.
+        color: One of `COLORS`.
+        resize: One of `RESIZE`.
+        test_split: Share of every class that is set apart for testing where a source has no test
+            images of its own; 0 uses all images, for training as for testing.
+        class_names: Names for the labels in ascending order, separated by commas, or a text file
+            with one per line.
+    """
+
+    image_size: tuple[int, int] | None = None
+    color: str = COLORS[0]
+    resize: str = RESIZE[0]
+    test_split: float = TEST_SPLIT
+    class_names: str | None = None
+
+    def like(self, shape: tuple[int, ...] | None) -> "Reading":
+        """The same, with pictures brought to (height, width, channels) unless flags say else."""
+        if shape is None:
+            return self
+        color = "gray" if shape[2] == 1 else "rgb"
+        return replace(
+            self,
+            image_size=self.image_size or tuple(shape[:2]),
+            color=self.color if self.color in CHANNELS else color,
+        )
+
+
+class Contents(NamedTuple):
+    """What a source holds.
+
+    Attributes:
+        images: (num_images, height, width, channels).
+        labels: int64 (num_images,), or None.
+        class_names: Names of the labels.
+        record: As from `files.get_record`, of the images and labels.
+        paths: The file of every image, if each has its own.
+        num_validation: So many of the last images are for validation.
+        skipped: Files that could not be read, with the reason.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    class_names: dict[int, str]
+    record: dict[str, Any]
+    paths: np.ndarray | None = None
+    num_validation: int = 0
+    skipped: Mapping[str, str] = MappingProxyType({})
+
+
+def is_source(name: str) -> bool:
+    """Whether this is the path of a folder, table or archive."""
+    path = Path(name)
+    if name in NAMED_DATASETS:
+        return False
+    return path.is_dir() or path.suffix.lower() in (*TABLES, ".npz")
+
+
+def read_names(given: str) -> list[str]:
+    """The names that --class-names gives, in a file or separated by commas.
+
+    Raises:
+        UsageError: The file cannot be read, or two names are equal.
+    """
+    path = Path(given)
+    try:
+        text = path.read_text("utf-8-sig") if path.is_file() else given.replace(",", "\n")
+    except (OSError, ValueError) as error:
+        raise UsageError("--class-names", "must be a text file in UTF-8", error, "") from error
+    names = [printable(name.strip()) for name in text.splitlines() if name.strip()]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError("--class-names", "must differ", f"{shown(twice)} twice", "Rename one.")
+    return names
+
+
+def has_test(name: str, reading: Reading = Reading()) -> bool:
+    """Whether a data set comes with test images, or some are set apart."""
+    if not is_source(name):
+        return name in NAMED_DATASETS
+    if reading.test_split:
+        return True
+    path = Path(name)
+    return "test" in (read_npz(path) if path.suffix.lower() == ".npz" else list_pictures(path))
+
+
+def read_source(name: str, split: Split, reading: Reading) -> tuple[Contents, np.ndarray]:
+    """Reads the images of a source.
+
+    Returns:
+        The contents, and the positions of the images that belong to `split`: int64, sorted.
+
+    Raises:
+        UserError: The source cannot be used.
+    """
+    path = Path(name)
+    if path.suffix.lower() == ".npz":
+        arrays = read_npz(path)
+        part = split if split in arrays else "train"
+        contents = Contents(*arrays[part], get_record(path))
+    else:
+        listings = list_pictures(path)
+        part = split if split in listings else "train"
+        arrays = listings
+        contents = _decode(path, listings[part], reading)
+    rows = np.arange(len(contents.images))
+    if "test" in arrays or not reading.test_split or contents.labels is None:
+        return contents, rows
+    count = len(rows) - contents.num_validation
+    hashes = hash_images(contents.images[:count])
+    is_test = split_test(hashes, contents.labels[:count], reading.test_split)
+    if not is_test.any():
+        raise UsageError(
+            "--test-split",
+            "must set at least one image apart",
+            f"{reading.test_split} of {count} images",
+            "Give a larger share, test images with -t, or more images.",
+        )
+    if split == "test":
+        return contents, rows[:count][is_test]
+    return contents, np.concatenate([rows[:count][~is_test], rows[count:]])
+
+
+def _decode(path: Path, listing: Listing, reading: Reading) -> Contents:
+    channels = CHANNELS.get(reading.color)
+    images, kept, skipped = decode_listing(
+        listing, Wanted(reading.image_size, channels, reading.resize)
+    )
+    labels = None if listing.labels is None else listing.labels[kept]
+    validation = kept[len(kept) - listing.num_validation :]
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    digest.update(json.dumps([listing.class_names, listing.num_validation]).encode())
+    digest.update(b"" if labels is None else labels.astype("<i8").tobytes())
+    return Contents(
+        images,
+        labels,
+        listing.class_names,
+        {"path": str(path), "sha256": digest.hexdigest(), "bytes": images.nbytes},
+        np.array(listing.files, object)[kept],
+        int(validation.sum()),
+        skipped | dict.fromkeys(listing.others, "not the name of a picture"),
+    )

@@ -1,0 +1,320 @@
+"""A folder, table or archive becomes images, labels and names of classes."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cae.data import idx, pictures
+from cae.data.datasets import check_dataset, load_dataset
+from cae.data.sources import Reading
+from cae.errors import DataError, UserError
+
+ALL = Reading(test_split=0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """The cache of each test."""
+    monkeypatch.setattr(pictures, "DATA_DIR", tmp_path / "data")
+    return tmp_path / "data" / "cache"
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "pictures"
+
+
+def draw(path, value=0, size=(4, 4)):
+    """Writes a PNG of one colour: a gray level, or RGB."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L" if isinstance(value, int) else "RGB", size, value).save(path)
+
+
+def fill(root, counts):
+    """Class folders with so many pictures, each of another gray."""
+    for level, (name, count) in enumerate(counts.items()):
+        for number in range(count):
+            draw(root / name / f"{number:03}.png", 50 * level + number)
+
+
+def load(source, split="train", reading=ALL, **arguments):
+    return load_dataset(str(source), split=split, reading=reading, **arguments)
+
+
+class TestFolder:
+    def test_subfolders_are_classes(self, root):
+        fill(root, {"10": 1, "9": 2, "Ägypten 象": 1})
+        data = load(root)
+        assert data.images.shape == (4, 4, 4, 1) and data.images.dtype == np.uint8
+        assert data.class_names == {0: "9", 1: "10", 2: "Ägypten 象"}
+        assert data.labels.tolist() == [1, 0, 0, 2]
+        assert data.paths.tolist()[0] == "10/000.png"
+        assert data.images[:, 0, 0, 0].tolist() == [0, 50, 51, 100]
+
+    def test_pictures_without_subfolders_have_no_labels(self, root):
+        draw(root / "b.png", 1)
+        draw(root / "a.png", 2)
+        data = load(root, reading=Reading())
+        assert data.labels is None
+        assert data.images[:, 0, 0, 0].tolist() == [2, 1]
+        with pytest.raises(DataError, match="labels"):
+            load(root, labels_required=True)
+
+    def test_what_is_not_a_picture(self, root):
+        """Files of file managers do not count; others are named; a suffix may be in capitals."""
+        fill(root, {"a": 1, "b": 1})
+        draw(root / "a" / "x.png")
+        (root / "a" / "x.png").rename(root / "a" / "X.PNG")
+        for name in (".DS_Store", "Thumbs.db", "a/.hidden.png", "a/desktop.ini", "a/notes.txt"):
+            (root / name).write_text("text")
+        data = load(root)
+        assert len(data.images) == 3
+        assert list(data.skipped) == ["a/notes.txt"]
+
+    @pytest.mark.parametrize(
+        ("spoil", "named"),
+        [
+            (lambda root: (root / "empty").mkdir(), "empty: .* got none"),
+            (lambda root: draw(root / "a" / "deep" / "1.png"), r"a: .* the folder deep"),
+            (lambda root: draw(root / "1.png"), "1 pictures beside the folders a and b"),
+            (lambda root: (root / "a" / "l.png").symlink_to("/etc/passwd"), r"l\.png: .* a link"),
+            (lambda root: (root / "c").symlink_to("/tmp"), "c: .* a link"),
+        ],
+        ids=["empty class", "nested", "loose", "link", "linked folder"],
+    )
+    def test_a_layout_that_is_refused(self, root, spoil, named):
+        fill(root, {"a": 1, "b": 1})
+        spoil(root)
+        with pytest.raises(DataError, match=named):
+            load(root)
+
+    def test_a_folder_of_other_files(self, root):
+        root.mkdir()
+        idx.write_idx(root / "images", np.zeros((1, 2, 2), np.uint8))
+        with pytest.raises(DataError, match="images"):
+            load(root)
+
+    def test_links_within_the_folder_are_followed(self, root):
+        fill(root, {"a": 1})
+        (root / "a" / "again.png").symlink_to("000.png")
+        assert len(load(root).images) == 2
+
+
+class TestForm:
+    def test_most_frequent_size_and_colour(self, root):
+        draw(root / "1.png", 0, (6, 3))
+        draw(root / "2.png", (255, 0, 0), (6, 3))
+        draw(root / "3.png", 0, (9, 9))
+        assert load(root).images.shape[1:] == (3, 6, 3)
+
+    def test_as_asked_for(self, root):
+        draw(root / "1.png", (255, 0, 0), (6, 3))
+        reading = Reading(image_size=(2, 5), color="gray")
+        assert check_dataset(str(root), reading=reading) == (1, (2, 5, 1))
+
+    def test_test_images_get_the_form_of_the_training_images(self, root):
+        fill(root / "train", {"a": 2, "b": 2})
+        draw(root / "test" / "a" / "1.png", (255, 0, 0), (9, 5))
+        training = load(root)
+        test = load(root, "test", ALL.like(training.images.shape[1:]))
+        assert test.images.shape == (1, 4, 4, 1)
+
+
+class TestUnreadable:
+    def test_few_are_skipped_and_named(self, root):
+        fill(root, {"a": 60, "b": 60})
+        (root / "a" / "000.png").write_bytes(b"")
+        data = load(root)
+        assert len(data.images) == len(data.labels) == len(data.paths) == 119
+        assert data.labels.sum() == 60
+        assert list(data.skipped) == ["a/000.png"]
+
+    def test_many_are_an_error(self, root, cache):
+        fill(root, {"a": 5, "b": 5})
+        (root / "a" / "000.png").write_bytes(b"")
+        with pytest.raises(DataError, match=r"1 of 10 .*000\.png"):
+            load(root)
+        assert not list(cache.glob("*.npy"))
+
+
+class TestCache:
+    def test_used_again(self, root, cache, monkeypatch):
+        fill(root, {"a": 2, "b": 2})
+        first = load(root).images
+        monkeypatch.setattr(pictures, "decode", None)
+        assert (load(root).images == first).all()
+        assert len(list(cache.glob("*.npy"))) == 1
+
+    def test_a_changed_file_is_read_again(self, root):
+        fill(root, {"a": 2})
+        before = load(root)
+        draw(root / "a" / "000.png", 200)
+        os.utime(root / "a" / "000.png", (1, 1))
+        after = load(root)
+        assert after.images[0, 0, 0, 0] == 200
+        assert before.files[0]["sha256"] != after.files[0]["sha256"]
+
+    def test_a_damaged_cache_is_made_again(self, root, cache):
+        fill(root, {"a": 2})
+        load(root)
+        (file,) = cache.glob("*.npy")
+        file.write_bytes(file.read_bytes()[:-20])
+        assert load(root).images[1, 0, 0, 0] == 1
+
+    def test_elsewhere_if_the_checkout_is_read_only(self, root, tmp_path, monkeypatch):
+        fill(root, {"a": 2})
+        (tmp_path / "file").write_text("")
+        monkeypatch.setattr(pictures, "DATA_DIR", tmp_path / "file")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+        assert len(load(root).images) == 2
+        assert list((tmp_path / "user" / "cae").glob("*.npy"))
+
+    def test_large_arrays_stay_on_the_disk(self, root, monkeypatch):
+        fill(root, {"a": 10, "b": 10})
+        in_memory = load(root, reading=Reading(test_split=0.5))
+        monkeypatch.setattr(pictures, "MAPPED_BYTES", 100)
+        mapped = load(root, reading=Reading(test_split=0.5))
+        assert isinstance(mapped.images.base, np.memmap)
+        assert (mapped.images == in_memory.images).all()
+
+
+class TestParts:
+    def test_of_the_folder(self, root):
+        fill(root / "train", {"a": 3, "b": 3})
+        fill(root / "val", {"b": 2})
+        fill(root / "test", {"b": 1, "c": 1})
+        training, test = load(root, reading=Reading()), load(root, "test", Reading())
+        assert len(training.images) == 8
+        assert training.validation.tolist() == [6, 7]
+        assert training.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+        assert test.numbered_like(training.names).labels.tolist() == [1, 2]
+
+    def test_validation_images_need_a_known_class(self, root):
+        fill(root / "train", {"a": 1, "b": 1})
+        fill(root / "val", {"c": 1})
+        with pytest.raises(DataError, match=r"val: .* got c"):
+            load(root)
+
+    def test_a_share_of_every_class_is_set_apart(self, root):
+        fill(root, {"a": 10, "b": 20})
+        reading = Reading(test_split=0.3)
+        training, test = (load(root, split, reading) for split in ("train", "test"))
+        assert np.bincount(test.labels).tolist() == [3, 6]
+        assert set(training.paths) | set(test.paths) == set(load(root).paths)
+        assert not set(training.paths) & set(test.paths)
+        assert training.held_out == 9
+        assert training.sample.to_json() != test.sample.to_json()
+        assert load(root, reading=reading, seed=5).paths.tolist() == training.paths.tolist()
+
+    def test_limit_draws_from_the_training_images(self, root):
+        fill(root, {"a": 10, "b": 10})
+        training, test = load(root, reading=Reading(), limit=4), load(root, "test", Reading())
+        assert np.bincount(training.labels).tolist() == [2, 2]
+        assert not set(training.paths) & set(test.paths)
+
+    def test_too_few_images_to_set_apart(self, root):
+        fill(root, {"a": 1, "b": 1})
+        with pytest.raises(UserError, match="--test-split"):
+            load(root, reading=Reading())
+
+
+class TestTable:
+    def test_paths_and_labels(self, root):
+        fill(root, {"x": 2})
+        (root / "t.csv").write_text("﻿path,label\r\nx/001.png,cat\r\nx/000.png,ape\r\n")
+        data = load(root / "t.csv")
+        assert data.class_names == {0: "ape", 1: "cat"}
+        assert data.labels.tolist() == [1, 0]
+        assert data.images[:, 0, 0, 0].tolist() == [1, 0]
+
+    def test_tabs_and_no_labels(self, root):
+        fill(root, {"x": 1})
+        (root / "t.tsv").write_text("path\nx/000.png\n")
+        assert load(root / "t.tsv").labels is None
+
+    @pytest.mark.parametrize(
+        ("text", "named"),
+        [("", "path"), ("file,label\na,b\n", "path"), ("path,label\na.png,\n", "line 2")],
+    )
+    def test_refused(self, root, text, named):
+        root.mkdir()
+        (root / "t.csv").write_text(text)
+        with pytest.raises(DataError, match=named):
+            load(root / "t.csv")
+
+
+class TestArrays:
+    IMAGES = np.arange(24, dtype=np.uint8).reshape(6, 2, 2)
+    LABELS = np.array([0, 1, 0, 1, 7, 7])
+
+    def test_keras_archive(self, tmp_path):
+        path = tmp_path / "mnist.npz"
+        np.savez(
+            path,
+            x_train=self.IMAGES,
+            y_train=self.LABELS[:, np.newaxis],
+            x_test=self.IMAGES[:2],
+            y_test=self.LABELS[:2],
+        )
+        training, test = load(path, reading=Reading()), load(path, "test", Reading())
+        assert training.images.shape == (6, 2, 2, 1)
+        assert training.labels.tolist() == self.LABELS.tolist()
+        assert test.labels.tolist() == [0, 1]
+
+    def test_images_and_labels(self, tmp_path):
+        path = tmp_path / "own.npz"
+        names = np.array(["x", "y", "x", "y", "z", "z"])
+        np.savez(path, images=self.IMAGES.astype(np.int64), labels=names)
+        data = load(path, reading=Reading(test_split=0.5))
+        assert data.images.dtype == np.uint8
+        assert list(data.names.values()) == ["x", "y", "z"]
+        assert len(data.images) == data.held_out == 3
+
+    def test_npy_files(self, tmp_path):
+        np.save(tmp_path / "images.npy", self.IMAGES / 255)
+        np.save(tmp_path / "labels.npy", self.LABELS)
+        paths = [str(tmp_path / name) for name in ("images.npy", "labels.npy")]
+        data = load_dataset(*paths)
+        assert data.images.dtype == np.float64 and data.labels.tolist() == self.LABELS.tolist()
+        assert load_dataset(*paths, limit=3).images.shape == (3, 2, 2, 1)
+
+    @pytest.mark.parametrize(
+        ("arrays", "named"),
+        [
+            ({"x": IMAGES}, "got x"),
+            ({"images": IMAGES, "labels": LABELS[:3]}, "6 labels"),
+            ({"images": LABELS}, "shape"),
+            ({"images": np.array([None])}, "NumPy"),
+            ({"images": np.full((1, 2, 2), np.nan)}, "finite"),
+        ],
+    )
+    def test_refused(self, tmp_path, arrays, named):
+        np.savez(tmp_path / "a.npz", **arrays)
+        with pytest.raises(DataError, match=named):
+            load(tmp_path / "a.npz")
+
+    def test_not_an_archive(self, tmp_path):
+        (tmp_path / "a.npz").write_bytes(b"PK\3\4")
+        with pytest.raises(DataError, match=r"a\.npz"):
+            load(tmp_path / "a.npz")
+
+
+class TestClassNames:
+    @pytest.fixture
+    def files(self, tmp_path):
+        idx.write_idx(tmp_path / "images", np.zeros((3, 2, 2), np.uint8))
+        idx.write_idx(tmp_path / "labels", np.array([5, 1, 5], np.uint8))
+        return str(tmp_path / "images"), str(tmp_path / "labels")
+
+    def test_in_the_order_of_the_labels(self, files, tmp_path):
+        (tmp_path / "names.txt").write_text("one\nfive\n")
+        for given in ("one,five", str(tmp_path / "names.txt")):
+            data = load_dataset(*files, reading=Reading(class_names=given))
+            assert data.class_names == {1: "one", 5: "five"}
+
+    @pytest.mark.parametrize(("given", "named"), [("one", "2 classes"), ("a,a", "twice")])
+    def test_refused(self, files, given, named):
+        with pytest.raises(UserError, match=named):
+            load_dataset(*files, reading=Reading(class_names=given))
