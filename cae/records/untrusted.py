@@ -175,7 +175,7 @@ def parse_config(where: object, text: str | bytes) -> dict[str, Any]:
     if len(text) > MAX_JSON_BYTES:
         _refuse(where, f"a configuration of {len(text):,} bytes")
     try:
-        config = _without_training(json.loads(text))
+        config = json.loads(text, object_hook=_without_training)
         num_layers = _check_value(where, config)
     except RecursionError:
         _refuse(where, "a configuration nested too deeply")
@@ -186,15 +186,9 @@ def parse_config(where: object, text: str | bytes) -> dict[str, Any]:
     return config
 
 
-def _without_training(value: Any) -> Any:
+def _without_training(value: dict[str, Any]) -> dict[str, Any]:
     """Removes `compile_config`, as using a model needs no optimizer and no loss."""
-    if isinstance(value, list):
-        return [_without_training(item) for item in value]
-    if isinstance(value, dict):
-        return {
-            key: _without_training(item) for key, item in value.items() if key != "compile_config"
-        }
-    return value
+    return {key: item for key, item in value.items() if key != "compile_config"}
 
 
 def _check_value(where: object, value: Any, key: str = "") -> int:
