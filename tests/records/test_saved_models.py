@@ -171,6 +171,7 @@ def cut_short(path):
         ("m.keras", with_metadata({"scaling": {"offset": 0}}), "scaling.scale"),
         ("m.keras", with_metadata({"scaling": METADATA["scaling"] | {"dtype": "O"}}), "dtype"),
         ("m.keras", with_metadata({"scaling": None}), "scaling"),
+        ("m.keras", with_metadata({"appearance": {"mean": float("nan")}}), "appearance.mean"),
         ("m.keras", with_metadata({"classes": ["=cmd"]}), "classes"),
         ("m.keras", with_metadata({"classes": [10**30]}), "classes.0"),
         ("m.keras", with_metadata({"classes": [2, 1]}), "classes: must ascend"),
