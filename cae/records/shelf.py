@@ -20,7 +20,8 @@ from rich.text import Text
 
 from cae import prompts, terminal
 from cae.config.choices import DATASETS
-from cae.errors import DataError, UsageError, UserError, listed
+from cae.config.json_text import load_record
+from cae.errors import UsageError, UserError, listed
 from cae.files import explaining, locked
 from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, TRIALS_FILE, Start, read_start
 
@@ -36,27 +37,16 @@ COMPLETE, INTERRUPTED, RUNNING, DAMAGED = "complete", "interrupted", "running", 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run directory.
-
-    Attributes:
-        path: The directory.
-        state: `COMPLETE`, `INTERRUPTED` (it can be resumed), `RUNNING` or `DAMAGED`.
-        kind: A key of `RANKING`; empty if its record cannot be read.
-        name: The name of the run.
-        data: The name or path of its training images.
-        started: In UTC, as ISO text.
-        metrics: Its final values.
-        start: The content of `run.json`; None for a test of a saved classifier.
-    """
+    """A run directory."""
 
     path: Path
-    state: str
-    kind: str = ""
+    state: str  # COMPLETE, INTERRUPTED (it can be resumed), RUNNING or DAMAGED
+    kind: str = ""  # a key of RANKING; empty if its record cannot be read
     name: str = ""
-    data: str = ""
-    started: str = ""
+    data: str = ""  # name or path of its training images
+    started: str = ""  # UTC, ISO 8601
     metrics: dict[str, Any] | None = None
-    start: Start | None = None
+    start: Start | None = None  # None for a test of a saved classifier
 
     @property
     def value(self) -> float | None:
@@ -186,17 +176,12 @@ def prune_runs(args: argparse.Namespace) -> int:
 
 
 def find_entries(folder: Path) -> Iterator[Entry]:
-    """The runs in a folder and in the studies below it.
-
-    Raises:
-        UsageError: There is no such folder.
-    """
+    """The runs in a folder, which must exist, and in the studies below it."""
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
-        raise UsageError(
-            folder, "must be a folder of runs", error.strerror, "Check --runs-dir."
-        ) from error
+        required = "must be a folder of runs"
+        raise UsageError(folder, required, error.strerror, "Check --runs-dir.") from error
     for path in paths:
         if path.is_symlink() or not path.is_dir():
             continue
@@ -207,21 +192,13 @@ def find_entries(folder: Path) -> Iterator[Entry]:
 
 
 def read_entry(path: Path) -> Entry:
-    """Reads a run directory, named with or without `.partial`.
-
-    Raises:
-        UsageError: It is none.
-    """
+    """Reads a run directory, named with or without `.partial`; another is a `UsageError`."""
     partial = path.with_name(path.name + PARTIAL)
     if not path.exists() and partial.is_dir():
         path = partial
     if not _is_run(path):
-        raise UsageError(
-            path,
-            "must be the directory of a run",
-            "no record in it" if path.exists() else "no such directory",
-            "See experiments.py list.",
-        )
+        got = "no record in it" if path.exists() else "no such directory"
+        raise UsageError(path, "must be the directory of a run", got, "See experiments.py list.")
     try:
         return _read(path)
     except UserError:
@@ -233,14 +210,8 @@ def _is_run(path: Path) -> bool:
 
 
 def _read(path: Path) -> Entry:
-    metrics = None
-    if path.suffix != PARTIAL:
-        try:
-            metrics = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
-            if not isinstance(metrics, dict):
-                raise ValueError("no JSON object")
-        except (OSError, ValueError) as error:
-            raise DataError(path / METRICS_FILE, "must be readable", error) from error
+    is_partial = path.suffix == PARTIAL
+    metrics = None if is_partial else load_record(path / METRICS_FILE, dict[str, Any])
     if not (path / START_FILE).exists():
         return Entry(path, COMPLETE, "test", str((metrics or {}).get("model", "")), "", "", metrics)
     start = read_start(path)
