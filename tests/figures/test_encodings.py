@@ -50,8 +50,9 @@ def test_what_is_not_finite_is_refused():
         project_encodings(np.array([[1.0, np.nan], [0, 1]]))
 
 
-@pytest.mark.parametrize("name", ["{}", "a longer name {}"])
-@pytest.mark.parametrize("num_classes", [2, 10, 62])
+@pytest.mark.parametrize(
+    ("num_classes", "name"), [(2, "{}"), (10, "a longer name {}"), (62, "{}"), (62, "long name {}")]
+)
 def test_every_class_has_a_look_of_its_own_and_a_place_in_the_legend(num_classes, name):
     encodings = np.random.default_rng(0).normal(size=(124, 3))
     names = [name.format(number) for number in range(num_classes)]

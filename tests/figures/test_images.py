@@ -14,7 +14,7 @@ from artists import (
 from cae.figures.images import autoencoder_visualization, plot_filters, plot_worst_reconstructions
 
 
-@pytest.mark.parametrize("count", [1, 3, 25])
+@pytest.mark.parametrize("count", [1, 3])
 def test_autoencoder_figures_are_readable(count):
     histories = [autoencoder_history(f"autoencoder_{n}_small") for n in range(count)]
     images = make_images(3)
@@ -46,8 +46,9 @@ def test_reconstructions_stand_below_their_originals_with_their_error():
     assert difference.get_clim() == (0, 0.5)
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (32, 32), (16, 20), (20, 16)])
-@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("shape", "channels"), [((8, 8), 1), ((32, 32), 3), ((16, 20), 2), ((20, 16), 1)]
+)
 def test_images_of_any_shape_keep_their_proportions(shape, channels):
     images = make_images(3, *shape, channels)
     figure = plot_worst_reconstructions(images, 1 - images)
@@ -91,8 +92,9 @@ def test_many_reconstructions_continue_below():
     assert len(drawn_images(figure)) == 3 * 25
 
 
-@pytest.mark.parametrize("in_channels", [1, 2, 3])
-@pytest.mark.parametrize("out_channels", [1, 4, 130])
+@pytest.mark.parametrize(
+    ("in_channels", "out_channels"), [(1, 1), (2, 4), (1, 130), (3, 4), (3, 130)]
+)
 def test_filters(in_channels, out_channels):
     kernels = np.random.default_rng(0).normal(size=(3, 5, in_channels, out_channels))
     figure = plot_filters(kernels)
