@@ -1,6 +1,7 @@
 """Saved models are plain Keras files with metadata; others are refused with a reason."""
 
 import json
+import math
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,10 @@ from cae.records.saved_models import load_model, read_metadata, save_model
 # Written by Keras 2 (tf_keras 2.21), with an optimizer, as programs of 2020 wrote them: a Conv2D,
 # BatchNormalization and MaxPooling2D in `encoder`, its mirror or a dense head behind it.
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+LOOKS = {
+    **dict.fromkeys(("mean", "spread", "border", "darkest", "brightest"), 0.5),
+    **{"rows": [0.5], "columns": [0.5], "scores": {"inverted": [1.0, 0.5]}},
+}
 METADATA = {
     "kind": "autoencoder",
     "input_shape": [8, 8, 1],
@@ -171,7 +176,7 @@ def cut_short(path):
         ("m.keras", with_metadata({"scaling": {"offset": 0}}), "scaling.scale"),
         ("m.keras", with_metadata({"scaling": METADATA["scaling"] | {"dtype": "O"}}), "dtype"),
         ("m.keras", with_metadata({"scaling": None}), "scaling"),
-        ("m.keras", with_metadata({"appearance": {"mean": float("nan")}}), "appearance.mean"),
+        ("m.keras", with_metadata({"appearance": LOOKS | {"mean": math.nan}}), "appearance.mean"),
         ("m.keras", with_metadata({"classes": ["=cmd"]}), "classes"),
         ("m.keras", with_metadata({"classes": [10**30]}), "classes.0"),
         ("m.keras", with_metadata({"classes": [2, 1]}), "classes: must ascend"),
