@@ -1,4 +1,4 @@
-"""Uses saved models: classifies any images, tests a classifier, shows what a model is.
+"""Uses saved models: classifies, encodes and reconstructs images, tests and shows models.
 
 python predict.py classify models/classifier.keras picture.png folder --csv answers.csv
 python predict.py evaluate models/classifier.keras -d mnist
@@ -19,6 +19,9 @@ def build_parser() -> flags.Parser:
     _add_classify(commands)
     _add_evaluate(commands)
     _add_show(commands)
+    _add_encode(commands)
+    _add_reconstruct(commands)
+    _add_anomalies(commands)
     return parser
 
 
@@ -30,14 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 def _add_classify(commands: Any) -> None:
     parser = commands.add_parser("classify", help="classify any images")
     parser.set_defaults(action="cae.programs.answers:classify")
-    parser.add_argument("model", metavar="MODEL", help="a saved classifier (.keras or .h5)")
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="pictures, folders of them (with their subfolders), idx or .npy files; - for such "
-        "paths on standard input, one per line, or for one picture there",
-    )
+    _add_model_and_inputs(parser, "a saved classifier")
     parser.add_argument("--csv", metavar="FILE", help="write one row per image to this new file")
     parser.add_argument(
         "--json",
@@ -67,6 +63,17 @@ def _add_classify(commands: Any) -> None:
         "training",
     )
     flags.add(parser, "--model-input-range")
+
+
+def _add_model_and_inputs(parser: argparse.ArgumentParser, model: str) -> None:
+    parser.add_argument("model", metavar="MODEL", help=f"{model} (.keras or .h5)")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="pictures, folders of them (with their subfolders), idx or .npy files; - for such "
+        "paths on standard input, one per line, or for one picture there",
+    )
 
 
 def _probability(text: str) -> float:
@@ -99,6 +106,61 @@ def _add_show(commands: Any) -> None:
     parser.add_argument("model", metavar="MODEL", help="a saved model (.keras or .h5)")
     parser.add_argument("--html", metavar="FILE", help="write the card as an HTML page instead")
     parser.add_argument("--json", action="store_true", help="print the card as JSON instead")
+
+
+def _add_encode(commands: Any) -> None:
+    parser = commands.add_parser("encode", help="write the encodings of images")
+    parser.set_defaults(action="cae.programs.encodings:encode")
+    _add_model_and_inputs(parser, "a saved autoencoder or classifier")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="a new .csv file with the name of each image, or a new .npy file, with the names in a "
+        ".txt file beside it",
+    )
+    flags.add(parser, "--encoder-until", "--model-input-range")
+
+
+def _add_reconstruct(commands: Any) -> None:
+    parser = commands.add_parser("reconstruct", help="write reconstructions of images")
+    parser.set_defaults(action="cae.programs.encodings:reconstruct")
+    _add_model_and_inputs(parser, "a saved autoencoder")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="PATH",
+        help="a new folder for one PNG file per image, a new .idx file, or a new .png file for a "
+        "figure of the worst reconstructions",
+    )
+
+
+def _add_anomalies(commands: Any) -> None:
+    parser = commands.add_parser("anomalies", help="find images unlike those of training")
+    parser.set_defaults(action="cae.programs.encodings:find_anomalies")
+    _add_model_and_inputs(parser, "a saved autoencoder or classifier of this program")
+    parser.add_argument(
+        "--quantile",
+        type=_probability,
+        default=0.99,
+        metavar="Q",
+        help="an anomaly scores higher than this share of images like those of training "
+        "(default: 0.99)",
+    )
+    parser.add_argument("--csv", metavar="FILE", help="write the score of every image to this file")
+    parser.add_argument(
+        "--figures", metavar="DIR", help="draw the strangest images into this new folder"
+    )
+    parser.add_argument(
+        "--strange",
+        nargs="+",
+        metavar="LABEL",
+        help="labels or folders that are known to be strange: shows how well scores tell them "
+        "apart (ROC)",
+    )
+    flags.add(parser, "--test-labels", help="labels of all images, in their order")
 
 
 if __name__ == "__main__":

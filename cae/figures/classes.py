@@ -255,6 +255,32 @@ def plot_reliability(
     return figure
 
 
+@rc_context(style.STYLE)
+def plot_roc(is_positive: np.ndarray, scores: np.ndarray) -> tuple[Figure, float]:
+    """Draws how many positives are found at each share of false alarms.
+
+    Args:
+        is_positive: bool (num_images,), some true and some false.
+        scores: float (num_images,), larger for images that are thought positive.
+
+    Returns:
+        The figure, and the area under the curve: 1 is perfect, 0.5 is chance.
+    """
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    false_alarms, found, _ = roc_curve(is_positive, scores)
+    area = float(roc_auc_score(is_positive, scores))
+    figure = Figure(figsize=(4.6, 4.2))
+    ax = style.style_axes(figure.subplots())
+    ax.plot((0, 1), (0, 1), color=style.GRAY, linewidth=1, linestyle="--", label="chance")
+    ax.plot(false_alarms, found, color=style.BLUE, label=f"area {area:.4f}")
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="share of the others above the threshold")
+    ax.set_ylabel("share of the anomalies above it")
+    style.outside_legend(figure, ax)
+    style.set_title(figure, f"{np.sum(is_positive):,} anomalies among {len(scores):,} images")
+    return figure, area
+
+
 # --- Labelled images -------------------------------------------------------------------------
 
 

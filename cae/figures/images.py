@@ -101,6 +101,20 @@ def plot_worst_reconstructions(
 
 
 @rc_context(STYLE)
+def plot_captioned(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
+    """Draws images, float (num_images, height, width, channels) in [0, 1], below their captions."""
+    row_height = sheets.caption_height(captions[0]) + sheets.cell_height(images[0])
+    rows = -(-len(images) // COLUMNS)
+    ax = sheets.make_sheet(min(len(images), COLUMNS), rows * row_height, title)
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(index, COLUMNS)
+        top = row * row_height + sheets.caption_height(caption)
+        sheets.write_caption(ax, caption, column, top)
+        sheets.draw_image(ax, sheets.displayable(image), column, top, Normalize(0, 1))
+    return ax.figure
+
+
+@rc_context(STYLE)
 def plot_filters(kernels: np.ndarray) -> Figure:
     """Draws the kernels of a first convolution.
 

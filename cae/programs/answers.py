@@ -21,10 +21,10 @@ from cae.config.shapes import Shape
 from cae.data.appearance import INVERTED, REMEDIES, TRANSPOSED, advise, compare
 from cae.data.datasets import Scaling, check_dataset, load_dataset
 from cae.data.idx import read_labels
-from cae.data.inputs import Part, Report, Say, read_parts
 from cae.data.pictures import Form
 from cae.errors import DataError, ModelFileError, UsageError
 from cae.files import growing_text, make_folder, write_bytes
+from cae.foreign.interfaces import OWN_RANGE
 from cae.foreign.models import find_classifier
 from cae.programs.classify import classify_with_file, print_evaluation, record_test
 from cae.programs.starting_points import (
@@ -39,6 +39,7 @@ from cae.records.calibration import Calibration, Typical
 from cae.records.evaluation import evaluate as compare_with_labels
 from cae.records.run import Run, check_run_dir, check_runs_dir
 from cae.records.saved_models import load_model, read_metadata
+from cae.training.inputs import Part, Report, Say, read_parts
 
 if TYPE_CHECKING:
     import keras
@@ -145,17 +146,13 @@ def open_classifier(path: str | Path, *, input_range: str | None = None, say: Sa
     with terminal.starting_keras():
         model, metadata = load_model(path)
         from cae.training.build import with_summary
-    shape = tuple(metadata.get("input_shape") or model.inputs[0].shape[1:])
-    shape = shape if len(shape) == 3 else (*shape, 1)
-    if len(shape) != 3 or None in shape:
-        raise ModelFileError(path, "must state the size of its images", shape)
-    num_classes = model.outputs[0].shape[-1]
-    typical = Typical(**metadata["typical"]) if "typical" in metadata else None
+    form, scaling = get_form(path, model, metadata)
+    typical = Typical(**metadata["typical"]) if metadata.get("typical") else None
     if typical and {layer.name for layer in model.layers} >= {"encoder", "fully_connected"}:
-        model = with_summary(model)
-    if typical is None or len(typical.mean) + num_classes != model.output_shape[-1]:
-        typical = None
-        model = find_classifier(model, path, shape, input_range=input_range, say=say)
+        num_classes, model = model.output_shape[-1], with_summary(model)
+    else:
+        typical, input_range = None, input_range or (OWN_RANGE if "scaling" in metadata else None)
+        model = find_classifier(model, path, form.shape, input_range=input_range, say=say)
         num_classes = model.output_shape[-1]
     classes = np.array(metadata.get("classes", range(num_classes)), np.int64)
     names = metadata.get("class_names", [str(label) for label in classes.tolist()])
@@ -163,14 +160,30 @@ def open_classifier(path: str | Path, *, input_range: str | None = None, say: Sa
         raise ModelFileError(path, f"must name its {num_classes} classes", names)
     return Classifier(
         model,
-        Form(*shape),
-        Scaling(**metadata["scaling"]) if "scaling" in metadata else Scaling(0.0, 255.0, "uint8"),
+        form,
+        scaling,
         classes,
         names,
         Calibration(**metadata.get("calibration", {})),
         typical,
         metadata.get("appearance"),
     )
+
+
+def get_form(
+    path: str | Path, model: "keras.Model", metadata: dict[str, Any]
+) -> tuple[Form, Scaling]:
+    """What pictures are brought to for a model, and the scaling of its training images.
+
+    Raises:
+        ModelFileError: It does not state the size of its images.
+    """
+    shape = tuple(metadata.get("input_shape") or model.inputs[0].shape[1:])
+    shape = shape if len(shape) == 3 else (*shape, 1)
+    if len(shape) != 3 or None in shape:
+        raise ModelFileError(path, "must state the size of its images", shape)
+    scaling = metadata.get("scaling")
+    return Form(*shape), Scaling(**scaling) if scaling else Scaling(0.0, 255.0, "uint8")
 
 
 def ask(
@@ -195,7 +208,7 @@ def ask(
     num_classes = len(classifier.classes)
     threshold = classifier.typical and classifier.typical.get_threshold()
     is_inverted = None
-    run = _get_runner(classifier.model)
+    run = get_runner(classifier.model)
     for part in read_parts(inputs, classifier.form, classifier.scaling, report, say):
         if is_inverted is None:
             is_inverted = _choose_inversion(part.images, classifier.looks, invert, say, warn)
@@ -206,7 +219,7 @@ def ask(
         yield Answers(part, classifier.calibration.apply(probabilities), unlike)
 
 
-def _get_runner(model: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
+def get_runner(model: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
     """Runs a model on parts of any size, compiled for the largest so far."""
     from cae.training.predict import predict
 

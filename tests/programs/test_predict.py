@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from cae.data.datasets import Scaling
 from cae.data.idx import read_images, read_labels
 from cae.data.pictures import Form
 from cae.programs import answers
-from cae.records.calibration import UNCALIBRATED, Calibration
-from cae.records.saved_models import read_metadata
+from cae.records.calibration import UNCALIBRATED, Calibration, Typical
+from cae.records.saved_models import load_model, read_metadata
 
 
 @pytest.fixture
@@ -197,6 +198,84 @@ def probabilities_of(rows):
     return [
         (row["label"], *(float(row[key]) for key in row if key.startswith("p_"))) for row in rows
     ]
+
+
+class TestEncodings:
+    @pytest.fixture
+    def run(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+        def start(command, *args):
+            return run_program("predict", command, *args, runs_dir=None)
+
+        return start
+
+    @pytest.fixture
+    def images(self, files):
+        return read_images(files.test).astype(np.float32) / 255
+
+    def test_encodings_are_those_of_the_encoder(self, run, files, images, trained_classifier):
+        model, _ = load_model(trained_classifier.saved)
+        expected = np.asarray(model.get_layer("encoder")(images))
+        for name in ("e.npy", "e.csv"):
+            done = run("encode", trained_classifier.saved, files.test, "-o", name)
+            assert done.exit_code == 0, done.err
+        np.testing.assert_allclose(np.load("e.npy"), expected, atol=1e-6)
+        rows = read_csv(Path("e.csv"))
+        names = [row["image"] for row in rows]
+        assert names == Path("e.txt").read_text().splitlines()
+        values = [[float(row[key]) for key in row if key != "image"] for row in rows]
+        np.testing.assert_allclose(values, expected.reshape(len(rows), -1), atol=1e-6)
+
+    def test_reconstructions(self, run, files, images, trained_autoencoder):
+        model, _ = load_model(trained_autoencoder.saved)
+        expected = np.asarray(model(images))
+        for output in ("drawn", "drawn.idx", "drawn.png"):
+            done = run("reconstruct", trained_autoencoder.saved, files.test, "-o", output)
+            assert done.exit_code == 0, done.err
+        np.testing.assert_allclose(read_images(Path("drawn.idx")) / 255, expected, atol=0.003)
+        written = sorted(Path("drawn").iterdir())
+        assert len(written) == len(images)
+        np.testing.assert_array_equal(
+            Image.open(written[3]), read_images(Path("drawn.idx"))[3, ..., 0]
+        )
+
+    def test_scores_of_an_autoencoder(self, run, files, images, trained_autoencoder):
+        """They are mean squared errors."""
+        model, metadata = load_model(trained_autoencoder.saved)
+        expected = np.square(np.asarray(model(images)) - images).mean(axis=(1, 2, 3))
+        done = run("anomalies", trained_autoencoder.saved, files.test, "--csv", "a.csv")
+        assert done.exit_code == 0, done.err
+        rows = read_csv(Path("a.csv"))
+        np.testing.assert_allclose([float(row["score"]) for row in rows], expected, rtol=1e-4)
+        threshold = Typical(**metadata["typical"]).get_threshold(0.99)
+        found = [row["anomaly"] == "1" for row in rows]
+        np.testing.assert_array_equal(found, expected > threshold)
+
+    def test_noise_is_unlike_the_training_data(self, run, files, trained_classifier):
+        """Labels say how well scores find it."""
+        images = read_images(files.test)
+        noise = np.random.default_rng(0).integers(0, 256, images.shape).astype(np.uint8)
+        np.save("all.npy", np.concatenate([images, noise]))
+        idx.write_idx("labels.idx", np.repeat([0, 1], len(images)).astype(np.uint8))
+        flags = ["--figures", "plots", "-tl", "labels.idx", "--strange", "1"]
+        done = run("anomalies", trained_classifier.saved, "all.npy", *flags)
+        assert done.exit_code == 0, done.err
+        assert {path.name for path in Path("plots").iterdir()} == {"strangest.png", "roc.png"}
+        assert float(re.search(r"ROC curve: ([\d.]+)", done.out)[1]) > 0.9
+
+    @pytest.mark.parametrize(
+        ("command", "flags", "words"),
+        [
+            ("encode", ["-o", "e.txt"], ".npy or .csv"),
+            ("reconstruct", ["-o", "e.idx"], "must be an autoencoder"),
+            ("anomalies", ["--strange", "9"], "--strange"),
+        ],
+    )
+    def test_what_cannot_be(self, run, files, trained_classifier, command, flags, words):
+        done = run(command, trained_classifier.saved, files.test, *flags)
+        assert done.exit_code == 2 and words in done.err
+        assert not list(Path().glob("e.*"))
 
 
 class TestShow:

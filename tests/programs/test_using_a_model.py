@@ -20,11 +20,12 @@ COMMANDS = [
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch, files, trained_classifier):
+def folder(tmp_path, monkeypatch, files, trained_autoencoder, trained_classifier):
     """The files that the examples name."""
     monkeypatch.chdir(tmp_path)
     for name in ("models", "new"):
         Path(name).mkdir()
+    shutil.copy(trained_autoencoder.saved, "models/autoencoder.keras")
     shutil.copy(trained_classifier.saved, "models/classifier.keras")
     shutil.copy(files.test, "test-images.idx")
     shutil.copy(files.test_labels, "test-labels.idx")
@@ -43,7 +44,7 @@ def test_commands(folder, monkeypatch, capfd, line):
     assert python == "python"
     assert importlib.import_module(Path(program).stem).main(arguments) == 0
     assert capfd.readouterr().out
-    for name in re.findall(r"--(?:csv|json|html|errors) ([\w.]+)", line):
+    for name in re.findall(r"(?:--csv|--json|--html|--errors|--figures|-o) ([\w.]+)", line):
         assert Path(name).exists()
 
 

@@ -1,0 +1,239 @@
+"""What saved models make of images: encodings, reconstructions, and scores of anomalies."""
+
+import argparse
+import csv
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from cae import terminal
+from cae.data.idx import read_labels, write_idx
+from cae.errors import DataError, ModelFileError, UsageError, listed
+from cae.files import growing_text, make_folder, write_bytes, write_csv, write_figures, write_text
+from cae.foreign.models import load_encoder
+from cae.programs.answers import get_form, get_runner
+from cae.prompts import new_file
+from cae.records.calibration import Typical
+from cae.records.saved_models import load_model, read_metadata
+from cae.training.inputs import Part, read_parts
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
+
+SHOWN = 20  # images in figures and in the table
+
+
+class Outputs:
+    """The outputs of a model for images, part by part; what cannot be read is reported.
+
+    Attributes:
+        count: The images so far.
+        exit_code: 2 if something could not be read.
+    """
+
+    def __init__(
+        self, path: str, model: "keras.Model", metadata: dict[str, Any], inputs: list[str]
+    ):
+        self.count = 0
+        self.exit_code = 0
+        self._run = get_runner(model)
+        form, scaling = get_form(path, model, metadata)
+        self._parts = read_parts(inputs, form, scaling, self._report, terminal.say)
+
+    def _report(self, error: DataError) -> None:
+        self.exit_code = terminal.report(error)
+
+    def __iter__(self) -> Iterator[tuple[Part, np.ndarray]]:
+        for part in self._parts:
+            self.count += len(part.names)
+            yield part, self._run(part.images)
+
+    def collect(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """The names, images and outputs of all images.
+
+        Raises:
+            DataError: There are none.
+        """
+        found = list(self)
+        if not found:
+            raise DataError("INPUT", "must hold an image that can be read", "none")
+        names = [name for part, _ in found for name in part.names]
+        images = np.concatenate([part.images for part, _ in found])
+        return names, images, np.concatenate([outputs for _, outputs in found])
+
+
+def _open(path: str) -> tuple["keras.Model", dict[str, Any]]:
+    read_metadata(path)
+    with terminal.starting_keras():
+        return load_model(path)
+
+
+def _check_output(path: str, suffixes: tuple[str, ...]) -> Path:
+    output = new_file(path)
+    if output.suffix not in suffixes:
+        raise UsageError("--output", f"must end in {listed(suffixes)}", output)
+    return output
+
+
+# --- Encodings and reconstructions ----------------------------------------------------------
+
+
+def encode(args: argparse.Namespace) -> int:
+    """Writes the encodings of images as `.npy` or `.csv`; returns the exit code."""
+    path = _check_output(args.output, (".npy", ".csv"))
+    names_path = path.with_suffix(".txt")
+    if path.suffix == ".npy":
+        new_file(str(names_path))
+    model, metadata = _open(args.model)
+    form, _ = get_form(args.model, model, metadata)
+    options = {"input_range": args.model_input_range, "until": args.encoder_until}
+    encoder = load_encoder(args.model, form.shape, say=terminal.say, **options)
+    outputs = Outputs(args.model, encoder, metadata, args.inputs)
+    if path.suffix == ".csv":
+        with growing_text(path) as text:
+            writer = csv.writer(text, lineterminator="\n")
+            size = math.prod(encoder.output_shape[1:])
+            writer.writerow(["image", *(f"e{number}" for number in range(size))])
+            for part, encodings in outputs:
+                rows = encodings.reshape(len(encodings), -1).tolist()
+                writer.writerows([name, *row] for name, row in zip(part.names, rows, strict=True))
+    else:
+        names, _, encodings = outputs.collect()
+        content = io.BytesIO()
+        np.save(content, encodings)
+        write_bytes(path, content.getvalue())
+        write_text(names_path, "".join(f"{name}\n" for name in names))
+    terminal.say(f"{outputs.count:,} encodings: {path}")
+    return outputs.exit_code
+
+
+def reconstruct(args: argparse.Namespace) -> int:
+    """Writes reconstructions as PNG files, idx or a figure; returns the exit code."""
+    path = Path(args.output)
+    if path.suffix:
+        _check_output(args.output, (".idx", ".png"))
+    elif any(make_folder(path, "Give another folder.").iterdir()):
+        raise UsageError("--output", "must be a new or empty folder", path)
+    model, metadata = _open(args.model)
+    if model.input_shape != model.output_shape:
+        raise ModelFileError(
+            args.model, "must be an autoencoder", "a model of other outputs", "Give another model."
+        )
+    outputs = Outputs(args.model, model, metadata, args.inputs)
+    if path.suffix:
+        _, images, drawn = outputs.collect()
+        if path.suffix == ".idx":
+            write_idx(path, _to_bytes(drawn))
+        else:
+            from cae.figures.images import plot_worst_reconstructions
+
+            figure = plot_worst_reconstructions(images, drawn, SHOWN)
+            write_figures(path.parent, {path.stem: figure})
+    else:
+        for part, drawn in outputs:
+            for number, name, image in zip(part.numbers, part.names, drawn, strict=True):
+                _write_png(path / f"{number:06}-{Path(name).stem}.png", image)
+    terminal.say(f"{outputs.count:,} reconstructions: {path}")
+    return outputs.exit_code
+
+
+def _to_bytes(images: np.ndarray) -> np.ndarray:
+    """uint8, without the axis of a single channel."""
+    pixels = (255 * images.clip(0, 1)).round().astype(np.uint8)
+    return pixels.squeeze(axis=-1) if pixels.shape[-1] == 1 else pixels
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    content = io.BytesIO()
+    Image.fromarray(_to_bytes(image)).save(content, "PNG")
+    write_bytes(path, content.getvalue())
+
+
+# --- Anomalies ------------------------------------------------------------------------------
+
+
+def find_anomalies(args: argparse.Namespace) -> int:
+    """Scores images by how unlike those of training they are; returns the exit code."""
+    for path in filter(None, (args.csv, args.figures)):
+        new_file(path)
+    model, metadata = _open(args.model)
+    typical, scorer = _get_scorer(args.model, model, metadata)
+    outputs = Outputs(args.model, scorer, metadata, args.inputs)
+    names, images, values = outputs.collect()
+    scores = typical.get_scores(values[:, : max(1, len(typical.mean))])
+    threshold = typical.get_threshold(args.quantile)
+    order = np.argsort(-scores, kind="stable")
+    rows = [
+        {"image": names[index], "score": f"{scores[index]:.6g}", "anomaly": int(is_anomaly)}
+        for index, is_anomaly in enumerate(scores > threshold)
+    ]
+    if args.csv:
+        write_csv(Path(args.csv), rows)
+    shown = [{**rows[index], "anomaly": "yes" * rows[index]["anomaly"]} for index in order]
+    terminal.print_rows("The most unlike the training data", shown[:SHOWN], ("score",))
+    terminal.say(
+        f"{np.sum(scores > threshold):,} of {len(scores):,} images score above {threshold:.4g}; "
+        f"of images like those of training, {1 - args.quantile:.2%} do."
+    )
+    figures = {"strangest": _draw_strangest(images[order[:SHOWN]], scores[order[:SHOWN]])}
+    if args.strange:
+        figures |= _compare_with_labels(_find_strange(names, args), scores)
+    if args.figures:
+        folder = make_folder(args.figures, "Give another folder.")
+        write_figures(folder, figures)
+        terminal.say(f"Figures: {folder}")
+    return outputs.exit_code
+
+
+def _get_scorer(
+    path: str, model: "keras.Model", metadata: dict[str, Any]
+) -> tuple[Typical, "keras.Model"]:
+    """What is typical for a model, and the model of the values that are compared with it."""
+    from cae.training.build import with_error, with_summary
+
+    if "typical" not in metadata:
+        raise ModelFileError(
+            path,
+            "must say how images like those of training score",
+            "a model that was saved without it",
+            "Train it again with this program.",
+        )
+    typical = Typical(**metadata["typical"])
+    return typical, with_summary(model) if typical.mean else with_error(model)
+
+
+def _find_strange(names: list[str], args: argparse.Namespace) -> np.ndarray:
+    """bool (num_images,): whether the label or folder of each image is among --strange."""
+    labels = [Path(name).parent.name for name in names]
+    if args.test_labels:
+        labels = [str(label) for label in read_labels(Path(args.test_labels)).tolist()]
+    is_strange = np.isin(labels, args.strange)
+    if len(labels) != len(names) or is_strange.all() or not is_strange.any():
+        raise UsageError(
+            "--strange",
+            "must name labels or folders of some of the images",
+            f"{is_strange.sum()} of {len(names)} images",
+            "Check the names, and -tl if the images are no pictures in folders.",
+        )
+    return is_strange
+
+
+def _draw_strangest(images: np.ndarray, scores: np.ndarray) -> "Figure":
+    from cae.figures.images import plot_captioned
+
+    captions = [f"score {score:.4g}" for score in scores]
+    return plot_captioned(images, captions, "The most unlike the training data")
+
+
+def _compare_with_labels(is_strange: np.ndarray, scores: np.ndarray) -> dict[str, "Figure"]:
+    from cae.figures.classes import plot_roc
+
+    figure, area = plot_roc(is_strange, scores)
+    terminal.say(f"Area under the ROC curve: {area:.4f}")
+    return {"roc": figure}
