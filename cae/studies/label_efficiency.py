@@ -28,16 +28,8 @@ from cae.data.datasets import check_dataset, get_scaling, load_dataset
 from cae.data.sources import has_test
 from cae.errors import DataError, UsageError, UserError, shown
 from cae.foreign.models import load_encoder
-from cae.programs import tasks
+from cae.programs import starting_points, tasks
 from cae.programs.start import StopSignal
-from cae.programs.starting_points import (
-    change_images,
-    change_shape,
-    check_model_shape,
-    choose_scaling,
-    get_reading,
-    warn_of_looks,
-)
 from cae.records.environment import describe_environment
 from cae.records.run import check_runs_dir
 from cae.studies import label_results
@@ -114,10 +106,10 @@ def _check_files(args: argparse.Namespace) -> None:
     if not args.test and not has_test(args.dataset):
         raise UsageError("-t", "test images are required", "none", "Add -t TEST -tl TEST_LABELS.")
     shape = tasks.check_data(args)
-    check_model_shape(args.model, shape)
+    starting_points.check_model_shape(args.model, shape)
     if args.pretraining:
-        _, other_shape = check_dataset(args.pretraining, reading=get_reading(args))
-        other_shape = change_shape(other_shape, args, "train")
+        _, other_shape = check_dataset(args.pretraining, reading=starting_points.get_reading(args))
+        other_shape = starting_points.change_shape(other_shape, args, "train")
         tasks.check_same_shape(args.pretraining, other_shape, shape)
     check_runs_dir(args.runs_dir)
 
@@ -126,11 +118,13 @@ def _load_data(args: argparse.Namespace) -> LabelledData:
     training, test = tasks.load_data(args, seed=0)
     pretraining = training
     if args.pretraining:
-        pretraining = load_dataset(args.pretraining, reading=get_reading(args))
-        pretraining = change_images(pretraining, args, "train", get_scaling(training.images))
-    scaling = choose_scaling(args.model, training)
+        pretraining = load_dataset(args.pretraining, reading=starting_points.get_reading(args))
+        pretraining = starting_points.change_images(
+            pretraining, args, "train", get_scaling(training.images)
+        )
+    scaling = starting_points.choose_scaling(args.model, training)
     datasets = {"training": training, "test": test}
-    warn_of_looks(args.model, datasets, scaling, args, terminal.warn)
+    starting_points.warn_of_looks(args.model, datasets, scaling, args, terminal.warn)
     return LabelledData(training, test, pretraining.images, scaling)
 
 

@@ -18,24 +18,14 @@ from cae import terminal
 from cae.config.schema import ClassifierConfig
 from cae.data.datasets import Dataset, Scaling
 from cae.data.splits import get_classes, split_validation
-from cae.studies.choices import (
-    ALL,
-    FINE_TUNED,
-    FROZEN,
-    METHODS,
-    MOST_EPOCHS,
-    NEIGHBOURS,
-    PCA,
-    PIXELS,
-    SCRATCH,
-)
+from cae.studies import choices
 from cae.studies.label_results import Measurement
 
 if TYPE_CHECKING:
     import keras
     from sklearn.base import ClassifierMixin
 
-NETWORKS = (FROZEN, FINE_TUNED, SCRATCH)
+NETWORKS = (choices.FROZEN, choices.FINE_TUNED, choices.SCRATCH)
 VALIDATION_SHARE = 0.2
 LOGISTIC_C = (0.1, 1.0, 10.0)  # inverse strengths of L2; without validation labels the second
 LOGISTIC_ITERATIONS = 200
@@ -89,7 +79,7 @@ class Methods:
         """
         start = time.perf_counter()
         labels = self.data.training.labels
-        size = len(labels) if count == ALL else int(count) * len(self.data.classes)
+        size = len(labels) if count == choices.ALL else int(count) * len(self.data.classes)
         chosen, share = self.orders[seed][:size], validation_share(count)
         training, validation = split_validation(size, share, seed, labels[chosen])
         steps = 0
@@ -98,8 +88,8 @@ class Methods:
             plan = plan.model_copy(update={"validation_split": share, "seed": seed})
             predictions, epochs = self._train(plan, chosen, method, should_stop)
             steps = epochs * math.ceil(len(training) / plan.batch_size)
-        elif method == NEIGHBOURS:
-            predictions = self._votes_of_all if count == ALL else self._vote(chosen)
+        elif method == choices.NEIGHBOURS:
+            predictions = self._votes_of_all if count == choices.ALL else self._vote(chosen)
         else:
             predictions = self._regress(chosen, validation, method)
         return Measurement(
@@ -125,7 +115,7 @@ class Methods:
         from cae.training.predict import predict
         from cae.training.train import train_classifier
 
-        data, pretrained = self.data, method != SCRATCH
+        data, pretrained = self.data, method != choices.SCRATCH
         images, labels = data.training.images[chosen], data.training.labels[chosen]
         shape, classes = images.shape[1:], data.classes
         model = get_classifier(
@@ -139,7 +129,7 @@ class Methods:
             classes=classes,
             scaling=data.scaling,
             pretrained=pretrained,
-            name=METHODS[method],
+            name=choices.METHODS[method],
             should_stop=should_stop,
         )
         probabilities = predict(model, data.test.images, data.scaling)
@@ -174,7 +164,7 @@ class Methods:
         """Labels by logistic regression on pixels, or on their principal components."""
         inputs = self._pixels(self.data.training.images[chosen])
         test_inputs = self._test_pixels
-        if method == PCA:
+        if method == choices.PCA:
             inputs = self._components.transform(inputs)
             test_inputs = self._components.transform(test_inputs)
         labels = self.data.training.labels[chosen]
@@ -201,7 +191,7 @@ class Methods:
 
 def needs_keras(method: str) -> bool:
     """Whether a method uses the autoencoder."""
-    return method not in (PIXELS, PCA)
+    return method not in (choices.PIXELS, choices.PCA)
 
 
 def validation_share(count: str) -> float:
@@ -210,7 +200,7 @@ def validation_share(count: str) -> float:
     With one label per class there is none to spare: the epoch with the best training accuracy is
     kept, of equals the one with the lowest training loss.
     """
-    if count == ALL:
+    if count == choices.ALL:
         return VALIDATION_SHARE
     return 0.0 if int(count) == 1 else max(VALIDATION_SHARE, 1 / int(count))
 
@@ -227,12 +217,12 @@ def plan_training(
         steps: Rounded to whole epochs, 1 to `MOST_EPOCHS` of them.
     """
     steps_per_epoch = math.ceil(num_training / config.batch_size)
-    epochs = min(MOST_EPOCHS, max(1, round(steps / steps_per_epoch)))
+    epochs = min(choices.MOST_EPOCHS, max(1, round(steps / steps_per_epoch)))
     head, full = config.dense_only_train_epochs, config.full_train_epochs
     head_only = {
-        FROZEN: epochs,
-        FINE_TUNED: round(epochs * head / (head + full)),
-        SCRATCH: 0,
+        choices.FROZEN: epochs,
+        choices.FINE_TUNED: round(epochs * head / (head + full)),
+        choices.SCRATCH: 0,
     }[method]
     return config.model_copy(
         update={
