@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cae.data import idx
+from cae.data.labels import as_labels
 from cae.data.listing import name_classes
 from cae.data.named import Split
 from cae.errors import DataError
@@ -29,7 +30,7 @@ def read_npz(path: Path) -> dict[Split, tuple[np.ndarray, np.ndarray | None, dic
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             found = set(archive.files)
             arrays = {
-                split: [archive[key] if key in found else None for key in keys]
+                split: [np.atleast_1d(archive[key]) if key in found else None for key in keys]
                 for split, pairs in KEYS.items()
                 for keys in pairs
                 if keys[0] in found
@@ -52,8 +53,8 @@ def read_images_header(path: Path) -> np.ndarray:
 
 
 def read_labels_header(path: Path) -> np.ndarray:
-    """The labels of a `.npy` file: int64 (N,)."""
-    return read_labels(path)
+    """The labels of a `.npy` file, not read yet: one or one row per image."""
+    return _open(path)
 
 
 def read_images(path: Path, chosen: np.ndarray | None = None) -> np.ndarray:
@@ -76,7 +77,7 @@ _UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.Bad
 
 def _open(path: Path) -> np.ndarray:
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        return np.atleast_1d(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)))
     except _UNREADABLE as error:
         raise _get_unreadable_error(path, error) from error
 
@@ -113,6 +114,7 @@ def _as_images(path: Path, array: np.ndarray, check: bool = True) -> np.ndarray:
             f"{array.dtype.name} of shape {array.shape}",
             "Reshape the array.",
         )
+    idx.check_channels_last(path, array.shape)
     images = array if array.ndim == 4 else array[..., np.newaxis]
     if not check:
         return images
@@ -130,14 +132,13 @@ def _as_images(path: Path, array: np.ndarray, check: bool = True) -> np.ndarray:
 
 def _as_labels(path: Path, array: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
     """Labels int64 (N,), and their names where they are texts."""
-    labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    if labels.ndim == 1 and labels.dtype.kind == "U":
-        return name_classes(labels.tolist())
-    if labels.ndim != 1 or labels.dtype.kind not in "biu":
+    if array.dtype.kind == "U" and array.size == len(array):
+        return name_classes(array.ravel().tolist())
+    if array.ndim not in idx.LABELS_RANKS or array.dtype.kind not in "biuf":
         raise DataError(
             path,
             "must hold one integer label per image",
             f"{array.dtype.name} of shape {array.shape}",
             "Number the classes.",
         )
-    return labels.astype(np.int64), {}
+    return as_labels(path, array), {}

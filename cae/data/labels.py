@@ -3,6 +3,8 @@
 QMNIST's columns: C. Yadav and L. Bottou, "Cold case: the lost MNIST digits", arXiv:1905.10498.
 """
 
+from functools import cache
+
 import numpy as np
 
 from cae.data.stored import check_byte_order
@@ -81,6 +83,7 @@ def _check_whole(where: object, values: np.ndarray) -> None:
         )
 
 
+@cache  # once, however often the file is read
 def _say(sentence: str) -> None:
     from cae import terminal  # loads Rich
 

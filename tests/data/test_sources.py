@@ -279,6 +279,11 @@ class TestArrays:
         data = load_dataset(*paths)
         assert data.images.dtype == np.float64 and data.labels.tolist() == self.LABELS.tolist()
         assert load_dataset(*paths, limit=3).images.shape == (3, 2, 2, 1)
+        np.save(tmp_path / "labels.npy", np.eye(8)[self.LABELS])
+        assert load_dataset(*paths).labels.tolist() == self.LABELS.tolist()
+        np.save(tmp_path / "labels.npy", 7)
+        with pytest.raises(DataError, match="must hold 6 labels"):
+            load_dataset(*paths)
 
     @pytest.mark.parametrize(
         ("arrays", "named"),
@@ -286,6 +291,8 @@ class TestArrays:
             ({"x": IMAGES}, "got x"),
             ({"images": IMAGES, "labels": LABELS[:3]}, "6 labels"),
             ({"images": LABELS}, "shape"),
+            ({"images": np.zeros((2, 3, 8, 8))}, "channels first"),
+            ({"images": IMAGES, "labels": LABELS / 2}, "whole numbers"),
             ({"images": np.array([None])}, "NumPy"),
             ({"images": np.full((1, 2, 2), np.nan)}, "finite"),
         ],
