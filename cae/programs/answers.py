@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from cae import terminal
+from cae.config.choices import RESIZE
 from cae.config.shapes import Shape
 from cae.data.appearance import INVERTED, REMEDIES, TRANSPOSED, advise, compare
 from cae.data.datasets import Scaling, check_dataset, load_dataset
@@ -145,13 +146,12 @@ def open_classifier(path: str | Path, *, input_range: str | None = None, say: Sa
     """
     with terminal.starting_keras():
         model, metadata = load_model(path)
-        from cae.training.build import with_summary
     form, scaling = get_form(path, model, metadata)
-    typical = Typical(**metadata["typical"]) if metadata.get("typical") else None
-    if typical and {layer.name for layer in model.layers} >= {"encoder", "fully_connected"}:
-        num_classes, model = model.output_shape[-1], with_summary(model)
+    typical = Typical(**metadata["typical"]) if "typical" in metadata else None
+    if typical:
+        num_classes, model = model.output_shape[-1], summarize(path, model, typical)
     else:
-        typical, input_range = None, input_range or (OWN_RANGE if "scaling" in metadata else None)
+        input_range = input_range or (OWN_RANGE if "scaling" in metadata else None)
         model = find_classifier(model, path, form.shape, input_range=input_range, say=say)
         num_classes = model.output_shape[-1]
     classes = np.array(metadata.get("classes", range(num_classes)), np.int64)
@@ -170,6 +170,27 @@ def open_classifier(path: str | Path, *, input_range: str | None = None, say: Sa
     )
 
 
+def summarize(path: str | Path, model: "keras.Model", typical: Typical) -> "keras.Model":
+    """A classifier `with_summary`, whose summaries can be compared with typical ones.
+
+    Raises:
+        ModelFileError: They do not belong together.
+    """
+    from cae.training.build import with_summary
+
+    size = len(typical.mean)
+    if {layer.name for layer in model.layers} >= {"encoder", "fully_connected"}:
+        summarized = with_summary(model)
+        if len(typical.deviation) == size == summarized.output_shape[-1] - model.output_shape[-1]:
+            return summarized
+    raise ModelFileError(
+        path,
+        "must hold the statistics of its own encodings",
+        f"{size} means of others",
+        "Save the model again, or give another one.",
+    )
+
+
 def get_form(
     path: str | Path, model: "keras.Model", metadata: dict[str, Any]
 ) -> tuple[Form, Scaling]:
@@ -183,7 +204,8 @@ def get_form(
     if len(shape) != 3 or None in shape:
         raise ModelFileError(path, "must state the size of its images", shape)
     scaling = metadata.get("scaling")
-    return Form(*shape), Scaling(**scaling) if scaling else Scaling(0.0, 255.0, "uint8")
+    form = Form(*shape, metadata.get("resize", RESIZE[0]))
+    return form, Scaling(**scaling) if scaling else Scaling(0.0, 255.0, "uint8")
 
 
 def ask(

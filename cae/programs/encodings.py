@@ -16,7 +16,7 @@ from cae.data.idx import read_labels, write_idx
 from cae.errors import DataError, ModelFileError, UsageError, listed
 from cae.files import growing_text, make_folder, write_bytes, write_csv, write_figures, write_text
 from cae.foreign.models import load_encoder
-from cae.programs.answers import get_form, get_runner
+from cae.programs.answers import get_form, get_runner, summarize
 from cae.prompts import new_file
 from cae.records.calibration import Typical
 from cae.records.saved_models import load_model, read_metadata
@@ -121,10 +121,7 @@ def reconstruct(args: argparse.Namespace) -> int:
     elif any(make_folder(path, "Give another folder.").iterdir()):
         raise UsageError("--output", "must be a new or empty folder", path)
     model, metadata = _open(args.model)
-    if model.input_shape != model.output_shape:
-        raise ModelFileError(
-            args.model, "must be an autoencoder", "a model of other outputs", "Give another model."
-        )
+    _check_autoencoder(args.model, model)
     outputs = Outputs(args.model, model, metadata, args.inputs)
     if path.suffix:
         _, images, drawn = outputs.collect()
@@ -141,6 +138,13 @@ def reconstruct(args: argparse.Namespace) -> int:
                 _write_png(path / f"{number:06}-{Path(name).stem}.png", image)
     terminal.say(f"{outputs.count:,} reconstructions: {path}")
     return outputs.exit_code
+
+
+def _check_autoencoder(path: str, model: "keras.Model") -> None:
+    if model.input_shape != model.output_shape:
+        raise ModelFileError(
+            path, "must be an autoencoder", "a model of other outputs", "Give another model."
+        )
 
 
 def _to_bytes(images: np.ndarray) -> np.ndarray:
@@ -195,7 +199,7 @@ def _get_scorer(
     path: str, model: "keras.Model", metadata: dict[str, Any]
 ) -> tuple[Typical, "keras.Model"]:
     """What is typical for a model, and the model of the values that are compared with it."""
-    from cae.training.build import with_error, with_summary
+    from cae.training.build import with_error
 
     if "typical" not in metadata:
         raise ModelFileError(
@@ -205,7 +209,10 @@ def _get_scorer(
             "Train it again with this program.",
         )
     typical = Typical(**metadata["typical"])
-    return typical, with_summary(model) if typical.mean else with_error(model)
+    if typical.mean:
+        return typical, summarize(path, model, typical)
+    _check_autoencoder(path, model)
+    return typical, with_error(model)
 
 
 def _find_strange(names: list[str], args: argparse.Namespace) -> np.ndarray:

@@ -264,6 +264,7 @@ class Trainer:
             "input_shape": list(task.input_shape),
             "data": task.data.name,
             "scaling": asdict(experiment.scaling),
+            **({"resize": self._args.resize} if self._args.resize else {}),
             **({"appearance": start.appearance} if start.appearance else {}),
             **task.get_metadata(experiment.config),
             **({"init_from": self._args.init_from} if self._args.init_from else {}),

@@ -28,6 +28,7 @@ from pydantic import (
     ValidationError,
 )
 
+from cae.config.choices import RESIZE
 from cae.errors import ModelFileError, UsageError, UserError
 from cae.files import explaining, make_folder, replace_file
 from cae.records import keras2, untrusted
@@ -113,6 +114,7 @@ class _Metadata(BaseModel):
     model_info: dict[str, Any] = None
     input_shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] = None
     scaling: _Scaling = None
+    resize: Literal[RESIZE] = None
     appearance: _Appearance = None
     calibration: _Calibration = None
     typical: _Typical = None

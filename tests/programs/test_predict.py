@@ -17,7 +17,7 @@ from cae.data.idx import read_images, read_labels
 from cae.data.pictures import Form
 from cae.programs import answers
 from cae.records.calibration import UNCALIBRATED, Calibration, Typical
-from cae.records.saved_models import load_model, read_metadata
+from cae.records.saved_models import load_model, read_metadata, save_model
 
 
 @pytest.fixture
@@ -143,6 +143,14 @@ class TestClassify:
         assert {row["prediction"] for row in rows} <= {"0", "1", "2"}
         assert {row["unlike_training"] for row in rows} == {None}
         assert "not known" in done.out
+
+    @pytest.mark.parametrize("change", [{"mean": [1.0]}, {"deviation": [1.0]}])
+    def test_statistics_that_do_not_fit_the_model(self, ask, files, trained_classifier, change):
+        model, metadata = load_model(trained_classifier.saved)
+        save_model(model, "m.keras", metadata | {"typical": metadata["typical"] | change})
+        done, rows = ask(files.test, model="m.keras")
+        assert done.exit_code == 2 and rows is None
+        assert done.err.splitlines()[-1].startswith("error: m.keras: ")
 
     def test_nothing_is_overwritten(self, ask, files):
         Path("answers.csv").write_text("mine")
