@@ -250,8 +250,11 @@ def get_runner(model: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
     def run(images: np.ndarray) -> np.ndarray:
         nonlocal size
         size = max(size, len(images))
-        padding = np.zeros((size - len(images), *images.shape[1:]), np.float32)
-        return predict(model, np.concatenate([images, padding]), UNIT)[: len(images)]
+        padded = images
+        if len(images) < size:
+            padded = np.zeros((size, *images.shape[1:]), np.float32)
+            padded[: len(images)] = images
+        return predict(model, padded, UNIT)[: len(images)]
 
     return run
 
