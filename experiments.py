@@ -41,7 +41,7 @@ def _add_run(commands: Any) -> None:
         metavar="STUDY.json",
         help="the study, or a chain of studies",
     )
-    images = "images to use instead of the study's: an idx file or a name"
+    images = "images to use instead of those of the study, in any form"
     flags.add(parser, "--dataset", metavar="DATASET", help=images)
     flags.add(parser, "--labels", metavar="FILE", help="labels of the images of -d")
     flags.add(parser, *flags.CHANGES)

@@ -91,7 +91,7 @@ def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="test a classifier on images with labels")
     parser.set_defaults(action="cae.programs.answers:evaluate")
     parser.add_argument("model", metavar="MODEL", help="a saved classifier (.keras or .h5)")
-    images = f"the test images of {', '.join(DATASETS)}, or an idx file of images"
+    images = f"images in any form that training takes, or {', '.join(DATASETS)}: the test images"
     flags.add(parser, "--dataset", metavar="DATA", help=images)
     flags.add(parser, "--labels", help="labels of the images of -d")
     flags.add(parser, "--test", help="test images, all of them, instead of -d")

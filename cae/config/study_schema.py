@@ -41,16 +41,16 @@ class Data(Keys):
     """The images, named as by the flags of the programs."""
 
     dataset: Text = Field(examples=["mnist"])
-    """An idx file of images, or a named data set."""
+    """Images: a folder of pictures, a table, an .npz, .npy or idx file, or a named data set."""
 
     labels: Text | None = None
-    """An idx file of labels."""
+    """Labels of an idx or .npy file of images."""
 
     test: Text | None = None
-    """An idx file of test images."""
+    """Test images, likewise."""
 
     test_labels: Text | None = None
-    """An idx file of test labels."""
+    """Labels of an idx or .npy file of test images."""
 
     limit: Limit | None = None
     """Use only so many training images, drawn by the seed of each trial; with labels every class
