@@ -30,6 +30,7 @@ def build_parser() -> flags.Parser:
         action="store_true",
         help="start from the encoder's architecture with fresh weights, to compare",
     )
+    flags.add(parser, "--class-weight")
     flags.add_groups(parser, {flags.FOREIGN: flags.MODEL, **flags.TRAINING})
     return parser
 

@@ -16,6 +16,10 @@ CHANGED = ("all", "train", "test")
 # The value of --devices for workers whose addresses are in the environment.
 CLUSTER = "cluster"
 
+# What weighs the classes in the loss of a classifier, and what chooses its best epoch.
+CLASS_WEIGHTS = ("balanced",)
+BEST_EPOCH_BY = ("auto", "accuracy", "f1")
+
 # How pictures of another ratio are brought to one size, and whether in gray; the default first.
 RESIZE = ("pad", "crop", "stretch")
 COLORS = ("auto", "gray", "rgb")

@@ -20,6 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from cae.config.choices import BEST_EPOCH_BY, CLASS_WEIGHTS
 from cae.config.fields import (
     ACTIVATIONS,
     LOSSES,
@@ -169,6 +170,14 @@ class ClassifierConfig(Config):
 
     full_train_epochs: PhaseEpochs = Field(examples=[10])
     """Epochs of the second phase, which trains all layers."""
+
+    class_weight: choice_type(CLASS_WEIGHTS) | None = None
+    """balanced: in the loss, images of a class count the more the fewer it has, and all classes the
+    same; null: all images count the same."""
+
+    best_epoch_by: choice_type(BEST_EPOCH_BY) = "auto"
+    """What chooses the best epoch on the validation images: `accuracy`, the macro `f1` score, or
+    `auto`: f1 if the largest class has more than 3 times the images of the smallest."""
 
     @field_validator("full_train_epochs")
     @classmethod

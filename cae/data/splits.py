@@ -9,6 +9,8 @@ import numpy as np
 from cae.errors import DataError
 from cae.files import write_text
 
+IMBALANCE = 3
+
 
 def split_validation(
     num_images: int,
@@ -96,6 +98,12 @@ def draw_sample(
 def get_classes(labels: np.ndarray) -> np.ndarray:
     """The classes among training labels: int64, sorted, each once."""
     return np.unique(labels).astype(np.int64)
+
+
+def is_imbalanced(labels: np.ndarray) -> bool:
+    """Whether the largest class has more than `IMBALANCE` times the images of the smallest."""
+    _, counts = np.unique(labels, return_counts=True)
+    return bool(counts.max() > IMBALANCE * counts.min())
 
 
 def encode_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:

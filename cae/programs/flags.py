@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from cae.config.choices import (
     CHANGED,
+    CLASS_WEIGHTS,
     CLUSTER,
     COLORS,
     DATASETS,
@@ -64,7 +65,8 @@ class Parser(argparse.ArgumentParser):
             if action.option_strings
         ]
         if unknown:
-            nearest = difflib.get_close_matches(unknown[0].split("=")[0], self._flags(), 1)
+            flags = self._flags() if unknown[0].startswith("-") else []
+            nearest = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1)
             remedy = f"Did you mean {nearest[0]}?" if nearest else f"See {self.prog} --help."
             raise UsageError(
                 f"argument {unknown[0]!r}", "must be a flag of this program", None, remedy
@@ -236,6 +238,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "KEY=VALUE",
         "help": "another key of the configuration, such as l2=1e-5 or augmentation.rotation=10; "
         "repeatable",
+    },
+    "--class-weight": {
+        "choices": CLASS_WEIGHTS,
+        "help": f"for a classifier of classes of unequal size, {INSTEAD}",
     },
     "--mixed-precision": {
         "action": "store_const",

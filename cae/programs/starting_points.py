@@ -76,6 +76,7 @@ def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
         learning_rate=args.learning_rate,
         seed=args.seed,
         mixed_precision=args.mixed_precision,
+        class_weight=getattr(args, "class_weight", None),
     )
     return set_values(config, args.set) if args.set else config
 

@@ -16,6 +16,7 @@ from cae.config.shapes import Shape, format_shape, get_rounding
 from cae.data.datasets import Dataset, check_dataset, get_scaling, load_dataset
 from cae.data.duplicates import find_overlaps, hash_images
 from cae.data.sources import has_test
+from cae.data.splits import is_imbalanced
 from cae.errors import DataError, UsageError
 from cae.programs import flags, start
 from cae.programs.classify import (
@@ -219,6 +220,12 @@ class ClassifierTask(Task):
         images = f"{low:,}" if low == high else f"{low:,} to {high:,}"
         weights = "its weights" if self._is_pretrained(config) else "fresh weights"
         source = self.get_model_file(config) or "layers of the configuration"
+        if is_imbalanced(self.data.labels):
+            names = self.class_names[counts.argmax()], self.class_names[counts.argmin()]
+            images += (
+                f" ({names[0]} has {high / low:.1f} times as many as {names[1]}; class_weight "
+                f"{config.class_weight or 'none'}, best epoch by {config.best_epoch_by})"
+            )
         return {
             "test": f"{len(self.test.images):,} images" if self.test else "none",
             "classes": f"{len(counts)}, with {images} images each",

@@ -28,11 +28,16 @@ class Objective:
 
     Args:
         model: What is trained; a functional model. A second output is the target of the first.
-        loss: Name of a Keras loss.
+        loss: Name of a Keras loss, or a function of targets and outputs.
         metric: Reported beside the loss; its result may be a dict.
     """
 
-    def __init__(self, model: keras.Model, loss: str, metric: keras.metrics.Metric):
+    def __init__(
+        self,
+        model: keras.Model,
+        loss: str | Callable[[Any, Any], Any],
+        metric: keras.metrics.Metric,
+    ):
         self.model = model
         self.metrics = [keras.metrics.Mean(name="loss"), metric]
         self._loss = keras.losses.get(loss)

@@ -15,7 +15,7 @@ from keras import ops
 
 from cae.config.schema import ClassifierConfig, Config
 from cae.data.datasets import Scaling, get_scaling
-from cae.data.splits import encode_labels, get_classes, split_validation
+from cae.data.splits import encode_labels, get_classes, is_imbalanced, split_validation
 from cae.records.history import DENSE_ONLY, FULL, History
 from cae.training import device
 from cae.training.batches import INFERENCE_BATCH_SIZE, WHOLE, Batches
@@ -112,8 +112,9 @@ def train_classifier(
 
     Returns:
         Rows of both phases, with `loss`, `accuracy`, macro `precision`, `recall` and `f1` in
-        [0, 1], and their `val_` twins. The best epoch has the highest validation accuracy; of
-        equals, the lowest validation loss. Without validation images it has the lowest loss.
+        [0, 1], and their `val_` twins. The best epoch has the highest validation accuracy, or f1,
+        as `best_epoch_by` says; of equals, the lowest validation loss. Without validation images it
+        has the lowest loss.
 
     Raises:
         UserError: The loss was never finite.
@@ -123,7 +124,8 @@ def train_classifier(
     classes = get_classes(labels) if classes is None else classes
     targets = encode_labels(labels, classes)
     split = _split(images, config, warn, labels, validation)
-    monitor = ("val_accuracy", "val_loss") if len(split[1]) else ("loss",)
+    monitor = (f"val_{_get_score(config, labels)}", "val_loss") if len(split[1]) else ("loss",)
+    loss = _get_loss(config, np.bincount(targets[split[0]], minlength=len(classes)))
     loop = Loop(model, config, name, monitor, **options)
     with _precision(model, config, warn):
         for phase in loop.get_remaining(_get_phases(config, pretrained)):
@@ -133,10 +135,38 @@ def train_classifier(
                 source = keras.Model(model.inputs, model.outputs), images, scaling
             trained, *batches = _prepare(loop, *source, split=split, targets=targets)
             metric = MacroScores(len(classes))
-            objective = Objective(trained, "sparse_categorical_crossentropy", metric)
+            objective = Objective(trained, loss, metric)
             loop.run(phase, objective, *batches)
             model.get_layer("encoder").trainable = True
     return loop.finish(len(split[0]))
+
+
+def _get_score(config: ClassifierConfig, labels: np.ndarray) -> str:
+    """What chooses the best epoch: `accuracy` or `f1`."""
+    if config.best_epoch_by != "auto":
+        return config.best_epoch_by
+    return "f1" if is_imbalanced(labels) else "accuracy"
+
+
+def _get_loss(config: ClassifierConfig, counts: np.ndarray) -> Callable[[Any, Any], Any]:
+    """The loss of class indices (batch,) and probabilities (batch, num_classes).
+
+    With class weights all classes count the same, and an image 1 on average.
+
+    Args:
+        config: Of the classifier.
+        counts: int (num_classes,), the training images of each class.
+    """
+    loss = keras.losses.get("sparse_categorical_crossentropy")
+    if config.class_weight is None:
+        return loss
+    weights = (counts.sum() / (len(counts) * counts.clip(min=1))).astype(np.float32)
+
+    def weighted(y_true: Any, y_pred: Any) -> Any:
+        classes = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        return loss(y_true, y_pred) * ops.take(ops.convert_to_tensor(weights), classes)
+
+    return weighted
 
 
 class MacroScores(keras.metrics.Metric):

@@ -12,7 +12,9 @@ from cae.data.splits import (
     draw_sample,
     encode_labels,
     get_classes,
+    is_imbalanced,
     keep_order,
+    split_test,
     split_validation,
 )
 from cae.errors import DataError
@@ -183,3 +185,21 @@ class TestClasses:
         classes = get_classes(labels)
         assert classes.dtype == np.int64
         np.testing.assert_array_equal(classes[encode_labels(labels, classes)], labels)
+
+
+class TestTest:
+    def test_equal_images_stay_together(self):
+        """Five images of one class, three of them equal: at most two can leave."""
+        hashes, labels = np.array([9, 9, 9, 4, 7], np.uint64), np.zeros(5, int)
+        is_test = split_test(hashes, labels, 0.4)
+        assert is_test.tolist() == [False, False, False, True, True]
+        assert split_test(hashes, labels, 0.2).tolist() == [False, False, False, True, False]
+
+    def test_every_class_keeps_an_image(self):
+        is_test = split_test(np.arange(3, dtype=np.uint64), np.array([0, 1, 1]), 0.9)
+        assert is_test.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(("counts", "expected"), [([1, 3], False), ([1, 4], True), ([5], False)])
+def test_imbalance(counts, expected):
+    assert is_imbalanced(np.repeat(range(len(counts)), counts)) is expected

@@ -281,6 +281,36 @@ class TestClassifier:
         for key in ("loss", "accuracy", "precision", "recall", "f1"):
             assert history.has(key) and history.has(f"val_{key}")
 
+    def test_balanced_classes_count_the_same(self, images):
+        """With ten images of one class and two of another, the loss is the mean of both means."""
+        images, labels = images[[*range(0, 40, 4), 1, 5]], np.repeat([3, 8], [10, 2])
+        info = {
+            **{**HEAD, "dense_layers": [["dense", 8]], "optimizer": ["sgd", 1e-9]},
+            **{"dense_only_train_epochs": 0, "validation_split": 0, "batch_size": 12},
+            "class_weight": "balanced",
+        }
+        encoder = build_module.get_autoencoder(SMALL, (8, 8, 1))
+        model = build_module.get_classifier(info, (8, 8, 1), 2, encoder=encoder)
+        losses = -np.log(predict.predict(model, images, BYTES)[range(12), [0] * 10 + [1] * 2])
+        history = train_module.train_classifier(model, info, images, labels)
+        expected = (losses[:10].mean() + losses[10:].mean()) / 2
+        assert history.metrics["loss"] == pytest.approx(expected, rel=1e-4)
+
+    @pytest.mark.parametrize(
+        ("by", "largest", "score"),
+        [("auto", 30, "val_f1"), ("auto", 12, "val_accuracy"), ("accuracy", 30, "val_accuracy")],
+    )
+    def test_what_chooses_the_best_epoch(self, images, by, largest, score):
+        """Accuracy, but the f1 score if a class has over three times the images of another."""
+        labels = (np.arange(40) >= largest).astype(int) + (np.arange(40) >= 35)
+        info = {**HEAD, "full_train_epochs": 4, "validation_split": 0.4, "best_epoch_by": by}
+        model = build_module.get_classifier(
+            info, (8, 8, 1), 3, encoder=build_module.get_autoencoder(MOODY, (8, 8, 1))
+        )
+        history = train_module.train_classifier(model, info, images, labels)
+        best = history.epochs[history.best_epoch - 1]
+        assert best[score] == max(history.column(score))
+
     def test_cached_features_give_the_slow_way_s_result(self, images, labels, monkeypatch):
         """With BatchNorm and Dropout in the encoder: both are in inference mode when frozen."""
         info = {**HEAD, "full_train_epochs": 0, "dense_only_train_epochs": 3}
