@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -130,7 +131,10 @@ def growing_text(path: Path) -> Iterator[TextIO]:
 def write_figure(path: Path, figure: "Figure") -> None:
     """Writes a figure as PNG; raises as `write_bytes`."""
     content = io.BytesIO()
-    figure.savefig(content, dpi=FIGURE_DPI, format="png")
+    with warnings.catch_warnings():
+        # A name in an alphabet that the font lacks is drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(content, dpi=FIGURE_DPI, format="png")
     write_bytes(path, content.getvalue())
 
 

@@ -270,8 +270,10 @@ def get_reading(args: argparse.Namespace) -> "Reading":
     if getattr(args, "test", None):
         given["test_split"] = 0.0
     model = getattr(args, "init_from", None) or getattr(args, "model", None)
-    shape = read_metadata(model).get("input_shape") if model else None
-    return Reading(**{k: value for k, value in given.items() if value is not None}).like(shape)
+    metadata = read_metadata(model) if model else {}
+    given["resize"] = given["resize"] or metadata.get("resize")
+    reading = Reading(**{key: value for key, value in given.items() if value is not None})
+    return reading.like(metadata.get("input_shape"))
 
 
 def repeat_reading(args: argparse.Namespace) -> list[str]:

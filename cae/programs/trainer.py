@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cae import terminal
+from cae.config.choices import RESIZE
 from cae.config.load import load_config
 from cae.config.schema import Config
 from cae.config.shapes import format_shape
@@ -19,7 +20,7 @@ from cae.data.datasets import Scaling
 from cae.data.splits import split_validation
 from cae.files import get_record, write_csv
 from cae.programs.start import StopSignal, find_command
-from cae.programs.starting_points import warn_of_looks
+from cae.programs.starting_points import get_reading, warn_of_looks
 from cae.programs.task import Experiment, Task
 from cae.records import tracking
 from cae.records.checkpoint import Checkpoint, check_same
@@ -258,13 +259,14 @@ class Trainer:
         """What is saved with the model."""
         task, history = self._task, experiment.history
         models = [model.model_dump() for model in start.models]
+        resize = get_reading(self._args).resize
         return {
             "kind": task.kind,
             "name": experiment.name,
             "input_shape": list(task.input_shape),
             "data": task.data.name,
             "scaling": asdict(experiment.scaling),
-            **({"resize": self._args.resize} if self._args.resize else {}),
+            **({"resize": resize} if resize != RESIZE[0] else {}),
             **({"appearance": start.appearance} if start.appearance else {}),
             **task.get_metadata(experiment.config),
             **({"init_from": self._args.init_from} if self._args.init_from else {}),
