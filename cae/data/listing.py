@@ -141,12 +141,12 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
         inner, inner_files = _scan(folder / name, folder)
         pictures, inner_others = _divide(inner_files)
         if inner or not pictures:
-            raise DataError(
-                folder / name,
-                "must hold the pictures of one class",
-                f"the folder {inner[0]}" if inner else "none",
-                f"Move them into {folder / name}." if inner else "Add some, or remove the folder.",
-            )
+            got, remedy = "none", "Add some, or move the folder away."
+            if inner:
+                got, remedy = f"the folder {inner[0]}", f"Move them into {folder / name}."
+            elif inner_files:
+                got, remedy = f"{len(inner_files)} other files", name_idx_files(folder)
+            raise DataError(folder / name, "must hold the pictures of one class", got, remedy)
         paths += [f"{name}/{file}" for file in pictures]
         others += [f"{name}/{file}" for file in inner_others]
         classes += [name] * len(pictures)

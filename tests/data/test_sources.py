@@ -95,6 +95,10 @@ class TestFolder:
         idx.write_idx(root / "images", np.zeros((1, 2, 2), np.uint8))
         with pytest.raises(DataError, match="images"):
             load(root)
+        (root / "inner").mkdir()
+        (root / "images").rename(root / "inner" / "images")
+        with pytest.raises(DataError, match="idx files in it: inner/images"):
+            load(root)
 
     def test_links_within_the_folder_are_followed(self, root):
         fill(root, {"a": 1})
