@@ -54,7 +54,7 @@ FILES = {
     "ends of its 95 % interval, `test_balanced_accuracy`, `test_macro_f1`, `temperature` (which "
     "calibrates the probabilities) and `test_ece` (the expected calibration error with it)",
     "model.keras": "the model with the weights of the best epoch: the one with the lowest "
-    "validation loss (autoencoder) or the highest validation accuracy (classifier)",
+    "validation loss (autoencoder) or the highest validation accuracy or F1 (classifier)",
     "plots/": "the figures",
     "classification_report.txt": "classifiers: precision, recall and F1 per class",
     "predictions.csv": "classifiers: one row per test image, with probabilities as the model gives "
