@@ -1,11 +1,15 @@
 """Questions at the terminal: ask, explain what is wrong with an answer, ask again.
 
 A parser turns the answer into a value. It refuses one by a `ValueError` that reads ``must be …``,
-or by a `UserError`. The end of the input is an error, never a loop.
+or by a `UserError`. The end of the input is an error, never a loop. Lines can be edited and called
+back with the arrow keys, and Tab completes names of files. The answers `back`, or Ctrl-C, and `?`
+are understood everywhere.
 """
 
+import glob
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,21 +21,56 @@ from cae.errors import UsageError, UserError, listed, parse_whole_number, shown
 from cae.terminal import OUT, print_sentence
 
 T = TypeVar("T")
+HELP = "Enter takes the answer in brackets, back returns to the question before, Ctrl-D ends."
 
 
 class InputEnded(UsageError):
     """Nobody is there to answer, so asking again is useless."""
 
 
+class Back(KeyboardInterrupt):
+    """The answer is to go back: to the question before, or to the menu.
+
+    Where nobody catches it, it ends the program like any Ctrl-C.
+
+    Attributes:
+        is_typed: Whether the answer was `back`, and not Ctrl-C.
+    """
+
+    def __init__(self, is_typed: bool):
+        super().__init__()
+        self.is_typed = is_typed
+
+
 class _Prompt(PromptBase[Any]):
-    def __init__(self, question: str, parse: Callable[[str], Any], default: str):
+    def __init__(self, question: str, parse: Callable[[str], Any], default: str, help: str):
         super().__init__(Text(question, style="bold"), console=OUT)
         self._parse = parse
         self._default = default
+        self._help = help
+
+    @classmethod
+    def get_input(cls, console: Any, prompt: Any, password: bool, stream: Any = None) -> str:
+        """Reads a line that readline can edit: it has to know the width of the prompt."""
+        if not (sys.stdin and sys.stdin.isatty()):
+            return super().get_input(console, prompt, password, stream)
+        console.file.flush()
+        # Between \1 and \2: codes that take no room on the terminal.
+        bold, plain = ("", "") if console.is_dumb_terminal else ("\1\x1b[1m\2", "\1\x1b[0m\2")
+        try:
+            return input(f"{bold}{prompt}{plain}")
+        except KeyboardInterrupt:
+            console.print()
+            raise Back(is_typed=False) from None
 
     def process_response(self, value: str) -> Any:
+        answer = value.strip()
+        if answer == "back":
+            raise Back(is_typed=True)
+        if answer == "?":
+            raise InvalidResponse(self._help)
         try:
-            return self._parse(value.strip() or self._default)
+            return self._parse(answer or self._default)
         except UserError as error:
             lines = error.lines
         except ValueError as error:
@@ -41,22 +80,25 @@ class _Prompt(PromptBase[Any]):
 
     def on_validate_error(self, value: str, error: InvalidResponse) -> None:
         for line in str(error.message).splitlines():
-            print_sentence(OUT, f"  {line}", "red")
+            print_sentence(OUT, f"  {line}", "" if value.strip() == "?" else "red")
 
 
-def ask(question: str, parse: Callable[[str], T], default: Any = None) -> T:
-    """Asks until `parse` accepts the stripped answer.
+def ask(question: str, parse: Callable[[str], T], default: Any = None, help: str = "") -> T:
+    """Asks until `parse` accepts the stripped answer; `?` shows `help`.
 
     Enter stands for `default`, which is shown in brackets; None requires an answer.
 
     Raises:
+        Back: The answer is `back`, or Ctrl-C at a terminal.
         InputEnded: The input ended.
     """
-    if isinstance(default, tuple):
+    if isinstance(default, tuple | list):
         default = ",".join(map(str, default))
     bracketed = "" if default is None else f" [{default}]"
+    help = f"{help}\n{HELP}".strip()
+    _use_readline()
     try:
-        return _Prompt(question + bracketed, parse, "" if default is None else str(default))()
+        return _Prompt(question + bracketed, parse, "" if default is None else str(default), help)()
     except EOFError as error:
         OUT.print()
         raise InputEnded(
@@ -67,12 +109,68 @@ def ask(question: str, parse: Callable[[str], T], default: Any = None) -> T:
         ) from error
 
 
+def ask_in_turn(questions: Sequence[Callable[[], Any]]) -> list[Any]:
+    """The answers to several questions; `back` returns to the one before.
+
+    Raises:
+        Back: At the first of them.
+    """
+    answers: list[Any] = []
+    while len(answers) < len(questions):
+        try:
+            answers.append(questions[len(answers)]())
+        except Back:
+            if not answers:
+                raise
+            answers.pop()
+    return answers
+
+
+def _use_readline() -> None:
+    """Completes names of files; Python's `input` does the rest once readline is loaded."""
+    try:
+        import readline
+    except ImportError:  # Windows
+        return
+    readline.set_completer(_complete)
+    readline.set_completer_delims("")  # names of files may hold spaces
+    is_libedit = "libedit" in (readline.__doc__ or "")  # macOS
+    readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
+
+
+def _complete(text: str, state: int) -> str | None:
+    """The file number `state` whose name begins with `text`; folders end in a slash."""
+    found = sorted(glob.glob(glob.escape(os.path.expanduser(text)) + "*"))  # noqa: PTH111, PTH207
+    names = [f"{name}/" if os.path.isdir(name) else name for name in found]  # noqa: PTH112
+    return names[state] if state < len(names) else None
+
+
 def choose(question: str, choices: Iterable[str], default: int | None = 1) -> int:
     """Shows a numbered list and asks for one of its numbers, counted from 1."""
     count = 0
     for count, choice in enumerate(choices, 1):
         OUT.print(Text(f"  {count}  {choice}"))
     return ask(question, whole_number(1, count), default)
+
+
+def ask_file(question: str, parse: Callable[[str], T], offered: Sequence[str]) -> T:
+    """Asks for a file: one of those offered, by its number, or any other by its name.
+
+    Raises:
+        Back: The answer is to go back.
+    """
+    for number, name in enumerate(offered, 1):
+        OUT.print(f"  {number}  {name}")
+
+    def by_number(answer: str) -> T:
+        try:
+            number = parse_whole_number(answer, 1, len(offered))
+        except ValueError:
+            return parse(answer)
+        return parse(offered[number - 1])
+
+    default = offered[0] if offered else None
+    return ask(question, file_name(by_number), default, "A number or a file.")
 
 
 def confirm(question: str, default: bool) -> bool:

@@ -17,6 +17,8 @@ from cae.errors import UserError
 # Tiny models train faster without threads waiting for each other, and tests run in parallel.
 for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(threads, "1")
+# Set in the processes of pytest-xdist; it would override the size of terminals that tests open.
+os.environ.pop("COLUMNS", None)
 
 CLASSES = (2, 5, 61)  # gaps in the numbering
 AUTOENCODER = {

@@ -1,8 +1,8 @@
 """The sizes of images along the layers of a configuration, without building a model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cae.config.fields import MAX_POOL, Pool, UpSample
 from cae.config.schema import AutoencoderConfig, Config
@@ -17,6 +17,22 @@ Size = tuple[int, int]  # height, width
 def format_shape(shape: Iterable[int | None]) -> str:
     """``28×28×1``; a variable size is ``any``."""
     return TIMES.join("any" if size is None else str(size) for size in shape)
+
+
+def follow(layer: Sequence[Any], shape: Shape | None) -> Shape | None:
+    """The shape of a layer's output, where pools round up; None if that of its input is unknown."""
+    kind, *values = layer
+    if kind == "dense":
+        return None
+    if shape is None or kind not in ("conv", "pool", "upSample"):
+        return shape
+    height, width, channels = shape
+    if kind == "conv":
+        return height, width, values[0]
+    rows, columns = values[0]
+    if kind == "pool":
+        return -(-height // rows), -(-width // columns), channels
+    return height * rows, width * columns, channels
 
 
 class Rounding(NamedTuple):

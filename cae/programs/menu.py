@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cae import prompts, terminal
@@ -23,7 +24,8 @@ from cae.programs.task import Experiment, Task
 from cae.records.evaluation import Evaluation
 from cae.records.history import OnEpoch
 from cae.records.run import MODEL_FILE, Run
-from cae.records.saved_models import check_destination, read_metadata
+from cae.records.saved_models import SUFFIXES, check_destination, read_metadata
+from cae.records.shelf import find_models
 
 
 def run(
@@ -61,10 +63,18 @@ def _show_menu(session: Session) -> int:
     texts, actions = zip(*CHOICES[session.task.kind], strict=True)
     while not session.is_stopped:
         terminal.say("")
-        action = actions[prompts.choose("What next", texts, None) - 1]
+        try:
+            action = actions[prompts.choose("What next", texts, None) - 1]
+        except prompts.InputEnded:
+            break
+        except prompts.Back as back:
+            if back.is_typed:
+                continue
+            raise
         if action is None:
             break
-        _try(action, session)
+        with suppress(prompts.Back):
+            _try(action, session)
     return session.exit_code
 
 
@@ -96,7 +106,8 @@ def _try(action: Callable[[Session], None], session: Session) -> None:
 
 def _train(session: Session) -> None:
     task = session.task
-    session.train(*ask_config(task.kind, task.args, task.input_shape))
+    session.train(*ask_config(task.kind, task.args, task.input_shape, session.last_config))
+    session.keep_interrupted()
 
 
 def _show_graphs(session: Session) -> None:
@@ -115,7 +126,11 @@ def _save(session: Session) -> None:
     overwrite = session.task.args.overwrite
 
     def destination(name: str) -> Path:
-        return check_destination(name, overwrite)
+        path = Path(name)
+        is_new = path.suffix in SUFFIXES and not path.parent.exists()
+        if is_new and not prompts.confirm(f"Create the folder {path.parent}", True):
+            raise ValueError(f"must be in a folder that exists, got {name}")
+        return check_destination(path, overwrite)
 
     path = prompts.ask(
         "Save as (.keras or .h5)",
@@ -131,8 +146,11 @@ def _classify(session: Session) -> None:
     _check_test(session.task)
     experiment = _choose_experiment(session, "a saved classifier")
     if experiment is None:
-        path = prompts.ask("File of the classifier", prompts.file_name(_classifier_file))
+        found = find_models("classifier", session.task.args.runs_dir, session.task.input_shape)
+        path = prompts.ask_file("File of the classifier", _classifier_file, found)
         _classify_with_file(session, path)
+    elif experiment.run.interrupted:
+        _classify_with_file(session, experiment.run.path / MODEL_FILE)
     else:
         path, scaling = experiment.run.path / MODEL_FILE, experiment.scaling
         _record_test(session.task, experiment.name, path, experiment.evaluation, scaling)

@@ -1,7 +1,9 @@
 """Asks for a configuration: the name of a file, or one hyperparameter after another."""
 
 import argparse
+import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +25,20 @@ from cae.config.fields import (
     UpSample,
 )
 from cae.config.load import dump_config, validate_config
-from cae.config.schema import AutoencoderConfig, ClassifierConfig, Config, Kind
-from cae.config.shapes import Shape, check_shapes
-from cae.errors import ConfigurationError, UserError
+from cae.config.schema import PHASE_KEYS, Config, Kind
+from cae.config.shapes import Shape, check_shapes, follow, format_shape
+from cae.errors import ConfigurationError, UserError, listed, shown
 from cae.files import write_text
-from cae.programs.flags import config_file
+from cae.programs.flags import PROJECT, config_file
 from cae.programs.starting_points import (
     check_layers,
     check_model_shape,
     load_overridden,
     override_by_flags,
 )
+from cae.records.shelf import find_models
 from cae.terminal import OUT
 
-DEFAULT_FILES = {
-    "autoencoder": "configuration/autoencoder_small.json",
-    "classifier": "configuration/classifier_small_small.json",
-}
 # For each value of a layer, by the name of its field, the question and the parser of the answer.
 LAYER_QUESTIONS = {
     "filters": ("Filters", prompts.whole_number(1, MAX_FILTERS)),
@@ -48,21 +47,58 @@ LAYER_QUESTIONS = {
     "units": ("Units", prompts.whole_number(1, MAX_UNITS)),
     "rate": ("Rate", prompts.number(0, 0.99)),
 }
+OFFERED = 9  # configurations
+SHIPPED = {
+    kind: tuple(f"configuration/{kind}_{name}.json" for name in names.split())
+    for kind, names in {
+        "autoencoder": "small medium large",
+        "classifier": "small_small small_extra_small small_large large_small large_medium",
+    }.items()
+}
+LAYER_HELP = {
+    "conv": "a convolution with as many filters, each of this height and width.",
+    "pool": "keeps the largest of every height × width values: images become smaller.",
+    "upSample": "repeats every value height × width times: images become larger.",
+    "dense": "so many units, each connected with all values before it.",
+    "batchNorm": "batch normalization.",
+    "drop": "dropout: sets this share of the values to 0 while training.",
+}
 
 
-def ask_config(kind: Kind, args: argparse.Namespace, input_shape: Shape) -> tuple[str, Config]:
+def ask_config(
+    kind: Kind, args: argparse.Namespace, input_shape: Shape, last: Config | None = None
+) -> tuple[str, Config]:
     """Asks for the hyperparameters that no flag has given, in layers that fit the images.
+
+    Args:
+        kind: Of the model.
+        args: The flags.
+        input_shape: (height, width, channels) of the images.
+        last: The configuration that was trained before; its values become the defaults.
 
     Returns:
         The name of the configuration, and the configuration.
+
+    Raises:
+        Back: At the first question.
     """
     OUT.print(f"Hyperparameters of the {kind}:")
     ways = ["Use an existing configuration file", "Enter the layers one by one"]
-    if prompts.choose("Your choice", ways) == 1:
-        return _ask_for_file(kind, args, input_shape)
-    ask = {"autoencoder": _ask_autoencoder, "classifier": _ask_classifier}[kind]
-    config = override_by_flags(ask(args, input_shape), args)
-    return offer_to_save(config) or kind, config
+    while True:
+        try:
+            way = prompts.choose("Your choice", ways)
+        except prompts.Back as back:
+            if back.is_typed and last is None:
+                continue  # there is no menu yet
+            raise
+        try:
+            if way == 1:
+                return _ask_for_file(kind, args, input_shape)
+            values = _Questions(kind, args, input_shape, last).ask()
+            config = override_by_flags(validate_config(values, "answers", kind), args)
+            return offer_to_save(config) or kind, config
+        except prompts.Back:
+            continue
 
 
 def _ask_for_file(kind: Kind, args: argparse.Namespace, input_shape: Shape) -> tuple[str, Config]:
@@ -77,114 +113,226 @@ def _ask_for_file(kind: Kind, args: argparse.Namespace, input_shape: Shape) -> t
             check_layers(config, model, input_shape, path)
         return Path(path).stem, config
 
-    name, config = prompts.ask("File", prompts.file_name(load), DEFAULT_FILES[kind])
+    name, config = prompts.ask_file("File", load, find_configs(kind))
     if needs_encoder(config):
-        config = config.model_copy(update={"encoder_layers": _ask_encoder(input_shape)})
+        config = config.model_copy(update={"encoder_layers": _ask_encoder(args, input_shape)})
     return name, config
 
 
-def _ask_autoencoder(args: argparse.Namespace, input_shape: Shape) -> AutoencoderConfig:
-    values = _ask_fitting_layers(input_shape)
-    values["epochs"] = args.epochs or _ask_epochs("Epochs", 1)
-    values["batch_size"] = args.batch_size or _ask_batch_size(32)
-    values["activation_function"] = prompts.ask(
-        f"Output activation ({', '.join(ACTIVATIONS)})",
-        prompts.one_of(ACTIVATIONS),
-        ACTIVATIONS[0],
-    )
-    values["optimizer"] = _ask_optimizer()
-    return validate_config(values, "answers", "autoencoder")
+def find_configs(kind: Kind) -> list[str]:
+    """One's own configurations, the latest first, then shipped ones."""
+    own_key = "dense_layers" if kind == "classifier" else "decoder_layers"
+    shipped = {path.name for path in (PROJECT / "configuration").glob("*.json")}
+    own = [
+        path
+        for folder in (Path("configuration"), Path())
+        for path in folder.glob("*.json")
+        if path.name not in shipped and own_key in _read_keys(path)
+    ]
+    own.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    names = [*map(str, own), *SHIPPED[kind]]
+    return names[:OFFERED]
 
 
-def _ask_fitting_layers(input_shape: Shape) -> dict[str, Any]:
-    """Asks for encoder and decoder until the decoder gives back the size of the images."""
-    while True:
-        OUT.print("Encoder, from the image to the encoding:")
-        encoder = _ask_layers([Conv, Pool, BatchNorm, Drop], at_least=1)
-        if prompts.confirm("Mirror the encoder in the decoder", True):
-            decoder = _mirror(encoder)
-        else:
-            OUT.print("Decoder, from the encoding back to the image:")
-            decoder = _ask_layers([Conv, UpSample, BatchNorm, Drop])
-        layers = {"encoder_layers": encoder, "decoder_layers": decoder}
-        others = {"optimizer": ["adam", 0.001], "batch_size": 1, "epochs": 1}
-        try:
-            config = validate_config({**layers, **others}, "answers", "autoencoder")
-            check_shapes(config, input_shape, "answers")
-        except ConfigurationError as error:
-            terminal.report(error)
-            OUT.print("Enter the layers again.")
-        else:
-            return layers
+def _read_keys(path: Path) -> set[str]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return set()
+    document = document.get("model_info", document) if isinstance(document, dict) else {}
+    return set(document) if isinstance(document, dict) else set()
 
 
-def _ask_classifier(args: argparse.Namespace, input_shape: Shape) -> ClassifierConfig:
-    values: dict[str, Any] = {}
-    if args.model is None:
-        values["encoder_layers"] = _ask_encoder(input_shape)
-    OUT.print("Dense layers, from the encoding to the classes:")
-    values["dense_layers"] = _ask_layers([Dense, Drop, BatchNorm])
-    head = args.epochs or _ask_epochs("Epochs of the dense layers alone", 0, 5)
-    values["dense_only_train_epochs"] = head
-    values["full_train_epochs"] = args.epochs or _ask_epochs("Epochs of all layers", int(not head))
-    values["batch_size"] = args.batch_size or _ask_batch_size(64)
-    values["optimizer"] = _ask_optimizer()
-    return validate_config(values, "answers", "classifier")
-
-
-def _ask_encoder(input_shape: Shape) -> str:
+def _ask_encoder(args: argparse.Namespace, input_shape: Shape) -> str:
     def encoder_file(name: str) -> str:
         check_model_shape(name, input_shape)
         return name
 
-    return prompts.ask("Saved autoencoder", prompts.file_name(encoder_file))
+    found = find_models("autoencoder", args.runs_dir, input_shape)
+    return prompts.ask_file("Saved autoencoder", encoder_file, found)
 
 
-def _ask_layers(forms: Sequence[type], at_least: int = 0) -> list[list]:
-    """Asks for layers of these forms, until there are enough."""
+class _Questions:
+    """The questions for one hyperparameter after another; flags answer some of them.
+
+    Args:
+        kind: Of the model.
+        args: The flags.
+        input_shape: (height, width, channels) of the images.
+        last: The configuration whose values are the defaults.
+    """
+
+    def __init__(
+        self, kind: Kind, args: argparse.Namespace, input_shape: Shape, last: Config | None
+    ):
+        self._kind = kind
+        self._args = args
+        self._shape = input_shape
+        self._last = last.model_dump(mode="json") if last else {}
+
+    def ask(self) -> dict[str, Any]:
+        """Asks for all values of a configuration, in order; `back` returns to the one before."""
+        if self._kind == "autoencoder":
+            questions = [self._ask_fitting_layers, self._ask_epochs, self._ask_batch_size]
+            questions.append(self._ask_activation)
+        else:
+            questions = [self._ask_classifier, self._ask_phases, self._ask_batch_size]
+        answers = prompts.ask_in_turn([*questions, self._ask_optimizer])
+        return {key: value for answer in answers for key, value in answer.items()}
+
+    def _ask_fitting_layers(self) -> dict[str, Any]:
+        """Asks for encoder and decoder until the decoder gives back the size of the images."""
+        while True:
+            OUT.print(f"Encoder, from the image ({format_shape(self._shape)}) to the encoding:")
+            encoder, shape = _ask_layers(
+                [Conv, Pool, BatchNorm, Drop], self._last.get("encoder_layers"), self._shape, 1
+            )
+            try:
+                decoder = self._ask_decoder(encoder, shape)
+            except prompts.Back:
+                continue
+            layers = {"encoder_layers": encoder, "decoder_layers": decoder}
+            others = {"optimizer": ["adam", 0.001], "batch_size": 1, "epochs": 1}
+            try:
+                config = validate_config({**layers, **others}, "answers", "autoencoder")
+                check_shapes(config, self._shape, "answers")
+            except ConfigurationError as error:
+                terminal.report(error)
+                OUT.print("Enter the layers again.")
+            else:
+                return layers
+
+    def _ask_decoder(self, encoder: list[list], shape: Shape) -> list[list]:
+        if prompts.confirm("Mirror the encoder in the decoder", True):
+            return _mirror(encoder)
+        OUT.print("Decoder, from the encoding back to the image:")
+        forms = [Conv, UpSample, BatchNorm, Drop]
+        return _ask_layers(forms, self._last.get("decoder_layers"), shape)[0]
+
+    def _ask_classifier(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        if self._args.model is None:
+            values["encoder_layers"] = _ask_encoder(self._args, self._shape)
+        OUT.print("Dense layers, from the encoding to the classes:")
+        last = self._last.get("dense_layers")
+        values["dense_layers"] = _ask_layers([Dense, Drop, BatchNorm], last)[0]
+        return values
+
+    def _ask_epochs(self) -> dict[str, Any]:
+        return {"epochs": self._args.epochs or self._ask_number("epochs", "Epochs", 1, 10)}
+
+    def _ask_phases(self) -> dict[str, Any]:
+        if self._args.epochs:
+            return dict.fromkeys(PHASE_KEYS, self._args.epochs)
+        head, full = PHASE_KEYS
+        dense = self._ask_number(head, "Epochs of the dense layers alone", 0, 5)
+        low = int(not dense)
+        return {head: dense, full: self._ask_number(full, "Epochs of all layers", low, 10)}
+
+    def _ask_number(self, key: str, question: str, low: int, default: int) -> int:
+        default = max(low, self._last.get(key, default))
+        return prompts.ask(question, prompts.whole_number(low, MAX_EPOCHS), default)
+
+    def _ask_batch_size(self) -> dict[str, Any]:
+        default = self._last.get("batch_size", 32 if self._kind == "autoencoder" else 64)
+        parse = prompts.whole_number(1, MAX_BATCH_SIZE)
+        return {"batch_size": self._args.batch_size or prompts.ask("Batch size", parse, default)}
+
+    def _ask_activation(self) -> dict[str, Any]:
+        question = f"Output activation ({', '.join(ACTIVATIONS)})"
+        default = self._last.get("activation_function", ACTIVATIONS[0])
+        return {"activation_function": prompts.ask(question, prompts.one_of(ACTIVATIONS), default)}
+
+    def _ask_optimizer(self) -> dict[str, Any]:
+        """Asks for the optimizer and its learning rate."""
+        name, rate = self._last.get("optimizer", ["adam", 0.001])
+        optimizers = prompts.one_of(list(OPTIMIZERS))
+        question = "Optimizer (adam, sgd, …)"
+        answers = prompts.ask_in_turn(
+            [
+                lambda: prompts.ask(question, optimizers, name, listed(list(OPTIMIZERS))),
+                lambda: prompts.ask("Learning rate", prompts.number(1e-9, MAX_LEARNING_RATE), rate),
+            ]
+        )
+        return {"optimizer": answers}
+
+
+def _ask_layers(
+    forms: Sequence[type],
+    last: list[list] | None,
+    shape: Shape | None = None,
+    at_least: int = 0,
+) -> tuple[list[list], Shape | None]:
+    """Asks for layers of these forms, until there are enough; `back` removes the last one.
+
+    Args:
+        forms: What is offered.
+        last: Layers whose kinds and values are the defaults.
+        shape: (height, width, channels) of the input, to follow it along the layers.
+        at_least: How many layers there must be.
+
+    Returns:
+        The layers, and the shape of the output.
+    """
     by_kind = {form.EXAMPLE[0]: form for form in forms}
     layers: list[list] = []
+    shapes = [shape]
+    help = "\n".join(f"{kind}: {LAYER_HELP[kind]}" for kind in by_kind)
     while True:
-        offered = [*by_kind, *(["done"] if len(layers) >= at_least else [])]
-        kind = prompts.ask(
-            f"  Layer {len(layers) + 1} ({', '.join(offered)})",
-            prompts.one_of(offered),
-            "done" if "done" in offered else offered[0],
-        )
+        number = len(layers)
+        offered = [*by_kind, *(["done"] if number >= at_least else [])]
+        meant = last[number][0] if last and number < len(last) else "done"
+        default = meant if meant in offered else offered[0]
+        try:
+            kind = prompts.ask(
+                f"  Layer {number + 1} ({', '.join(offered)})",
+                prompts.one_of(offered),
+                default,
+                help,
+            )
+        except prompts.Back:
+            if not layers:
+                raise
+            layers.pop()
+            shapes.pop()
+            continue
         if kind == "done":
-            return layers
-        layers.append(_ask_layer(by_kind[kind]))
+            return layers, shapes[-1]
+        try:
+            values = last[number] if meant == kind else by_kind[kind].EXAMPLE
+            layer = _ask_layer(by_kind[kind], values[1:], shapes[-1])
+        except prompts.Back:
+            continue
+        layers.append(layer)
+        shapes.append(follow(layer, shapes[-1]))
+        if shapes[-1]:
+            OUT.print(f"    gives {format_shape(shapes[-1])}")
 
 
-def _ask_layer(form: type) -> list:
-    """Asks for the values of a layer; the defaults are those of its example."""
-    kind, *defaults = form.EXAMPLE
-    layer = [kind]
-    for field, default in zip(form._fields[1:], defaults, strict=True):
+def _ask_layer(form: type, defaults: Sequence[Any], shape: Shape | None) -> list:
+    """Asks for the values of a layer that fits an input of this shape."""
+    kind = form.EXAMPLE[0]
+
+    def ask(field: str, default: Any) -> Any:
         question, parse = LAYER_QUESTIONS[field]
-        layer.append(prompts.ask(f"    {question}", parse, default))
-    return layer
+
+        def parse_fitting(answer: str) -> Any:
+            value = parse(answer)
+            if kind == "pool" and shape and (value[0] > shape[0] or value[1] > shape[1]):
+                size = format_shape(shape[:2])
+                raise ValueError(f"must be at most {size}, the size so far, got {shown(answer)}")
+            return value
+
+        return prompts.ask(f"    {question}", parse_fitting, default)
+
+    fields = zip(form._fields[1:], defaults, strict=True)
+    return [kind, *prompts.ask_in_turn([partial(ask, *field) for field in fields])]
 
 
 def _mirror(encoder: list[list]) -> list[list]:
     """The encoder's convolutions and pools backwards, pools turned into upsampling."""
     turned = {"conv": "conv", "pool": "upSample"}
     return [[turned[kind], *rest] for kind, *rest in reversed(encoder) if kind in turned]
-
-
-def _ask_epochs(question: str, low: int, default: int = 10) -> int:
-    return prompts.ask(question, prompts.whole_number(low, MAX_EPOCHS), default)
-
-
-def _ask_batch_size(default: int) -> int:
-    return prompts.ask("Batch size", prompts.whole_number(1, MAX_BATCH_SIZE), default)
-
-
-def _ask_optimizer() -> list:
-    """Asks for the optimizer and its learning rate."""
-    name = prompts.ask("Optimizer (adam, sgd, …)", prompts.one_of(list(OPTIMIZERS)), "adam")
-    rate = prompts.ask("Learning rate", prompts.number(1e-9, MAX_LEARNING_RATE), 0.001)
-    return [name, rate]
 
 
 def offer_to_save(config: Config) -> str | None:

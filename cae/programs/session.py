@@ -2,6 +2,7 @@
 
 import itertools
 import shlex
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ class Session:
     """The experiments of one start.
 
     Attributes:
-        experiments: Those that were trained to their end, in order.
+        experiments: Those that were trained, in order.
+        last_config: The configuration of the latest.
     """
 
     def __init__(self, task: Task, on_epoch: OnEpoch | None = None):
@@ -29,7 +31,8 @@ class Session:
         self._args = task.args
         self._trainer = Trainer(task, on_epoch)
         self._exit_code = 0
-        self._is_interrupted = False
+        self.last_config: Config | None = None
+        self._interrupted: Experiment | None = None
 
     @property
     def is_stopped(self) -> bool:
@@ -58,20 +61,30 @@ class Session:
 
     def train(self, name: str, config: Config) -> None:
         """Trains one configuration under a name that none of the others has."""
+        self.last_config = config
         experiment = self._trainer.train(self._full_name(name), config)
         if experiment is None:
             return
-        self._is_interrupted = experiment.run.interrupted
-        if not self._is_interrupted:
+        if experiment.run.interrupted:
+            self._interrupted = experiment
+        else:
             self.experiments.append(experiment)
         if experiment.history.divergence and not self.is_stopped:
             self._exit_code = terminal.report(experiment.history.divergence)
 
+    def keep_interrupted(self) -> None:
+        """Keeps the model so far of a training that Ctrl-C ended, and continues the dialogue."""
+        if self._interrupted and self._trainer.stop.exit_code == 128 + signal.SIGINT:
+            self._trainer.stop.exit_code = 0
+            self.experiments.append(self._interrupted)
+            self._interrupted = None
+
     def conclude(self) -> None:
         """Compares the experiments, saves the best on demand, and prints the next command."""
-        if not self.experiments or self._is_interrupted:
+        complete = [one for one in self.experiments if not one.run.interrupted]
+        if not complete or self._interrupted:
             return
-        best = max(self.experiments, key=lambda experiment: experiment.score)
+        best = max(complete, key=lambda experiment: experiment.score)
         if len(self.experiments) > 1:
             terminal.say(f"Best on validation data: {best.name}")
             if not self._args.no_plots:

@@ -27,7 +27,7 @@ from cae.programs.classify import (
     spread_out,
     write_evaluation,
 )
-from cae.programs.questions import DEFAULT_FILES
+from cae.programs.questions import SHIPPED
 from cae.programs.starting_points import (
     change_images,
     change_shape,
@@ -145,7 +145,7 @@ class AutoencoderTask(Task):
             data += ["-dl", self.args.labels]
         elif self.data.labels is None:
             return [*start.find_command("predict.py"), "show", terminal.relative(saved)]
-        config = terminal.relative(flags.config_file(DEFAULT_FILES["classifier"]))
+        config = terminal.relative(flags.config_file(SHIPPED["classifier"][0]))
         model = ["-model", terminal.relative(saved), "-c", config]
         changes = [*repeat_reading(self.args), *get_changes(self.args, "train")]
         return [*start.find_command("classification.py"), *data, *changes, *model]

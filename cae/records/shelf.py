@@ -24,8 +24,11 @@ from cae.config.json_text import load_record
 from cae.errors import UsageError, UserError, listed
 from cae.files import explaining, locked
 from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, TRIALS_FILE, Start, read_start
+from cae.records.saved_models import SUFFIXES, read_metadata
 
 METRICS_FILE = "metrics.json"
+OFFERED = 9  # models in a dialogue
+LATEST = 40  # that are looked at, so that a folder of thousands does not delay a question
 # Kind of run -> the metric that ranks it, and whether less of it is better.
 RANKING = {
     "autoencoder": ("val_mse", True),
@@ -267,3 +270,19 @@ def _remove(entries: list[Entry], args: argparse.Namespace) -> int:
                 shutil.rmtree(entry.path)
     terminal.say(f"Removed {len(entries)}, {total:.1f} MB.")
     return 0
+
+
+def find_models(kind: str, runs_dir: str, input_shape: tuple[int, int, int]) -> list[str]:
+    """Saved models of a kind that take these images, in `models/` and in the runs; latest first."""
+
+    def fits(path: Path) -> bool:
+        try:
+            metadata = read_metadata(path)
+        except UserError:
+            return False
+        return metadata.get("kind") == kind and metadata.get("input_shape") == list(input_shape)
+
+    paths = [path for suffix in SUFFIXES for path in Path("models").glob(f"*{suffix}")]
+    paths += Path(runs_dir).glob(f"*/{MODEL_FILE}")
+    paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [terminal.relative(path) for path in paths[:LATEST] if fits(path)][:OFFERED]

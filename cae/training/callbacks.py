@@ -19,6 +19,7 @@ from cae.training.steps import Objective
 CHECKPOINT_SECONDS = 120
 # Largest share of the training time that checkpoints may take.
 CHECKPOINT_SHARE = 0.02
+NARROW = 100  # columns of a terminal that are too few for the name of a run beside a bar
 
 
 class BestWeights:
@@ -218,9 +219,9 @@ class ShowProgress(keras.callbacks.Callback):
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(),
+                BarColumn(bar_width=40 if self._console.width > NARROW else 10),
                 MofNCompleteColumn(),
-                TextColumn("batches, left"),
+                TextColumn("batches, left" if self._console.width > NARROW else "left"),
                 TimeRemainingColumn(),
                 console=self._console,
                 transient=True,
@@ -234,7 +235,9 @@ class ShowProgress(keras.callbacks.Callback):
         """Names the epoch."""
         self._epoch = epoch
         if self._bar:
-            self._bar.update(self._task, description=self._heading)
+            is_narrow = self._console.width <= NARROW
+            heading = self._short_heading if is_narrow else self._heading
+            self._bar.update(self._task, description=heading)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Moves the bar."""
@@ -243,10 +246,20 @@ class ShowProgress(keras.callbacks.Callback):
             self._bar.update(self._task, completed=done)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Prints the epoch's line, above the bar where there is one."""
-        keys = [key for metric in self._metrics for key in (metric, f"val_{metric}")]
-        values = "  ".join(f"{key} {logs[key]:.4f}" for key in keys if key in logs)
-        self._console.print(f"{self._heading}  {values}")
+        """Prints the epoch's line, above the bar where there is one.
+
+        Where the terminal is too narrow, training and validation values stand as `loss 0.31/0.28`.
+        """
+        pairs = [(metric, f"val_{metric}") for metric in self._metrics]
+        values = (f"{key} {logs[key]:.4f}" for pair in pairs for key in pair if key in logs)
+        line = f"{self._heading}  {'  '.join(values)}"
+        if self._console.is_terminal and len(line) > self._console.width:
+            short = (
+                f"{pair[0]} {'/'.join(f'{logs[key]:.4f}' for key in pair if key in logs)}"
+                for pair in pairs
+            )
+            line = f"{self._short_heading}  {'  '.join(short)}"
+        self._console.print(line)
 
     def close(self) -> None:
         """Removes the bar, also after an exception."""
@@ -261,3 +274,8 @@ class ShowProgress(keras.callbacks.Callback):
     def _heading(self) -> str:
         phase = f", {self.params['phase']}" if self._show_phase else ""
         return f"{self._label}{phase}: epoch {self._epoch + 1}/{self.params['epochs']}"
+
+    @property
+    def _short_heading(self) -> str:
+        phase = self.params["phase"] if self._show_phase else "epoch"
+        return f"{phase} {self._epoch + 1}/{self.params['epochs']}"

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ class Terminal:
             [str(ROOT / f"{program}.py"), *map(str, args)],
             cwd=folder,
             env=dict(os.environ),  # without the COLUMNS that readline adds behind Python's back
+            # Tests that run in the background of a shell ignore Ctrl-C, and so would the program.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             encoding="utf-8",
             timeout=600,
             dimensions=(40, 200),
@@ -84,7 +87,9 @@ def test_autoencoder_at_a_terminal(tmp_path, files, terminal):
     at.answer("done) [done]: ", "drop")
     at.answer("Rate [0.25]: ", "1", "0.1", explained=('0 to 0.99, got "1"',))
     at.answer("done) [done]: ", "done")
-    at.answer("Mirror the encoder in the decoder (y/n) [y]: ", "?", "", explained=('got "?"',))
+    at.answer(
+        "Mirror the encoder in the decoder (y/n) [y]: ", "perhaps", "", explained=('got "perhaps"',)
+    )
     at.answer("Epochs [10]: ", "1.5", "2", explained=("from 1 to 100000",))
     at.answer("Batch size [32]: ", "many", "8", explained=('"many"',))
     at.answer("Output activation (", "tanh", "linear", explained=("Sigmoid, Linear or Relu",))
@@ -101,7 +106,7 @@ def test_autoencoder_at_a_terminal(tmp_path, files, terminal):
     at.answer(MENU, "0", "", "1", explained=('1 to 4, got "0"', '""'))
     at.answer("Your choice [1]: ", "")
     at.answer(
-        "File [configuration/autoencoder_small.json]: ",
+        "File [my.json]: ",
         "gone.json", "wrong.json", "tiny.json",
         explained=("gone.json: ", "seed: must be a whole number"),
     )  # fmt: skip
@@ -129,7 +134,7 @@ def test_autoencoder_at_a_terminal(tmp_path, files, terminal):
     assert read_metadata(tmp_path / "typed.h5")["model_info"] == typed.model_dump(mode="json")
     assert len(list((tmp_path / "runs").glob("*/plots/comparison.png"))) == 1
     output = at.output.getvalue()
-    assert "batches, left" in output, "a progress bar, since this is a terminal"
+    assert "left " in output, "a progress bar, since this is a terminal"
     assert output.count(CURSOR_HIDDEN) == output.count(CURSOR_SHOWN) > 0
     assert "Traceback" not in output
 
@@ -140,7 +145,7 @@ def test_classification_at_a_terminal(tmp_path, files, terminal, trained_autoenc
     at = terminal("classification", *files.classifier)
     at.answer("Your choice [1]: ", "one", "1", explained=('1 to 2, got "one"',))
     at.answer(
-        "File [configuration/classifier_small_small.json]: ",
+        "File [head.json]: ",
         "gone.json", "head.json",
         explained=("gone.json: ",),
     )  # fmt: skip
@@ -151,6 +156,7 @@ def test_classification_at_a_terminal(tmp_path, files, terminal, trained_autoenc
     at.says("head, full: epoch 1/1")
     at.answer(MENU, "6", "5", explained=("from 1 to 5",))
     at.answer("Save as (.keras or .h5) [models/head.keras]: ", "")
+    at.answer("Create the folder models (y/n) [y]: ", "")
     at.says("Saved head as models/head.keras")
     at.answer(MENU, "3")
     at.answer("Which model [1]: ", "")
@@ -159,27 +165,27 @@ def test_classification_at_a_terminal(tmp_path, files, terminal, trained_autoenc
     at.answer(MENU, "3")
     at.says("a saved classifier")
     at.answer("Which model [1]: ", "2")
-    at.answer("File of the classifier: ", "head.json", trained_autoencoder.saved, explained=(
+    at.answer("File of the classifier [", "head.json", trained_autoencoder.saved, explained=(
         "head.json: ",))  # fmt: skip
     at.says(f"{trained_autoencoder.saved}: must be a classifier")
     at.answer(MENU, "3")
     at.answer("Which model [1]: ", "2")
-    at.answer("File of the classifier: ", "models/head.keras")
+    at.answer("File of the classifier [", "models/head.keras")
     at.says("accuracy")
     at.answer(MENU, "1")
     at.answer("Your choice [1]: ", "2")
     at.answer("Saved autoencoder: ", "models/head.keras")
     at.answer("Layer 1 (", "conv", "dense", explained=('got "conv"',))
-    at.answer("Units [64]: ", "0", "4", explained=("from 1 to 65536",))
+    at.answer("Units [", "0", "4", explained=("from 1 to 65536",))
     at.answer("Layer 2 (", "drop")
-    at.answer("Rate [0.25]: ", "2", "", explained=('got "2"',))
+    at.answer("Rate [", "2", "", explained=('got "2"',))
     at.answer("Layer 3 (", "batchnorm")
-    at.answer("Layer 4 (", "")
-    at.answer("Epochs of the dense layers alone [5]: ", "-1", "0", explained=("from 0",))
-    at.answer("Epochs of all layers [10]: ", "0", "1", explained=("from 1",))
-    at.answer("Batch size [64]: ", "0", "", explained=("from 1",))
+    at.answer("Layer 4 (", "done")
+    at.answer("Epochs of the dense layers alone [", "-1", "0", explained=("from 0",))
+    at.answer("Epochs of all layers [", "0", "1", explained=("from 1",))
+    at.answer("Batch size [", "0", "", explained=("from 1",))
     at.answer("Optimizer (", "")
-    at.answer("Learning rate [0.001]: ", "")
+    at.answer("Learning rate [", "")
     at.answer("Save these hyperparameters as a file (y/n) [n]: ", "n")
     at.says("classifier, full: epoch 1/1")
     at.answer(MENU, "2")
@@ -210,6 +216,33 @@ def test_ctrl_c_in_training_at_a_terminal(tmp_path, files, terminal, autoencoder
     assert output.rindex(CURSOR_SHOWN) > output.rindex(CURSOR_HIDDEN)
     (run,) = (tmp_path / "runs").iterdir()
     assert 3 <= json.loads((run / "metrics.json").read_text())["epochs"] < 5000
+
+
+def test_ctrl_c_and_back_in_a_dialogue(tmp_path, files, terminal):
+    """Training ends with the model so far, a question with the one before; Ctrl-D is Exit."""
+    write_json(tmp_path / "tiny.json", AUTOENCODER)
+    at = terminal("autoencoder", *files.autoencoder, "--epochs", 5000, "--no-plots")
+    at.answer("Your choice [1]: ", "back", "2", explained=("Use an existing",))
+    at.answer("Layer 1 (", "?", "pool", explained=("conv: ",))
+    at.answer("Height,width [2,2]: ", "9", "2", explained=("at most 8×8",))
+    at.says("gives 4×4×1")
+    at.answer("Layer 2 (", "back")
+    at.answer("Layer 1 (", "back")
+    at.answer("Your choice [1]: ", "1")
+    at.says("1  tiny.json")
+    at.answer("File [tiny.json]: ", "1")
+    at.says("epoch 3/5000")
+    at.child.sendintr()
+    at.answer(MENU, "3")
+    at.answer("Save as (.keras or .h5) [models/tiny.keras]: ", "part.keras")
+    at.says("Saved tiny as part.keras")
+    at.answer(MENU, "1")
+    at.says("Your choice [1]: ")
+    at.child.sendintr()
+    at.says(MENU)
+    at.child.sendeof()
+    assert at.end() == 0
+    assert read_metadata(tmp_path / "part.keras")["kind"] == "autoencoder"
 
 
 def test_end_of_input_at_a_terminal(files, terminal):
