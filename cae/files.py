@@ -27,6 +27,7 @@ except ImportError:  # Windows
     fcntl = None
 
 CHUNK_BYTES = 1 << 20
+FORMULA_STARTS = tuple("=+-@\t\r\n")  # of a cell of a spreadsheet
 FIGURE_DPI = 120
 FREE_SPACE = "Free space on the disk, or choose another folder."
 
@@ -108,10 +109,26 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     text = io.StringIO(newline="")
     columns = dict.fromkeys(column for row in rows for column in row)
-    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(plain_cell, columns))
+    writer.writerows([plain_cell(row.get(column, "")) for column in columns] for row in rows)
     write_text(path, text.getvalue())
+
+
+def plain_cell(value: Any) -> Any:
+    """A value that no spreadsheet reads as a formula: names may come from an untrusted source."""
+    if not (isinstance(value, str) and value.startswith(FORMULA_STARTS)):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def read_cell(text: str) -> str:
+    """The text that `plain_cell` has written."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA_STARTS) else text
 
 
 @contextmanager

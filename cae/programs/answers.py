@@ -24,7 +24,7 @@ from cae.data.datasets import Scaling, check_dataset, load_dataset
 from cae.data.idx import read_labels
 from cae.data.pictures import Form
 from cae.errors import DataError, ModelFileError, UsageError
-from cae.files import growing_text, make_folder, write_bytes
+from cae.files import growing_text, make_folder, plain_cell, write_bytes
 from cae.foreign.interfaces import OWN_RANGE
 from cae.foreign.models import find_classifier
 from cae.programs.classify import classify_with_file, print_evaluation, record_test
@@ -377,7 +377,8 @@ def _open_csv(stack: ExitStack, path: str | None) -> Iterator[Write]:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     yield lambda rows: writer.writerows(
-        {key: int(x) if isinstance(x, bool) else x for key, x in row.items()} for row in rows
+        {key: int(x) if isinstance(x, bool) else plain_cell(x) for key, x in row.items()}
+        for row in rows
     )
 
 

@@ -14,7 +14,15 @@ from PIL import Image
 from cae import terminal
 from cae.data.idx import read_labels, write_idx
 from cae.errors import DataError, ModelFileError, UsageError, listed
-from cae.files import growing_text, make_folder, write_bytes, write_csv, write_figures, write_text
+from cae.files import (
+    growing_text,
+    make_folder,
+    plain_cell,
+    write_bytes,
+    write_csv,
+    write_figures,
+    write_text,
+)
 from cae.foreign.models import load_encoder
 from cae.programs.answers import get_form, get_runner, summarize
 from cae.prompts import new_file
@@ -102,7 +110,9 @@ def encode(args: argparse.Namespace) -> int:
             writer.writerow(["image", *(f"e{number}" for number in range(size))])
             for part, encodings in outputs:
                 rows = encodings.reshape(len(encodings), -1).tolist()
-                writer.writerows([name, *row] for name, row in zip(part.names, rows, strict=True))
+                writer.writerows(
+                    [plain_cell(name), *row] for name, row in zip(part.names, rows, strict=True)
+                )
     else:
         names, _, encodings = outputs.collect()
         content = io.BytesIO()

@@ -11,6 +11,7 @@ import numpy as np
 
 from cae.data.splits import encode_labels
 from cae.errors import DataError
+from cae.files import read_cell
 from cae.records.calibration import (
     UNCALIBRATED,
     Calibration,
@@ -124,7 +125,7 @@ def read_predictions(path: Path) -> Predictions:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         start = header.index("probability") + 1
-        texts = {key: [row[header.index(key)] for row in rows] for key in header[:start]}
+        texts = {key: [read_cell(row[header.index(key)]) for row in rows] for key in header[:start]}
         classes = [name.removeprefix(CLASS) for name in header[start:]]
         probabilities = np.array([row[start:] for row in rows], np.float32)
         if probabilities.shape != (len(rows), len(classes)):

@@ -357,9 +357,7 @@ def _format(value: Any) -> str:
 def write_table(path: Path, groups: Sequence[Group]) -> None:
     """Writes one CSV row per run: its names, hyperparameters and final values."""
     rows = [_describe_run(group, result) for group in groups for result in group.results]
-    write_csv(
-        path, [{_harmless(key): _harmless(value) for key, value in row.items()} for row in rows]
-    )
+    write_csv(path, rows)
 
 
 def _describe_run(group: Group, result: RunResult) -> dict[str, Any]:
@@ -378,12 +376,6 @@ def _describe_run(group: Group, result: RunResult) -> dict[str, Any]:
         **hyperparameters,
         **result.history.metrics,
     }
-
-
-def _harmless(value: Any) -> Any:
-    """A text that no spreadsheet reads as a formula: names may come from an untrusted source."""
-    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    return f"'{value}" if is_formula else value
 
 
 def draw_comparison(groups: Sequence[Group]) -> "dict[str, Figure]":
