@@ -118,7 +118,7 @@ def contrast(*css_colors):
 @pytest.mark.slow
 def test_pages_of_real_runs(browser, trained_autoencoder, trained_classifier, report, capsys):
     """What the programs leave has all that a page needs."""
-    for trained, pictures in ((trained_autoencoder, 4 + 2), (trained_classifier, 3 + 5 + 1)):
+    for trained, pictures in ((trained_autoencoder, 4 + 2), (trained_classifier, 3 + 5 + 2)):
         page = report(trained.run)
         assert len(page.images) == pictures
         browser.open(trained.run / OUTPUT, 360)

@@ -236,6 +236,7 @@ def test_a_signal_stops_a_study_in_order(start, study, tmp_path):
 
 @NEEDS_RAY
 @pytest.mark.slow
+@pytest.mark.long  # on a busy machine a trial was once left waiting
 def test_a_killed_search_resumes(start, study, tmp_path):
     """Optuna suggests and ASHA stops; what was finished before the kill is not trained again."""
     path = study(vary={"search": SEARCH, "samples": 6, "seed": 3})
