@@ -135,7 +135,8 @@ class TestClassify:
 
     def test_a_classifier_of_another_program(self, ask, files):
         """It names neither classes nor typical images."""
-        keras = pytest.importorskip("keras")
+        import keras
+
         layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
         keras.Sequential(layers).save("m.keras")
         done, rows = ask(files.test, model="m.keras")
@@ -164,7 +165,8 @@ class TestDarkOnLight:
 
     @pytest.fixture
     def ask(self, tmp_path):
-        keras = pytest.importorskip("keras")
+        import keras
+
         layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
         spots = np.zeros((40, 8, 8, 1), np.uint8)
         spots[np.arange(40), np.arange(40) % 6 + 1, np.arange(40) % 5 + 1] = 255
@@ -318,7 +320,8 @@ class TestShow:
 
     def test_a_model_of_another_program(self, tmp_path, show):
         """What it does not say is not known."""
-        keras = pytest.importorskip("keras")
+        import keras
+
         keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()]).save(
             tmp_path / "m.keras"
         )
