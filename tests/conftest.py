@@ -125,6 +125,15 @@ def write_json(path, *dicts, **changes):
     return str(path)
 
 
+def fail_with(code):
+    """A function that raises the OSError of this number, whatever its arguments."""
+
+    def fail(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
 def run_program(program, *args, runs_dir):
     """Runs `main` of a program in this process, with its runs, if it leaves any, in `runs_dir`."""
     main = importlib.import_module(program).main

@@ -8,6 +8,7 @@ Fashion-MNIST, H. Xiao, K. Rasul and R. Vollgraf, arXiv:1708.07747. Kuzushiji-MN
 et al., arXiv:1812.01718. Digits, E. Alpaydin and C. Kaynak, doi:10.24432/C50P49.
 """
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,15 +18,14 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from cae.data import idx
-from cae.data.stored import open_content
+from cae.data import idx, stored
+from cae.data.stored import get_data_root, make_data_folder, open_content
 from cae.errors import DataError
 from cae.files import get_digest, replace_file
 
 Split = Literal["train", "test"]
 Role = Literal["images", "labels"]
 
-DATA_DIR = Path(__file__).resolve().parents[2] / "data"
 FILE_NAMES: dict[tuple[Split, Role], str] = {
     ("train", "images"): "train-images-idx3-ubyte",
     ("train", "labels"): "train-labels-idx1-ubyte",
@@ -111,35 +111,34 @@ NAMED_DATASETS = {
 
 def find_named_file(name: str, split: Split, role: Role) -> Path:
     """The file of a named data set, made or downloaded if it is missing."""
-    raw = DATA_DIR / name / FILE_NAMES[split, role]
+    file_name = FILE_NAMES[split, role]
+    folder = stored.DATA_DIR / name
     try:
-        stored = _find_stored(raw)
-        if stored:
-            try:
-                idx.read_header(stored)
-            except DataError as error:
-                raise _get_wrong_file_error(name, stored) from error
-            return stored
-        with _new_folder(raw.parent):
-            if NAMED_DATASETS[name].mirrors:
-                compressed = raw.with_name(f"{raw.name}.gz")
-                _download(name, compressed)
-                return compressed
-            _make_digits(raw, split, role)
-            return raw
+        found = _find_stored(folder, file_name)
+        if not found:
+            folder = get_data_root() / name
+            found = _find_stored(folder, file_name)
+        if not found:
+            with _new_folder(name) as folder:
+                return _make(name, folder / file_name, split, role)
     except OSError as error:
         raise DataError(
-            raw.parent,
+            folder,
             "must be readable and writable",
             error.strerror,
-            "Change its permissions, or give the paths of other files.",
+            "Free space, change its permissions, or give the paths of other files.",
         ) from error
+    try:
+        idx.read_header(found)
+    except DataError as error:
+        raise _get_wrong_file_error(name, found) from error
+    return found
 
 
-def _find_stored(path: Path) -> Path | None:
+def _find_stored(folder: Path, file_name: str) -> Path | None:
     """The file as archives unpack it: in a folder, with a dot for a dash, compressed or not."""
-    near = (*path.parent.glob("*"), *path.parent.glob("*/*"))
-    found = (file for file in near if file.is_file() and _get_standard_name(file) == path.name)
+    near = (*folder.glob("*"), *folder.glob("*/*"))
+    found = (file for file in near if file.is_file() and _get_standard_name(file) == file_name)
     return min(found, default=None)
 
 
@@ -176,7 +175,7 @@ def _get_wrong_file_error(name: str, path: Path, owner: str | None = None) -> Da
         path,
         f"must be the published file of {name}",
         f"that of {owner}" if owner else "a damaged, recompressed or different file",
-        f"Move it out of {DATA_DIR / name} to download or make it again, or give its path instead "
+        f"Move it out of the folder {name} to download or make it again, or give its path instead "
         "of the name.",
     )
 
@@ -195,21 +194,34 @@ def _find_owner(file_name: str, path: Path) -> str | None:
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder; removes it again if an error leaves it new and empty."""
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+def _new_folder(name: str) -> Iterator[Path]:
+    """Makes the folder of a data set; removes it again if an error leaves it empty."""
+    folder = make_data_folder(name)
     try:
-        yield
+        yield folder
     except BaseException:
-        if is_new:
-            with suppress(OSError):
-                folder.rmdir()
+        with suppress(OSError):
+            folder.rmdir()
         raise
 
 
+def _make(name: str, path: Path, split: Split, role: Role) -> Path:
+    """Makes or downloads the file of a data set that is called `path` when it is unpacked."""
+    if not NAMED_DATASETS[name].mirrors:
+        _make_digits(path, split, role)
+        return path
+    compressed = path.with_name(f"{path.name}.gz")
+    _download(name, compressed)
+    return compressed
+
+
 def _download(name: str, path: Path) -> None:
-    """Downloads a file from the first mirror that serves it complete."""
+    """Downloads a file from the first mirror that serves it complete.
+
+    Raises:
+        DataError: None does.
+        OSError: The disk is full.
+    """
     from http.client import HTTPException
 
     mirrors, failures = NAMED_DATASETS[name].mirrors, []
@@ -222,6 +234,8 @@ def _download(name: str, path: Path) -> None:
                     raise ValueError("not the published file")
             return
         except (OSError, HTTPException, ValueError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise
             failures.append(f"{error} ({mirror})")
     names = ", ".join(f"{file_name}.gz" for file_name in FILE_NAMES.values())
     raise DataError(

@@ -12,7 +12,6 @@ deleted.
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +26,9 @@ from cae.config.choices import RESIZE
 from cae.config.shapes import format_shape
 from cae.data.idx import MAPPED_BYTES
 from cae.data.listing import Listing
-from cae.data.named import DATA_DIR
-from cae.errors import DataError, UsageError
-from cae.files import explaining, make_folder, replace_file, write_json
+from cae.data.stored import make_data_folder
+from cae.errors import DataError
+from cae.files import explaining, replace_file, write_json
 
 # Not all that Pillow reads: it starts Ghostscript for EPS, and guesses formats without a signature.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
@@ -40,6 +39,7 @@ MAX_UNREADABLE = 0.01  # of the files
 FILES_AT_ONCE = 1024
 IMAGES_AT_ONCE = 4096
 HASH_LETTERS = 32
+CACHE = "cache"
 
 T = TypeVar("T")
 
@@ -195,7 +195,7 @@ def decode_listing(listing: Listing, wanted: Wanted) -> Decoded:
         DataError: More than `MAX_UNREADABLE` of the files cannot be read.
         UsageError: The cache cannot be written.
     """
-    folder, key = _get_folder(), _hash(listing)
+    folder, key = make_data_folder(CACHE), _hash(listing)
     form = _choose_form(listing, wanted, folder / f"{key}.json")
     name = hashlib.sha256(f"{key} {astuple(form)}".encode()).hexdigest()[:HASH_LETTERS]
     path = folder / f"{name}.npy"
@@ -227,25 +227,13 @@ def take(images: np.ndarray, indices: np.ndarray, key: str) -> np.ndarray:
     if len(indices) * images[0].nbytes <= MAPPED_BYTES or images.dtype != np.uint8:
         return images[indices]
     name = hashlib.sha256(key.encode() + indices.astype("<i8").tobytes()).hexdigest()[:HASH_LETTERS]
-    path = _get_folder() / f"{name}.npy"
+    path = make_data_folder(CACHE) / f"{name}.npy"
     if not path.exists():
         with explaining(path), replace_file(path) as file:
             _write_header(file, (len(indices), *images.shape[1:]))
             for start in range(0, len(indices), IMAGES_AT_ONCE):
                 file.write(images[indices[start : start + IMAGES_AT_ONCE]].tobytes())
     return _load(path)
-
-
-def _get_folder() -> Path:
-    """The first folder that can be written: of this program, of the user, for temporary files."""
-    user = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    choices = [DATA_DIR / "cache", Path(user) / "cae", Path(tempfile.gettempdir()) / "cae-cache"]
-    for folder in choices[:-1]:
-        try:
-            return make_folder(folder, "")
-        except UsageError:
-            continue
-    return make_folder(choices[-1], "Set TMPDIR to a folder that can be written.")
 
 
 def _hash(listing: Listing) -> str:

@@ -1,6 +1,12 @@
-"""Files as they lie on the disk: opened, whether compressed or not, and recognised by content."""
+"""Files as they lie on the disk: where they are kept, opened if compressed, recognised by content.
+
+What is downloaded, made or decoded is kept in `data/` of a checkout; if there is none that can be
+written, in the user's cache, as the XDG Base Directory Specification places it.
+"""
 
 import gzip
+import os
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,8 +15,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cae.errors import DataError
+from cae.errors import DataError, UsageError
+from cae.files import make_folder
 
+DATA_DIR = Path(__file__).resolve().parents[2] / "data"  # `pip install .` copies none
 GZIP_MAGIC = b"\x1f\x8b"
 MOST_LAYERS = 2  # of compression: a browser may compress a .gz file again
 # Enough to recognise a file: the signature of a tar archive is at byte 257.
@@ -34,6 +42,41 @@ SIGNATURES = (
 
 GET_AGAIN = "Download or copy the file again."
 WRITE_AGAIN = "Write the file again with cae.data.idx.write_idx."
+
+
+def get_data_root() -> Path:
+    """The first folder that can be written: of a checkout, of the user, for temporary files.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if os.access(DATA_DIR, os.W_OK):
+        return DATA_DIR
+    # Unlike Path.expanduser, this does not raise without a home.
+    user = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
+    try:
+        if user.is_absolute():
+            return make_folder(user / "cae", "")
+    except UsageError:
+        pass
+    remedy = "Set XDG_CACHE_HOME or TMPDIR to a folder that can be written."
+    return make_folder(Path(tempfile.gettempdir()) / "cae-cache", remedy)
+
+
+def make_data_folder(name: str) -> Path:
+    """Makes a folder in `get_data_root`; if that is not in a checkout, a line says where it is.
+
+    Raises:
+        UsageError: It cannot be created or written.
+    """
+    folder = get_data_root() / name
+    is_new = not folder.exists()
+    make_folder(folder, "Change its permissions, or move it away.")
+    if is_new and DATA_DIR not in folder.parents:
+        from cae import terminal  # takes a while to load
+
+        terminal.ERR.print(f"Downloaded and decoded files are kept in {folder}")
+    return folder
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cae.config import choices
-from cae.data import datasets, idx
+from cae.data import datasets, idx, stored
 from cae.data import named as named_module
 from cae.errors import DataError, UsageError
 
@@ -222,7 +222,7 @@ def test_checksums_are_complete():
 
 @pytest.mark.slow
 def test_real_mnist():
-    folder = named_module.DATA_DIR / "mnist"
+    folder = stored.DATA_DIR / "mnist"
     for name in named_module.FILE_NAMES.values():
         if not ((folder / name).exists() or (folder / f"{name}.gz").exists()):
             pytest.skip(

@@ -1,19 +1,22 @@
 """Named data sets: found however they were unpacked, made, downloaded and verified."""
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import os
 import signal
+import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from conftest import fail_with
 
-from cae.data import datasets, idx, named
-from cae.errors import DataError
+from cae.data import datasets, idx, named, stored
+from cae.errors import DataError, UserError
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
 LABELS = np.array([3, 0, 3, 61], np.uint8)
@@ -26,7 +29,7 @@ def data_dir(tmp_path, monkeypatch):
     """An empty `data` folder in place of the real one."""
     folder = tmp_path / "data"
     folder.mkdir()
-    monkeypatch.setattr(named, "DATA_DIR", folder)
+    monkeypatch.setattr(stored, "DATA_DIR", folder)
     return folder
 
 
@@ -175,7 +178,51 @@ class TestWrongContent:
 
     def test_folder_that_is_a_file(self, data_dir):
         (data_dir / "digits").write_text("in the way")
-        with pytest.raises(DataError, match="digits: must be readable and writ"):
+        with pytest.raises(UserError, match="digits: must be a folder"):
+            datasets.check_dataset("digits")
+
+
+class TestReadOnlyCheckout:
+    """Or none, after `pip install .`."""
+
+    @pytest.fixture(autouse=True)
+    def no_checkout(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+
+    @pytest.mark.parametrize(
+        ("xdg", "home", "folder"),
+        [
+            ("{0}/user", "{0}/home", "user/cae"),
+            ("", "{0}/home", "home/.cache/cae"),
+            ("", "{0}/file", "scratch/cae-cache"),
+            ("relative", "{0}/home", "scratch/cae-cache"),
+        ],
+    )
+    def test_files_lie_in_the_cache_of_the_user(
+        self, tmp_path, monkeypatch, capsys, xdg, home, folder
+    ):
+        monkeypatch.setenv("XDG_CACHE_HOME", xdg.format(tmp_path))
+        monkeypatch.setenv("HOME", home.format(tmp_path))
+        assert datasets.check_dataset("digits", labels_required=True)[0] == 1442
+        names = {path.name for path in (tmp_path / folder / "digits").iterdir()}
+        assert names == {IMAGES_NAME, LABELS_NAME}
+        (line,) = capsys.readouterr().err.replace("\n", "").split("kept in ")[1:]
+        assert f"{folder}/digits" in line
+
+    def test_files_of_the_checkout_are_used(self, tmp_path):
+        (tmp_path / "none").mkdir()
+        write_named(tmp_path / "none" / "digits")
+        (tmp_path / "none").chmod(0o555)
+        assert len(datasets.load_dataset("digits").images) == len(IMAGES)
+
+    def test_nowhere(self, monkeypatch, tmp_path):
+        for name in ("XDG_CACHE_HOME", "HOME"):
+            monkeypatch.setenv(name, str(tmp_path / "file"))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+        with pytest.raises(UserError, match="TMPDIR"):
             datasets.check_dataset("digits")
 
 
@@ -401,3 +448,13 @@ class TestDownload:
             with pytest.raises(DataError, match=f"{LABELS_NAME}.gz: must be downloadable"):
                 datasets.check_dataset("mnist")
         assert [path.name for path in (data_dir / "mnist").iterdir()] == [f"{IMAGES_NAME}.gz"]
+
+    def test_full_disk(self, data_dir, monkeypatch):
+        """It is the disk, not the mirrors, that the error names."""
+        gz = know_content(monkeypatch, "mnist")["images"]
+        monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
+        with serve(lambda handler: send(handler, gz)) as address:
+            know_content(monkeypatch, "mnist", [address])
+            with pytest.raises(DataError, match=rf"{data_dir / 'mnist'}: .*No space left"):
+                datasets.check_dataset("mnist")
+        assert list(data_dir.iterdir()) == []

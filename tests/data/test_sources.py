@@ -1,12 +1,14 @@
 """A folder, table or archive becomes images, labels and names of classes."""
 
+import errno
 import os
 
 import numpy as np
 import pytest
+from conftest import fail_with
 from PIL import Image
 
-from cae.data import idx, pictures
+from cae.data import idx, pictures, stored
 from cae.data.datasets import check_dataset, load_dataset
 from cae.data.sources import Reading
 from cae.errors import DataError, UserError
@@ -17,7 +19,8 @@ ALL = Reading(test_split=0)
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """The cache of each test."""
-    monkeypatch.setattr(pictures, "DATA_DIR", tmp_path / "data")
+    monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "data")
+    (tmp_path / "data").mkdir()
     return tmp_path / "data" / "cache"
 
 
@@ -169,11 +172,17 @@ class TestCache:
 
     def test_elsewhere_if_the_checkout_is_read_only(self, root, tmp_path, monkeypatch):
         fill(root, {"a": 2})
-        (tmp_path / "file").write_text("")
-        monkeypatch.setattr(pictures, "DATA_DIR", tmp_path / "file")
+        monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
         assert len(load(root).images) == 2
-        assert list((tmp_path / "user" / "cae").glob("*.npy"))
+        assert list((tmp_path / "user" / "cae" / "cache").glob("*.npy"))
+
+    def test_full_disk(self, root, cache, monkeypatch):
+        fill(root, {"a": 2})
+        monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
+        with pytest.raises(UserError, match=f"{cache}.*No space left"):
+            load(root)
+        assert not list(cache.iterdir())
 
     def test_large_arrays_stay_on_the_disk(self, root, monkeypatch):
         fill(root, {"a": 10, "b": 10})

@@ -8,7 +8,7 @@ import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
 from PIL import Image, ImageDraw
 
-from cae.data import pictures
+from cae.data import stored
 
 SHAPES = {"circle": ImageDraw.ImageDraw.ellipse, "square": ImageDraw.ImageDraw.rectangle}
 
@@ -33,7 +33,8 @@ def read_predictions(run):
 
 def test_a_folder_through_the_programs(tmp_path, monkeypatch):
     """The autoencoder leaves out the images that the classifier is tested with."""
-    monkeypatch.setattr(pictures, "DATA_DIR", tmp_path / "data")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
     folder, model = tmp_path / "shapes", tmp_path / "model.keras"
     draw_shapes(folder, 30, 8, np.random.default_rng(0))
     (folder / "circle" / "readme.txt").write_text("circles")
@@ -71,7 +72,8 @@ def test_a_folder_through_the_programs(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_5000_pictures(tmp_path, monkeypatch):
     """The shipped configurations tell circles from squares."""
-    monkeypatch.setattr(pictures, "DATA_DIR", tmp_path / "data")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
     folder, model = tmp_path / "shapes", tmp_path / "model.keras"
     draw_shapes(folder, 2500, 28, np.random.default_rng(0))
     data, runs = ["-d", folder, "--epochs", 1], tmp_path / "runs"
