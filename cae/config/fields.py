@@ -245,11 +245,20 @@ class Augmentation(Keys):
     rotation: number_type("of degrees from 0 to 180", ge=0, le=180) = 0.0
     """Largest rotation in either direction, in degrees."""
 
+    shear: number_type("of degrees from 0 to 60", ge=0, le=60) = 0.0
+    """Largest slant of the vertical lines in either direction, in degrees."""
+
     shift: number_type("from 0 to 0.5", ge=0, le=0.5) = 0.0
     """Largest shift in either direction, as a share of height and width."""
 
     zoom: number_type("from 0 to 0.5", ge=0, le=0.5) = 0.0
     """Largest change of size in either direction, as a share."""
+
+    noise: Share = 0.0
+    """Standard deviation of Gaussian noise added to the pixels, which are in [0, 1]."""
+
+    cutout: Share = 0.0
+    """Side of a square set to 0 about a random pixel, as a share of the image's shorter side."""
 
 
 AugmentationOrNull = Annotated[

@@ -73,8 +73,8 @@ class Config(Keys):
     any case."""
 
     augmentation: AugmentationOrNull = None
-    """Random changes of the training images: an object with `rotation`, `shift` and `zoom`; null:
-    none."""
+    """Random changes of the training images: an object with `rotation`, `shear`, `shift`, `zoom`,
+    `noise` and `cutout`; null: none."""
 
     learning_rate_schedule: Schedule | None = None
     """How the learning rate falls: `["cosine"]`, `["exponential", factor]` or

@@ -18,6 +18,7 @@ from cae.config.choices import MAX_SEED
 from cae.config.fields import Augmentation
 from cae.data.datasets import Scaling
 from cae.training import device
+from cae.training.augment import augment
 
 # Images handed to the device in one execution: enough to hide the overhead of a step, few
 # enough that progress and Ctrl-C answer within about half a second.
@@ -237,37 +238,3 @@ def _drop(inputs: np.ndarray, rate: float, random: np.random.BitGenerator) -> np
     outputs = inputs * kept
     outputs *= np.float32(1 / (1 - rate))
     return outputs
-
-
-def augment(images: tf.Tensor, augmentation: Augmentation, random_key: tf.Tensor) -> tf.Tensor:
-    """Rotates, shifts and zooms every image about its centre by its own random amounts.
-
-    Args:
-        images: float32 (batch, height, width, channels) in [0, 1].
-        augmentation: Largest rotation in degrees, shift and zoom as shares of the size.
-        random_key: int64 (2,), fixes the amounts.
-
-    Returns:
-        float32 images of the same shape; what moves in from outside is 0.
-    """
-    count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    amounts = tf.random.stateless_uniform((4, count), random_key, -1.0, 1.0)
-    angle = amounts[0] * augmentation.rotation * math.pi / 180
-    zoom = 1.0 + amounts[1] * augmentation.zoom
-    shift_y = amounts[2] * augmentation.shift * height
-    shift_x = amounts[3] * augmentation.shift * width
-    # The op maps output to input coordinates: in = A · out + b, A a rotation over the zoom.
-    cos, sin = tf.cos(angle) / zoom, tf.sin(angle) / zoom
-    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
-    offset_x = centre_x - cos * (centre_x + shift_x) + sin * (centre_y + shift_y)
-    offset_y = centre_y - sin * (centre_x + shift_x) - cos * (centre_y + shift_y)
-    none = tf.zeros_like(cos)
-    transforms = tf.stack([cos, -sin, offset_x, sin, cos, offset_y, none, none], axis=1)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=transforms,
-        output_shape=(height, width),
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )

@@ -5,11 +5,10 @@ import weakref
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from cae.config.fields import Augmentation
 from cae.data.datasets import Scaling
-from cae.training.batches import Batches, Share, augment
+from cae.training.batches import Batches, Share
 
 BYTES = Scaling(0, 255, "uint8")
 
@@ -217,46 +216,6 @@ def test_shares_draw_different_noise():
         assert (first != second).any()
         whole = read(Share(), **random)[:4]
         assert (first == whole).all() or "noise" not in random
-
-
-class TestAugment:
-    key = tf.constant([3, 4], tf.int64)
-    images = tf.random.stateless_uniform((16, 9, 9, 2), (1, 2))
-
-    def test_nothing_asked_changes_nothing(self):
-        """All amounts 0 give the images back."""
-        np.testing.assert_allclose(
-            augment(self.images, Augmentation(), self.key), self.images, atol=1e-6
-        )
-
-    def test_rotation_keeps_the_centre(self):
-        """The middle pixel of an odd size is the axis; the rest moves."""
-        rotated = augment(self.images, Augmentation(rotation=180.0), self.key).numpy()
-        np.testing.assert_allclose(rotated[:, 4, 4], self.images[:, 4, 4], atol=1e-5)
-        assert np.abs(rotated - self.images).mean() > 0.1
-
-    def test_shift_moves_by_at_most_its_share(self):
-        """A dot in the middle of 21 pixels moves at most 0.2 · 21 = 4.2 of them, both ways."""
-        dots = np.zeros((200, 21, 21, 1), np.float32)
-        dots[:, 10, 10] = 1
-        moved = augment(tf.constant(dots), Augmentation(shift=0.2), self.key).numpy()[..., 0]
-        rows = (moved.sum(axis=2) @ np.arange(21)) / moved.sum(axis=(1, 2))
-        assert np.abs(rows - 10).max() <= 4.2 + 1e-4
-        assert rows.min() < 7 and rows.max() > 13
-
-    def test_zoom_changes_the_size(self):
-        """The area of a disc spreads by the square of the zoom."""
-        rows, columns = np.mgrid[:41, :41] - 20
-        disc = np.repeat((rows**2 + columns**2 <= 64)[None, ..., None], 100, 0)
-        zoomed = augment(tf.constant(disc.astype(np.float32)), Augmentation(zoom=0.5), self.key)
-        areas = zoomed.numpy().sum(axis=(1, 2, 3)) / disc[0].sum()
-        assert 0.2 < areas.min() < 0.5 and 1.6 < areas.max() < 2.4
-
-    def test_every_image_gets_its_own_amounts(self):
-        """Equal images come out different."""
-        same = tf.repeat(self.images[:1], 5, axis=0)
-        out = augment(same, Augmentation(rotation=40.0), self.key).numpy()
-        assert all(np.any(out[0] != other) for other in out[1:])
 
 
 def test_arrays_are_freed_with_their_batches():
