@@ -31,7 +31,7 @@ def build_parser() -> flags.Parser:
         help="start from the encoder's architecture with fresh weights, to compare",
     )
     flags.add(parser, "--class-weight")
-    flags.add_groups(parser, {flags.FOREIGN: flags.MODEL, **flags.TRAINING})
+    flags.add_groups(parser, flags.FEW_LABELS | {flags.FOREIGN: flags.MODEL} | flags.TRAINING)
     return parser
 
 

@@ -8,7 +8,7 @@ type of their file until a batch of them is scaled to float32 in [0, 1].
 import difflib
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cae.data import arrays, idx
+from cae.data.labels import NO_LABEL
 from cae.data.named import (
     NAMED_DATASETS,
     NamedDataset,
@@ -27,7 +28,7 @@ from cae.data.named import (
 )
 from cae.data.pictures import take
 from cae.data.sources import Reading, is_source, read_names, read_source
-from cae.data.splits import draw_sample
+from cae.data.splits import draw_order, draw_sample, get_classes
 from cae.errors import DataError, UsageError
 from cae.files import get_record
 
@@ -41,7 +42,8 @@ class Dataset:
     Attributes:
         name: The named data set, or the name of the file of images.
         images: (num_images, height, width, channels) in the type of the file.
-        labels: int64 (num_images,), any integers; None without labels.
+        labels: int64 (num_images,), any integers, `NO_LABEL` for an image without one; None if
+            there are none at all.
         class_names: Names of the labels, where they have any.
         files: For the record of a run, one dict per file: `path`, `sha256`, `bytes`.
         sample: Which images of the file these are; None for all.
@@ -70,8 +72,32 @@ class Dataset:
     @property
     def names(self) -> dict[int, str]:
         """The labels that occur, and their names."""
-        labels = [] if self.labels is None else np.unique(self.labels).tolist()
+        labels = [] if self.labels is None else get_classes(self.labels).tolist()
         return {label: self.get_name(label) for label in labels}
+
+    def take(self, chosen: np.ndarray, seed: int, changes: Sequence[str] = ()) -> "Dataset":
+        """Some of the images.
+
+        Args:
+            chosen: int64, their positions, ascending.
+            seed: That has drawn them.
+            changes: What was done to the images since they were loaded.
+        """
+        if len(chosen) == len(self.images):
+            return self
+        digests = [file["sha256"] for file in self.files]
+        before = [] if self.sample is None else [self.sample.to_json()["indices_sha256"]]
+        validation = None
+        if self.validation is not None and np.isin(self.validation, chosen).any():
+            validation = np.flatnonzero(np.isin(chosen, self.validation))
+        return replace(
+            self,
+            images=take(self.images, chosen, " ".join([*digests, *before, *changes])),
+            labels=None if self.labels is None else self.labels[chosen],
+            sample=Sample(seed, chosen if self.sample is None else self.sample.indices[chosen]),
+            paths=None if self.paths is None else self.paths[chosen],
+            validation=validation,
+        )
 
     def numbered_like(self, class_names: Mapping[int, str]) -> "Dataset":
         """The same classes with the labels that they have elsewhere, by their names.
@@ -203,17 +229,32 @@ def load_dataset(
         reading: As for `check_dataset`.
 
     Raises:
-        DataError: As for `check_dataset`, or the values of a file cannot be used.
+        DataError: As for `check_dataset`, or the values of a file cannot be used, or a test image
+            has no label.
         UsageError: As for `check_dataset`, or `limit` is less than 1.
     """
     if limit is not None and limit < 1:
         raise UsageError("--limit", "must be at least 1", limit, "Leave it out to read everything.")
-    num_images, _ = check_dataset(
-        images, labels, split=split, labels_required=labels_required, reading=reading
-    )
+    check_dataset(images, labels, split=split, labels_required=labels_required, reading=reading)
     if is_source(images):
-        return _load_source(images, split, limit, seed, reading)
-    images_path, labels_path = _find_files(images, labels, split, labels_required)
+        data = _load_source(images, split, limit, seed, reading)
+    else:
+        data = _load_files(images, labels, split, limit, seed, reading)
+    missing = 0 if data.labels is None else np.sum(data.labels == NO_LABEL)
+    if split == "test" and missing:
+        raise DataError(
+            labels or images,
+            "must hold the labels of all test images",
+            f"{missing:,} of {len(data.labels):,} without one",
+            "Label these images, or leave them out.",
+        )
+    return data
+
+
+def _load_files(
+    images: str, labels: str | None, split: Split, limit: int | None, seed: int, reading: Reading
+) -> Dataset:
+    images_path, labels_path = _find_files(images, labels, split, labels_required=False)
     owner = verify_file(images, images_path)
     if labels_path is not None:
         other = verify_file(labels or images, labels_path)
@@ -224,8 +265,9 @@ def load_dataset(
                 f"those of {other}",
                 "Give images and labels that belong together.",
             )
-    named = NAMED_DATASETS.get(labels or images)
     values = None if labels_path is None else _reader(labels_path).read_labels(labels_path)
+    class_names = _name_classes(values, NAMED_DATASETS.get(labels or images), split, reading)
+    num_images = _reader(images_path).read_images_header(images_path).shape[0]
     sample = None
     if limit and limit < num_images:
         sample = Sample(seed, draw_sample(num_images, limit, seed, values))
@@ -234,7 +276,7 @@ def load_dataset(
         name=images if images in NAMED_DATASETS else images_path.name,
         images=_reader(images_path).read_images(images_path, sample.indices if sample else None),
         labels=values,
-        class_names=_name_classes(values, named, split, reading),
+        class_names=class_names,
         files=tuple(get_record(path) for path in (images_path, labels_path) if path is not None),
         sample=sample,
     )
@@ -244,24 +286,72 @@ def _load_source(
     name: str, split: Split, limit: int | None, seed: int, reading: Reading
 ) -> Dataset:
     contents, rows = read_source(name, split, reading)
-    held_out = len(contents.images) - len(rows) if split == "train" else 0
-    if limit and limit < len(rows):
-        labels = None if contents.labels is None else contents.labels[rows]
-        rows = rows[draw_sample(len(rows), limit, seed, labels)]
-    num_images, digest = len(contents.images), contents.record["sha256"]
+    num_images, num_validation = len(contents.images), contents.num_validation
+    held_out = num_images - len(rows) if split == "train" else 0
     labels = None if contents.labels is None else contents.labels[rows]
-    validation = np.flatnonzero(rows >= num_images - contents.num_validation)
+    if limit and limit < len(rows):
+        rows = rows[draw_sample(len(rows), limit, seed, labels)]
     return Dataset(
         name=Path(name).resolve().name,
-        images=take(contents.images, rows, digest),
-        labels=labels,
+        images=contents.images,
+        labels=contents.labels,
         class_names=contents.class_names or _name_classes(labels, None, split, reading),
         files=(contents.record,),
-        sample=Sample(seed, rows) if len(rows) < num_images else None,
-        paths=None if contents.paths is None else contents.paths[rows],
-        validation=validation if contents.num_validation else None,
+        paths=contents.paths,
+        validation=np.arange(num_images)[-num_validation:] if num_validation else None,
         held_out=held_out,
         skipped=contents.skipped,
+    ).take(rows, seed)
+
+
+def divide(
+    data: Dataset, labels_per_class: int | None, seed: int, changes: Sequence[str] = ()
+) -> tuple[Dataset, Dataset | None]:
+    """Divides images into those whose labels are used and the others, if there are any.
+
+    Args:
+        data: With labels.
+        labels_per_class: Use the labels of so many images of each class, the first in `draw_order`;
+            None: of all. Those for validation are drawn among them.
+        seed: Of the draw.
+        changes: As for `Dataset.take`.
+
+    Raises:
+        UsageError: A class has fewer labels.
+    """
+    known = np.flatnonzero(data.labels != NO_LABEL)
+    if labels_per_class:
+        labels = data.labels[known]
+        classes, counts = np.unique(labels, return_counts=True)
+        if labels_per_class > counts.min():
+            raise UsageError(
+                "--labels-per-class",
+                f"must be at most {counts.min()}, the number of labels of the smallest class, "
+                f"{data.get_name(classes[counts.argmin()])}",
+                labels_per_class,
+                "Use fewer.",
+            )
+        order = draw_order(labels, seed)
+        known = np.sort(known[order[: labels_per_class * len(classes)]])
+        data = replace(data, validation=None)
+    others = np.setdiff1d(np.arange(len(data.images)), known)
+    if not len(others):
+        return data, None
+    unlabelled = replace(data, labels=None, class_names={}, validation=None)
+    return data.take(known, seed, changes), unlabelled.take(others, seed, changes)
+
+
+def join(first: Dataset | None, second: Dataset) -> Dataset:
+    """The unlabelled images of two sets of the same shape."""
+    if first is None:
+        return second
+    return replace(
+        second,
+        images=np.concatenate([first.images, second.images]),
+        files=(*first.files, *second.files),
+        sample=first.sample,
+        paths=None,
+        skipped={**first.skipped, **second.skipped},
     )
 
 
@@ -278,7 +368,7 @@ def _name_classes(
     """
     if reading.class_names is None or labels is None or split == "test":
         return dict(enumerate(named.class_names)) if named else {}
-    classes = np.unique(labels).tolist()
+    classes = get_classes(labels).tolist()
     names = read_names(reading.class_names)
     if len(names) != len(classes):
         raise UsageError(
@@ -309,18 +399,19 @@ def _get_unlabelled_error(images: str) -> DataError:
     )
 
 
-def get_scaling(images: np.ndarray) -> Scaling:
-    """Chooses the scaling by the type and range of the training images.
+def get_scaling(*parts: np.ndarray) -> Scaling:
+    """Chooses the scaling by the type of the first part and the range of all training images.
 
     Pixels within [0, 1] stay as they are, integers from 0 to 255 are divided by 255, and anything
     else is scaled from its own minimum and maximum to [0, 1].
     """
-    low, high = float(images.min()), float(images.max())
+    dtype = parts[0].dtype
+    low, high = float(min(map(np.min, parts))), float(max(map(np.max, parts)))
     if low >= 0 and high <= 1:
         low, high = 0.0, 1.0
-    elif images.dtype.kind != "f" and low >= 0 and high <= 255:
+    elif dtype.kind != "f" and low >= 0 and high <= 255:
         low, high = 0.0, 255.0
-    return Scaling(offset=low, scale=high - low or 1.0, dtype=images.dtype.name)
+    return Scaling(offset=low, scale=high - low or 1.0, dtype=dtype.name)
 
 
 def _find_files(

@@ -10,11 +10,15 @@ import numpy as np
 from cae.data.stored import check_byte_order
 from cae.errors import DataError
 
+NO_LABEL = np.iinfo(np.int64).min  # the label of an image without one
 QMNIST_COLUMNS = 8  # class, NIST series, writer, and five more
 
 
 def as_labels(where: object, values: np.ndarray) -> np.ndarray:
-    """Takes the classes out of labels; any form but integers (N,) is said in a line.
+    """Takes the classes out of labels; any form but integers (N,) is said in a line, and so is -1.
+
+    As in scikit-learn, -1 marks images without a label, but only if it is the only negative label
+    beside at least two others: data of the classes -1 and 1 stay as they are.
 
     Args:
         where: What to call the labels, such as the path of their file.
@@ -23,7 +27,7 @@ def as_labels(where: object, values: np.ndarray) -> np.ndarray:
             first counts.
 
     Returns:
-        Labels int64 (N,).
+        Labels int64 (N,), `NO_LABEL` for images without one.
 
     Raises:
         DataError: They are none of these.
@@ -34,7 +38,7 @@ def as_labels(where: object, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         _check_whole(where, values)
         _say(f"{where}: {values.dtype.name} labels, all of them whole numbers")
-    return values.astype(np.int64)
+    return _mark_unlabelled(where, values.astype(np.int64))
 
 
 def is_one_hot(rows: np.ndarray) -> bool:
@@ -81,6 +85,21 @@ def _check_whole(where: object, values: np.ndarray) -> None:
             f"{values[first]:g} ({values.dtype.name}) for image {first} (counted from 0)",
             "Number the classes and write the labels as integers.",
         )
+
+
+def _mark_unlabelled(where: object, labels: np.ndarray) -> np.ndarray:
+    classes = np.unique(labels)
+    if len(classes) < 2 or classes[0] != -1:
+        return labels
+    if len(classes) == 2:
+        _say(f"{where}: -1 is a class, like {classes[1]}; beside two other labels it would be none")
+        return labels
+    is_marked = labels == -1
+    _say(
+        f"{where}: {is_marked.sum():,} of {len(labels):,} images have the label -1, which stands "
+        "for none; if it is a class, number the classes from 0"
+    )
+    return np.where(is_marked, NO_LABEL, labels)
 
 
 @cache  # once, however often the file is read

@@ -1,7 +1,8 @@
 """Finds the pictures of a data set and their classes: in a folder, or named by a table.
 
-A folder holds one subfolder per class, or unlabelled pictures; or `train`, `val` and `test`, each
-with such content. A table (CSV or TSV) has the columns `path`, relative to the table, and `label`.
+A folder holds one subfolder per class, and perhaps `unlabelled`, or pictures without labels; or
+`train`, `val` and `test`, each with such content. A table (CSV or TSV) has the columns `path`,
+relative to the table, and `label`, which may be empty.
 """
 
 import csv
@@ -14,10 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from cae.data.idx import name_idx_files
+from cae.data.labels import NO_LABEL
 from cae.data.named import Split
 from cae.errors import DataError, listed, printable, shown
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+UNLABELLED = ("unlabelled", "unlabeled")  # folders that are no class
 TABLES = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
@@ -34,7 +37,7 @@ class Listing:
     Attributes:
         root: The folder that holds them.
         files: Their paths from there.
-        labels: int64 (num_files,); None for unlabelled pictures.
+        labels: int64 (num_files,), `NO_LABEL` for pictures without one; None if none has any.
         class_names: The name of each label.
         num_validation: So many of the last files are set aside for validation.
         others: Files that do not have the name of a picture.
@@ -48,8 +51,12 @@ class Listing:
     others: tuple[str, ...] = ()
 
 
-def list_pictures(source: Path) -> dict[Split, Listing]:
+def list_pictures(source: Path, *, labelled: bool = True) -> dict[Split, Listing]:
     """Finds the pictures of a folder or a table: `train`, and `test` if they are set apart.
+
+    Args:
+        source: The folder or table.
+        labelled: False takes all pictures of a folder, in whatever subfolders, without labels.
 
     Raises:
         DataError: There are none, or the folder is not laid out as described above.
@@ -57,11 +64,12 @@ def list_pictures(source: Path) -> dict[Split, Listing]:
     if source.suffix.lower() in TABLES:
         return {"train": _list_table(source)}
     folders, files = _scan(source, source)
+    list_folder = _list_folder if labelled else _list_nested
     parts = {part: name for name in folders if (part := PARTS.get(name.lower()))}
     if "train" not in parts or len(parts) < len(folders):
-        return {"train": _list_folder(source, folders, files)}
+        return {"train": list_folder(source, folders, files)}
     found = {
-        part: _list_folder(source / name, *_scan(source / name, source))
+        part: list_folder(source / name, *_scan(source / name, source))
         for part, name in parts.items()
     }
     listings: dict[Split, Listing] = {"train": _join(source, parts, found)}
@@ -70,20 +78,23 @@ def list_pictures(source: Path) -> dict[Split, Listing]:
     return listings
 
 
-def name_classes(names: list[str]) -> tuple[np.ndarray, dict[int, str]]:
+def name_classes(names: list[str]) -> tuple[np.ndarray | None, dict[int, str]]:
     """Numbers classes in the order of their names, numbers by value.
 
     Args:
-        names: The class of every image.
+        names: The class of every image; empty for an image without a label.
 
     Returns:
-        Labels int64 (num_images,) from 0, and the name of each.
+        Labels int64 (num_images,) from 0 or `NO_LABEL`, and the name of each; None if there are
+        no classes.
     """
     # macOS writes ü as two characters, others as one.
     names = [printable(unicodedata.normalize("NFC", name)) for name in names]
-    ordered = sorted(set(names), key=_by_number)
-    label_of = {name: label for label, name in enumerate(ordered)}
-    return np.array([label_of[name] for name in names], np.int64), dict(enumerate(ordered))
+    class_names = dict(enumerate(sorted(set(names) - {""}, key=_by_number)))
+    if not class_names:
+        return None, {}
+    label_of = {"": NO_LABEL} | {name: label for label, name in class_names.items()}
+    return np.array([label_of[name] for name in names], np.int64), class_names
 
 
 def _by_number(name: str) -> tuple[float, str]:
@@ -134,7 +145,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
             folder,
             "must hold either pictures or one subfolder per class",
             f"{len(pictures)} pictures beside the folders {listed(folders[:3], 'and')}",
-            "Move the pictures into a subfolder, or the subfolders away.",
+            f"Move the pictures into the folder of their class, or {UNLABELLED[0]}/.",
         )
     paths, classes = [], []
     for name in folders:
@@ -149,8 +160,25 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
             raise DataError(folder / name, "must hold the pictures of one class", got, remedy)
         paths += [f"{name}/{file}" for file in pictures]
         others += [f"{name}/{file}" for file in inner_others]
-        classes += [name] * len(pictures)
+        classes += ["" if name.lower() in UNLABELLED else name] * len(pictures)
     return Listing(folder, paths, *name_classes(classes), others=tuple(others))
+
+
+def _list_nested(folder: Path, folders: list[str], files: list[str]) -> Listing:
+    """The pictures of a folder and of all its subfolders, without labels."""
+    pictures, others = _divide(files)
+    waiting = list(reversed(folders))
+    while waiting:
+        name = waiting.pop()
+        inner, inner_files = _scan(folder / name, folder)
+        waiting += [f"{name}/{deeper}" for deeper in reversed(inner)]
+        for found, new in zip((pictures, others), _divide(inner_files), strict=True):
+            found += [f"{name}/{file}" for file in new]
+    if not pictures:
+        raise DataError(
+            folder, "must hold pictures", f"{len(others)} other files", name_idx_files(folder)
+        )
+    return Listing(folder, pictures, None, {}, others=tuple(others))
 
 
 def _divide(files: list[str]) -> tuple[list[str], list[str]]:
@@ -178,13 +206,13 @@ def _join(root: Path, parts: dict[str, str], found: dict[str, Listing]) -> Listi
     files = [f"{folder}/{file}" for folder, listing in joined for file in listing.files]
     others = tuple(f"{folder}/{file}" for folder, listing in joined for file in listing.others)
     names = [
-        listing.class_names[label]
+        listing.class_names.get(label, "")
         for _, listing in joined
         if listing.labels is not None
         for label in listing.labels.tolist()
     ]
-    labels = name_classes(names) if names else (None, {})
-    return Listing(root, files, *labels, len(validation.files) if validation else 0, others)
+    count = len(validation.files) if validation else 0
+    return Listing(root, files, *name_classes(names), count, others)
 
 
 def _list_table(path: Path) -> Listing:
@@ -203,10 +231,7 @@ def _list_table(path: Path) -> Listing:
             "Add the columns.",
         )
     for number, row in enumerate(rows, 2):
-        if not row["path"] or ("label" in columns and not row["label"]):
-            raise DataError(
-                f"{path}: line {number}", "must name a picture and its label", shown(row), "Add it."
-            )
-    files = [row["path"] for row in rows]
-    labels = name_classes([row["label"].strip() for row in rows]) if "label" in columns else None
-    return Listing(path.parent, files, *(labels or (None, {})))
+        if not row["path"]:
+            raise DataError(f"{path}: line {number}", "must name a picture", shown(row), "Add it.")
+    labels = name_classes([(row.get("label") or "").strip() for row in rows])
+    return Listing(path.parent, [row["path"] for row in rows], *labels)

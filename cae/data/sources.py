@@ -16,6 +16,7 @@ import numpy as np
 from cae.config.choices import COLORS, RESIZE
 from cae.data.arrays import read_npz
 from cae.data.duplicates import hash_images
+from cae.data.labels import NO_LABEL
 from cae.data.listing import TABLES, Listing, list_pictures
 from cae.data.named import NAMED_DATASETS, Split
 from cae.data.pictures import Wanted, decode_listing
@@ -39,6 +40,7 @@ class Reading:
             images of its own; 0 uses all images, for training as for testing.
         class_names: Names for the labels in ascending order, separated by commas, or a text file
             with one per line.
+        labelled: False reads the pictures of a folder whatever subfolders they lie in.
     """
 
     image_size: tuple[int, int] | None = None
@@ -46,6 +48,7 @@ class Reading:
     resize: str = RESIZE[0]
     test_split: float = TEST_SPLIT
     class_names: str | None = None
+    labelled: bool = True
 
     def like(self, shape: tuple[int, ...] | None) -> "Reading":
         """The same, with pictures brought to (height, width, channels) unless flags say else."""
@@ -64,7 +67,7 @@ class Contents(NamedTuple):
 
     Attributes:
         images: (num_images, height, width, channels).
-        labels: int64 (num_images,), or None.
+        labels: int64 (num_images,), `NO_LABEL` for images without one; or None.
         class_names: Names of the labels.
         record: As from `files.get_record`, of the images and labels.
         paths: The file of every image, if each has its own.
@@ -132,7 +135,7 @@ def read_source(name: str, split: Split, reading: Reading) -> tuple[Contents, np
         part = split if split in arrays else "train"
         contents = Contents(*arrays[part], get_record(path))
     else:
-        listings = list_pictures(path)
+        listings = list_pictures(path, labelled=reading.labelled)
         part = split if split in listings else "train"
         arrays = listings
         contents = _decode(path, listings[part], reading)
@@ -140,8 +143,10 @@ def read_source(name: str, split: Split, reading: Reading) -> tuple[Contents, np
     if "test" in arrays or not reading.test_split or contents.labels is None:
         return contents, rows
     count = len(rows) - contents.num_validation
-    hashes = hash_images(contents.images[:count])
-    is_test = split_test(hashes, contents.labels[:count], reading.test_split)
+    hashes, labels = hash_images(contents.images[:count]), contents.labels[:count]
+    is_test, is_labelled = np.zeros(count, bool), labels != NO_LABEL
+    is_test[is_labelled] = split_test(hashes[is_labelled], labels[is_labelled], reading.test_split)
+    is_test |= np.isin(hashes, hashes[is_test])  # their copies without a label
     if not is_test.any():
         raise UsageError(
             "--test-split",
@@ -150,7 +155,7 @@ def read_source(name: str, split: Split, reading: Reading) -> tuple[Contents, np
             "Give a larger share, test images with -t, or more images.",
         )
     if split == "test":
-        return contents, rows[:count][is_test]
+        return contents, rows[:count][is_test & is_labelled]
     return contents, np.concatenate([rows[:count][~is_test], rows[count:]])
 
 

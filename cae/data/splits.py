@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cae.data.labels import NO_LABEL
 from cae.errors import DataError
 from cae.files import write_text
 
@@ -97,7 +98,8 @@ def draw_sample(
 
 def get_classes(labels: np.ndarray) -> np.ndarray:
     """The classes among training labels: int64, sorted, each once."""
-    return np.unique(labels).astype(np.int64)
+    classes = np.unique(labels).astype(np.int64)
+    return classes[classes != NO_LABEL]
 
 
 def is_imbalanced(labels: np.ndarray) -> bool:

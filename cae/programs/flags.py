@@ -178,6 +178,17 @@ FLAGS: dict[str, dict[str, Any]] = {
         f"(.csv), .npz, .npy or idx file, or {', '.join(DATASETS)}",
     },
     "--labels": {"short": "-dl", "metavar": "LABELS", "help": "labels of the training images"},
+    "--unlabelled": {
+        "metavar": "IMAGES",
+        "help": "more training images, without labels: as for -d, but subfolders and labels do not "
+        "count",
+    },
+    "--labels-per-class": number(
+        1,
+        MAX_IMAGES,
+        "use the labels of N training images per class, those for validation among them, drawn by "
+        "the seed; the other images count as unlabelled",
+    ),
     "--test": {"short": "-t", "metavar": "TEST", "help": "test images, likewise"},
     "--test-labels": {
         "short": "-tl",
@@ -311,6 +322,7 @@ CHANGES = ("--invert", "--transpose")
 IMAGES = ("--image-size", "--color", "--resize", "--test-split", "--class-names")
 DATA = ("--dataset", "--labels", "--test", "--test-labels", *CHANGES)
 MODEL, FOREIGN = ("--encoder-until", "--model-input-range"), "saved models of other programs"
+FEW_LABELS = {"few labels": ("--unlabelled", "--labels-per-class")}
 TRACKING = ("--tensorboard", "--mlflow")
 # Those of both training programs, by the headings of --help.
 TRAINING = {

@@ -5,6 +5,7 @@ All of it is found and checked before Keras loads, and a wrong configuration bef
 
 import argparse
 import shlex
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from cae.config.load import load_config, override, set_values, validate_config
 from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape, check_shapes, format_shape
 from cae.config.tf_config import get_index
-from cae.errors import ModelFileError, UsageError
+from cae.errors import ModelFileError, UsageError, listed
 from cae.programs.start import find_command
 from cae.records.run import START_FILE, check_run_dir, check_runs_dir, find_interrupted, read_start
 from cae.records.saved_models import check_destination, read_metadata
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 
 # What may be given again when a run is resumed; everything else is recorded in the run.
 RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show", "--devices"}
-SPLITS = {"training": "train", "test": "test"}  # role of a data set -> its name in flags
+# Role of a data set -> its name in flags.
+SPLITS = {"training": "train", "unlabelled": "train", "test": "test"}
 READING = ("image_size", "color", "resize", "test_split", "class_names")
-PATH_ARGUMENTS = ("dataset", "labels", "test", "test_labels", "model", "init_from", "save")
+PATH_ARGUMENTS = (
+    *("dataset", "labels", "unlabelled", "test", "test_labels", "model", "init_from", "save"),
+)
 
 
 def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config]]:
@@ -78,11 +82,27 @@ def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
         mixed_precision=args.mixed_precision,
         class_weight=getattr(args, "class_weight", None),
     )
-    return set_values(config, args.set) if args.set else config
+    config = set_values(config, args.set) if args.set else config
+    if getattr(args, "unlabelled", None) and not uses_unlabelled(config):
+        raise UsageError(
+            "--unlabelled",
+            "requires a configuration that uses images without labels",
+            "one without the key unlabelled",
+            "Add this key, or leave out the images.",
+        )
+    return config
+
+
+def uses_unlabelled(config: Config) -> bool:
+    """Whether a classifier also learns from images without labels."""
+    return getattr(config, "unlabelled", None) is not None
 
 
 def get_sample_seed(args: argparse.Namespace, configs: list[tuple[str, Config]]) -> int:
-    """The seed that draws the images of --limit: of the run, or of the first configuration."""
+    """The seed that draws the images of --limit and the labels of --labels-per-class.
+
+    It is that of the run, or of the first configuration.
+    """
     sample = read_start(find_interrupted(args.resume)).sample if args.resume else None
     if sample:
         return sample["seed"]
@@ -227,7 +247,7 @@ def warn_of_looks(
 
     Args:
         model_file: The saved model.
-        datasets: The data by their role, `training` and `test`.
+        datasets: The data by their role, a key of `SPLITS`.
         scaling: Brings all images to [0, 1].
         args: The flags, of which the warning names those that help.
         warn: Receives a sentence for each kind of difference.
@@ -242,16 +262,30 @@ def warn_of_looks(
         role: appearance.compare(looks, data.images, scaling) for role, data in compared.items()
     }
     found = {role: causes for role, causes in found.items() if causes}
-    if len(found) == len(datasets) and len({tuple(causes) for causes in found.values()}) == 1:
-        found = {" and ".join(found): next(iter(found.values()))}  # one flag changes all of them
+    alike = defaultdict(list)  # causes -> roles, which are mended together
     for role, causes in found.items():
-        wrong = {split for name, split in SPLITS.items() if name in role}
-        splits = {SPLITS[name] for name in datasets}
-        remedies = appearance.REMEDIES | {
-            appearance.INVERTED: _toggle("--invert", args.invert, wrong, splits),
-            appearance.TRANSPOSED: _toggle("--transpose", args.transpose, wrong, splits),
-        }
-        warn(appearance.advise(f"The {role} images", causes, remedies))
+        alike[tuple(causes)].append(role)
+    for roles in alike.values():
+        remedies = appearance.REMEDIES | _get_remedies(roles, datasets, args)
+        name = f"The {listed(roles, 'and')} images"
+        warn(appearance.advise(name, found[roles[0]], remedies))
+
+
+def _get_remedies(
+    roles: list[str], datasets: "dict[str, Dataset]", args: argparse.Namespace
+) -> dict[str, str]:
+    """How to invert or transpose the images of some roles, and no others."""
+    from cae.data.appearance import INVERTED, TRANSPOSED
+
+    wrong = {SPLITS[role] for role in roles}
+    if any(SPLITS[role] in wrong for role in datasets if role not in roles):
+        what = {INVERTED: "dark and bright", TRANSPOSED: "rows and columns"}
+        return {cause: f"swap {sides} in their file" for cause, sides in what.items()}
+    splits = {SPLITS[role] for role in datasets}
+    return {
+        INVERTED: _toggle("--invert", args.invert, wrong, splits),
+        TRANSPOSED: _toggle("--transpose", args.transpose, wrong, splits),
+    }
 
 
 def _toggle(flag: str, which: str | None, wrong: set[str], splits: set[str]) -> str:
@@ -289,7 +323,9 @@ def repeat_reading(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def choose_scaling(model_file: str | None, data: "Dataset") -> "Scaling":
+def choose_scaling(
+    model_file: str | None, data: "Dataset", unlabelled: "Dataset | None" = None
+) -> "Scaling":
     """The scaling that a saved model was trained with; without one that of the training images.
 
     Raises:
@@ -300,7 +336,7 @@ def choose_scaling(model_file: str | None, data: "Dataset") -> "Scaling":
 
     metadata = read_metadata(model_file) if model_file else {}
     if "scaling" not in metadata:
-        return get_scaling(data.images)
+        return get_scaling(data.images, *([unlabelled.images] if unlabelled else []))
     return match_scaling(Scaling(**metadata["scaling"]), data.images, data.name, terminal.say)
 
 

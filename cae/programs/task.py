@@ -13,6 +13,7 @@ from cae.config.choices import PROGRAMS
 from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape
 from cae.data.datasets import Dataset, Scaling
+from cae.data.labels import NO_LABEL
 from cae.data.splits import encode_labels, get_classes
 from cae.programs.starting_points import choose_scaling
 from cae.records.evaluation import Evaluation
@@ -75,16 +76,26 @@ class Task(ABC):
     """The part of training that differs between autoencoders and classifiers.
 
     Attributes:
+        data: The training images; of a classifier those with labels.
+        test: The test images, if there are any.
+        unlabelled: Of a classifier, the training images without labels, if there are any.
         classes: int64 (num_classes,), the distinct labels, sorted; None without labels.
     """
 
     kind: ClassVar[Kind]
     shown_metrics: ClassVar[tuple[str, ...]]  # in the line of each epoch
 
-    def __init__(self, args: argparse.Namespace, data: Dataset, test: Dataset | None = None):
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        data: Dataset,
+        test: Dataset | None = None,
+        unlabelled: Dataset | None = None,
+    ):
         self.args = args
         self.data = data
         self.test = test
+        self.unlabelled = unlabelled
         self.classes = None if data.labels is None else get_classes(data.labels)
         self.class_names = list(data.names.values())
 
@@ -115,7 +126,8 @@ class Task(ABC):
     @property
     def datasets(self) -> dict[str, Dataset]:
         """The data by their role."""
-        return {"training": self.data, **({"test": self.test} if self.test else {})}
+        given = {"training": self.data, "unlabelled": self.unlabelled, "test": self.test}
+        return {role: data for role, data in given.items() if data}
 
     def get_model_file(self, config: Config) -> str | None:
         """The saved model that training starts from, if any."""
@@ -123,7 +135,7 @@ class Task(ABC):
 
     def get_scaling(self, config: Config) -> Scaling:
         """Brings the images to [0, 1] as the saved model expects that training starts from."""
-        return choose_scaling(self.get_model_file(config), self.data)
+        return choose_scaling(self.get_model_file(config), self.data, self.unlabelled)
 
     @abstractmethod
     def build(self, config: Config) -> "keras.Model":
@@ -163,7 +175,9 @@ class Task(ABC):
 
         encoder = experiment.model.get_layer("encoder")
         encodings = predict(encoder, data.images, experiment.scaling, chosen)
-        labels = data.labels
+        labels, names = data.labels, self.class_names
         if labels is not None:
             labels = encode_labels(labels[chosen], self.classes)
-        return encodings_visualization(encodings, labels, self.class_names)
+            if NO_LABEL in data.labels[chosen]:
+                labels, names = labels % (len(names) + 1), [*names, "no label"]  # -1 is the last
+        return encodings_visualization(encodings, labels, names)

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,19 @@ from cae import terminal
 from cae.config.architecture import describe_architecture
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shapes import Shape, format_shape, get_rounding
-from cae.data.datasets import Dataset, check_dataset, get_scaling, load_dataset
+from cae.data.datasets import (
+    Dataset,
+    Scaling,
+    check_dataset,
+    divide,
+    get_scaling,
+    join,
+    load_dataset,
+)
 from cae.data.duplicates import find_overlaps, hash_images
-from cae.data.sources import has_test
+from cae.data.sources import Reading, has_test
 from cae.data.splits import is_imbalanced
-from cae.errors import DataError, UsageError
+from cae.errors import DataError, UsageError, listed
 from cae.programs import flags, start
 from cae.programs.classify import (
     calibrate,
@@ -36,6 +44,7 @@ from cae.programs.starting_points import (
     get_reading,
     repeat_reading,
     swap_sides,
+    uses_unlabelled,
 )
 from cae.programs.task import INSPECTED_IMAGES, Experiment, Task
 from cae.records.calibration import Typical
@@ -209,6 +218,7 @@ class ClassifierTask(Task):
             self.data.images,
             self.data.labels,
             classes=self.classes,
+            unlabelled=self.unlabelled.images if self.unlabelled else None,
             pretrained=self._is_pretrained(config),
             **arguments,
         )
@@ -226,7 +236,12 @@ class ClassifierTask(Task):
                 f" ({names[0]} has {high / low:.1f} times as many as {names[1]}; class_weight "
                 f"{config.class_weight or 'none'}, best epoch by {config.best_epoch_by})"
             )
-        return {
+        facts = {}
+        if self.unlabelled:
+            facts["unlabelled"] = f"{len(self.unlabelled.images):,} other images without labels"
+            if not uses_unlabelled(config):
+                facts["unlabelled"] += ", not used: the configuration has no key unlabelled"
+        return facts | {
             "test": f"{len(self.test.images):,} images" if self.test else "none",
             "classes": f"{len(counts)}, with {images} images each",
             "encoder": f"{source}, {weights}",
@@ -345,56 +360,93 @@ def check_data(args: argparse.Namespace) -> Shape:
         _, shape = check_dataset(
             test, args.test_labels, split="test", labels_required=True, reading=reading
         )
-        check_same_shape(test, change_shape(shape, args, "test"), input_shape)
+        check_same_shape(test, change_shape(shape, args, "test"), input_shape, "test")
+    if getattr(args, "unlabelled", None):
+        reading = _get_unlabelled_reading(args, input_shape)
+        _, shape = check_dataset(args.unlabelled, reading=reading)
+        check_same_shape(args.unlabelled, change_shape(shape, args, "train"), input_shape)
     return input_shape
 
 
-def check_same_shape(name: str, shape: Shape, input_shape: Shape) -> None:
-    """Refuses images that have not the shape of the training images."""
+def check_same_shape(name: str, shape: Shape, input_shape: Shape, split: str = "train") -> None:
+    """Refuses images of a split that have not the shape of the training images."""
     if shape != input_shape:
         raise DataError(
             name,
             f"must hold images of the training images' shape {format_shape(input_shape)}",
             format_shape(shape),
             "Add --transpose test."
-            if swap_sides(shape) == input_shape
+            if split == "test" and swap_sides(shape) == input_shape
             else "Give images of that height, width and number of channels.",
         )
 
 
-def load_data(args: argparse.Namespace, seed: int) -> tuple[Dataset, Dataset | None]:
-    """Loads labelled training images of at least two classes, and the test images if any."""
-    reading = get_reading(args)
+def load_data(
+    args: argparse.Namespace, seed: int
+) -> tuple[Dataset, Dataset | None, Dataset | None]:
+    """Loads labelled images of at least two classes, test images, and images without labels.
+
+    The last two may be None. The seed draws the images of --limit and the labels of
+    --labels-per-class.
+    """
     data = load_dataset(
         args.dataset,
         args.labels,
         limit=args.limit,
         seed=seed,
         labels_required=True,
-        reading=reading,
+        reading=get_reading(args),
     )
-    if len(np.unique(data.labels)) < 2:
+    if len(data.names) < 2:
         raise DataError(
             args.labels or args.dataset,
             "the training labels must name at least two classes",
-            f"only {data.get_name(data.labels[0])} in {len(data.labels)} images",
+            f"only {listed(data.names.values())} in {len(data.labels)} images",
             "Give more images (a larger --limit), or other labels.",
         )
     data = change_images(data, args, "train")
-    test = _test_source(args)
-    if test is None:
-        return data, None
-    reading = reading.like(change_shape(data.images.shape[1:], args, "test"))
-    test_data = load_dataset(
-        test, args.test_labels, split="test", labels_required=True, reading=reading
-    ).numbered_like(data.names)
-    test_data = change_images(test_data, args, "test", get_scaling(data.images))
-    _warn_of_shared_images(data, test_data)
-    return data, test_data
+    scaling = get_scaling(data.images)
+    changes, per_class = get_changes(args, "train"), getattr(args, "labels_per_class", None)
+    data, unlabelled = divide(data, per_class, seed, changes)
+    if getattr(args, "unlabelled", None):
+        unlabelled = join(unlabelled, _load_unlabelled(args, data, scaling))
+    test = _load_test(args, data, scaling)
+    warn_of_shared_images({"training": data, "unlabelled": unlabelled, "test": test})
+    return data, test, unlabelled
 
 
-def _warn_of_shared_images(data: Dataset, test: Dataset) -> None:
-    hashes = {"training": hash_images(data.images), "test": hash_images(test.images)}
-    (overlap,) = find_overlaps(hashes)
-    if len(overlap.indices):
-        terminal.warn(f"{overlap}: test results will look better than they are.")
+def _load_unlabelled(args: argparse.Namespace, data: Dataset, scaling: Scaling) -> Dataset:
+    reading = _get_unlabelled_reading(args, data.images.shape[1:])
+    unlabelled = load_dataset(args.unlabelled, reading=reading)
+    unlabelled = replace(unlabelled, labels=None, class_names={}, validation=None)
+    return change_images(unlabelled, args, "train", scaling)
+
+
+def _get_unlabelled_reading(args: argparse.Namespace, input_shape: Shape) -> Reading:
+    """How --unlabelled is read: all of it, and pictures as the training images."""
+    reading = replace(get_reading(args), test_split=0.0, class_names=None, labelled=False)
+    return reading.like(change_shape(input_shape, args, "train"))
+
+
+def _load_test(args: argparse.Namespace, data: Dataset, scaling: Scaling) -> Dataset | None:
+    source = _test_source(args)
+    if source is None:
+        return None
+    test = load_dataset(
+        source,
+        args.test_labels,
+        split="test",
+        labels_required=True,
+        reading=get_reading(args).like(change_shape(data.images.shape[1:], args, "test")),
+    )
+    return change_images(test.numbered_like(data.names), args, "test", scaling)
+
+
+def warn_of_shared_images(datasets: dict[str, Dataset | None]) -> None:
+    """Warns of test images that are trained on, with or without labels."""
+    if not datasets["test"]:
+        return
+    hashes = {role: hash_images(data.images) for role, data in datasets.items() if data}
+    for overlap in find_overlaps(hashes):
+        if overlap.second == "test" and len(overlap.indices):
+            terminal.warn(f"{overlap}: test results will look better than they are.")

@@ -110,6 +110,8 @@ class Trainer:
         if len(self._args.config) > 1:
             arguments["save"] = None  # of several the best, which a single run cannot know
         model_file, sample = self._task.get_model_file(config), self._task.data.sample
+        datasets = self._task.datasets
+        training = [data.images for role, data in datasets.items() if role != "test"]
         return Start(
             program=self._task.program,
             name=name,
@@ -119,12 +121,11 @@ class Trainer:
             arguments=Arguments(**arguments),
             config=config.model_dump(mode="json"),
             data={
-                role: [FileRecord(**file) for file in data.files]
-                for role, data in self._task.datasets.items()
+                role: [FileRecord(**file) for file in data.files] for role, data in datasets.items()
             },
             models=[FileRecord(**get_record(model_file))] if model_file else [],
             sample=sample and sample.to_json(),
-            appearance=describe_appearance(self._task.data.images, scaling),
+            appearance=describe_appearance(max(training, key=len), scaling),
         )
 
     def _get_run(self, name: str) -> Run:

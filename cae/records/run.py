@@ -107,6 +107,8 @@ class Arguments(_Record):
     overwrite: bool
     no_plots: bool
     init_from: str | None
+    unlabelled: str | None = None
+    labels_per_class: PositiveInt | None = None
     test: str | None = None
     test_labels: str | None = None
     model: str | None = None
@@ -136,7 +138,7 @@ class Start(_Record):
     config: dict[str, Any]  # complete
     data: dict[str, list[FileRecord]]  # by role, such as "training"
     models: list[FileRecord]  # that training starts from
-    sample: dict[str, Any] | None = None  # which images --limit has drawn; None for all
+    sample: dict[str, Any] | None = None  # which images of the files are trained on; None for all
     appearance: dict[str, Any] | None = None  # of the training images
 
     def to_json(self) -> dict[str, Any]:
@@ -155,7 +157,7 @@ class Start(_Record):
                 )
         if self.sample != now.sample:
             raise DataError(
-                "--limit",
+                "--limit" if self.arguments.labels_per_class is None else "--labels-per-class",
                 f"must draw the images that the run began with, {shown(self.sample)}",
                 shown(now.sample),
                 "Resume with the versions of this program and NumPy that began it, or start a new "

@@ -92,6 +92,8 @@ def training_command(folder: Path, start: Start) -> str:
     flags = {
         "-d": given.dataset,
         "-dl": given.labels,
+        "--unlabelled": given.unlabelled,
+        "--labels-per-class": given.labels_per_class,
         "-t": given.test,
         "-tl": given.test_labels,
         "--limit": given.limit,

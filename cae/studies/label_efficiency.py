@@ -72,8 +72,7 @@ def run(args: argparse.Namespace) -> int:
         folder.mkdir(exist_ok=True)
     with files.locked(folder):
         _keep_settings(folder / "settings.json", settings)
-        datasets = {"training": data.training, "test": data.test}
-        environment = describe_environment(args.command, datasets, device=None, seed=None)
+        environment = describe_environment(args.command, data.datasets, device=None, seed=None)
         files.write_json(folder / "environment.json", environment)
         labels, digest = data.training.labels, settings["data"]
         orders = [
@@ -115,17 +114,17 @@ def _check_files(args: argparse.Namespace) -> None:
 
 
 def _load_data(args: argparse.Namespace) -> LabelledData:
-    training, test = tasks.load_data(args, seed=0)
-    pretraining = training
+    training, test, unlabelled = tasks.load_data(args, seed=0)
+    pretraining = unlabelled or training
     if args.pretraining:
         pretraining = load_dataset(args.pretraining, reading=starting_points.get_reading(args))
         pretraining = starting_points.change_images(
             pretraining, args, "train", get_scaling(training.images)
         )
-    scaling = starting_points.choose_scaling(args.model, training)
-    datasets = {"training": training, "test": test}
-    starting_points.warn_of_looks(args.model, datasets, scaling, args, terminal.warn)
-    return LabelledData(training, test, pretraining.images, scaling)
+    scaling = starting_points.choose_scaling(args.model, training, unlabelled)
+    data = LabelledData(training, test, pretraining.images, scaling, unlabelled)
+    starting_points.warn_of_looks(args.model, data.datasets, scaling, args, terminal.warn)
+    return data
 
 
 def choose_counts(data: LabelledData, given: list[str] | None) -> list[str]:
@@ -148,7 +147,7 @@ def choose_counts(data: LabelledData, given: list[str] | None) -> list[str]:
 def _find_leakage(args: argparse.Namespace, hashes: dict[str, np.ndarray]) -> list[str]:
     """Reports images that occur twice, and refuses test images that were trained on."""
     if not args.pretraining:
-        hashes = {role: hashes[role] for role in ("training", "test")}  # the training images
+        hashes = {role: hashes[role] for role in hashes if role != "pretraining"}
     overlaps = duplicates.find_overlaps(hashes)
     for overlap in overlaps:
         if overlap.second == "test" and not args.allow_leakage:
@@ -174,8 +173,7 @@ def _describe_settings(
     """What the results depend on; leakage that is not allowed is a `DataError`."""
     hashes = {
         "pretraining": duplicates.hash_images(data.pretraining),
-        "training": duplicates.hash_images(data.training.images),
-        "test": duplicates.hash_images(data.test.images),
+        **{role: duplicates.hash_images(part.images) for role, part in data.datasets.items()},
     }
     return {
         "data": _digest(hashes["training"], data.training.labels),

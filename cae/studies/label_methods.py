@@ -43,6 +43,13 @@ class LabelledData:
     test: Dataset
     pretraining: np.ndarray  # (num_images, height, width, channels), that the encoder has seen
     scaling: Scaling  # of all of them
+    unlabelled: Dataset | None = None  # training images that have no label at all
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """The data by their role."""
+        given = {"training": self.training, "unlabelled": self.unlabelled, "test": self.test}
+        return {role: data for role, data in given.items() if data}
 
     @cached_property
     def classes(self) -> np.ndarray:

@@ -92,6 +92,7 @@ def train_classifier(
     *,
     classes: np.ndarray | None = None,
     scaling: Scaling | None = None,
+    unlabelled: np.ndarray | None = None,
     validation: np.ndarray | None = None,
     pretrained: bool = True,
     name: str = "classifier",
@@ -106,6 +107,7 @@ def train_classifier(
         model: From `get_classifier`.
         labels: int64 (num_images,), any integers.
         classes: int64 (num_classes,), sorted; those of `labels` by default.
+        unlabelled: Images without labels, (num_unlabelled, height, width, channels).
         pretrained: False trains everything in all epochs: a random encoder is not worth freezing.
         warn: Receives a sentence if there are no images to validate on, or if the CPU cannot
             compute in bfloat16.

@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cae.config import choices
-from cae.data import datasets, idx, stored
+from cae.data import datasets, idx, pictures, stored
 from cae.data import named as named_module
+from cae.data.labels import NO_LABEL
+from cae.data.sources import Reading
+from cae.data.splits import draw_order
 from cae.errors import DataError, UsageError
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
@@ -137,6 +140,75 @@ class TestFiles:
     def test_no_near_miss(self, tmp_path):
         with pytest.raises(DataError, match="must be an existing file"):
             datasets.check_dataset(str(tmp_path / "train-images"))
+
+
+class TestFewLabels:
+    """Of ten images the labels are 0 1 0 1 0 1 0 1 0 1."""
+
+    @pytest.fixture
+    def data(self):
+        images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+        files = ({"path": "i", "sha256": "0", "bytes": 1},)
+        return datasets.Dataset("images", images, np.arange(10) % 2, {0: "a", 1: "b"}, files)
+
+    def test_all_labels(self, data):
+        assert datasets.divide(data, None, 0) == (data, None)
+        assert datasets.divide(data, 5, 0)[1] is None
+
+    def test_missing_labels(self, data):
+        data.labels[[0, 3]] = NO_LABEL
+        data = dataclasses.replace(data, validation=np.array([3, 8, 9]))
+        labelled, unlabelled = datasets.divide(data, None, 0)
+        assert labelled.images.ravel().tolist() == [1, 2, 4, 5, 6, 7, 8, 9]
+        assert labelled.labels.tolist() == [1, 0, 0, 1, 0, 1, 0, 1]
+        assert labelled.validation.tolist() == [6, 7]
+        assert labelled.sample.indices.tolist() == [1, 2, 4, 5, 6, 7, 8, 9]
+        assert unlabelled.images.ravel().tolist() == [0, 3]
+        assert unlabelled.labels is None and unlabelled.validation is None
+
+    def test_labels_per_class(self, data):
+        """They are those of label-efficiency, more labels include fewer, and none is lost."""
+        data.labels[0] = NO_LABEL
+        known = np.arange(1, 10)
+        before = set()
+        for count in (1, 3, 4):
+            labelled, unlabelled = datasets.divide(data, count, 7)
+            assert np.bincount(labelled.labels).tolist() == [count, count]
+            chosen = labelled.images.ravel().tolist()
+            assert chosen == sorted(known[draw_order(data.labels[1:], 7)[: 2 * count]])
+            assert before < set(chosen)
+            assert sorted(chosen + unlabelled.images.ravel().tolist()) == list(range(10))
+            before = set(chosen)
+        assert datasets.divide(data, 4, 8)[0].sample.to_json() != labelled.sample.to_json()
+        with pytest.raises(UsageError, match=r"--labels-per-class: must be at most 4, .* a, got 5"):
+            datasets.divide(data, 5, 7)
+
+    def test_positions_are_those_in_the_file(self, data):
+        labelled, _ = datasets.divide(data.take(np.arange(4, 10), 0), 1, 0)
+        assert labelled.sample.indices.tolist() == labelled.images.ravel().tolist()
+
+    def test_images_on_the_disk_stay_there(self, data, tmp_path, monkeypatch):
+        """Each part has its file, and so have changed images."""
+        monkeypatch.setattr(stored, "DATA_DIR", tmp_path)
+        monkeypatch.setattr(pictures, "MAPPED_BYTES", 1)
+        inverted = dataclasses.replace(data, images=255 - data.images)
+        for whole, changes in ((data, []), (inverted, ["--invert"])):
+            for part in datasets.divide(whole, 2, 0, changes):
+                assert isinstance(part.images.base, np.memmap)
+                np.testing.assert_array_equal(part.images, whole.images[part.sample.indices])
+
+    def test_test_images_need_labels(self, images_path, tmp_path):
+        idx.write_idx(tmp_path / "labels", np.array([0, 1, -1, 0], np.int8))
+        labels = str(tmp_path / "labels")
+        assert datasets.load_dataset(images_path, labels).labels.tolist() == [0, 1, NO_LABEL, 0]
+        with pytest.raises(DataError, match=r"labels: .* got 1 of 4 without"):
+            datasets.load_dataset(images_path, labels, split="test")
+
+    def test_names_are_given_to_classes_alone(self, images_path, tmp_path):
+        idx.write_idx(tmp_path / "labels", np.array([0, 1, -1, 0], np.int8))
+        reading = Reading(class_names="a,b")
+        data = datasets.load_dataset(images_path, str(tmp_path / "labels"), reading=reading)
+        assert data.names == {0: "a", 1: "b"}
 
 
 class TestScaling:

@@ -87,8 +87,13 @@ def test_classification_warns_of_test_images_that_it_trains_on(capsys):
     training, test, other = (
         Dataset("images", array, None, {}, ()) for array in (images, images[1:2], images + 99)
     )
-    tasks._warn_of_shared_images(training, other)
+    tasks.warn_of_shared_images({"training": training, "unlabelled": training, "test": other})
+    tasks.warn_of_shared_images({"training": training, "unlabelled": training, "test": None})
     assert capsys.readouterr().err == ""
-    tasks._warn_of_shared_images(training, test)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "1 of the test images also among the training images (numbers 0)" in line
+    for role, roles in (
+        ("training", {"training": training, "unlabelled": None, "test": test}),
+        ("unlabelled", {"training": other, "unlabelled": training, "test": test}),
+    ):
+        tasks.warn_of_shared_images(roles)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"1 of the test images also among the {role} images (numbers 0)" in line

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cae.data.idx import read_labels
-from cae.data.labels import as_labels
+from cae.data.labels import NO_LABEL, as_labels
 from cae.errors import DataError
 
 ONE_HOT = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
@@ -33,6 +33,24 @@ def test_other_forms_are_read_with_a_line(values, expected, said, capsys):
     output = capsys.readouterr()
     assert output.out == ""
     assert said in output.err and "y: " in output.err
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "said"),
+    [
+        ([2, -1, 0, -1], [2, NO_LABEL, 0, NO_LABEL], "2 of 4 images have the label -1"),
+        ([-1, 1, -1], [-1, 1, -1], "-1 is a class"),
+        ([-1, 0], [-1, 0], "-1 is a class"),
+        ([-1, -1], [-1, -1], ""),
+        ([-2, -1, 0, 1], [-2, -1, 0, 1], ""),
+    ],
+)
+def test_minus_one_marks_no_label_beside_two_classes(values, expected, said, capsys):
+    """Two classes may be called -1 and 1, and other negative labels show that -1 is one as well."""
+    name = f"labels of {values}"  # a line is said once for each name
+    assert as_labels(name, np.array(values, np.int8)).tolist() == expected
+    error = capsys.readouterr().err
+    assert said in error and bool(said) == bool(error)
 
 
 @pytest.mark.parametrize(

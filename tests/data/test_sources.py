@@ -10,6 +10,7 @@ from PIL import Image
 
 from cae.data import idx, pictures, stored
 from cae.data.datasets import check_dataset, load_dataset
+from cae.data.labels import NO_LABEL
 from cae.data.sources import Reading
 from cae.errors import DataError, UserError
 
@@ -102,6 +103,40 @@ class TestFolder:
         (root / "images").rename(root / "inner" / "images")
         with pytest.raises(DataError, match="idx files in it: inner/images"):
             load(root)
+
+    @pytest.mark.parametrize("name", ["unlabelled", "Unlabeled"])
+    def test_a_subfolder_without_labels(self, root, name):
+        fill(root, {"a": 2, name: 3, "z": 1})
+        data = load(root)
+        known = data.labels != NO_LABEL
+        assert data.names == {0: "a", 1: "z"}
+        assert data.labels[known].tolist() == [0, 0, 1]
+        assert [path.split("/")[0] for path in data.paths[~known]] == [name] * 3
+
+    def test_only_a_subfolder_without_labels(self, root):
+        fill(root, {"unlabelled": 2})
+        assert load(root).labels is None
+
+    def test_every_picture_in_whatever_folders(self, root):
+        draw(root / "1.png", 1)
+        draw(root / "b" / "deep" / "2.png", 2)
+        draw(root / "a" / "3.png", 3)
+        (root / "a" / "notes.txt").write_text("text")
+        data = load(root, reading=Reading(labelled=False))
+        assert data.labels is None
+        assert data.paths.tolist() == ["1.png", "a/3.png", "b/deep/2.png"]
+        assert list(data.skipped) == ["a/notes.txt"]
+
+    def test_pictures_for_tests_are_left_out_of_those_without_labels(self, root):
+        fill(root / "train", {"a": 1})
+        fill(root / "test", {"a": 1})
+        data = load(root, reading=Reading(labelled=False))
+        assert data.paths.tolist() == ["train/a/000.png"]
+
+    def test_no_pictures_in_any_folder(self, root):
+        (root / "a").mkdir(parents=True)
+        with pytest.raises(DataError, match="pictures"):
+            load(root, reading=Reading(labelled=False))
 
     def test_links_within_the_folder_are_followed(self, root):
         fill(root, {"a": 1})
@@ -221,6 +256,16 @@ class TestParts:
         assert training.sample.to_json() != test.sample.to_json()
         assert load(root, reading=reading, seed=5).paths.tolist() == training.paths.tolist()
 
+    def test_images_without_labels_are_not_for_tests(self, root):
+        """Not even as copies of a test image: these are left out."""
+        fill(root, {"a": 10, "b": 10})
+        for number in range(10):
+            draw(root / "unlabelled" / f"{number}.png", number)  # as a/000.png to a/009.png
+        training, test = (load(root, split, Reading()) for split in ("train", "test"))
+        assert np.bincount(test.labels).tolist() == [2, 2]
+        assert (training.labels == NO_LABEL).sum() == 8
+        assert not set(training.images[:, 0, 0, 0]) & set(test.images[:, 0, 0, 0])
+
     def test_limit_draws_from_the_training_images(self, root):
         fill(root, {"a": 10, "b": 10})
         training, test = load(root, reading=Reading(), limit=4), load(root, "test", Reading())
@@ -242,14 +287,22 @@ class TestTable:
         assert data.labels.tolist() == [1, 0]
         assert data.images[:, 0, 0, 0].tolist() == [1, 0]
 
-    def test_tabs_and_no_labels(self, root):
+    @pytest.mark.parametrize("text", ["path\nx/000.png\n", "path\tlabel\nx/000.png\t\n"])
+    def test_tabs_and_no_labels(self, root, text):
         fill(root, {"x": 1})
-        (root / "t.tsv").write_text("path\nx/000.png\n")
+        (root / "t.tsv").write_text(text)
         assert load(root / "t.tsv").labels is None
+
+    def test_some_labels_are_empty(self, root):
+        fill(root, {"x": 3})
+        (root / "t.csv").write_text("path,label\nx/000.png,\nx/001.png,cat\nx/002.png\n")
+        data = load(root / "t.csv")
+        assert data.class_names == {0: "cat"}
+        assert data.labels.tolist() == [NO_LABEL, 0, NO_LABEL]
 
     @pytest.mark.parametrize(
         ("text", "named"),
-        [("", "path"), ("file,label\na,b\n", "path"), ("path,label\na.png,\n", "line 2")],
+        [("", "path"), ("file,label\na,b\n", "path"), ("path,label\n,cat\n", "line 2")],
     )
     def test_refused(self, root, text, named):
         root.mkdir()

@@ -72,6 +72,21 @@ def test_without_a_model_the_test_images_are_compared_with_the_training_images(d
     assert len(said) == 1 and "--invert test" in said[0]
 
 
+def test_images_without_labels_change_with_the_training_images(dark, model):
+    """If they alone are inverted, or the training images are, no flag mends it."""
+    bright = 255 - dark
+    for training, unlabelled, named, remedy in (
+        (bright, bright, "training and unlabelled images", "use --invert train."),
+        (dark, bright, "The unlabelled images", "in their file."),
+        (bright, dark, "The training images", "in their file."),
+    ):
+        said = []
+        datasets = {"training": training, "unlabelled": unlabelled, "test": dark}
+        datasets = {role: make_data(images) for role, images in datasets.items()}
+        warn_of_looks(model, datasets, BYTES, flags(), said.append)
+        assert len(said) == 1 and named in said[0] and said[0].endswith(remedy)
+
+
 def test_a_program_with_one_kind_of_images_names_the_flag_alone(dark, model):
     said = []
     warn_of_looks(model, {"test": make_data(255 - dark)}, BYTES, flags(), said.append)
@@ -100,5 +115,5 @@ def test_transposed_shapes():
     assert change_shape((8, 6, 1), flags(), "test") == (8, 6, 1)
     assert change_shape((8, 6, 1), flags(transpose="test"), "test") == (6, 8, 1)
     with pytest.raises(DataError, match="--transpose test"):
-        check_same_shape("TEST", (8, 6, 1), (6, 8, 1))
+        check_same_shape("TEST", (8, 6, 1), (6, 8, 1), "test")
     assert get_changes(flags("train", "all"), "test") == ["--transpose"]

@@ -1,0 +1,121 @@
+"""Images without labels: given by a flag, left without a label, or bereft of it to try it out."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import run_program
+from PIL import Image
+
+import classification
+from cae.data import idx, stored
+from cae.errors import UserError
+from cae.programs.starting_points import get_sample_seed, read_configs
+from cae.programs.tasks import ClassifierTask
+
+
+@pytest.fixture
+def load(files):
+    """Loads the task of a start on the tiny images with further flags."""
+
+    def load(*flags, data=None):
+        data = [*files.classifier] if data is None else data
+        args = classification.build_parser().parse_args([*map(str, [*data, *flags])])
+        ClassifierTask.check(args)
+        return ClassifierTask.load(args, seed=0)
+
+    return load
+
+
+@pytest.fixture
+def partly_labelled(files, tmp_path):
+    """Labels of the tiny images; those of the first six are missing."""
+    labels = idx.read_labels(files.labels).astype(np.int8)
+    labels[:6] = -1
+    idx.write_idx(tmp_path / "labels", labels)
+    return ["-d", files.images, "-dl", tmp_path / "labels"]
+
+
+def test_labels_that_are_missing(load, files, partly_labelled):
+    task = load(data=partly_labelled)
+    images = idx.read_images(files.images)
+    np.testing.assert_array_equal(task.data.images, images[6:])
+    np.testing.assert_array_equal(task.unlabelled.images, images[:6])
+    assert task.classes.tolist() == [2, 5, 61]
+    assert task.datasets["unlabelled"].files == task.data.files
+
+
+def test_all_labels_leave_no_images_without(load):
+    assert load().unlabelled is None
+    assert list(load().datasets) == ["training", "test"]
+
+
+@pytest.mark.parametrize("form", ["idx", "npy", "npz", "pictures"])
+def test_images_of_a_flag(load, files, tmp_path, monkeypatch, form):
+    """Subfolders and labels do not count, and the images are changed like those of training."""
+    monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
+    images = np.full((5, 8, 8), 30, np.uint8) * np.arange(5, dtype=np.uint8)[:, None, None]
+    path = tmp_path / f"more.{form}"
+    if form == "idx":
+        idx.write_idx(path, images)
+    elif form == "npy":
+        np.save(path, images)
+    elif form == "npz":
+        np.savez(path, images=images, labels=np.arange(5))
+    else:
+        for number, image in enumerate(images):
+            folder = path / ("class" if number else ".")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).resize((16, 16)).save(folder / f"{number}.png")
+    unlabelled = load("--unlabelled", path, "--invert", "train").unlabelled
+    np.testing.assert_array_equal(unlabelled.images[..., 0], 255 - images)
+    assert unlabelled.labels is None
+    assert [file["path"] for file in unlabelled.files] == [str(path)]
+
+
+def test_images_of_a_flag_join_those_without_labels(load, files, partly_labelled):
+    task = load("--unlabelled", files.test, data=partly_labelled)
+    assert len(task.data.images) == 42
+    np.testing.assert_array_equal(task.unlabelled.images[6:], idx.read_images(files.test))
+    assert len(task.unlabelled.files) == 3
+
+
+def test_test_images_among_those_without_labels_are_told(load, files, capsys):
+    load("--unlabelled", files.test)
+    assert "24 of the test images also among the unlabelled" in capsys.readouterr().err
+
+
+def test_images_of_another_size(load, tmp_path):
+    idx.write_idx(tmp_path / "images", np.zeros((3, 8, 9), np.uint8))
+    with pytest.raises(UserError, match=r"images: must hold images .* 8×8×1, got 8×9×1"):
+        load("--unlabelled", tmp_path / "images")
+
+
+def test_the_configuration_must_use_them(files, tmp_path, classifier_config):
+    flags = [*files.classifier, "-c", classifier_config, "--unlabelled", files.test]
+    finished = run_program("classification", *flags, runs_dir=tmp_path / "runs")
+    assert finished.exit_code == 2
+    assert finished.err.startswith("error: --unlabelled: ") and finished.err.count("\n") == 1
+
+
+def test_labels_per_class(classify, tmp_path):
+    """A complete run says what it has used, and what it has not, and records both."""
+    finished = classify("--labels-per-class", 5, "--seed", 3)
+    assert finished.exit_code == 0, finished.err
+    text = " ".join(finished.out.split())
+    assert "15 of 8×8×1" in text and "33 other images without labels, not used" in text
+    begun = json.loads((finished.run / "run.json").read_text())
+    assert begun["arguments"]["labels_per_class"] == 5
+    assert begun["data"]["unlabelled"] == begun["data"]["training"]
+
+    shutil.copytree(finished.run, tmp_path / "again.partial")
+    args = classification.build_parser().parse_args(["--resume", str(tmp_path / "again")])
+    seed = get_sample_seed(args, read_configs(args, "classifier"))
+    assert ClassifierTask.load(args, seed).data.sample.to_json() == begun["sample"]
+
+
+def test_an_autoencoder_learns_from_all_images(autoencode, partly_labelled):
+    finished = autoencode(*partly_labelled[2:], plots=True)
+    assert finished.exit_code == 0, finished.err
+    assert "48 of 8×8×1" in finished.out
