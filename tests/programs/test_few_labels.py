@@ -54,7 +54,7 @@ def test_all_labels_leave_no_images_without(load):
 @pytest.mark.parametrize("form", ["idx", "npy", "npz", "pictures"])
 def test_images_of_a_flag(load, files, tmp_path, monkeypatch, form):
     """Subfolders and labels do not count, and the images are changed like those of training."""
-    monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
+    monkeypatch.setattr(stored, "DATA_DIR", tmp_path)
     images = np.full((5, 8, 8), 30, np.uint8) * np.arange(5, dtype=np.uint8)[:, None, None]
     path = tmp_path / f"more.{form}"
     if form == "idx":
