@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -50,7 +51,7 @@ LAYER_HOMES = {
     "conv": "encoder_layers or decoder_layers",
     "pool": "encoder_layers",
     "upSample": "decoder_layers",
-    "dense": "the dense_layers of a classifier",
+    "dense": "the dense_layers of a classifier, or last in encoder_layers",
     "batchNorm": "",
     "drop": "",
 }
@@ -109,7 +110,8 @@ class Drop(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """Fully connected layer."""
+    """Fully connected layer. The last of `encoder_layers` can be one, a bottleneck: it has no
+    activation, and the decoder begins by itself with its inverse."""
 
     kind: Literal["dense"]
     units: integer_type(1, MAX_UNITS)
@@ -190,6 +192,12 @@ def layers_type(*forms: type, at_least: int = 0) -> Any:
     ]
 
 
+def _check_bottleneck(layers: tuple) -> tuple:
+    if any(isinstance(layer, Dense) for layer in layers[:-1]):
+        raise refusal('must have no "dense" before its last layer', "Move it to the end.")
+    return layers
+
+
 class Optimizer(NamedTuple):
     """An optimizer of Keras."""
 
@@ -200,7 +208,9 @@ class Optimizer(NamedTuple):
 
 # --- Values of keys -------------------------------------------------------------------------
 
-EncoderLayers = layers_type(Conv, Pool, BatchNorm, Drop, at_least=1)
+EncoderLayers = Annotated[
+    layers_type(Conv, Pool, BatchNorm, Drop, Dense, at_least=1), AfterValidator(_check_bottleneck)
+]
 DecoderLayers = layers_type(Conv, UpSample, Pool, BatchNorm, Drop)
 DenseLayers = layers_type(Dense, Drop, BatchNorm)
 Schedule = form_type(Cosine, Exponential, Step)
@@ -240,7 +250,7 @@ class Keys(BaseModel):
 
 
 class Augmentation(Keys):
-    """Random changes of the training images, drawn anew in every epoch."""
+    """Random changes of images, drawn anew for every image in every epoch."""
 
     rotation: number_type("of degrees from 0 to 180", ge=0, le=180) = 0.0
     """Largest rotation in either direction, in degrees."""

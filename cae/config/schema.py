@@ -24,6 +24,7 @@ from cae.config.choices import BEST_EPOCH_BY, CLASS_WEIGHTS
 from cae.config.fields import (
     ACTIVATIONS,
     LOSSES,
+    Augmentation,
     AugmentationOrNull,
     BatchSize,
     ClassifierEncoder,
@@ -104,7 +105,7 @@ class AutoencoderConfig(Config):
 
     encoder_layers: EncoderLayers = Field(examples=[[["conv", 32, [3, 3]], ["pool", [2, 2]]]])
     """Layers from the image to the encoding: `["conv", filters, [h, w]]`, `["pool", [h, w]]`,
-    `["batchNorm"]`, `["drop", rate]`."""
+    `["batchNorm"]`, `["drop", rate]`, and as the last `["dense", units]`."""
 
     decoder_layers: DecoderLayers = Field(examples=[[["upSample", [2, 2]], ["conv", 32, [3, 3]]]])
     """Layers from the encoding back to the image: those of the encoder, with `["upSample", [h, w]]`
@@ -120,9 +121,25 @@ class AutoencoderConfig(Config):
     """Loss to minimise; binary_crossentropy requires Sigmoid. null: binary_crossentropy for
     Sigmoid, mean_squared_error otherwise."""
 
+    denoise: AugmentationOrNull = None
+    """Random changes of the input alone, with the keys of `augmentation`: the autoencoder learns to
+    draw the unchanged image. Validation images are changed too, by the same amounts every time.
+    null: none."""
+
     noise: Share = 0.0
-    """Standard deviation of Gaussian noise added to the input pixels, which are in [0, 1]; above 0
-    trains a denoising autoencoder."""
+    """Short for `denoise` with this `noise` and nothing else."""
+
+    @property
+    def corruption(self) -> Augmentation | None:
+        """How the input is changed, by `denoise` or `noise`."""
+        return Augmentation(noise=self.noise) if self.noise else self.denoise
+
+    @field_validator("noise")
+    @classmethod
+    def _noise_or_denoise(cls, noise: float, info: ValidationInfo) -> float:
+        if noise and info.data.get("denoise"):
+            raise refusal("must be 0 beside denoise", "Write it as the noise of denoise.")
+        return noise
 
     @field_validator("decoder_layers")
     @classmethod

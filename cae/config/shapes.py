@@ -19,11 +19,14 @@ def format_shape(shape: Iterable[int | None]) -> str:
     return TIMES.join("any" if size is None else str(size) for size in shape)
 
 
-def follow(layer: Sequence[Any], shape: Shape | None) -> Shape | None:
-    """The shape of a layer's output, where pools round up; None if that of its input is unknown."""
+def follow(layer: Sequence[Any], shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The shape of a layer's output, where pools round up; None if that of its input is unknown.
+
+    The shape behind a dense layer is its number of units alone.
+    """
     kind, *values = layer
     if kind == "dense":
-        return None
+        return shape and (values[0],)
     if shape is None or kind not in ("conv", "pool", "upSample"):
         return shape
     height, width, channels = shape

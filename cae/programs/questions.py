@@ -185,7 +185,10 @@ class _Questions:
         while True:
             OUT.print(f"Encoder, from the image ({format_shape(self._shape)}) to the encoding:")
             encoder, shape = _ask_layers(
-                [Conv, Pool, BatchNorm, Drop], self._last.get("encoder_layers"), self._shape, 1
+                [Conv, Pool, BatchNorm, Drop, Dense],
+                self._last.get("encoder_layers"),
+                self._shape,
+                1,
             )
             try:
                 decoder = self._ask_decoder(encoder, shape)
@@ -272,7 +275,7 @@ def _ask_layers(
         at_least: How many layers there must be.
 
     Returns:
-        The layers, and the shape of the output.
+        The layers, and the shape of the output, or of the input of a dense layer at the end.
     """
     by_kind = {form.EXAMPLE[0]: form for form in forms}
     layers: list[list] = []
@@ -280,7 +283,9 @@ def _ask_layers(
     help = "\n".join(f"{kind}: {LAYER_HELP[kind]}" for kind in by_kind)
     while True:
         number = len(layers)
-        offered = [*by_kind, *(["done"] if number >= at_least else [])]
+        is_over = shape is not None and number > 0 and layers[-1][0] == "dense"  # a bottleneck
+        kinds = [] if is_over else by_kind
+        offered = [*kinds, *(["done"] if number >= at_least else [])]
         meant = last[number][0] if last and number < len(last) else "done"
         default = meant if meant in offered else offered[0]
         try:
@@ -297,7 +302,7 @@ def _ask_layers(
             shapes.pop()
             continue
         if kind == "done":
-            return layers, shapes[-1]
+            return layers, shapes[-2 if is_over else -1]
         try:
             values = last[number] if meant == kind else by_kind[kind].EXAMPLE
             layer = _ask_layer(by_kind[kind], values[1:], shapes[-1])

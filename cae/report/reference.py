@@ -49,7 +49,8 @@ def _configuration() -> list[str]:
         "Written by `python make_configs.py`; do not edit.",
         "- [Keys of a configuration](#keys-of-a-configuration): [both kinds](#both-kinds), "
         "[autoencoder](#autoencoder), [classifier](#classifier), [layers](#layers), "
-        "[learning-rate schedules](#learning-rate-schedules), [augmentation](#augmentation)\n"
+        "[learning-rate schedules](#learning-rate-schedules), "
+        "[augmentation and denoise](#augmentation-and-denoise)\n"
         "- [Keys of a study](#keys-of-a-study)\n"
         "- [Flags](#flags)\n"
         "- [Files of a run](#files-of-a-run), [of a study](#files-of-a-study), "
@@ -70,10 +71,12 @@ def _configuration() -> list[str]:
         _form_table("layer", LAYERS),
         "Where pools do not divide the size of the images and the decoder of an autoencoder would "
         "therefore miss it, these pools round up, and the decoder crops the rows and columns that "
-        "are too many. The upSample layers must undo the pools.",
+        "are too many. The upSample layers must undo the pools. After a dense layer at the end of "
+        "`encoder_layers`, the decoder begins with a dense layer (relu) as large as the last image "
+        "in the encoder, in whose shape `decoder_layers` get it.",
         "### Learning-rate schedules",
         _form_table("schedule", SCHEDULES),
-        "### Augmentation",
+        "### Augmentation and denoise",
         _key_table(fields.Augmentation),
     ]
 

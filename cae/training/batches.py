@@ -1,7 +1,7 @@
 """Arrays in memory -> shuffled, scaled batches for training.
 
 Images stay in the dtype of their file and become float32 in [0, 1] one batch at a time. Every
-random choice (order, augmentation, noise) is a function of the seed, the epoch and the batch,
+random choice (order, augmentation, corruption) is a function of the seed, the epoch and the batch,
 so any epoch can be produced again without running those before it.
 """
 
@@ -18,7 +18,7 @@ from cae.config.choices import MAX_SEED
 from cae.config.fields import Augmentation
 from cae.data.datasets import Scaling
 from cae.training import device
-from cae.training.augment import augment
+from cae.training.augment import augment, fold_in
 
 # Images handed to the device in one execution: enough to hide the overhead of a step, few
 # enough that progress and Ctrl-C answer within about half a second.
@@ -80,18 +80,18 @@ class Batches:
             shape and dtype when `scaling` is None.
         indices: int64 (num_chosen,), the images to use.
         batch_size: Images per batch; the last batch of an epoch may be smaller.
-        seed: Determines order, augmentation and noise; None keeps the order of `indices`.
+        seed: Determines every random choice; None keeps the order of `indices`.
         targets: int32 (num_images,) class indices; None trains images towards themselves.
         scaling: Turns images into float32 in [0, 1]; None leaves them as they are.
         dropout: Share of the values that become 0, in [0, 1), the others divided by 1 - dropout;
             for inputs that have `targets`. Srivastava et al. 2014, "Dropout: a simple way to
             prevent neural networks from overfitting".
-        noise: Standard deviation of the Gaussian noise added to inputs in [0, 1] (targets stay
-            clean), clipped back to [0, 1]. Vincent et al. 2008, "Extracting and composing robust
-            features with denoising autoencoders".
-        augmentation: Random rotation, shift and zoom, or None.
-        share: Which images of every batch to produce; several shares draw different dropout, noise
-            and augmentation, and each batch then ends with its `Share.get_counts`.
+        augmentation: Random changes of inputs in [0, 1], or None. Without `targets` these inputs
+            are the targets.
+        corruption: Further changes of the inputs alone, or None. Vincent et al. 2008, "Extracting
+            and composing robust features with denoising autoencoders".
+        share: Which images of every batch to produce; several shares draw different random
+            numbers, and each batch then ends with its `Share.get_counts`.
 
     Attributes:
         steps: Batches per epoch.
@@ -109,8 +109,8 @@ class Batches:
         targets: np.ndarray | None = None,
         scaling: Scaling | None = None,
         dropout: float = 0.0,
-        noise: float = 0.0,
         augmentation: Augmentation | None = None,
+        corruption: Augmentation | None = None,
         share: Share = WHOLE,
     ):
         self.steps = math.ceil(len(indices) / batch_size)
@@ -120,7 +120,7 @@ class Batches:
         self.batch_size = share.get_size(min(batch_size, len(indices)))
         self._images, self._targets, self._scaling = images, targets, scaling
         self._indices, self._batch_size_of_all, self._seed = indices, batch_size, seed
-        self._dropout, self._noise, self._augmentation = dropout, noise, augmentation
+        self._dropout, self._augmentation, self._corruption = dropout, augmentation, corruption
         self._share = share
         self._counts = share.get_counts(len(indices), batch_size)
         # A load is gathered at once, so that Python is not asked every step.
@@ -130,7 +130,7 @@ class Batches:
         self._loads = math.ceil(self.steps / self._batches_per_load)
         self._epoch = tf.Variable(0, dtype=tf.int64)
         self._order: tuple[int, np.ndarray] = (-1, indices)  # an epoch, and its order
-        needs_tensorflow = noise or augmentation is not None or share.count > 1
+        needs_tensorflow = augmentation or corruption or share.count > 1
         is_small = self.steps <= SHORT_STEPS and len(indices) * image_bytes <= SHORT_BYTES
         self._dataset = None if is_small and not needs_tensorflow else self._make_dataset(0)
 
@@ -223,9 +223,8 @@ class Batches:
         if self._augmentation is not None:
             inputs = augment(inputs, self._augmentation, random_key)
         targets = labels[0] if labels else inputs
-        if self._noise:
-            grain = tf.random.stateless_normal(tf.shape(inputs), random_key, stddev=self._noise)
-            inputs = tf.clip_by_value(inputs + grain, 0.0, 1.0)
+        if self._corruption is not None:
+            inputs = augment(inputs, self._corruption, fold_in(random_key, 0))
         if self._share.count == 1:
             return inputs, targets
         return inputs, targets, tf.constant(self._counts)[step]

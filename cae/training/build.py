@@ -1,6 +1,7 @@
 """Builds autoencoders and classifiers: `get_autoencoder`, `get_classifier`."""
 
 import itertools
+import math
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from cae.records.saved_models import load_model
 BATCH_NORM_MOMENTUM = 0.9
 # The keys of a layer's configuration that determine what it computes from its weights.
 ARCHITECTURE = (
-    *("filters", "units", "kernel_size", "pool_size", "size", "padding", "cropping"),
-    "activation",
+    *("filters", "units", "kernel_size", "strides", "pool_size", "size", "padding", "cropping"),
+    *("target_shape", "activation"),
 )
 
 ModelInfo = dict[str, Any] | Config | str | Path
@@ -50,9 +51,10 @@ def get_autoencoder(model_info: ModelInfo, input_shape: Sequence[int]) -> keras.
     check_shapes(config, input_shape, "model_info")
     keras.utils.set_random_seed(config.seed)
     rounding = get_rounding(config, input_shape)
-    encoder_layers = _hidden_layers(config.encoder_layers, config.l2, rounding.pools)
+    encoder_layers = _encoder_layers(config.encoder_layers, config.l2, rounding.pools)
     encoder = chain_layers(encoder_layers, input_shape, "encoder")
     decoder_layers = [
+        *_undo_bottleneck(encoder_layers, config.l2),
         *_hidden_layers(config.decoder_layers, config.l2),
         keras.layers.Conv2D(
             input_shape[-1],
@@ -144,7 +146,7 @@ def _get_encoder(
         )
     if isinstance(source, tuple | list):
         check_shapes(config, input_shape, "model_info")
-        return chain_layers(_hidden_layers(source, config.l2), input_shape, "encoder")
+        return chain_layers(_encoder_layers(source, config.l2), input_shape, "encoder")
     if isinstance(source, keras.Model):
         options["input_range"] = input_range or OWN_RANGE
         return find_encoder(source, source.name, input_shape, **options)
@@ -212,7 +214,7 @@ def _hidden_layers(
     relu = {
         "activation": "relu",
         "kernel_initializer": "he_normal",
-        "kernel_regularizer": keras.regularizers.L2(l2) if l2 else None,
+        "kernel_regularizer": _get_regularizer(l2),
     }
     built = []
     for index, layer in enumerate(specification):
@@ -233,6 +235,30 @@ def _hidden_layers(
             case _:
                 raise ValueError(f"unknown layer {layer!r}")
     return built
+
+
+def _get_regularizer(l2: float) -> keras.regularizers.Regularizer | None:
+    return keras.regularizers.L2(l2) if l2 else None
+
+
+def _encoder_layers(
+    specification: tuple, l2: float, rounded: Collection[int] = ()
+) -> list[keras.Layer]:
+    """Those of `_hidden_layers`, but a dense layer, the bottleneck at the end, is linear."""
+    *hidden, last = specification
+    if last[0] != "dense":
+        return _hidden_layers(specification, l2, rounded)
+    bottleneck = keras.layers.Dense(last[1], kernel_regularizer=_get_regularizer(l2))
+    return [*_hidden_layers(hidden, l2, rounded), keras.layers.Flatten(), bottleneck]
+
+
+def _undo_bottleneck(encoder_layers: Sequence[keras.Layer], l2: float) -> list[keras.Layer]:
+    """From the numbers of a dense bottleneck to the shape before it; nothing without one."""
+    *_, flatten, bottleneck = (None, *encoder_layers)
+    if not isinstance(bottleneck, keras.layers.Dense):
+        return []
+    shape = flatten.input.shape[1:]
+    return [*_hidden_layers([("dense", math.prod(shape))], l2), keras.layers.Reshape(shape)]
 
 
 def chain_layers(

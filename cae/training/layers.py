@@ -17,6 +17,9 @@ CHAINED = (
     keras.layers.BatchNormalization,
     keras.layers.Dropout,
     keras.layers.Cropping2D,
+    keras.layers.Flatten,
+    keras.layers.Dense,
+    keras.layers.Reshape,
 )
 
 # Up to this many filters a matrix product beats oneDNN's convolution: it is twice as fast for one

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from cae.config.fields import Augmentation
 from cae.config.schema import ClassifierConfig, Config
 from cae.data.datasets import Scaling, get_scaling
 from cae.data.splits import encode_labels, get_classes, is_imbalanced, split_validation
@@ -47,6 +48,9 @@ def train_autoencoder(
 ) -> History:
     """Trains an autoencoder to reconstruct its input; the best epoch's weights are kept.
 
+    With `denoise` it draws the unchanged image from a changed one. This is also what validation
+    measures, with changes that depend on nothing but the image's place, and the same every epoch.
+
     Args:
         model: From `get_autoencoder`.
         model_info: Hyperparameters as in the JSON files, validated or not.
@@ -74,7 +78,7 @@ def train_autoencoder(
     loop = Loop(model, config, name, ("val_loss" if len(split[1]) else "loss",), **options)
     with _precision(model, config, warn):
         trained, *batches = _prepare(
-            loop, fuse(model), images, scaling, split=split, noise=config.noise
+            loop, fuse(model), images, scaling, split=split, corruption=config.corruption
         )
         metric = keras.metrics.MeanSquaredError(name="mse")
         phase = Phase(FULL, config.epochs, config.optimizer.learning_rate)
@@ -241,19 +245,20 @@ def _prepare(
     *,
     split: tuple[np.ndarray, np.ndarray],
     targets: np.ndarray | None = None,
-    noise: float = 0.0,
+    corruption: Augmentation | None = None,
 ) -> tuple[keras.Model, Batches, Batches | None]:
     """What to train, and its batches for training and, if there are images for it, validation.
 
-    If there is a GPU, inputs that do not change every epoch stay on it.
+    If there is a GPU, inputs that do not change every epoch stay on it. Validation measures what
+    is trained, so `corruption` changes its inputs too.
     """
     config, workers = loop.config, loop.workers
-    is_constant = config.augmentation is None and not noise
+    is_constant = config.augmentation is None and corruption is None
     if is_constant and not workers and device.can_keep(inputs):
         model, inputs = device.look_up(model, inputs, scaling, to_itself=targets is None)
         scaling = None
     share = workers.share if workers else WHOLE
-    common = {"targets": targets, "scaling": scaling, "share": share}
+    common = {"targets": targets, "scaling": scaling, "corruption": corruption, "share": share}
     training, validation = split
     batches = Batches(
         inputs,
@@ -261,7 +266,6 @@ def _prepare(
         config.batch_size,
         config.seed,
         dropout=dropout,
-        noise=noise,
         augmentation=config.augmentation,
         **common,
     )

@@ -110,6 +110,14 @@ def test_encoder_of_a_classifier_is_a_path_layers_or_null(encoder):
 
 # --- What is refused: one value at a time ---
 
+
+def test_a_dense_layer_ends_the_encoder():
+    conv, _ = layers = AUTOENCODER["encoder_layers"]
+    assert autoencoder(encoder_layers=[*layers, ["dense", 8]]).encoder_layers[-1] == ("dense", 8)
+    (line,) = lines(AUTOENCODER | {"encoder_layers": [["dense", 8], conv]})
+    assert line.startswith('my.json: encoder_layers: must have no "dense" before its last layer')
+
+
 ADD_LAYER = [
     (["conv", 32], "", 'must be ["conv", filters, kernel_size]', '["conv", 32, [3, 3]]'),
     (["pool"], "", 'must be ["pool", size]', '["pool", [2, 2]]'),
@@ -125,11 +133,11 @@ ADD_LAYER = [
     (["drop", 1], ".rate", "from 0 up to but not including 1, got 1", ""),
     (["drop", True], ".rate", "must be a number", "true and false are not numbers"),
     (["upsample", [2, 2]], "", "must begin with", '"upSample" belongs in decoder_layers'),
-    (["dense", 64], "", "must begin with", '"dense" belongs in the dense_layers of a classifier'),
+    (["dense", 0], ".units", "from 1 to 65536, got 0", ""),
     (["dropout", 0.2], "", "must begin with", 'Did you mean "drop"?'),
     (["conv2d", 8, [3, 3]], "", "must begin with", 'Did you mean "conv"?'),
     (["BatchNormalization"], "", "must begin with", 'Did you mean "batchNorm"?'),
-    ([3], "", '"conv", "pool", "batchNorm" or "drop", got [3]', ""),
+    ([3], "", '"conv", "pool", "batchNorm", "drop" or "dense", got [3]', ""),
     ([], "", 'must be a list such as ["conv", 32, [3, 3]]', ""),
     ("conv", "", 'must be a list such as ["conv", 32, [3, 3]], got "conv"', ""),
     (None, "", "must be a list such as", ""),
@@ -148,6 +156,7 @@ def test_wrong_encoder_layer(layer, path, required, remedy):
 WRONG_VALUES = [
     ("encoder_layers", [], "encoder_layers", "a list of 1 to 100 layers", ""),
     ("encoder_layers", [["batchNorm"]] * 101, "encoder_layers", "a list of 1 to 100 layers", ""),
+    ("decoder_layers", [["dense", 8]], "decoder_layers[0]", "begin", "last in encoder_layers"),
     ("decoder_layers", [["flatten"]], "decoder_layers[0]", '"conv", "upSample", "pool"', ""),
     ("decoder_layers", [["pool", [0, 2]]], "decoder_layers[0].size", "from 1 to 32", ""),
     ("optimizer", "adam", "optimizer", "[name, rate]", 'Write for example ["adam", 0.001].'),
@@ -166,6 +175,8 @@ WRONG_VALUES = [
     ("seed", -1, "seed", "from 0 to 4294967295, got -1", ""),
     ("early_stopping", False, "early_stopping", "null or a whole", "true and false are not"),
     ("noise", 1.5, "noise", "from 0 to 1, got 1.5", ""),
+    ("denoise", 0.1, "denoise", "null or an object such as", ""),
+    ("denoise", {"cutout": 2}, "denoise.cutout", "from 0 to 1, got 2", ""),
     ("augmentation", True, "augmentation", "null or an object such as", ""),
     ("augmentation", {"rotation": 181}, "augmentation.rotation", "degrees from 0 to 180", ""),
     ("augmentation", {"shear": 61}, "augmentation.shear", "degrees from 0 to 60, got 61", ""),

@@ -79,14 +79,16 @@ def test_autoencoder_at_a_terminal(tmp_path, files, terminal):
     write_json(tmp_path / "wrong.json", AUTOENCODER, epochs=0, seed=-1)
     at = terminal("autoencoder", *files.autoencoder, "--limit", 24)
     at.answer("Your choice [1]: ", "3", "two", "2", explained=('1 to 2, got "3"', '"two"'))
-    at.answer("Layer 1 (", "dense", "conv", explained=('batchNorm or drop, got "dense"',))
+    at.answer("Layer 1 (", "upSample", "conv", explained=('drop or dense, got "upSample"',))
     at.answer("Filters [32]: ", "-2", "2", explained=("from 1 to 4096",))
     at.answer("Kernel height,width [3,3]: ", "3,3,3", "3x3", explained=('got "3,3,3"',))
     at.answer("Layer 2 (", "pool")
     at.answer("Height,width [2,2]: ", "0", "", explained=("from 1 to 32",))
     at.answer("done) [done]: ", "drop")
     at.answer("Rate [0.25]: ", "1", "0.1", explained=('0 to 0.99, got "1"',))
-    at.answer("done) [done]: ", "done")
+    at.answer("done) [done]: ", "dense")
+    at.answer("Units [64]: ", "6")
+    at.answer("Layer 5 (done) [done]: ", "")
     at.answer(
         "Mirror the encoder in the decoder (y/n) [y]: ", "perhaps", "", explained=('got "perhaps"',)
     )
@@ -126,7 +128,7 @@ def test_autoencoder_at_a_terminal(tmp_path, files, terminal):
 
     typed = load_config(tmp_path / "my.json", "autoencoder")
     assert [list(layer) for layer in typed.encoder_layers] == [
-        ["conv", 2, (3, 3)], ["pool", (2, 2)], ["drop", 0.1],
+        ["conv", 2, (3, 3)], ["pool", (2, 2)], ["drop", 0.1], ["dense", 6],
     ]  # fmt: skip
     assert [layer.kind for layer in typed.decoder_layers] == ["upSample", "conv"]
     assert (typed.epochs, typed.batch_size, typed.activation_function) == (2, 8, "Linear")

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -64,7 +65,8 @@ def test_an_epoch_can_be_gone_on_with_at_any_batch(monkeypatch, step):
     monkeypatch.setattr("cae.training.batches.GATHERED_BYTES", 256)
     batches = Batches(
         numbered(50), np.arange(50), 8, seed=1, targets=np.arange(50, dtype=np.int32),
-        scaling=BYTES, dropout=0.1, noise=0.1, augmentation=Augmentation(rotation=20),
+        scaling=BYTES, dropout=0.1, augmentation=Augmentation(rotation=20),
+        corruption=Augmentation(noise=0.1),
     )  # fmt: skip
     whole = epoch_of(batches, 3)[step:]
     rest = batches.iterate(3, step)
@@ -83,14 +85,15 @@ def test_images_become_float_in_unit_range_and_targets_follow():
         np.testing.assert_allclose(inputs[:, 0, 0, 0], labels / 5, atol=1e-6)
 
 
-def test_noise_is_on_the_input_only():
-    """A denoising autoencoder draws the clean image; noisy pixels stay in [0, 1]."""
+def test_corruption_is_of_the_input_only():
+    """A denoising autoencoder draws the clean image."""
     images = np.full((64, 4, 4, 1), 128, np.uint8)
-    batches = Batches(images, np.arange(64), 64, seed=0, scaling=BYTES, noise=0.2)
+    batches = Batches(
+        images, np.arange(64), 64, seed=0, scaling=BYTES, corruption=Augmentation(noise=0.2)
+    )
     ((noisy, clean),) = epoch_of(batches, 0)
     np.testing.assert_array_equal(clean, np.full_like(clean, 128 / 255))
     assert 0.15 < (noisy - clean).std() < 0.25
-    assert noisy.min() >= 0 and noisy.max() <= 1
     ((again, _),) = epoch_of(batches, 0)
     np.testing.assert_array_equal(noisy, again)
     ((next_epoch, _),) = epoch_of(batches, 1)
@@ -126,6 +129,19 @@ def test_augmented_image_is_its_own_target():
     )
     ((inputs, targets),) = epoch_of(batches, 0)
     np.testing.assert_array_equal(inputs, targets)
+
+
+def test_augmentation_and_corruption_draw_their_own_amounts():
+    """The input is the target turned once more, by angles of its own."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 1), np.uint8)
+    turn = Augmentation(rotation=90.0)
+    make = partial(Batches, images, np.arange(8), 8, 0, scaling=BYTES)
+    ((_, turned),) = epoch_of(make(augmentation=turn), 0)
+    ((inputs, targets),) = epoch_of(make(augmentation=turn, corruption=turn), 0)
+    ((corrupted, _),) = epoch_of(make(corruption=turn), 0)
+    np.testing.assert_array_equal(targets, turned)
+    assert (inputs != targets).any(axis=(1, 2, 3)).all()
+    assert (corrupted != turned).any(axis=(1, 2, 3)).all()
 
 
 def test_features_pass_unscaled():
@@ -210,12 +226,12 @@ def test_shares_draw_different_noise():
         batches = Batches(images, np.arange(8), 8, seed=3, share=share, **random)
         return np.asarray(next(batches.iterate(0))[0])
 
-    for random in ({"noise": 0.1}, {"dropout": 0.5}):
+    for random in ({"corruption": Augmentation(noise=0.1)}, {"dropout": 0.5}):
         first, second = (read(Share(index, 2), **random) for index in range(2))
         assert first.shape == second.shape
         assert (first != second).any()
         whole = read(Share(), **random)[:4]
-        assert (first == whole).all() or "noise" not in random
+        assert (first == whole).all() or "corruption" not in random
 
 
 def test_arrays_are_freed_with_their_batches():

@@ -131,6 +131,7 @@ INFO = {
     "batch_size": 8,
     "epochs": 3,
 }
+BOTTLENECK = {**INFO, "encoder_layers": [*INFO["encoder_layers"], ["dense", 5]]}
 
 
 class TestFuse:
@@ -171,6 +172,11 @@ class TestFuse:
         assert kinds == ["UpSampleConv2D", "UpSampleConv2D", "FewFiltersConv2D", "Cropping2D"]
         assert fused.output_shape == (None, 50, 50, 1)
 
+    def test_a_dense_bottleneck_is_no_obstacle(self):
+        fused = fuse(build.get_autoencoder(BOTTLENECK, (8, 8, 1)))
+        kinds = [type(layer).__name__ for layer in fused.layers[3:]]
+        assert kinds[:5] == ["Flatten", "Dense", "Dense", "Reshape", "UpSampleConv2D"]
+
     def test_other_models_are_left_alone(self):
         """A layer that may have two inputs could make it more than a chain."""
         inputs = keras.Input((4, 4, 1))
@@ -178,14 +184,15 @@ class TestFuse:
         model = keras.Model(inputs, outputs)
         assert [type(layer) for layer in fuse(model).layers] == [type(x) for x in model.layers]
 
+    @pytest.mark.parametrize("info", [INFO, BOTTLENECK], ids=["plain", "bottleneck"])
     @pytest.mark.parametrize("shape", [(8, 8, 1), (7, 9, 1)])
-    def test_three_epochs_equal_the_plain_model(self, monkeypatch, shape):
+    def test_three_epochs_equal_the_plain_model(self, monkeypatch, info, shape):
         """The loss curve is the same to rounding, penalties and cropping included."""
         images = np.random.default_rng(0).integers(0, 256, (48, *shape), np.uint8)
         curves = []
         for replacement in (fuse, lambda model: keras.Model(model.inputs, model.outputs)):
             monkeypatch.setattr(train, "fuse", replacement)
-            info = {**INFO, "l2": 0.001}
+            info = {**info, "l2": 0.001}
             model = build.get_autoencoder(info, shape)
             history = train.train_autoencoder(model, info, images)
             curves.append([history.column(key) for key in ("loss", "val_loss", "val_mse")])

@@ -97,6 +97,17 @@ class TestGetAutoencoder:
         assert decoder[-1].activation is keras.activations.linear
         assert decoder[-1].filters == 2
 
+    def test_a_dense_bottleneck(self):
+        """9×7 is 5×4 after the pool, and again in the decoder, which crops 10×8 to 9×7."""
+        layers = [["conv", 3, [3, 3]], ["pool", [2, 2]], ["dense", 6]]
+        model = build_module.get_autoencoder({**SMALL, "encoder_layers": layers}, (9, 7, 1))
+        encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+        assert encoder.output_shape == decoder.input_shape == (None, 6)
+        assert encoder.layers[-1].activation is keras.activations.linear
+        widened, reshaped = decoder.layers[1:3]
+        assert widened.units == 5 * 4 * 3 and widened.activation is keras.activations.relu
+        assert reshaped.target_shape == (5, 4, 3) and model.output_shape == (None, 9, 7, 1)
+
     def test_a_decoder_that_misses_the_size_is_refused(self):
         """28 halves twice and rounds up to 4; two upSample layers make 16 of it."""
         pools = [["pool", [2, 2]]] * 3
@@ -137,6 +148,17 @@ class TestTrainAutoencoder:
         for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
         assert np.any(first.get_weights()[0] != other.get_weights()[0])
+
+    def test_denoising_is_validated_as_it_is_trained(self, images):
+        """On corrupted images, by the same amounts in every epoch: nothing learned, no change."""
+        still = {"optimizer": ["sgd", 1e-9], "epochs": 2}
+        first, second = train(SMALL, images, denoise={"shift": 0.5}, **still)[1].column("val_loss")
+        assert first == pytest.approx(second, rel=1e-5)
+        _, clean = train(SMALL, images, **still)
+        assert abs(clean.metrics["val_loss"] - first) > 1e-3
+        _, noisy = train(SMALL, images, noise=0.5, **still)
+        _, same = train(SMALL, images, denoise={"noise": 0.5}, **still)
+        assert noisy.column("val_loss") == same.column("val_loss")
 
     def test_output_starts_at_the_mean_pixel(self, images):
         """An untrained decoder would draw mid-gray; trained weights are left alone."""
@@ -364,10 +386,23 @@ class TestClassifier:
 
     def test_listed_layers_build_an_encoder(self):
         """A configuration can bring its own, untrained."""
-        info = {**HEAD, "encoder_layers": [["conv", 2, [3, 3]], ["pool", [2, 2]]]}
-        model = build_module.get_classifier(info, (8, 8, 3), 5)
-        assert model.get_layer("encoder").output_shape == (None, 4, 4, 2)
-        assert model.output_shape == (None, 5)
+        layers = [["conv", 2, [3, 3]], ["pool", [2, 2]]]
+        for more, encoding in (([], (4, 4, 2)), ([["dense", 6]], (6,))):
+            info = {**HEAD, "encoder_layers": [*layers, *more]}
+            model = build_module.get_classifier(info, (8, 8, 3), 5)
+            assert model.get_layer("encoder").output_shape == (None, *encoding)
+            assert model.output_shape == (None, 5)
+
+    def test_both_phases_on_a_dense_bottleneck(self, images, labels):
+        """Its linear numbers are the encoding, cached while it is frozen."""
+        source = {**MOODY, "encoder_layers": [*MOODY["encoder_layers"], ["dense", 6]]}
+        model = self.build(images, source=source)
+        history = train_module.train_classifier(model, HEAD, images, labels)
+        assert history.column("phase") == [DENSE_ONLY, DENSE_ONLY, FULL]
+        encodings = predict.predict(model.get_layer("encoder"), images, BYTES)
+        assert encodings.shape == (40, 6) and encodings.min() < 0
+        summary = predict.predict(build_module.with_summary(model), images, BYTES)
+        np.testing.assert_allclose(summary[:, :6], encodings, atol=1e-5)
 
     def test_an_encoder_is_required(self):
         """Neither the call nor the configuration gives one."""
