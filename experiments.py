@@ -44,7 +44,7 @@ def _add_run(commands: Any) -> None:
     images = "images to use instead of those of the study, in any form"
     flags.add(parser, "--dataset", metavar="DATASET", help=images)
     flags.add(parser, "--labels", metavar="FILE", help="labels of the images of -d")
-    flags.add(parser, *flags.CHANGES)
+    flags.add(parser, *flags.FEW_LABELS["few labels"], *flags.CHANGES)
     flags.add(parser, "--epochs", help="train for N epochs, whatever the configurations say")
     flags.add(parser, "--seed", help="train with this seed only")
     flags.add(parser, "--limit", "--runs-dir", "--no-plots")

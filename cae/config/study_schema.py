@@ -56,6 +56,13 @@ class Data(Keys):
     """Use only so many training images, drawn by the seed of each trial; with labels every class
     gives its share; null: all."""
 
+    unlabelled: Text | None = None
+    """More training images, without labels, for classifiers whose configuration uses them."""
+
+    labels_per_class: Limit | None = None
+    """For classifiers: use the labels of only so many images per class, drawn by the seed of each
+    trial; null: all."""
+
     invert: Changed | None = None
     """Swap dark and bright in these images; null: in none."""
 

@@ -62,6 +62,9 @@ class Reading:
         )
 
 
+ALL_IMAGES = Reading(test_split=0.0, labelled=False)
+
+
 class Contents(NamedTuple):
     """What a source holds.
 

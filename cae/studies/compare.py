@@ -19,7 +19,7 @@ from cae.config.study import hyperparameters_of, is_larger_better
 from cae.config.study_schema import METRICS, BestEncoder
 from cae.errors import UsageError, printable, shown
 from cae.files import explaining, write_csv, write_figures
-from cae.records.run import TRIALS_FILE
+from cae.records.run import TRIALS_FILE, FileRecord
 from cae.studies.choices import COLUMNS
 from cae.studies.intervals import estimate
 from cae.studies.results import RunResult, read_runs, read_study, read_trials
@@ -112,16 +112,24 @@ def _split(
 def _origin(result: RunResult) -> str:
     """What the values of a run depend on, apart from its seed, as JSON."""
     given = result.start.arguments
-    keys = {"limit", "no_pretrained", "encoder_until", "model_input_range"}
+    keys = {"limit", "labels_per_class", "no_pretrained", "encoder_until", "model_input_range"}
+    unlabelled = [file.sha256 for file in result.start.data.get("unlabelled", [])]
     models = [file.sha256 for file in result.start.models] or given.model
     hyperparameters = hyperparameters_of(result.history.model_info)
-    return json.dumps([_data_key(result), models, given.model_dump(include=keys), hyperparameters])
+    flags = given.model_dump(include=keys)
+    return json.dumps([_data_key(result), unlabelled, models, flags, hyperparameters])
 
 
 def _data_key(result: RunResult) -> tuple[tuple[str, str | None], ...]:
-    given, data = result.start.arguments, result.start.data.items()
-    files = ((role, file.sha256) for role, files in data for file in files)
+    given = result.start.arguments
+    files = ((role, file.sha256) for role, file in _labelled_files(result))
     return (*files, ("invert", given.invert), ("transpose", given.transpose))
+
+
+def _labelled_files(result: RunResult) -> list[tuple[str, FileRecord]]:
+    """Role and file: runs with and without unlabelled images are compared."""
+    data = result.start.data.items()
+    return [(role, file) for role, files in data if role != "unlabelled" for file in files]
 
 
 # --- Choosing -------------------------------------------------------------------------------
@@ -226,7 +234,8 @@ def influences(groups: Sequence[Group]) -> list[tuple[str, str, int, float, floa
     means: dict[str, dict[str, list[float]]] = {}
     for group in groups:
         first = group.results[0]
-        others = {"base": first.base, "limit": first.start.arguments.limit}
+        given = first.start.arguments.model_dump(include={"limit", "labels_per_class"})
+        others = {"base": first.base, **given}
         for key, value in (hyperparameters_of(first.history.model_info) | others).items():
             if group.values:
                 means.setdefault(key, {}).setdefault(shown(value), []).append(group.mean)
@@ -312,7 +321,7 @@ def _compare_by_data(results: list[RunResult], metric: str) -> list[tuple[str, l
 
 
 def _describe_data(result: RunResult) -> str:
-    files = [file for files in result.start.data.values() for file in files]
+    files = (file for _, file in _labelled_files(result))
     names = [f"{printable(Path(file.path).name)} ({file.sha256[:8]})" for file in files]
     given = result.start.arguments.model_dump(include={"invert", "transpose"}, exclude_none=True)
     names += [f"{change} {which}" for change, which in given.items()]
@@ -373,6 +382,7 @@ def _describe_run(group: Group, result: RunResult) -> dict[str, Any]:
         "seed": info["seed"],
         "data": _describe_data(result),
         "limit": result.start.arguments.limit,
+        "labels_per_class": result.start.arguments.labels_per_class,
         **hyperparameters,
         **result.history.metrics,
     }

@@ -11,7 +11,7 @@ from cae import terminal
 from cae.config.study import StudyFile, expand, load_stages
 from cae.config.study_schema import Data, Study
 from cae.data.datasets import Scaling, check_dataset, load_dataset
-from cae.data.sources import has_test
+from cae.data.sources import ALL_IMAGES, has_test
 from cae.data.splits import encode_labels
 from cae.errors import UsageError
 from cae.files import locked, write_figures
@@ -86,10 +86,12 @@ def _override(study: Study, args: argparse.Namespace) -> Study:
         raise UsageError("-dl", "requires the images that it labels", "no -d", "Add -d DATASET.")
     data = study.data
     if args.dataset:
-        data = Data(dataset=args.dataset, labels=args.labels, limit=data.limit)
+        kept = data.model_dump(include={"limit", "labels_per_class"})
+        data = Data(dataset=args.dataset, labels=args.labels, **kept)
     if args.limit:
         data = data.model_copy(update={"limit": args.limit})
-    given = {key: vars(args)[key] for key in ("invert", "transpose") if vars(args)[key]}
+    flags = ("unlabelled", "labels_per_class", "invert", "transpose")
+    given = {key: vars(args)[key] for key in flags if vars(args)[key]}
     data = data.model_copy(update=given)
     changes: dict[str, Any] = {"data": data}
     if args.seed is not None:
@@ -102,7 +104,10 @@ def _override(study: Study, args: argparse.Namespace) -> Study:
 def _check_study(file: StudyFile) -> None:
     """Checks the configurations, data and models of a study, before any study is trained."""
     expand(file, None, {})
-    check_dataset(file.study.data.dataset, file.study.data.labels)
+    data = file.study.data
+    check_dataset(data.dataset, data.labels)
+    if data.unlabelled:
+        check_dataset(data.unlabelled, reading=ALL_IMAGES)
     for base in file.study.bases:
         if base.model:
             read_metadata(file.resolve(base.model))

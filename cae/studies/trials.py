@@ -21,9 +21,10 @@ from cae.config.load import dump_config
 from cae.config.study import StudyFile, Trial, expand
 from cae.config.study_schema import Base, Study
 from cae.data.datasets import load_dataset
-from cae.data.sources import has_test
+from cae.data.sources import ALL_IMAGES, has_test
 from cae.errors import UserError
 from cae.files import get_record, write_json, write_text
+from cae.programs.starting_points import uses_unlabelled
 from cae.records import tracking
 from cae.records.history import OnEpoch
 from cae.records.run import PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir
@@ -79,12 +80,14 @@ class Trainer:
         write_text(config, dump_config(trial.config))
         data = self.study.data
         (base,) = [base for base in self.study.bases if base.label == trial.base]
-        has_test = self.study.kind == "classifier"
+        is_classifier = self.study.kind == "classifier"
         flags = {
             "-d": data.dataset,
             "-dl": data.labels,
-            "-t": data.test if has_test else None,
-            "-tl": data.test_labels if has_test else None,
+            "-t": data.test if is_classifier else None,
+            "-tl": data.test_labels if is_classifier else None,
+            "--unlabelled": data.unlabelled if uses_unlabelled(trial.config) else None,
+            "--labels-per-class": data.labels_per_class if is_classifier else None,
             "--limit": data.limit,
             **data.get_changes(),
             "-model": trial.model,
@@ -165,8 +168,11 @@ class StudyRun:
         if labelled and (data.test or has_test(data.dataset)):
             test = data.test or data.dataset
             sets.append(load_dataset(test, data.test_labels, split="test", limit=1))
+        if labelled and data.unlabelled:
+            sets.append(load_dataset(data.unlabelled, limit=1, reading=ALL_IMAGES))
         digests = [file["sha256"] for dataset in sets for file in dataset.files]
-        return [*digests, data.limit, *data.get_changes().items()]
+        few = [data.labels_per_class] if labelled and data.labels_per_class else []
+        return [*digests, data.limit, *few, *data.get_changes().items()]
 
     def _find_model(self, base: Base) -> tuple[str | None, str | None]:
         """The path and the SHA-256 of the model that provides the encoder, if there is one."""

@@ -276,6 +276,24 @@ def test_saved_models_of_other_programs(tmp_path):
         load_stages(path)
 
 
+def test_few_labels(tmp_path):
+    """The number of labels is a flag of every classifier, and none of an autoencoder."""
+    found = []
+    for kind, config in (("classifier", CLASSIFIER), ("autoencoder", AUTOENCODER)):
+        base = write_json(tmp_path / f"{kind}.json", config)
+        data = {"dataset": "digits", "labels_per_class": 10, "unlabelled": "digits"}
+        study = {"name": "few", "kind": kind, "data": data, "bases": [{"configuration": base}]}
+        study["metric"] = "val_loss"
+        _, (file,) = load_stages(write_json(tmp_path / "study.json", study))
+        (tmp_path / kind / "configuration").mkdir(parents=True)
+        for trial in expand(file, "data", {kind: (None, None)}):
+            found.append(trials.Trainer(file.study, tmp_path / kind).get_arguments(trial))
+    classifier, autoencoder = found
+    assert classifier[classifier.index("--labels-per-class") + 1] == "10"
+    assert "--labels-per-class" not in autoencoder
+    assert "--unlabelled" not in [*classifier, *autoencoder], "the configuration does not use them"
+
+
 def test_changed_images(study, run, trainer):
     """The flags pass to the trials, whose names tell them from others."""
     done = run(study(), "--invert", "--transpose", "train", "--limit", 40)

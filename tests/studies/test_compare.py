@@ -11,6 +11,7 @@ from cae.config.load import validate_config
 from cae.errors import UserError
 from cae.figures.comparisons import compare_visualization
 from cae.records.history import History
+from cae.records.run import FileRecord
 from cae.studies.compare import group_results, influences, sort_groups, verdict, write_table
 from cae.studies.results import RunResult, read_result
 
@@ -49,6 +50,19 @@ def test_changed_images_are_other_data(tmp_path):
     runs = [result(tmp_path, "a", 0.1, seed) for seed in range(2)]
     runs[1].start.arguments.invert = "test"
     assert len(group_results(runs, "val_mse")) == 2
+
+
+def test_runs_with_few_labels_are_compared_with_others(tmp_path):
+    """On the same data they are other groups, and so are runs with images without labels."""
+    runs = [result(tmp_path, str(number), 0.1) for number in range(4)]
+    runs[1].start.arguments.labels_per_class = 10
+    for run, files in ((runs[1], "a"), (runs[2], "a"), (runs[3], "b")):
+        run.start.data["unlabelled"] = [FileRecord(path=files, sha256=files, bytes=1)]
+    groups = group_results(runs, "val_mse")
+    assert len(groups) == 4
+    rows = read_table(tmp_path / "table.csv", groups)
+    assert len({row["data"] for row in rows}) == 1
+    assert sorted(row["labels_per_class"] for row in rows) == ["", "", "", "10"]
 
 
 def test_a_winner_is_ahead_of_the_noise(groups):
