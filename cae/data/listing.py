@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cae.data.idx import name_idx_files
-from cae.data.labels import NO_LABEL
+from cae.data.labels import NO_LABEL, as_labels
 from cae.data.named import Split
 from cae.errors import DataError, listed, printable, shown
 
@@ -98,7 +98,11 @@ def name_classes(names: list[str]) -> tuple[np.ndarray | None, dict[int, str]]:
 
 
 def _by_number(name: str) -> tuple[float, str]:
-    return (float(name) if re.fullmatch(r"-?[0-9]{1,15}", name) else float("inf")), name
+    return (float(name) if _is_number(name) else float("inf")), name
+
+
+def _is_number(name: str) -> bool:
+    return re.fullmatch(r"-?[0-9]{1,15}", name) is not None
 
 
 def _scan(folder: Path, root: Path) -> tuple[list[str], list[str]]:
@@ -233,5 +237,9 @@ def _list_table(path: Path) -> Listing:
     for number, row in enumerate(rows, 2):
         if not row["path"]:
             raise DataError(f"{path}: line {number}", "must name a picture", shown(row), "Add it.")
-    labels = name_classes([(row.get("label") or "").strip() for row in rows])
-    return Listing(path.parent, [row["path"] for row in rows], *labels)
+    names = [(row.get("label") or "").strip() for row in rows]
+    if "-1" in names and all(_is_number(name) for name in names if name):
+        labels = as_labels(path, np.array([int(name) for name in names if name]))
+        if NO_LABEL in labels:
+            names = ["" if name == "-1" else name for name in names]
+    return Listing(path.parent, [row["path"] for row in rows], *name_classes(names))

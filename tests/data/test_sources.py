@@ -301,6 +301,24 @@ class TestTable:
         assert data.labels.tolist() == [NO_LABEL, 0, NO_LABEL]
 
     @pytest.mark.parametrize(
+        ("labels", "names"),
+        [
+            (["3", "-1", "10", ""], {0: "3", 1: "10"}),
+            (["1", "-1", ""], {0: "-1", 1: "1"}),
+            (["cat", "-1", "ape"], {0: "-1", 1: "ape", 2: "cat"}),
+        ],
+    )
+    def test_minus_one_as_in_files_of_numbers(self, root, labels, names):
+        fill(root, {"x": len(labels)})
+        rows = (f"x/{number:03}.png,{label}" for number, label in enumerate(labels))
+        (root / "t.csv").write_text("\n".join(["path,label", *rows]))
+        data = load(root / "t.csv")
+        assert data.class_names == names
+        assert [names.get(label, "") for label in data.labels] == [
+            label if label in names.values() else "" for label in labels
+        ]
+
+    @pytest.mark.parametrize(
         ("text", "named"),
         [("", "path"), ("file,label\na,b\n", "path"), ("path,label\n,cat\n", "line 2")],
     )
