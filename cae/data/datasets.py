@@ -326,8 +326,8 @@ def divide(
         if labels_per_class > counts.min():
             raise UsageError(
                 "--labels-per-class",
-                f"must be at most {counts.min()}, the number of labels of the smallest class, "
-                f"{data.get_name(classes[counts.argmin()])}",
+                f"must be at most {counts.min()}, as many labels as the smallest class has "
+                f"({data.get_name(classes[counts.argmin()])})",
                 labels_per_class,
                 "Use fewer.",
             )

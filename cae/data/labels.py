@@ -92,12 +92,12 @@ def _mark_unlabelled(where: object, labels: np.ndarray) -> np.ndarray:
     if len(classes) < 2 or classes[0] != -1:
         return labels
     if len(classes) == 2:
-        _say(f"{where}: -1 is a class, like {classes[1]}; beside two other labels it would be none")
+        _say(f"{where}: -1 is taken for a class, because {classes[1]} is the only other label")
         return labels
     is_marked = labels == -1
     _say(
-        f"{where}: {is_marked.sum():,} of {len(labels):,} images have the label -1, which stands "
-        "for none; if it is a class, number the classes from 0"
+        f"{where}: {is_marked.sum():,} of {len(labels):,} images have no label, because theirs is "
+        "-1; if that is a class, number the classes from 0"
     )
     return np.where(is_marked, NO_LABEL, labels)
 

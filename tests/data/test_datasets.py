@@ -180,7 +180,9 @@ class TestFewLabels:
             assert sorted(chosen + unlabelled.images.ravel().tolist()) == list(range(10))
             before = set(chosen)
         assert datasets.divide(data, 4, 8)[0].sample.to_json() != labelled.sample.to_json()
-        with pytest.raises(UsageError, match=r"--labels-per-class: must be at most 4, .* a, got 5"):
+        with pytest.raises(
+            UsageError, match=r"--labels-per-class: must be at most 4, .* \(a\), got 5"
+        ):
             datasets.divide(data, 5, 7)
 
     def test_positions_are_those_in_the_file(self, data):

@@ -38,9 +38,9 @@ def test_other_forms_are_read_with_a_line(values, expected, said, capsys):
 @pytest.mark.parametrize(
     ("values", "expected", "said"),
     [
-        ([2, -1, 0, -1], [2, NO_LABEL, 0, NO_LABEL], "2 of 4 images have the label -1"),
-        ([-1, 1, -1], [-1, 1, -1], "-1 is a class"),
-        ([-1, 0], [-1, 0], "-1 is a class"),
+        ([2, -1, 0, -1], [2, NO_LABEL, 0, NO_LABEL], "2 of 4 images have no label"),
+        ([-1, 1, -1], [-1, 1, -1], "-1 is taken for a class"),
+        ([-1, 0], [-1, 0], "-1 is taken for a class"),
         ([-1, -1], [-1, -1], ""),
         ([-2, -1, 0, 1], [-2, -1, 0, 1], ""),
     ],

@@ -13,6 +13,7 @@ from cae.data import idx, stored
 from cae.errors import UserError
 from cae.programs.starting_points import get_sample_seed, read_configs
 from cae.programs.tasks import ClassifierTask
+from cae.records.run import read_start
 
 
 @pytest.fixture
@@ -113,6 +114,15 @@ def test_labels_per_class(classify, tmp_path):
     args = classification.build_parser().parse_args(["--resume", str(tmp_path / "again")])
     seed = get_sample_seed(args, read_configs(args, "classifier"))
     assert ClassifierTask.load(args, seed).data.sample.to_json() == begun["sample"]
+
+    start = read_start(finished.run)
+    other = start.data["unlabelled"][0].model_copy(update={"sha256": "0"})
+    for changes, named in (
+        ({"sample": None}, "--labels-per-class"),
+        ({"data": start.data | {"unlabelled": [other]}}, other.path),
+    ):
+        with pytest.raises(UserError, match=f"^{named}: "):
+            start.check_files(start.model_copy(update=changes))
 
 
 def test_an_autoencoder_learns_from_all_images(autoencode, partly_labelled):
