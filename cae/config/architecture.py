@@ -28,7 +28,12 @@ def describe_architecture(model_info: Mapping[str, Any]) -> str:
 
 
 def _describe_layers(layers: Iterable[Iterable[Any]]) -> str:
-    return " → ".join(" ".join(map(_describe_size, layer)) for layer in layers)
+    return " → ".join(
+        " ".join(
+            [*map(_describe_size, layer[:3]), *(f"stride {_describe_size(s)}" for s in layer[3:])]
+        )
+        for layer in layers
+    )
 
 
 def _describe_size(size: Any) -> str:

@@ -51,6 +51,7 @@ LAYER_HOMES = {
     "conv": "encoder_layers or decoder_layers",
     "pool": "encoder_layers",
     "upSample": "decoder_layers",
+    "convTranspose": "decoder_layers",
     "dense": "the dense_layers of a classifier, or last in encoder_layers",
     "batchNorm": "",
     "drop": "",
@@ -60,6 +61,8 @@ BatchSize = integer_type(1, MAX_BATCH_SIZE)
 Epochs = integer_type(1, MAX_EPOCHS)
 PhaseEpochs = integer_type(0, MAX_EPOCHS)
 Seed = integer_type(0, MAX_SEED)
+Filters = integer_type(1, MAX_FILTERS)
+KernelSize = size_type(MAX_KERNEL)
 PoolSize = size_type(MAX_POOL)
 Share = number_type("from 0 to 1", ge=0, le=1)
 DecayFactor = number_type("between 0 and 1, both excluded", gt=0, lt=1)
@@ -73,9 +76,29 @@ class Conv(NamedTuple):
     """Convolution with stride 1 and padding "same", which keeps height and width."""
 
     kind: Literal["conv"]
-    filters: integer_type(1, MAX_FILTERS)
-    kernel_size: size_type(MAX_KERNEL)
+    filters: Filters
+    kernel_size: KernelSize
     EXAMPLE = ("conv", 32, (3, 3))
+
+
+class StridedConv(NamedTuple):
+    """Convolution that divides height and width by its strides, rounded up."""
+
+    kind: Literal["conv"]
+    filters: Filters
+    kernel_size: KernelSize
+    strides: PoolSize
+    EXAMPLE = ("conv", 32, (3, 3), (2, 2))
+
+
+class ConvTranspose(NamedTuple):
+    """Transposed convolution: multiplies height and width by its strides."""
+
+    kind: Literal["convTranspose"]
+    filters: Filters
+    kernel_size: KernelSize
+    strides: PoolSize
+    EXAMPLE = ("convTranspose", 32, (3, 3), (2, 2))
 
 
 class Pool(NamedTuple):
@@ -148,13 +171,15 @@ def _tag(form: type) -> str:
 
 
 def form_type(*forms: type, homes: dict[str, str] | None = None) -> Any:
-    """The type of a list in one of several forms; its first element tells which.
+    """The type of a list in one of several forms; its first element and its length tell which.
 
     Args:
         *forms: NamedTuple classes whose first field is a literal `kind`.
         homes: Every kind, also those that are not allowed here -> where it belongs.
     """
-    by_kind = {form.EXAMPLE[0]: form for form in forms}
+    by_kind: dict[str, dict[int, type]] = {}  # then by length
+    for form in forms:
+        by_kind.setdefault(form.EXAMPLE[0], {})[len(form._fields)] = form
     kinds = listed(f'"{kind}"' for kind in by_kind)
     homes = homes or dict.fromkeys(by_kind, "")
 
@@ -168,14 +193,17 @@ def form_type(*forms: type, homes: dict[str, str] | None = None) -> Any:
             if near and near[0] not in by_kind:
                 remedy = f'Move it: "{near[0]}" belongs in {homes[near[0]]}.'
             raise refusal(f"must begin with {kinds}", remedy)
-        form = by_kind[kind]
-        if len(value) != len(form._fields):
-            parts = ", ".join([f'"{kind}"', *form._fields[1:]])
-            raise refusal(f"must be [{parts}]", f"Write for example {shown(form.EXAMPLE)}.")
+        if len(value) not in by_kind[kind]:
+            allowed = by_kind[kind].values()
+            parts = (", ".join([f'"{kind}"', *form._fields[1:]]) for form in allowed)
+            example = shown(next(iter(allowed)).EXAMPLE)
+            raise refusal(
+                f"must be {listed(f'[{part}]' for part in parts)}", f"Write for example {example}."
+            )
         return value
 
     union = Union[tuple(Annotated[form, Tag(_tag(form))] for form in forms)]  # noqa: UP007
-    kind_of = Discriminator(lambda value: _tag(by_kind[value[0]]))
+    kind_of = Discriminator(lambda value: _tag(by_kind[value[0]][len(value)]))
     return Annotated[union, kind_of, BeforeValidator(check_form)]
 
 
@@ -209,9 +237,10 @@ class Optimizer(NamedTuple):
 # --- Values of keys -------------------------------------------------------------------------
 
 EncoderLayers = Annotated[
-    layers_type(Conv, Pool, BatchNorm, Drop, Dense, at_least=1), AfterValidator(_check_bottleneck)
+    layers_type(Conv, StridedConv, Pool, BatchNorm, Drop, Dense, at_least=1),
+    AfterValidator(_check_bottleneck),
 ]
-DecoderLayers = layers_type(Conv, UpSample, Pool, BatchNorm, Drop)
+DecoderLayers = layers_type(Conv, ConvTranspose, UpSample, Pool, BatchNorm, Drop)
 DenseLayers = layers_type(Dense, Drop, BatchNorm)
 Schedule = form_type(Cosine, Exponential, Step)
 OptimizerList = Annotated[

@@ -104,12 +104,14 @@ class AutoencoderConfig(Config):
     kind = "autoencoder"
 
     encoder_layers: EncoderLayers = Field(examples=[[["conv", 32, [3, 3]], ["pool", [2, 2]]]])
-    """Layers from the image to the encoding: `["conv", filters, [h, w]]`, `["pool", [h, w]]`,
-    `["batchNorm"]`, `["drop", rate]`, and as the last `["dense", units]`."""
+    """Layers from the image to the encoding: `["conv", filters, [h, w]]`, with strides
+    `["conv", filters, [h, w], [h, w]]`, `["pool", [h, w]]`, `["batchNorm"]`, `["drop", rate]`, and
+    as the last `["dense", units]`."""
 
     decoder_layers: DecoderLayers = Field(examples=[[["upSample", [2, 2]], ["conv", 32, [3, 3]]]])
     """Layers from the encoding back to the image: those of the encoder, with `["upSample", [h, w]]`
-    instead of `pool` (which means `upSample` here). The output convolution is added."""
+    instead of `pool` (which means `upSample` here), and instead of a convolution with strides
+    `["convTranspose", filters, [h, w], [h, w]]`. The output convolution is added."""
 
     epochs: Epochs = Field(examples=[10])
     """Passes over the training images."""

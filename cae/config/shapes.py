@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from cae.config.fields import MAX_POOL, Pool, UpSample
+from cae.config.fields import MAX_POOL, ConvTranspose, Pool, StridedConv, UpSample
 from cae.config.schema import AutoencoderConfig, Config
 from cae.errors import ConfigurationError, shown
 
@@ -27,21 +27,21 @@ def follow(layer: Sequence[Any], shape: tuple[int, ...] | None) -> tuple[int, ..
     kind, *values = layer
     if kind == "dense":
         return shape and (values[0],)
-    if shape is None or kind not in ("conv", "pool", "upSample"):
+    if shape is None or kind in ("batchNorm", "drop"):
         return shape
     height, width, channels = shape
-    if kind == "conv":
-        return height, width, values[0]
-    rows, columns = values[0]
-    if kind == "pool":
+    if kind in ("conv", "convTranspose"):
+        channels = values[0]
+    rows, columns = (1, 1) if len(values) == 2 else values[-1]  # a convolution without strides
+    if kind in ("conv", "pool"):
         return -(-height // rows), -(-width // columns), channels
     return height * rows, width * columns, channels
 
 
 class Rounding(NamedTuple):
-    """How an autoencoder fits images that its pools do not divide."""
+    """How an autoencoder fits images that its pools and strides do not divide."""
 
-    pools: tuple[int, ...]  # indices in `encoder_layers` of the pools that round up
+    pools: tuple[int, ...]  # indices in `encoder_layers` of those that round up
     size: Size  # before the decoder crops
     cropping: tuple[tuple[int, int], tuple[int, int]]  # rows (top, bottom), columns (left, right)
 
@@ -49,7 +49,8 @@ class Rounding(NamedTuple):
 class _Scaling(NamedTuple):
     """The layers that change the size of images: index in their list -> factors.
 
-    `sizes` holds the size of the images, then that after each pool and each upSample.
+    Strides count as pools, and those of transposed convolutions as upsampling. `sizes` holds the
+    size of the images, then that after each of these layers.
     """
 
     pools: dict[int, Size]
@@ -62,16 +63,17 @@ def _get_scaling(config: Config, size: Size) -> _Scaling:
     """Pools round up in an autoencoder whose decoder would otherwise miss the images' size."""
     encoder = config.encoder_layers if isinstance(config.encoder_layers, tuple) else ()
     decoder = config.decoder_layers if config.kind == "autoencoder" else ()
-    pools = {index: x.size for index, x in enumerate(encoder) if isinstance(x, Pool)}
-    upsamples = {index: x.size for index, x in enumerate(decoder) if isinstance(x, UpSample)}
+    resizing = (Pool, StridedConv, UpSample, ConvTranspose)  # the factors are their last values
+    pools = {index: x[-1] for index, x in enumerate(encoder) if isinstance(x, resizing)}
+    upsamples = {index: x[-1] for index, x in enumerate(decoder) if isinstance(x, resizing)}
 
     def get_sizes(round_up: bool) -> list[Size]:
         sizes = [size]
-        for rows, columns in pools.values():
+        for index, (rows, columns) in pools.items():
             height, width = sizes[-1]
-            if round_up:  # as with Keras' padding "same"
+            if round_up or isinstance(encoder[index], StridedConv):  # Keras' padding "same"
                 sizes.append((-(-height // rows), -(-width // columns)))
-            else:  # as with Keras' padding "valid"
+            else:  # Keras' padding "valid"
                 sizes.append((height // rows, width // columns))
         for rows, columns in upsamples.values():
             sizes.append((sizes[-1][0] * rows, sizes[-1][1] * columns))
@@ -83,10 +85,10 @@ def _get_scaling(config: Config, size: Size) -> _Scaling:
 
 
 def get_rounding(config: AutoencoderConfig, input_shape: Shape) -> Rounding:
-    """Which pools round up, and what the decoder crops, after `check_shapes`.
+    """Which pools and strides round up, and what the decoder crops, after `check_shapes`.
 
     Padding "same" adds half of what a pool lacks before the image, rounded down, and the rest after
-    it; the decoder crops the same, so that every pixel stays in its place.
+    it; the decoder crops the same, so that every pixel stays in its place, or near it with strides.
     """
     scaling, target = _get_scaling(config, tuple(input_shape[:2])), input_shape[:2]
     rounded, before, scale = [], [0, 0], [1, 1]
@@ -114,11 +116,12 @@ def check_shapes(config: Config, input_shape: Shape, where: str) -> None:
     pools, upsamples, sizes, rounds_up = _get_scaling(config, tuple(input_shape[:2]))
     for kept, (index, factors) in enumerate(pools.items()):
         if factors[0] > sizes[kept][0] or factors[1] > sizes[kept][1]:
-            number = f"only {kept} pool{'s' * (kept > 1)}" if kept else "no pool"
+            kind = "pool" if isinstance(config.encoder_layers[index], Pool) else "stride"
+            number = f"only {kept} {kind}{'s' * (kept > 1)}" if kept else f"no {kind}"
             decoder = " and as many upSample layers" * (config.kind == "autoencoder")
             raise ConfigurationError(
                 f"{where}: encoder_layers[{index}]",
-                f"must be a pool of at most {format_shape(sizes[kept])}, its input",
+                f"must have a {kind} of at most {format_shape(sizes[kept])}, its input",
                 f"{format_shape(factors)} ({_join(sizes[: kept + 1])})",
                 f"Use {number}{decoder}, or larger images.",
             )

@@ -19,9 +19,11 @@ from cae.config.fields import (
     OPTIMIZERS,
     BatchNorm,
     Conv,
+    ConvTranspose,
     Dense,
     Drop,
     Pool,
+    StridedConv,
     UpSample,
 )
 from cae.config.load import dump_config, validate_config
@@ -44,6 +46,7 @@ LAYER_QUESTIONS = {
     "filters": ("Filters", prompts.whole_number(1, MAX_FILTERS)),
     "kernel_size": ("Kernel height,width", prompts.pair(1, MAX_KERNEL)),
     "size": ("Height,width", prompts.pair(1, MAX_POOL)),
+    "strides": ("Strides height,width", prompts.pair(1, MAX_POOL)),
     "units": ("Units", prompts.whole_number(1, MAX_UNITS)),
     "rate": ("Rate", prompts.number(0, 0.99)),
 }
@@ -57,6 +60,7 @@ SHIPPED = {
 }
 LAYER_HELP = {
     "conv": "a convolution with as many filters, each of this height and width.",
+    "convTranspose": "a transposed convolution: images become larger by its strides.",
     "pool": "keeps the largest of every height × width values: images become smaller.",
     "upSample": "repeats every value height × width times: images become larger.",
     "dense": "so many units, each connected with all values before it.",
@@ -209,7 +213,7 @@ class _Questions:
         if prompts.confirm("Mirror the encoder in the decoder", True):
             return _mirror(encoder)
         OUT.print("Decoder, from the encoding back to the image:")
-        forms = [Conv, UpSample, BatchNorm, Drop]
+        forms = [Conv, UpSample, ConvTranspose, BatchNorm, Drop]
         return _ask_layers(forms, self._last.get("decoder_layers"), shape)[0]
 
     def _ask_classifier(self) -> dict[str, Any]:
@@ -304,8 +308,11 @@ def _ask_layers(
         if kind == "done":
             return layers, shapes[-2 if is_over else -1]
         try:
-            values = last[number] if meant == kind else by_kind[kind].EXAMPLE
-            layer = _ask_layer(by_kind[kind], values[1:], shapes[-1])
+            form = by_kind[kind]
+            values = last[number] if meant == kind else form.EXAMPLE
+            if len(values) > len(form._fields):  # its other form, with strides
+                form = StridedConv
+            layer = _ask_layer(form, values[1:], shapes[-1])
         except prompts.Back:
             continue
         layers.append(layer)
@@ -323,7 +330,8 @@ def _ask_layer(form: type, defaults: Sequence[Any], shape: Shape | None) -> list
 
         def parse_fitting(answer: str) -> Any:
             value = parse(answer)
-            if kind == "pool" and shape and (value[0] > shape[0] or value[1] > shape[1]):
+            shrinks = (kind, field) in (("pool", "size"), ("conv", "strides"))
+            if shrinks and shape and (value[0] > shape[0] or value[1] > shape[1]):
                 size = format_shape(shape[:2])
                 raise ValueError(f"must be at most {size}, the size so far, got {shown(answer)}")
             return value
@@ -335,9 +343,10 @@ def _ask_layer(form: type, defaults: Sequence[Any], shape: Shape | None) -> list
 
 
 def _mirror(encoder: list[list]) -> list[list]:
-    """The encoder's convolutions and pools backwards, pools turned into upsampling."""
-    turned = {"conv": "conv", "pool": "upSample"}
-    return [[turned[kind], *rest] for kind, *rest in reversed(encoder) if kind in turned]
+    """The encoder's convolutions and pools backwards, each turned into what undoes it."""
+    turned = {("conv", 3): "conv", ("conv", 4): "convTranspose", ("pool", 2): "upSample"}
+    kinds = [(turned.get((layer[0], len(layer))), layer) for layer in reversed(encoder)]
+    return [[kind, *layer[1:]] for kind, layer in kinds if kind]
 
 
 def offer_to_save(config: Config) -> str | None:

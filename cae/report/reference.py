@@ -17,6 +17,8 @@ from cae.studies import label_efficiency, trials
 
 LAYERS = (
     fields.Conv,
+    fields.StridedConv,
+    fields.ConvTranspose,
     fields.Pool,
     fields.UpSample,
     fields.Dense,
@@ -69,11 +71,11 @@ def _configuration() -> list[str]:
         f"By name: {listed((f'`{name}`' for name in OPTIMIZERS), 'and')}.",
         "### Layers",
         _form_table("layer", LAYERS),
-        "Where pools do not divide the size of the images and the decoder of an autoencoder would "
-        "therefore miss it, these pools round up, and the decoder crops the rows and columns that "
-        "are too many. The upSample layers must undo the pools. After a dense layer at the end of "
-        "`encoder_layers`, the decoder begins with a dense layer (relu) as large as the last image "
-        "in the encoder, in whose shape `decoder_layers` get it.",
+        "Where pools or strides do not divide the size of the images and the decoder of an "
+        "autoencoder would therefore miss it, they round up, and the decoder crops the rows and "
+        "columns that are too many. The upSample and convTranspose layers must undo them. After a "
+        "dense layer at the end of `encoder_layers`, the decoder begins with a dense layer (relu) "
+        "as large as the last image in the encoder, in whose shape `decoder_layers` get it.",
         "### Learning-rate schedules",
         _form_table("schedule", SCHEDULES),
         "### Augmentation and denoise",

@@ -219,8 +219,12 @@ def _hidden_layers(
     built = []
     for index, layer in enumerate(specification):
         match layer:
-            case ("conv", filters, size):
-                built.append(keras.layers.Conv2D(filters, size, padding="same", **relu))
+            case ("conv", filters, size, *strides):
+                same = {"strides": strides[0] if strides else 1, "padding": "same"}
+                built.append(keras.layers.Conv2D(filters, size, **same, **relu))
+            case ("convTranspose", filters, size, strides):
+                same = {"strides": strides, "padding": "same"}
+                built.append(keras.layers.Conv2DTranspose(filters, size, **same, **relu))
             case ("dense", units):
                 built.append(keras.layers.Dense(units, **relu))
             case ("pool", size):

@@ -12,6 +12,7 @@ from keras import ops
 # Layers with one input; a model that has no others is a chain.
 CHAINED = (
     keras.layers.Conv2D,
+    keras.layers.Conv2DTranspose,
     keras.layers.MaxPooling2D,
     keras.layers.UpSampling2D,
     keras.layers.BatchNormalization,

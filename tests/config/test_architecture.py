@@ -23,6 +23,7 @@ def test_pool_in_a_decoder_is_upsampling():
         ("saved/small.keras", "encoder of small.keras"),
         (None, "encoder"),
         ([["batchNorm"], ["drop", 0.25]], "batchNorm → drop 0.25"),
+        ([["conv", 8, [3, 3], [2, 1]], ["dense", 4]], "conv 8 3×3 stride 2×1 → dense 4"),
     ],
 )
 def test_a_classifier(encoder, words):

@@ -119,7 +119,9 @@ def test_a_dense_layer_ends_the_encoder():
 
 
 ADD_LAYER = [
-    (["conv", 32], "", 'must be ["conv", filters, kernel_size]', '["conv", 32, [3, 3]]'),
+    (["conv", 32], "", 'must be ["conv", filters, kernel_size] or [', '["conv", 32, [3, 3]]'),
+    (["conv", 32, [3, 3], 2], ".strides", "[height, width]", "Write [2, 2]."),
+    (["convTranspose", 32, [3, 3], [2, 2]], "", "must begin with", "belongs in decoder_layers"),
     (["pool"], "", 'must be ["pool", size]', '["pool", [2, 2]]'),
     (["batchNorm", 1], "", 'must be ["batchNorm"]', "for example"),
     (["conv", 0, [3, 3]], ".filters", "from 1 to 4096, got 0", ""),
@@ -157,7 +159,13 @@ WRONG_VALUES = [
     ("encoder_layers", [], "encoder_layers", "a list of 1 to 100 layers", ""),
     ("encoder_layers", [["batchNorm"]] * 101, "encoder_layers", "a list of 1 to 100 layers", ""),
     ("decoder_layers", [["dense", 8]], "decoder_layers[0]", "begin", "last in encoder_layers"),
-    ("decoder_layers", [["flatten"]], "decoder_layers[0]", '"conv", "upSample", "pool"', ""),
+    (
+        "decoder_layers",
+        [["flatten"]],
+        "decoder_layers[0]",
+        '"convTranspose", "upSample", "pool"',
+        "",
+    ),
     ("decoder_layers", [["pool", [0, 2]]], "decoder_layers[0].size", "from 1 to 32", ""),
     ("optimizer", "adam", "optimizer", "[name, rate]", 'Write for example ["adam", 0.001].'),
     ("optimizer", ["adam", 1, 1, 1], "optimizer", "[name, rate]", '["adam", 0.001]'),

@@ -69,6 +69,35 @@ def test_pools_round_up_and_the_decoder_crops(pools, input_shape, rounded, size,
     assert get_rounding(config, input_shape) == (rounded, size, cropping)
 
 
+STRIDED = ["conv", 4, [3, 3], [2, 2]]
+WIDER = ["convTranspose", 4, [3, 3], [2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "side", "rounded", "crop"),
+    [
+        ([STRIDED, STRIDED], [WIDER, WIDER], 28, (), 0),
+        ([STRIDED, ["pool", [2, 2]]], [["upSample", [4, 4]]], 28, (), 0),
+        # 27 → 14 → 7 → 14 → 28, and 50 → 25 → 13 → 26 → 52 with either kind
+        ([STRIDED, STRIDED], [WIDER, WIDER], 27, (0,), 1),
+        ([["pool", [2, 2]], STRIDED], [["upSample", [2, 2]], WIDER], 50, (1,), 2),
+    ],
+)
+def test_strides_count_as_pools(encoder, decoder, side, rounded, crop):
+    layers = {"encoder_layers": encoder, "decoder_layers": decoder}
+    config = validate_config(AUTOENCODER | layers, "my.json", "autoencoder")
+    check_shapes(config, (side, side, 1), "my.json")
+    found = get_rounding(config, (side, side, 1))
+    assert found == (rounded, (side + crop,) * 2, ((0, crop), (0, crop)))
+    short = validate_config(AUTOENCODER | layers | {"decoder_layers": []}, "my.json", "autoencoder")
+    assert 'Append ["upSample", [4, 4]]' in shape_problem(short, (side, side, 1))
+
+
+def test_a_stride_larger_than_what_it_gets():
+    line = shape_problem(classifier([["pool", [2, 2]], ["conv", 4, [3, 3], [1, 3]]]), (4, 4, 1))
+    assert line.startswith("encoder_layers[1]: must have a stride of at most 2x2, its input")
+
+
 def test_layers_that_restore_the_size_without_rounding_stay_as_they_are():
     """8 → 2 → 8: the pool drops two rows, and the upSample layer makes up for them."""
     config = scaling([3], [4])
@@ -95,18 +124,20 @@ def test_a_decoder_that_misses_the_size(pools, upsamples, side, got, remedy):
 def test_a_pool_larger_than_what_it_gets():
     line = shape_problem(scaling([2] * 6, [2] * 6))
     assert line.startswith(
-        "encoder_layers[5]: must be a pool of at most 1x1, its input, got 2x2 "
+        "encoder_layers[5]: must have a pool of at most 1x1, its input, got 2x2 "
         "(28x28 → 14x14 → 7x7 → 4x4 → 2x2 → 1x1). Use only 5 pools "
     )
     line = shape_problem(scaling([2, 2], [2, 2]), (1, 10, 1))
-    assert line.startswith("encoder_layers[0]: must be a pool of at most 1x10, its input, got 2x2")
+    assert line.startswith(
+        "encoder_layers[0]: must have a pool of at most 1x10, its input, got 2x2"
+    )
 
 
 def test_pools_of_a_classifier_are_checked():
     config = classifier([["conv", 4, [3, 3]], ["pool", [2, 2]], ["pool", [1, 5]]])
     check_shapes(config, (9, 11, 1), "my.json")
     line = shape_problem(config, (9, 9, 1))
-    assert line.startswith("encoder_layers[2]: must be a pool of at most 4x4, its input, got 1x5")
+    assert line.startswith("encoder_layers[2]: must have a pool of at most 4x4, its input, got 1x5")
     for encoder in (None, "model.keras"):
         check_shapes(classifier(encoder), (1, 1, 1), "my.json")
 

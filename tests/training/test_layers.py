@@ -177,6 +177,16 @@ class TestFuse:
         kinds = [type(layer).__name__ for layer in fused.layers[3:]]
         assert kinds[:5] == ["Flatten", "Dense", "Dense", "Reshape", "UpSampleConv2D"]
 
+    def test_strides_are_no_obstacle(self):
+        """They stay; the pair beside them is fused."""
+        encoder = [["conv", 4, [3, 3], [2, 2]], ["pool", [2, 2]]]
+        decoder = [["upSample", [2, 2]], ["conv", 4, [3, 3]], ["convTranspose", 4, [3, 3], [2, 2]]]
+        info = {**INFO, "encoder_layers": encoder, "decoder_layers": decoder}
+        kinds = [
+            type(layer).__name__ for layer in fuse(build.get_autoencoder(info, (8, 8, 1))).layers
+        ]
+        assert kinds[1:-1] == ["Conv2D", "MaxPooling2D", "UpSampleConv2D", "Conv2DTranspose"]
+
     def test_other_models_are_left_alone(self):
         """A layer that may have two inputs could make it more than a chain."""
         inputs = keras.Input((4, 4, 1))

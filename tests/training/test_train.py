@@ -97,6 +97,19 @@ class TestGetAutoencoder:
         assert decoder[-1].activation is keras.activations.linear
         assert decoder[-1].filters == 2
 
+    def test_strides(self):
+        """9×7 is 5×4, then 3×2; the transposed convolutions make 12×8 of it, cropped to 9×7."""
+        strided = [["conv", 3, [3, 3], [2, 2]], ["conv", 4, [5, 5], [2, 2]]]
+        wider = [["convTranspose", 4, [3, 3], [4, 4]]]
+        info = {**SMALL, "encoder_layers": strided, "decoder_layers": wider}
+        model = build_module.get_autoencoder(info, (9, 7, 1))
+        encoder, decoder = model.get_layer("encoder").layers, model.get_layer("decoder").layers
+        assert [layer.output.shape[1:] for layer in encoder[1:]] == [(5, 4, 3), (3, 2, 4)]
+        assert [layer.output.shape[1:] for layer in decoder[1:]] == [
+            (12, 8, 4), (12, 8, 1), (9, 7, 1),
+        ]  # fmt: skip
+        assert decoder[1].activation is encoder[1].activation is keras.activations.relu
+
     def test_a_dense_bottleneck(self):
         """9×7 is 5×4 after the pool, and again in the decoder, which crops 10×8 to 9×7."""
         layers = [["conv", 3, [3, 3]], ["pool", [2, 2]], ["dense", 6]]
