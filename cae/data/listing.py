@@ -1,8 +1,8 @@
 """Finds the pictures of a data set and their classes: in a folder, or named by a table.
 
 A folder holds one subfolder per class, and perhaps `unlabelled`, or pictures without labels; or
-`train`, `val` and `test`, each with such content. A table (CSV or TSV) has the columns `path`,
-relative to the table, and `label`, which may be empty.
+`train`, `val` and `test`, each with such content, and perhaps `unlabelled`. A table (CSV or TSV)
+has the columns `path`, relative to the table, and `label`, which may be empty.
 """
 
 import csv
@@ -19,8 +19,9 @@ from cae.data.labels import NO_LABEL, as_labels
 from cae.data.named import Split
 from cae.errors import DataError, listed, printable, shown
 
-PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 UNLABELLED = ("unlabelled", "unlabeled")  # folders that are no class
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+PARTS |= dict.fromkeys(UNLABELLED, UNLABELLED[0])
 TABLES = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
@@ -50,6 +51,13 @@ class Listing:
     num_validation: int = 0
     others: tuple[str, ...] = ()
 
+    @property
+    def classes(self) -> list[str]:
+        """The name of the class of every file; empty for a picture without a label."""
+        if self.labels is None:
+            return [""] * len(self.files)
+        return [self.class_names.get(label, "") for label in self.labels.tolist()]
+
 
 def list_pictures(source: Path, *, labelled: bool = True) -> dict[Split, Listing]:
     """Finds the pictures of a folder or a table: `train`, and `test` if they are set apart.
@@ -64,14 +72,14 @@ def list_pictures(source: Path, *, labelled: bool = True) -> dict[Split, Listing
     if source.suffix.lower() in TABLES:
         return {"train": _list_table(source)}
     folders, files = _scan(source, source)
-    list_folder = _list_folder if labelled else _list_nested
+    list_folder = _list_folder if labelled else _list_all
     parts = {part: name for name in folders if (part := PARTS.get(name.lower()))}
     if "train" not in parts or len(parts) < len(folders):
         return {"train": list_folder(source, folders, files)}
-    found = {
-        part: list_folder(source / name, *_scan(source / name, source))
-        for part, name in parts.items()
-    }
+    found = {}
+    for part, name in parts.items():
+        list_part = _list_all if part == UNLABELLED[0] else list_folder
+        found[part] = list_part(source / name, *_scan(source / name, source))
     listings: dict[Split, Listing] = {"train": _join(source, parts, found)}
     if "test" in found:
         listings["test"] = found["test"]
@@ -168,7 +176,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
     return Listing(folder, paths, *name_classes(classes), others=tuple(others))
 
 
-def _list_nested(folder: Path, folders: list[str], files: list[str]) -> Listing:
+def _list_all(folder: Path, folders: list[str], files: list[str]) -> Listing:
     """The pictures of a folder and of all its subfolders, without labels."""
     pictures, others = _divide(files)
     waiting = list(reversed(folders))
@@ -193,11 +201,12 @@ def _divide(files: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _join(root: Path, parts: dict[str, str], found: dict[str, Listing]) -> Listing:
-    """The training pictures, then those to validate on."""
+    """The training pictures, those without labels, then those to validate on."""
     training, validation = found["train"], found.get("val")
-    joined = [(parts["train"], training)]
+    joined = [
+        (parts[part], found[part]) for part in ("train", UNLABELLED[0], "val") if part in found
+    ]
     if validation:
-        joined.append((parts["val"], validation))
         known = set(training.class_names.values())
         unknown = sorted(set(validation.class_names.values()) - known)
         if unknown or (validation.labels is None) != (training.labels is None):
@@ -209,12 +218,7 @@ def _join(root: Path, parts: dict[str, str], found: dict[str, Listing]) -> Listi
             )
     files = [f"{folder}/{file}" for folder, listing in joined for file in listing.files]
     others = tuple(f"{folder}/{file}" for folder, listing in joined for file in listing.others)
-    names = [
-        listing.class_names.get(label, "")
-        for _, listing in joined
-        if listing.labels is not None
-        for label in listing.labels.tolist()
-    ]
+    names = [name for _, listing in joined for name in listing.classes]
     count = len(validation.files) if validation else 0
     return Listing(root, files, *name_classes(names), count, others)
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from conftest import fail_with
 from PIL import Image
 
 from cae.data import idx, pictures, stored
-from cae.data.datasets import check_dataset, load_dataset
+from cae.data.datasets import check_dataset, divide, load_dataset
 from cae.data.labels import NO_LABEL
 from cae.data.sources import Reading
 from cae.errors import DataError, UserError
@@ -238,6 +239,23 @@ class TestParts:
         assert training.validation.tolist() == [6, 7]
         assert training.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
         assert test.numbered_like(training.names).labels.tolist() == [1, 2]
+
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_a_part_without_labels(self, root, labelled):
+        """Whatever folders it holds; pictures to validate on may lack a label as well."""
+        fill(root / "train", {"a": 2, "b": 1})
+        fill(root / "unlabelled", {"x": 2})
+        draw(root / "unlabelled" / "1.png")
+        fill(root / "val", {"a": 1, "unlabelled": 1})
+        fill(root / "test", {"a": 1})
+        data = load(root, reading=replace(ALL, labelled=labelled))
+        assert len(data.images) == 8
+        assert data.validation.tolist() == [6, 7]
+        if labelled:
+            expected = [0, 0, 1, *[NO_LABEL] * 3, 0, NO_LABEL]
+            assert data.labels.tolist() == expected
+            known, others = divide(data, None, 0)
+            assert known.validation.tolist() == [3] and len(others.images) == 4
 
     def test_validation_images_need_a_known_class(self, root):
         fill(root / "train", {"a": 1, "b": 1})
