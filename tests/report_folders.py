@@ -61,7 +61,10 @@ def write_run(folder, kind, value, seed=0, name="tiny", data="digits", model=Non
         for n in (1, 2, 3)
     ]
     metrics = {f"val_{metric}": value, "best_epoch": 2, "epochs": 3, "seconds": 7.5}
-    metrics |= {"parameters": 12345} | ({"test_accuracy": 0.75} if kind == "classifier" else {})
+    metrics |= {"parameters": 12345}
+    if kind == "classifier":
+        metrics |= {"test_accuracy": 0.75, "test_accuracy_low": 0.3, "test_accuracy_high": 0.95}
+        metrics |= {"test_images": 4}
     files = [FileRecord(path=model, sha256=SHA[::-1], bytes=9)] if model else []
     flags = {"dataset": data, "limit": 40, "model": model}
     start = make_start(kind, name, config.model_dump(mode="json"), flags, models=files)

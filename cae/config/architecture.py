@@ -1,6 +1,6 @@
 """The layers of a configuration in words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -27,13 +27,14 @@ def describe_architecture(model_info: Mapping[str, Any]) -> str:
     return " | ".join(part for part in [first, *parts] if part)
 
 
-def _describe_layers(layers: Iterable[Iterable[Any]]) -> str:
-    return " → ".join(
-        " ".join(
-            [*map(_describe_size, layer[:3]), *(f"stride {_describe_size(s)}" for s in layer[3:])]
-        )
-        for layer in layers
-    )
+def _describe_layers(layers: Iterable[Sequence[Any]]) -> str:
+    return " → ".join(map(describe_layer, layers))
+
+
+def describe_layer(layer: Sequence[Any]) -> str:
+    """A layer in words: `["conv", 32, [3, 3], [2, 2]]` is ``conv 32 3×3 stride 2×2``."""
+    strides = [f"stride {_describe_size(stride)}" for stride in layer[3:]]
+    return " ".join([*map(_describe_size, layer[:3]), *strides])
 
 
 def _describe_size(size: Any) -> str:

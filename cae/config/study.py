@@ -38,6 +38,7 @@ from cae.errors import ConfigurationError, UserError, shown
 
 # A key that can be varied although it is only a part of another.
 LEARNING_RATE = "learning_rate"
+SCREENING = "-screening"  # ends the name of the study that chooses candidates for another
 
 
 class Trial(NamedTuple):
@@ -74,7 +75,7 @@ class StudyFile:
             return [self]
         data = self.study.data
         changes = {
-            "name": f"{self.study.name}-screening",
+            "name": f"{self.study.name}{SCREENING}",
             "data": data.model_copy(update={"limit": _least(data.limit, screening.limit)}),
             "epochs": _least(self.study.epochs, screening.epochs),
             "seeds": self.study.seeds[:1],

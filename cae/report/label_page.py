@@ -9,6 +9,7 @@ from cae.config.json_text import load_record
 from cae.config.load import format_config
 from cae.programs.start import repeat_command
 from cae.records.environment import read_environment
+from cae.report.answer import describe_data
 from cae.report.origin import origin_sections
 from cae.report.pages import Code, Folded, Lead, Page, Section, Table, draw
 from cae.studies import label_results
@@ -48,8 +49,12 @@ def describe_label_efficiency(folder: Path) -> Page:
             for key in label_results.Measurement.model_fields
         },
     )
-    blocks = [
+    command = repeat_command(environment.command)
+    answer = [
         *map(Lead, label_results.conclude(results)),
+        {"data set": describe_data(environment.data), "repeat it": Code(command)},
+    ]
+    blocks = [
         draw(figure, caption, f"{caption}. The table below has the numbers."),
         Table(label_results.TABLE_TITLE, columns, numeric=tuple(columns)),
         Folded("Every model", [every]),
@@ -58,10 +63,11 @@ def describe_label_efficiency(folder: Path) -> Page:
     return Page(
         "What pretraining is worth",
         f"{len(results)} models on {environment.trained_on}, {seeds} seeds.",
+        answer,
         [
             Section("Result", blocks),
             Section("Method", _describe_settings(settings)),
-            *origin_sections([environment], [], [repeat_command(environment.command)]),
+            *origin_sections([environment], [], [command]),
         ],
     )
 

@@ -20,21 +20,13 @@ from cae.files import get_record
 from cae.records.environment import DataRecord
 from cae.records.run import FileRecord
 from cae.records.saved_models import load_model, read_metadata
-from cae.report.pages import Page, Section, Table, check_page_path, write_page
+from cae.report.answer import SCORES, USES, describe_data, describe_scores, use_command
+from cae.report.pages import Code, KeyFacts, Page, Section, Table, check_page_path, write_page
 
 if TYPE_CHECKING:
     import keras
 
 UNKNOWN = "not known"
-SCORES = {
-    "test_accuracy": "test accuracy",
-    "test_balanced_accuracy": "balanced test accuracy",
-    "test_macro_f1": "test macro F1",
-    "test_ece": "expected calibration error",
-    "val_accuracy": "validation accuracy",
-    "val_mse": "validation mean squared error",
-    "val_loss": "validation loss",
-}
 PURPOSES = {
     "classifier": "Classifies images like those of {data} into {classes} classes. Every image gets "
     "one of these classes, whatever it shows.",
@@ -130,7 +122,7 @@ def _list_layers(model: "keras.Model", part: str = "") -> Iterator[dict[str, Any
 
 
 def _get_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
-    keys = (*SCORES, "test_accuracy_low", "test_accuracy_high", "test_images")
+    keys = (*SCORES, "test_accuracy_high", "test_images")
     return {key: metrics[key] for key in keys if isinstance(metrics.get(key), int | float)}
 
 
@@ -149,23 +141,28 @@ def _compare(file: FileRecord) -> dict[str, str]:
 def describe_card(card: Mapping[str, Any]) -> Page:
     """The card as a page."""
     shape = format_shape(card["input_shape"])
+    origin, kind, path = card["origin"], card["kind"], card["file"]["path"]
+    data = Origin.model_validate(origin).data if origin else {}
     facts = {
-        "file": f"{card['file']['path']}, {card['file']['bytes']:,} bytes",
-        "SHA-256": card["file"]["sha256"],
         "intended use": card["purpose"] or UNKNOWN,
-        "images": f"{shape}, {_describe_scaling(card['scaling'])}",
+        "data set": describe_data(data),
         "classes": _describe_classes(card["classes"]),
-        "parameters": f"{card['parameters']:,}",
-        **_describe_scores(card["scores"]),
+        "images": f"{shape}, {_describe_scaling(card['scaling'])}",
         "calibration": _describe_calibration(card["calibration"]),
+        "parameters": f"{card['parameters']:,}",
+        "file": f"{path}, {card['file']['bytes']:,} bytes",
+        "SHA-256": card["file"]["sha256"],
     }
+    if kind in USES:
+        facts["use it"] = Code(use_command(kind, path))
+    scores = KeyFacts(describe_scores(card["scores"]))
+    answer = [scores, facts] if scores else [facts]
     sections = [
-        Section("Model", [facts]),
         Section("Layers", [_table("Layers and the shapes of their outputs", card["layers"])]),
         Section("Training", _describe_training(card)),
     ]
-    title = f"{card['kind'] or 'model'} {card['name'] or Path(card['file']['path']).stem}"
-    return Page(printable(title.capitalize()), "Model card", sections)
+    title = f"{kind or 'model'} {card['name'] or Path(path).stem}"
+    return Page(printable(title.capitalize()), "Model card", answer, sections)
 
 
 def _describe_scaling(scaling: Mapping[str, Any] | None) -> str:
@@ -178,19 +175,6 @@ def _describe_scaling(scaling: Mapping[str, Any] | None) -> str:
 def _describe_classes(classes: Mapping[str, str]) -> str:
     names = (label if label == name else f"{label} {name}" for label, name in classes.items())
     return f"{len(classes)}: {', '.join(names)}" if classes else "none"
-
-
-def _describe_scores(scores: Mapping[str, float]) -> dict[str, str]:
-    facts = {}
-    for key, name in SCORES.items():
-        if key in scores:
-            facts[name] = f"{scores[key]:.2%}" if "accuracy" in key else f"{scores[key]:.4g}"
-    if "test_accuracy_low" in scores:
-        low, high = scores["test_accuracy_low"], scores["test_accuracy_high"]
-        facts["test accuracy"] += (
-            f" on {scores['test_images']:,} images, 95 % interval {low:.2%} to {high:.2%}"
-        )
-    return facts
 
 
 def _describe_calibration(calibration: Mapping[str, float] | None) -> str:
@@ -233,7 +217,8 @@ def _table(caption: str, rows: list[dict[str, Any]]) -> Table:
 def print_card(page: Page) -> None:
     """Prints a card at the terminal."""
     terminal.say(page.title)
-    for section in page.sections:
+    answer = {name: text for facts in page.answer for name, text in facts.items()}
+    for section in [Section("Model", [answer]), *page.sections]:
         for block in section.blocks:
             if isinstance(block, dict):
                 facts = {printable(name): printable(text) for name, text in block.items()}

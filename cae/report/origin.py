@@ -8,6 +8,7 @@ from typing import Any
 from cae import terminal
 from cae.config.shapes import format_shape
 from cae.programs.start import name_command
+from cae.programs.starting_points import repeat_reading
 from cae.records.environment import Environment
 from cae.records.run import FileRecord, Start
 from cae.report.pages import Code, Section, Table
@@ -106,5 +107,5 @@ def training_command(folder: Path, start: Start) -> str:
         "-c": terminal.relative(folder / "config.json"),
     }
     words = [str(word) for flag in flags.items() if flag[1] is not None for word in flag]
-    words += ["--no-pretrained"] * given.no_pretrained
+    words += [*repeat_reading(given), *["--no-pretrained"] * given.no_pretrained]
     return shlex.join([*name_command(start.program), *words])

@@ -25,6 +25,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 # Marks a file as one that may be overwritten.
 GENERATOR = "experiments.py report"
 PIXELS_PER_INCH = 96  # of CSS, whatever the screen
+PHONE_WIDTH = 42  # characters that a row of a table may have on a phone of 390 pixels
 DIGITS = 4  # significant ones, of the median of a column
 MAX_DECIMALS = 6
 NOTHING = "–"
@@ -72,6 +73,31 @@ class Table:
         )
 
     @property
+    def is_wide(self) -> bool:
+        """Whether a phone shows each row as a list, because its columns do not fit."""
+        return sum(self._widths.values()) + 2 * len(self.columns) > PHONE_WIDTH
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """How the template shows each column: `number`, `long` (a line of its own), or neither."""
+        widths = self._widths
+        return {
+            heading: "number"
+            if self.is_numeric(heading)
+            else "long" * (widths[heading] > PHONE_WIDTH / 3)
+            for heading in self.columns
+        }
+
+    @property
+    def _widths(self) -> dict[str, int]:
+        """The longest cell, or word of the heading, of each column."""
+        rows = self.rows
+        return {
+            heading: max(map(len, (*heading.split(), *(row[heading] for row in rows))))
+            for heading in self.columns
+        }
+
+    @property
     def rows(self) -> list[dict[str, str]]:
         """The cells by their headings, as they are shown."""
         cells = zip(*map(format_column, self.columns.values()), strict=True)
@@ -90,7 +116,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Folded:
-    """Blocks that a click on their title opens; they are printed if they are open."""
+    """Blocks that a click on their title opens; paper has only those that are open."""
 
     title: str
     blocks: list[Any]
@@ -107,10 +133,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A title, a line below it, and sections."""
+    """A title, a line below it, the blocks that answer first, and sections."""
 
     title: str
     subtitle: str
+    answer: list[Any]
     sections: list[Section]
 
 

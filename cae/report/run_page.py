@@ -18,11 +18,11 @@ from cae.records.environment import read_environment
 from cae.records.evaluation import Predictions, read_predictions
 from cae.records.history import History
 from cae.records.run import PARTIAL
+from cae.report.answer import answer_blocks
 from cae.report.origin import origin_sections, training_command
 from cae.report.pages import (
     Code,
     Folded,
-    KeyFacts,
     Lead,
     Page,
     Picture,
@@ -33,16 +33,6 @@ from cae.report.pages import (
 )
 from cae.studies.results import RunResult, read_result
 
-# Values that are shown large: key of `metrics.json` -> name.
-KEY_VALUES = {
-    "test_accuracy": "test accuracy",
-    "test_macro_f1": "test macro F1",
-    "val_accuracy": "validation accuracy",
-    "val_mse": "validation mean squared error",
-    "val_loss": "validation loss",
-    "parameters": "parameters",
-    "seconds": "seconds of training",
-}
 # Figures in `plots/` that cannot be drawn from the record: name -> caption.
 PICTURES = {
     "reconstructions": "Images, their reconstructions, and the difference between the two",
@@ -58,51 +48,40 @@ def describe_run(folder: Path) -> Page:
     """The page of a run; an incomplete or damaged record is a `DataError`."""
     result, environment = read_result(folder), read_environment(folder)
     history, start = result.history, result.start
+    command = training_command(folder, start)
     interrupted = ", interrupted" if folder.name.endswith(PARTIAL) else ""
     return Page(
         f"{history.kind.capitalize()} {result.name}{interrupted}",
         f"{name_layers(result)}. Trained on {environment.trained_on}, "
         f"seed {history.model_info['seed']}, {environment.day}.",
+        answer_blocks(result, environment, [command]),
         [
-            Section("Result", [key_facts(history)]),
             *run_sections(result, folder / "plots"),
-            *origin_sections([environment], start.models, [training_command(folder, start)]),
+            Section("Configuration", [Code(format_config(history.model_info))]),
+            *origin_sections([environment], start.models, [command]),
         ],
     )
 
 
 def run_sections(result: RunResult, plots: Path) -> list[Section]:
-    """The training, predictions, pictures (if the folder has any) and configuration of a run."""
+    """The predictions, the pictures (if the folder has any) and the training of a run."""
+    sections = []
+    if (result.path / "predictions.csv").exists():
+        sections.append(Section("Classified images", _prediction_blocks(result)))
+    pictures: list[Any] = []
+    for name, caption in PICTURES.items():
+        path = plots / f"{name}.png"
+        if path.exists():
+            picture = embed(path, caption)
+            pictures.append(Folded(caption, [picture]) if name == "correct" else picture)
+    if pictures:
+        sections.append(Section("Pictures", pictures))
     history = result.history
     keys = dict.fromkeys(key for row in history.epochs for key in row)
     columns = {key: [row.get(key) for row in history.epochs] for key in keys}
     every_epoch = Folded("Every epoch", [Table("Values recorded after each epoch", columns)])
     curves = [_draw_curves(history)] if history.epochs else []
-    sections = [Section("Training", [*curves, every_epoch])]
-    if (result.path / "predictions.csv").exists():
-        sections.append(Section("Classified images", _prediction_blocks(result)))
-    paths = {plots / f"{name}.png": caption for name, caption in PICTURES.items()}
-    pictures = [embed(path, caption) for path, caption in paths.items() if path.exists()]
-    if pictures:
-        sections.append(Section("Pictures", pictures))
-    return [*sections, Section("Configuration", [Code(format_config(history.model_info))])]
-
-
-def key_facts(history: History) -> KeyFacts:
-    """The values of a run that matter most, shown large."""
-    facts = {
-        name: _format_metric(key, history.metrics[key])
-        for key, name in KEY_VALUES.items()
-        if isinstance(history.metrics.get(key), int | float)
-    }
-    facts["best epoch"] = f"{history.best_epoch} of {len(history.epochs)}"
-    return KeyFacts(facts)
-
-
-def _format_metric(key: str, value: float) -> str:
-    if "accuracy" in key:
-        return f"{100 * value:.2f} %"
-    return f"{value:,.0f}" if key == "parameters" or value >= 1000 else f"{value:.4g}"
+    return [*sections, Section("Training", [*curves, every_epoch])]
 
 
 def name_layers(result: RunResult) -> str:

@@ -8,13 +8,16 @@ seeds).
 import argparse
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from cae import terminal
+from cae.config.architecture import describe_layer
 from cae.config.study import hyperparameters_of, is_larger_better
 from cae.config.study_schema import METRICS, BestEncoder
 from cae.errors import UsageError, printable, shown
@@ -27,6 +30,7 @@ from cae.studies.results import RunResult, read_runs, read_study, read_trials
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+USUAL = "most frequent"  # layers
 INFLUENCE = ("hyperparameter", "value", "configurations", "mean", "sd")
 TEXTS = (COLUMNS["name"], *INFLUENCE[:2])  # columns that are not numbers
 
@@ -222,23 +226,75 @@ def verdict(groups: list[Group]) -> str:
     )
 
 
+def get_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """The hyperparameters in which groups differ, each with its value in every group.
+
+    Layers that differ within a base are told by their changes from its most frequent ones, such as
+    ``+ drop 0.2``.
+    """
+    first = [group.results[0] for group in groups]
+    given = [
+        {"base": result.base}
+        | result.start.arguments.model_dump(include={"limit", "labels_per_class", "unlabelled"})
+        | hyperparameters_of(result.history.model_info)
+        for result in first
+    ]
+    differing = {}
+    for key in dict.fromkeys(key for values in given for key in values):
+        values = [values.get(key) for values in given]
+        if key.endswith("_layers"):
+            values = _describe_layers(values, [result.base for result in first])
+        texts = [value if isinstance(value, str) else shown(value) for value in values]
+        if len(set(texts)) > 1:
+            differing[key] = texts
+    return differing
+
+
+def _describe_layers(values: Sequence[Any], bases: Sequence[str]) -> list[str]:
+    """Lists of layers in words, or where those of a base differ, as changes."""
+    words = [tuple(map(describe_layer, value or ())) for value in values]
+    of_base: dict[str, Counter] = {}
+    for own, base in zip(words, bases, strict=True):
+        of_base.setdefault(base, Counter())[own] += 1
+    if all(len(counts) == 1 for counts in of_base.values()):
+        return [" → ".join(own) for own in words]
+    usual = {base: counts.most_common(1)[0][0] for base, counts in of_base.items()}
+    return [_describe_change(usual[base], own) for own, base in zip(words, bases, strict=True)]
+
+
+def _describe_change(usual: Sequence[str], own: Sequence[str]) -> str:
+    changes = []
+    for _, start, end, own_start, own_end in SequenceMatcher(None, usual, own, False).get_opcodes():
+        if usual[start:end] != own[own_start:own_end]:
+            changes += [f"− {layer}" for layer in usual[start:end]]
+            changes += [f"+ {layer}" for layer in own[own_start:own_end]]
+    counts = Counter(changes)
+    listed = [f"{change} ({n}×)" if n > 1 else change for change, n in counts.items()]
+    return ", ".join(listed) or USUAL
+
+
 def influences(groups: Sequence[Group]) -> list[tuple[str, str, int, float, float]]:
     """How the metric changes with each varied hyperparameter, the largest difference first.
 
-    The means are over configurations that differ in other keys as well: a hint, not a proof.
+    The means are over configurations that differ in other keys as well: a hint, not a proof. Keys
+    that change together share their rows, with the values of the first. Keys with another value in
+    every configuration are left out: the ranking says as much.
 
     Returns:
         The columns `INFLUENCE`: for each value of each hyperparameter how many configurations
         have it, and the mean and the standard deviation of their means (NaN for one).
     """
+    known = [group for group in groups if group.values]
+    together: dict[tuple[int, ...], list[str]] = {}
+    differences = get_differences(known)
+    for key, values in differences.items():
+        together.setdefault(tuple(map(values.index, values)), []).append(key)
     means: dict[str, dict[str, list[float]]] = {}
-    for group in groups:
-        first = group.results[0]
-        given = first.start.arguments.model_dump(include={"limit", "labels_per_class"})
-        others = {"base": first.base, **given}
-        for key, value in (hyperparameters_of(first.history.model_info) | others).items():
-            if group.values:
-                means.setdefault(key, {}).setdefault(shown(value), []).append(group.mean)
+    for pattern, keys in together.items():
+        if len(set(pattern)) < len(pattern):
+            values = means[", ".join(keys)] = {}
+            for value, group in zip(differences[keys[0]], known, strict=True):
+                values.setdefault(value, []).append(group.mean)
 
     def difference(key: str) -> float:
         return max(map(fmean, means[key].values())) - min(map(fmean, means[key].values()))
@@ -247,7 +303,6 @@ def influences(groups: Sequence[Group]) -> list[tuple[str, str, int, float, floa
         (key, value, len(m), fmean(m), stdev(m) if len(m) > 1 else math.nan)
         for key in sorted(means, key=difference, reverse=True)
         for value, m in means[key].items()
-        if len(means[key]) > 1
     ]
 
 

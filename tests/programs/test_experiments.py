@@ -314,7 +314,6 @@ def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
     assert experiments.main(["compare", str(done.run), "--csv", str(table), "--sort", "name"]) == 0
     out = capsys.readouterr().out
     assert out.index("base-learning_rate=0.01") < out.index("base-learning_rate=0.02")
-    assert "learning_rate" in out.partition("mattered")[2]
     assert table.read_bytes() == (done.run / "results.csv").read_bytes()
     assert experiments.main(["compare", *runs]) == 0
     assert "0.0105" in capsys.readouterr().out  # the mean of 0.01 and 0.011
@@ -329,7 +328,7 @@ def test_names_are_shown_in_full(study, run, trainer, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(terminal.OUT, "_force_terminal", True)
     experiments.main(["compare", str(done.run)])
-    table = capsys.readouterr().out.partition("Which")[0]
+    table = capsys.readouterr().out.rpartition("┘")[0]
     assert "…" not in table and max(map(len, table.splitlines())) <= 80
 
 

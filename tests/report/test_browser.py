@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from report_folders import write_run, write_study
 
 from cae.report.report import OUTPUT
 
@@ -30,6 +31,48 @@ def too_wide(browser):
         ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5)"
         ".map(e => e.tagName + ' ' + e.textContent.slice(0, 40))"
     )
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """A study with a long name, and many columns of what differs."""
+    folder = tmp_path / "wide"
+    name = "a_configuration_whose_name_says_more_than_anybody_wants_to_know"
+    changes = {"l2": 0.125, "noise": 0.5, "validation_split": 0.25, "learning_rate_schedule": None}
+    runs = [
+        (name, write_run(folder / name, "autoencoder", 0.1, name=name)),
+        ("b", write_run(folder / "b", "autoencoder", 0.2, name="b", batch_size=128, **changes)),
+    ]
+    return write_study(folder, runs)
+
+
+def test_a_phone_shows_every_value(browser, wide, report):
+    """All cells, and all figures, from side to side."""
+    report(wide)
+    browser.open(wide / OUTPUT, 390)
+    places = browser.evaluate(
+        "[...document.querySelectorAll('details')].forEach(d => d.open = true),"
+        "[...document.querySelectorAll('td, tbody th, img')].map(e => e.getBoundingClientRect())"
+        ".map(place => [place.left, place.right, place.height])"
+    )
+    assert len(places) > 50
+    assert all(0 <= left < right <= 390 and height > 0 for left, right, height in places)
+
+
+def test_paper_breaks_no_heading_of_a_column(browser, wide, report):
+    """On A4 with margins of 15 mm."""
+    report(wide)
+    browser.open(wide / OUTPUT, 680)
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    lines = browser.evaluate(
+        "[...document.querySelectorAll('thead th')].filter(h => h.offsetWidth).map(heading => {"
+        " const range = document.createRange(), text = heading.firstChild;"
+        " return [...text.data.matchAll(/\\S+/g)].map(word => {"
+        "  range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);"
+        "  return range.getClientRects().length })}).flat()"
+    )
+    assert len(lines) > 20
+    assert set(lines) == {1}
 
 
 def test_a_page_fits_its_window(browser, autoencoders, report):

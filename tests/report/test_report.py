@@ -35,9 +35,14 @@ def test_a_study(autoencoders, report):
     assert first[:5] == ["near best mean", "2", "0.0115", "0.000707", "0.0110"]
     assert second[:3] == ["far", "2", "0.9150"]
     assert page.table("Not counted")[1:] == [["broken", "failed", "the disk must have room"]]
-    assert ["l2", "0.5", "1", "0.9150", "–"] in page.table("val_mse by the value")
+    assert page.table("The configurations by the hyper") == [
+        ["configuration", "val_mse", "l2"],
+        ["near", "0.0115", "0.0"],
+        ["far", "0.9150", "0.5"],
+    ]
     assert len(page.table("Every trial")) == 5
-    assert sum('"l2": 0.5' in code for code in page.code) == 1
+    # What is shared stands once.
+    assert [sum(text in code for code in page.code) for text in ('"l2": 0.5', '"noise"')] == [1, 1]
     repeat = page.code[-1].splitlines()
     assert repeat[0] == "git checkout " + "c0ffee" * 6 + "abcd"
     assert f"numpy=={np.__version__}" in repeat[1]
@@ -79,7 +84,21 @@ def test_a_run_of_a_classifier(classifier_run, report):
     assert page.code[-1].splitlines()[-1] == (
         f"python classification.py -d digits --limit 40 -model models/e.keras -c {config}"
     )
-    assert validate_config(json.loads(page.code[0]), "page", "classifier")
+    (config,) = [code for code in page.code if code.startswith("{")]
+    assert validate_config(json.loads(config), "page", "classifier")
+
+
+def test_the_answer_comes_first(classifier_run, report):
+    """Before the table of contents: the score, its interval, data, model, and commands."""
+    model = classifier_run / "model.keras"
+    model.touch()
+    page = report(classifier_run)
+    answer, _, _ = page.text.partition(re.findall("<h2>(.*)</h2>", page.html)[0])
+    for fact in ("75.00 %", "30.00 to 95.00 %", "4 images", "digits: 48 training images of 8×8×1"):
+        assert fact in answer
+    assert str(model) in answer
+    assert page.code[0] == f"python predict.py classify {model} INPUT"
+    assert page.code[1] == page.code[-1].splitlines()[-1]
 
 
 def test_pictures_of_a_run(tmp_path, report):
@@ -106,7 +125,7 @@ def test_class_names(tmp_path, report):
 
 
 def test_a_chain(tmp_path, autoencoders, classifier_run, report):
-    """All studies in the order in which they began, with one table of contents."""
+    """All studies in the order in which they began; the last one answers first."""
     environment = classifier_run / "environment.json"
     late = json.loads(environment.read_text()) | {"started": "2999-01-01T00:00:00+00:00"}
     environment.write_text(json.dumps(late))
@@ -116,6 +135,7 @@ def test_a_chain(tmp_path, autoencoders, classifier_run, report):
     write_study(heads, [("head", heads / "head")], metric="val_accuracy")
     write_pictures(heads, "wrong", "correct")
     page = report(tmp_path)
+    assert page.text.index("75.00 %") < page.text.index("Summary")
     headings = re.findall(r"<h2>(.*)</h2>", page.html)
     assert headings[1:5] == ["Encoders", "A-heads", "Environment", "Data"]
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}

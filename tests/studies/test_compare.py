@@ -12,7 +12,14 @@ from cae.errors import UserError
 from cae.figures.comparisons import compare_visualization
 from cae.records.history import History
 from cae.records.run import FileRecord
-from cae.studies.compare import group_results, influences, sort_groups, verdict, write_table
+from cae.studies.compare import (
+    get_differences,
+    group_results,
+    influences,
+    sort_groups,
+    verdict,
+    write_table,
+)
 from cae.studies.results import RunResult, read_result
 
 
@@ -128,6 +135,31 @@ def test_what_mattered(tmp_path):
     assert [row[0] for row in found] == ["learning_rate"] * 2 + ["batch_size"] * 2
     assert found[0][1:] == pytest.approx(("0.1", 2, 1.5, math.sqrt(0.5)))
     assert found[3][1:] == pytest.approx(("16", 2, 4, math.sqrt(8)))
+
+
+def test_differences(tmp_path):
+    """Values, and what layers add to the most frequent ones; what changes together shares rows."""
+    conv, pool, drop = ["conv", 4, [3, 3]], ["pool", [2, 2]], ["drop", 0.2]
+    runs = [
+        result(tmp_path, "a", 1.0, l2=0.0),
+        result(tmp_path, "b", 2.0, l2=0.1),
+        result(tmp_path, "c", 3.0, encoder_layers=[conv, drop, pool], noise=0.3),
+        result(tmp_path, "d", 5.0, l2=0.1, encoder_layers=[conv, drop, pool], noise=0.3),
+    ]
+    groups = group_results(runs, "val_mse")
+    usual, dropped = "most frequent", "+ drop 0.2"
+    assert get_differences(groups) == {
+        "encoder_layers": [usual, usual, dropped, dropped],
+        "l2": ["0.0", "0.1", "0.0", "0.1"],
+        "noise": ["0.0", "0.0", "0.3", "0.3"],
+    }
+    found = [row[:4] for row in influences(groups)]
+    assert found[:2] == [
+        ("encoder_layers, noise", usual, 2, 1.5),
+        ("encoder_layers, noise", dropped, 2, 4.0),
+    ]
+    assert found[2:] == [("l2", "0.0", 2, 2.0), ("l2", "0.1", 2, 3.5)]
+    assert influences(groups[:2]) == []
 
 
 def read_table(path, groups):

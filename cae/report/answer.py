@@ -1,0 +1,77 @@
+"""What a page says first: how good a model is, on which data, where it is, and how to use it."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cae import terminal
+from cae.config.shapes import format_shape
+from cae.errors import listed
+from cae.programs.start import name_command
+from cae.records.environment import DataRecord, Environment
+from cae.records.run import MODEL_FILE
+from cae.report.pages import Code, KeyFacts
+from cae.studies.results import RunResult
+
+SCORES = {
+    "test_accuracy": "test accuracy",
+    "test_accuracy_low": "95 % interval",
+    "test_balanced_accuracy": "balanced test accuracy",
+    "test_macro_f1": "test macro F1",
+    "test_ece": "expected calibration error",
+    "val_accuracy": "validation accuracy",
+    "val_mse": "validation mean squared error",
+    "val_loss": "validation loss",
+}
+# What to do with a model: program, arguments before the model, arguments after it.
+USES = {
+    "classifier": ("predict.py", ("classify",), ("INPUT",)),
+    "autoencoder": ("classification.py", ("-d", "DATASET", "-model"), ()),
+}
+
+
+def answer_blocks(
+    result: RunResult, environment: Environment, commands: Iterable[str]
+) -> list[Any]:
+    """The scores of a run, its data and model, and the commands that use and repeat it."""
+    history, model = result.history, result.path / MODEL_FILE
+    scores = describe_scores(history.metrics)
+    scores["best epoch"] = f"{history.best_epoch} of {len(history.epochs)}"
+    for key in ("parameters", "seconds"):
+        scores[key] = f"{history.metrics[key]:,.0f}"
+    facts = {"data set": describe_data(environment.data)}
+    if model.exists():
+        facts["model"] = terminal.relative(model)
+        facts["use it"] = Code(use_command(history.kind, model))
+    return [KeyFacts(scores), facts | {"repeat it": Code("\n".join(commands))}]
+
+
+def describe_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Those of `SCORES` that `metrics.json` or a model file has, by their names."""
+    scores = {}
+    for key, name in SCORES.items():
+        value = metrics.get(key)
+        if key == "test_accuracy_low":
+            if {key, "test_accuracy_high", "test_images"} <= metrics.keys():
+                high, images = metrics["test_accuracy_high"], metrics["test_images"]
+                scores[f"{name}, {images:,} images"] = f"{100 * value:.2f} to {100 * high:.2f} %"
+        elif isinstance(value, int | float):
+            scores[name] = f"{100 * value:.2f} %" if "accuracy" in key else f"{value:.4g}"
+    return scores
+
+
+def describe_data(data: Mapping[str, DataRecord]) -> str:
+    """The images by their roles: `digits: 1,442 training and 355 test images of 8×8×1`."""
+    if not data:
+        return "not known"
+    names = listed(dict.fromkeys(record.name for record in data.values()), "and")
+    counts = listed([f"{record.shape[0]:,} {role}" for role, record in data.items()], "and")
+    sizes = dict.fromkeys(format_shape(record.shape[1:]) for record in data.values())
+    return f"{names}: {counts} images of {listed(sizes, 'and')}"
+
+
+def use_command(kind: str, model: str | Path) -> str:
+    """The command line that uses a saved model."""
+    program, before, after = USES[kind]
+    return shlex.join([*name_command(program), *before, terminal.relative(model), *after])
