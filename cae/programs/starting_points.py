@@ -19,7 +19,14 @@ from cae.config.shapes import Shape, check_shapes, format_shape
 from cae.config.tf_config import get_index
 from cae.errors import ModelFileError, UsageError, listed
 from cae.programs.start import find_command
-from cae.records.run import START_FILE, check_run_dir, check_runs_dir, find_interrupted, read_start
+from cae.records.run import (
+    START_FILE,
+    Arguments,
+    check_run_dir,
+    check_runs_dir,
+    find_interrupted,
+    read_start,
+)
 from cae.records.saved_models import check_destination, read_metadata
 
 if TYPE_CHECKING:
@@ -310,7 +317,7 @@ def get_reading(args: argparse.Namespace) -> "Reading":
     return reading.like(metadata.get("input_shape"))
 
 
-def repeat_reading(args: argparse.Namespace) -> list[str]:
+def repeat_reading(args: argparse.Namespace | Arguments) -> list[str]:
     """The flags that make another program read the same images."""
     values = {name: getattr(args, name, None) for name in READING}
     if values["image_size"]:

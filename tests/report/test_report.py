@@ -14,11 +14,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLASSIFIER
-from report_folders import HOSTILE, SHA, describe, write_pictures, write_run, write_study
+from report_folders import (
+    HOSTILE,
+    SHA,
+    describe,
+    make_start,
+    write_pictures,
+    write_run,
+    write_study,
+)
 
 import experiments
 from cae.config.load import validate_config
 from cae.files import write_csv, write_json
+from cae.report.origin import training_command
 from cae.report.pages import format_column
 from cae.report.report import OUTPUT
 from cae.studies.choices import METHODS
@@ -99,6 +108,13 @@ def test_the_answer_comes_first(classifier_run, report):
     assert str(model) in answer
     assert page.code[0] == f"python predict.py classify {model} INPUT"
     assert page.code[1] == page.code[-1].splitlines()[-1]
+
+
+def test_a_command_repeats_how_pictures_are_read(tmp_path):
+    flags = {"image_size": (32, 24), "color": "gray", "test_split": 0.1}
+    command = training_command(tmp_path, make_start("classifier", "pets", {}, flags))
+    for words in ("--image-size 32x24", "--color gray", "--test-split 0.1"):
+        assert words in command
 
 
 def test_pictures_of_a_run(tmp_path, report):
