@@ -99,6 +99,13 @@ class Dataset:
             validation=validation,
         )
 
+    def name_images(self, chosen: np.ndarray) -> list[str]:
+        """The file of each chosen image, or its position in the file that holds all."""
+        if self.paths is not None:
+            return list(map(str, self.paths[chosen]))
+        positions = self.sample.indices[chosen] if self.sample else chosen
+        return [f"image {position}" for position in positions]
+
     def numbered_like(self, class_names: Mapping[int, str]) -> "Dataset":
         """The same classes with the labels that they have elsewhere, by their names.
 

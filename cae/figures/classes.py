@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cae.figures import sheets, style
 from cae.figures.comparisons import with_comparison
@@ -56,6 +57,7 @@ def classifier_prediction_visualization(
     labels: np.ndarray,
     probabilities: np.ndarray,
     class_names: Sequence[str],
+    image_names: Sequence[str] | None = None,
 ) -> dict[str, Figure]:
     """Draws the predictions of a classifier for images whose classes are known.
 
@@ -65,6 +67,7 @@ def classifier_prediction_visualization(
             saw, which counts as an error.
         probabilities: float (num_images, num_classes).
         class_names: One per class.
+        image_names: One per image; by default `image 0`, `image 1`, …
 
     Returns:
         ``report``, ``confusion_matrix``, ``correct`` and ``wrong``.
@@ -82,7 +85,7 @@ def classifier_prediction_visualization(
     return {
         "report": plot_report(report, title),
         "confusion_matrix": plot_confusion_matrix(counts, names, title),
-        **_plot_examples(images, labels, probabilities, names),
+        **_plot_examples(images, labels, probabilities, names, image_names),
     }
 
 
@@ -141,7 +144,7 @@ def count_predictions(labels: np.ndarray, predicted: np.ndarray, num_classes: in
 
 @rc_context(style.STYLE)
 def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """Draws correct predictions and mistakes, each on its own colour scale.
+    """Draws how often each class was predicted as each; the mistakes are coloured.
 
     Args:
         counts: int (num_classes or num_classes + 1, num_classes) from `count_predictions`.
@@ -151,13 +154,13 @@ def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title:
     num_rows, num_classes = counts.shape
     names = [style.shorten(str(name), 16) for name in class_names]
     row_names = [*names, "unseen"][:num_rows]
-    cell, size = 0.19, 7  # inches, points
+    cell, size = 0.14, 6  # inches, points
     if num_classes <= COUNTS_AND_SHARES_CLASSES:
-        cell, size = max(0.68, 2.8 / num_classes), 8
+        cell, size = max(0.56, 2.8 / num_classes), 8
     elif num_classes <= COUNTS_CLASSES:
-        cell, size = 0.36, 8
+        cell, size = 0.32, 8
     longest = max(style.text_inches(name, size) for name in row_names)
-    figure = Figure(figsize=(1.12 * cell * num_classes + 2.6 + longest, cell * num_rows + 2))
+    figure = Figure(figsize=(1.07 * cell * num_classes + 1.6 + longest, cell * num_rows + 2))
     ax = style.style_matrix(figure.subplots())
     _draw_confusion(ax, counts)
     ax.set_xticks(np.arange(num_classes), names, rotation=90 if longest > 0.9 * cell else 0)
@@ -169,8 +172,8 @@ def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title:
     ax.tick_params(which="minor", length=0)
     ax.set(xlabel="predicted class", ylabel="true class")
     mistakes = _describe_mistakes(counts, row_names)
-    # The line may continue above the colour bars, which take 1.5 inches.
-    width = (cell * num_classes + 1.5) / style.text_inches("n", 10)
+    # The line may continue above the colour bar, which takes 0.8 inches.
+    width = (cell * num_classes + 0.8) / style.text_inches("n", 10)
     ax.set_title(textwrap.fill(mistakes, int(width)))
     style.set_title(figure, title)
     return figure
@@ -188,36 +191,30 @@ def _describe_mistakes(counts: np.ndarray, names: Sequence[str]) -> str:
 
 
 def _draw_confusion(ax: Axes, counts: np.ndarray) -> None:
-    """Colours the cells by their share of the true class, and writes in what has room."""
+    """Colours the mistakes by their share of the true class, and writes in what has room."""
     num_rows, num_classes = counts.shape
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     diagonal = np.eye(num_rows, num_classes, dtype=bool)
-    correct = diagonal & (counts.sum(axis=1, keepdims=True) > 0)  # a class may have no image
+    ax.imshow(np.ma.masked_array(diagonal, ~diagonal), cmap="Greys", vmin=0, vmax=5)
     mistaken = ~diagonal & (counts > 0)
-    # Next to the diagonal all mistakes would look alike. On a square-root scale of their own rare
-    # ones still differ from none. The row of unseen classes, all mistakes, must not stretch it.
+    # On a square-root scale rare mistakes still differ from none. The row of unseen classes, all
+    # mistakes, must not stretch it.
     largest = shares[:num_classes][mistaken[:num_classes]].max(initial=0) or 1.0
+    norm = PowerNorm(0.5, 0, largest, clip=True)
+    heat = ax.imshow(np.ma.masked_array(shares, ~mistaken), cmap="Oranges", norm=norm)
     extend = "max" if num_rows > num_classes else "neither"
-    scales = (
-        ("correct", correct, "Blues", Normalize(0, 1), "neither"),
-        ("mistaken", mistaken, "Oranges", PowerNorm(0.5, 0, largest, clip=True), extend),
-    )
-    for name, shown, cmap, norm, extend in scales:
-        if not shown.any():
-            continue
-        heat = ax.imshow(np.ma.masked_array(shares, ~shown), cmap=cmap, norm=norm)
-        bar = ax.figure.colorbar(heat, ax=ax, aspect=35, fraction=0.05, pad=0.02, extend=extend)
-        levels = norm.inverse(np.linspace(0, 1, 5))
-        bar.set_ticks(levels, labels=[f"{100 * level:.3g}%" for level in levels])
-        style.style_colorbar(bar, f"{name}: share of the true class")
-        if num_classes > COUNTS_CLASSES:
-            continue
-        for row, column in np.argwhere(shown):
-            share, text, size = shares[row, column], f"{counts[row, column]:,}", 6.5
-            if num_classes <= COUNTS_AND_SHARES_CLASSES:
-                text, size = f"{text}\n{share:.1%}", 8
-            ink = style.ink_on(heat.to_rgba(share))
-            ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
+    bar = ax.figure.colorbar(heat, ax=ax, aspect=35, fraction=0.05, pad=0.02, extend=extend)
+    ticks = [tick for tick in MaxNLocator(4).tick_values(0, largest) if tick <= largest]
+    bar.set_ticks(ticks, labels=[f"{100 * tick:.3g}%" for tick in ticks])
+    style.style_colorbar(bar, "mistakes: share of the true class")
+    if num_classes > COUNTS_CLASSES:
+        return
+    for row, column in np.argwhere(mistaken | diagonal & counts.any(axis=1, keepdims=True)):
+        text, size = f"{counts[row, column]:,}", 6.5
+        if num_classes <= COUNTS_AND_SHARES_CLASSES:
+            text, size = f"{text}\n{shares[row, column]:.1%}", 8
+        ink = style.INK if row == column else style.ink_on(heat.to_rgba(shares[row, column]))
+        ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
 
 
 # --- Reliability -----------------------------------------------------------------------------
@@ -250,7 +247,7 @@ def plot_reliability(
         ax.plot(reliability[:, 0], reliability[:, 1], line, color=color, markersize=4, label=label)
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability of the answer")
     ax.set_ylabel("share of right answers")
-    style.outside_legend(figure, ax, columns=1)
+    style.outside_legend(figure, ax)
     style.set_title(figure, f"Reliability on {len(targets):,} images")
     return figure
 
@@ -285,7 +282,11 @@ def plot_roc(is_positive: np.ndarray, scores: np.ndarray) -> tuple[Figure, float
 
 
 def _plot_examples(
-    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    image_names: Sequence[str] | None,
 ) -> dict[str, Figure]:
     """Correct predictions of all classes, and the most confident mistakes."""
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -295,8 +296,9 @@ def _plot_examples(
 
     def plot(chosen: np.ndarray, color: str, title: str) -> Figure:
         captions = [
-            f"true {style.class_name(labels[index], names, 15)}\npredicted "
-            f"{style.class_name(predicted[index], names, 15)} · {confidence[index]:.1%}"
+            f"{style.name_image(index, image_names, 24)}\n"
+            f"true {style.class_name(labels[index], names, 12)}\n"
+            f"predicted {style.class_name(predicted[index], names, 12)} · {confidence[index]:.1%}"
             for index in chosen
         ]
         return _plot_labelled(images[chosen], captions, color, title)
@@ -326,11 +328,11 @@ def _spread_over_classes(indices: np.ndarray, labels: np.ndarray, count: int) ->
 
 
 def _plot_labelled(images: np.ndarray, captions: Sequence[str], color: str, title: str) -> Figure:
-    """A grid of images, each below its caption of two lines."""
-    columns = max(1, int(np.ceil(np.sqrt(len(images)))))
+    """A grid of images, each below its caption of three lines."""
     lines = [line for caption in captions for line in caption.split("\n")]
     width = max(1.0, *(style.text_inches(line, 8) for line in lines), 0)
-    above = sheets.caption_height("two\nlines")
+    columns = int(np.clip(np.ceil(np.sqrt(len(images))), 1, 8.4 // width))
+    above = sheets.caption_height("three\nlines\nhigh")
     row_height = above + sheets.cell_height(images[0]) if len(images) else 0.1
     ax = sheets.make_sheet(columns * width, max(1, -(-len(images) // columns)) * row_height, title)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):

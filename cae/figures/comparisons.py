@@ -13,6 +13,10 @@ from cae.figures import style
 from cae.figures.curves import METRIC_NAMES, MINIMIZED, epoch_axis, loss_scale, metric_label
 from cae.records.history import History
 
+# What a configuration costs: key of the metrics -> label of its axis.
+COSTS = {"parameters": "parameters", "seconds": "training time in seconds"}
+PARETO = "Pareto front: nothing is both cheaper and better"
+
 
 def _describe_key(key: str) -> str:
     """A metric in words: `val_mse` -> `validation mean squared error`."""
@@ -51,26 +55,25 @@ def plot_comparison(histories: Sequence[History]) -> Figure:
     Args:
         histories: Two or more, all of autoencoders or all of classifiers.
     """
-    title = f"{len(histories)} {histories[0].kind}s compared"
+    title = f"{len(histories)} {histories[0].kind}s"
     curves, ranked = ["loss", "accuracy"], "accuracy"
     if histories[0].kind == "autoencoder":
         curves, ranked = ["loss"], "loss"
         # The penalty of l2 is part of the loss, so it too makes losses incomparable.
         if len({(h.model_info.get("loss"), h.model_info.get("l2")) for h in histories}) > 1:
             curves, ranked = ["mse"], "mse"
-            title += " by mean squared error: their losses differ in kind"
+            title += " by mean squared error (losses differ in kind)"
     key = _shared_key(histories, ranked)
     values = _best_values(histories, key)
     sign = 1 if ranked in MINIMIZED else -1
     styles = _rank_styles(np.argsort(sign * values, kind="stable").tolist())  # NaN comes last
-    height = max(2.2 + 2.2 * len(curves), 0.27 * len(histories) + 1.6)
-    figure = Figure(figsize=(13, height))
-    grid = figure.add_gridspec(len(curves), 2)
-    for row, metric in enumerate(curves):
-        ax = figure.add_subplot(grid[row, 0])
+    heights = 3.2, 0.27 * len(histories) + 0.9
+    figure = Figure(figsize=(8.4, sum(heights) + 0.4))
+    above, below = figure.subfigures(2, height_ratios=heights)
+    for ax, metric in zip(above.subplots(1, len(curves), squeeze=False).flat, curves, strict=True):
         _plot_all_curves(histories, _shared_key(histories, metric), styles, ax)
     names = [history.name for history in histories]
-    _plot_ranking(names, values, key, styles, figure.add_subplot(grid[:, 1]))
+    _plot_ranking(names, values, key, styles, below.subplots())
     style.set_title(figure, title)
     return figure
 
@@ -90,11 +93,11 @@ def _best_values(histories: Sequence[History], key: str) -> np.ndarray:
 
 def _rank_styles(ranking: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Colours and markers for the best experiments, gray for the others, by index, best first."""
-    behind = {"color": "#BDBDBD", "marker": None, "linewidth": 1, "zorder": 1.5}
-    styles = dict.fromkeys(ranking, behind)
-    for rank, (index, color) in enumerate(zip(ranking, style.PALETTE, strict=False)):
-        styles[index] = {"color": color, "marker": style.MARKERS[rank], "zorder": 3 - rank / 10}
-    return styles
+    behind = {"color": style.BEHIND, "marker": None, "linewidth": 1, "zorder": 1.5}
+    return {
+        index: style.look(rank) | {"zorder": 3 - rank / 10} if rank < len(style.PALETTE) else behind
+        for rank, index in enumerate(ranking)
+    }
 
 
 def _plot_all_curves(histories: Sequence[History], key: str, styles: dict, ax: Axes) -> None:
@@ -105,7 +108,7 @@ def _plot_all_curves(histories: Sequence[History], key: str, styles: dict, ax: A
         ax.plot(history.column("epoch"), history.column(key), **styles[index], **spacing)
     epoch_axis(ax, length)
     ax.set_ylabel(metric_label(key.removeprefix("val_"), histories[0]))
-    ax.set_title(f"{style.as_sentence(_describe_key(key))}; colours and markers as on the right")
+    ax.set_title(f"{style.as_sentence(_describe_key(key))} (colours: see below)")
     if _is_minimized(key):
         loss_scale(ax, [value for history in histories for value in history.column(key)])
 
@@ -123,7 +126,7 @@ def _plot_ranking(
             ax.annotate("no finite value", (0, row), xycoords=("axes fraction", "data"), **note)
         else:
             ax.annotate(style.format_number(value), (value, row), **note)
-    labels = [f"{index + 1} · {style.shorten(names[index], 40)}" for index in styles]
+    labels = [f"{index + 1} · {style.shorten(names[index], 45)}" for index in styles]
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -139,7 +142,7 @@ def _plot_ranking(
 
 @rc_context(style.STYLE)
 def compare_visualization(
-    histories: Sequence[History],
+    histories: Sequence[Sequence[History]],
     names: Sequence[str],
     values: Sequence[Sequence[float]],
     intervals: Sequence[tuple[float, float] | None],
@@ -148,7 +151,8 @@ def compare_visualization(
     """Draws how the configurations of a study compare, and what better values cost.
 
     Args:
-        histories: One per run; `parameters` and `seconds` in their metrics are the costs.
+        histories: Per configuration those of its seeds; `parameters` and `seconds` in their metrics
+            are the costs.
         names: One per configuration, the best first.
         values: Per configuration the metric of its seeds.
         intervals: Per configuration the 95 % interval of the mean, if it has several seeds; an end
@@ -160,10 +164,11 @@ def compare_visualization(
     """
     figures = {
         "final_values": _plot_final_values(names, values, intervals, metric),
-        "costs": _plot_costs(histories, metric),
+        "costs": _plot_costs(histories, names, values, metric),
     }
-    if len(histories) > 1:
-        figures["comparison"] = plot_comparison(histories)
+    runs = [history for seeds in histories for history in seeds]
+    if len(runs) > 1:
+        figures["comparison"] = plot_comparison(runs)
     return figures
 
 
@@ -174,7 +179,7 @@ def _plot_final_values(
     metric: str,
 ) -> Figure:
     """One row per configuration: a dot per seed, the mean and its interval."""
-    figure = Figure(figsize=(9, 1.6 + 0.3 * len(names)))
+    figure = Figure(figsize=(8.4, 1.6 + 0.3 * len(names)))
     ax = style.style_axes(figure.subplots())
     limits = (0, np.inf if _is_minimized(metric) else 1)
     for row, (seeds, interval) in enumerate(zip(values, intervals, strict=True)):
@@ -184,37 +189,73 @@ def _plot_final_values(
             for end, limit, arrow in zip(interval, limits, "<>", strict=True):
                 ax.plot(end, row, arrow if end == limit else "|", color=style.INK, markersize=5)
             ax.plot(np.mean(seeds), row, "|", color=style.INK, markersize=12, markeredgewidth=2)
-    ax.set_yticks(range(len(names)), [style.shorten(name, 60) for name in names])
+    ax.set_yticks(range(len(names)), [style.shorten(name, 45) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     low, high = ax.get_xlim()  # the interval of two seeds can be absurdly wide
     highest = high if _is_minimized(metric) else 1.02
     ax.set_xlim(max(low, -0.02 * high), min(high, highest))
     ax.set_xlabel(_describe_key(metric))
-    style.set_title(
-        figure, "Final values: seeds (dots), mean and 95 % interval; arrow: reaches a limit"
-    )
+    explanations = ["dot: a seed"]
+    if any(intervals):
+        explanations += ["line: mean and 95 % interval", "arrow: it reaches a limit"]
+    ax.set_title("; ".join(explanations))
+    style.set_title(figure, "Final values")
     return figure
 
 
-def _plot_costs(histories: Sequence[History], metric: str) -> Figure:
-    """The metric against the number of parameters and against the time of training."""
-    figure = Figure(figsize=(11, 4.2))
+def _plot_costs(
+    histories: Sequence[Sequence[History]],
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    metric: str,
+) -> Figure:
+    """The mean of each configuration against its number of parameters and its time of training."""
+    means = np.array([np.mean(seeds) for seeds in values])
+    costs = [_mean_costs(histories, key) for key in COSTS]
+    fronts = [_pareto_front(cost, means, _is_minimized(metric)) for cost in costs]
+    named = sorted({*range(min(len(names), len(style.PALETTE))), *fronts[0], *fronts[1]})
+    behind = {"color": style.BEHIND, "marker": "o", "zorder": 1.5}
+    looks: dict[int, dict[str, Any]] = dict.fromkeys(range(len(names)), behind)
+    for rank, index in enumerate(named):
+        label = f"{index + 1} · {style.shorten(names[index], 40)}"
+        looks[index] = style.look(rank) | {"label": label, "zorder": 3 - rank / 100}
+    figure = Figure(figsize=(8.4, 4 + style.LINE * len(named) / 2))
     axes = figure.subplots(1, 2, sharey=True)
-    labels = {"parameters": "parameters", "seconds": "training time in seconds"}
-    reached = [history.metrics.get(metric, np.nan) for history in histories]
-    for ax, (key, label) in zip(axes, labels.items(), strict=True):
+    for ax, cost, front, label in zip(axes, costs, fronts, COSTS.values(), strict=True):
         style.style_axes(ax)
-        costs = [history.metrics.get(key, np.nan) for history in histories]
-        ax.plot(costs, reached, "o", color=style.BLUE, alpha=0.6)
-        finite = style.finite_values(costs)
+        line = {"color": style.GRAY, "linewidth": 1.2, "drawstyle": "steps-post", "zorder": 1}
+        ax.plot(cost[front], means[front], **line, label=PARETO)
+        for index, look in looks.items():
+            edge = {"markeredgecolor": "black", "markeredgewidth": 1.5} if index in front else {}
+            ax.plot(cost[index], means[index], **look, **edge, linestyle="none")
+        finite = style.finite_values(cost)
         if finite.size and 0 < finite.min() < finite.max() / 3:
             ax.set_xscale("log")
             style.log_ticks(ax.xaxis)
         ax.xaxis.set_major_formatter("{x:,.10g}")  # a million in digits
         ax.set_xlabel(label)
     axes[0].set_ylabel(_describe_key(metric))
-    style.set_title(figure, f"Costs: {_describe_key(metric)} of {len(histories)} runs")
+    if _is_minimized(metric):
+        loss_scale(axes[0], means)
+    style.outside_legend(figure, *axes)
+    style.set_title(figure, "What it costs: means over the seeds")
     return figure
+
+
+def _mean_costs(histories: Sequence[Sequence[History]], key: str) -> np.ndarray:
+    """(num_configurations,): the mean over the seeds; NaN where none is recorded."""
+    known = [[h.metrics[key] for h in seeds if key in h.metrics] for seeds in histories]
+    return np.array([np.mean(costs) if costs else np.nan for costs in known])
+
+
+def _pareto_front(costs: np.ndarray, values: np.ndarray, minimized: bool) -> list[int]:
+    """The indices, in order of cost, of what nothing else beats in both cost and value."""
+    losses = values if minimized else -values
+    front: list[int] = []
+    for index in np.lexsort((losses, costs)).tolist():
+        if np.isfinite(costs[index]) and (not front or losses[index] < losses[front[-1]]):
+            front.append(index)
+    return front
 
 
 # --- Label efficiency ------------------------------------------------------------------------
@@ -225,7 +266,7 @@ LabelCurves = Mapping[str, Sequence[tuple[int, float, float, float]]]
 @rc_context(style.STYLE)
 def label_efficiency_visualization(curves: LabelCurves) -> Figure:
     """Draws what `plot_label_efficiency` draws, as a figure."""
-    figure = Figure(figsize=(9, 5.5))
+    figure = Figure(figsize=(7.5, 5.2))
     plot_label_efficiency(curves, figure.subplots())
     return figure
 
@@ -254,14 +295,15 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
         errors, low, high = (np.clip(100 * share, lowest, None) for share in shares)
         # Moved apart by 2 % each, so that bars do not cover each other.
         x = labels * 1.02 ** (index - (len(curves) - 1) / 2)
-        look = {"color": style.PALETTE[index], "marker": style.MARKERS[index], "markersize": 5}
+        look = style.look(index) | {"markersize": 5}
         bars = np.stack([errors - low, high - errors])
         ax.errorbar(x, errors, bars, **look, elinewidth=1, label=name)
         has_width = low != high  # there is an interval, and seeds differ
-        caps = {"color": style.PALETTE[index], "markersize": 4, "clip_on": False}
+        caps = {"color": look["color"], "markersize": 4, "clip_on": False}
         for ends, limit, arrow in ((low, lowest, "v"), (high, 100, "^")):
             for marker, chosen in ((arrow, has_width & (ends == limit)), ("_", ends != limit)):
-                ax.plot(x[chosen], ends[chosen], marker, **caps)
+                if chosen.any():  # the layout takes an empty line for one at the figure's corner
+                    ax.plot(x[chosen], ends[chosen], marker, **caps)
     ax.set_xscale("log")
     ticks = sorted({labels for points in curves.values() for labels, *_ in points})
     ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])

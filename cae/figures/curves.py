@@ -1,8 +1,9 @@
-"""Curves: the metrics of one training over its epochs, alone or with its record beside them."""
+"""Curves: the metrics of one training over its epochs, alone or with its record below them."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,7 +26,9 @@ METRICS = {
     "autoencoder": ("loss", "mse"),
     "classifier": ("loss", "accuracy", "precision", "recall", "f1"),
 }
-RECORD_WIDTH = 62  # characters of a line of the record beside the curves
+NOTICEABLE = 0.02  # difference of macro F1 and accuracy from which both are drawn
+RECORD_WIDTH = 62  # characters of a line of the record below the curves
+RECORD_LINE = 0.12  # inches
 
 
 # --- One metric ------------------------------------------------------------------------------
@@ -92,16 +95,29 @@ def plot_curves(history: History, metric: str, ax: Axes) -> Axes:
         ax.axvline(history.dense_only_epochs + 0.5, color=style.GRAY, linestyle=":", label=label)
     epoch_axis(ax, len(epochs))
     ax.set_ylabel(metric_label(metric, history))
+    values = history.column(metric) + history.column(f"val_{metric}")
     if metric in MINIMIZED:
-        loss_scale(ax, history.column(metric) + history.column(f"val_{metric}"))
+        loss_scale(ax, values)
+    if epochs and not style.finite_values(values).size:
+        ax.text(0.5, 0.5, "no finite value", transform=ax.transAxes, ha="center")
+        ax.set_yticks([])
     return ax
+
+
+def _shown_metrics(history: History) -> tuple[str, ...]:
+    """The loss and what says how good the model is; macro F1 where it differs from the accuracy."""
+    if history.kind == "autoencoder":
+        return ("loss", "mse")
+    accuracy, f1 = np.nan_to_num([history.column("val_accuracy"), history.column("val_f1")])
+    differs = np.any(np.abs(accuracy - f1) > NOTICEABLE)
+    return ("loss", "accuracy", "f1") if differs else ("loss", "accuracy")
 
 
 @rc_context(style.STYLE)
 def curve_figures(history: History) -> dict[str, Figure]:
-    """A small figure for each metric that was recorded, by the metric."""
+    """A small figure for each metric that says something of its own, by the metric."""
     figures = {}
-    for metric in filter(history.has, METRICS[history.kind]):
+    for metric in filter(history.has, _shown_metrics(history)):
         figure = figures[metric] = Figure(figsize=(5, 3.4))
         plot_curves(history, metric, figure.subplots())
         figure.legend(loc="outside lower left", ncols=2)
@@ -113,29 +129,28 @@ def curve_figures(history: History) -> dict[str, Figure]:
 
 @rc_context(style.STYLE)
 def plot_history(history: History) -> Figure:
-    """Draws the curves of a training; beside them its architecture, values and hyperparameters."""
-    metrics = METRICS[history.kind]
-    curves, rows, columns, width = ("loss",), 1, 2, 11
-    if history.kind == "classifier":
-        curves, rows, columns, width = metrics, 2, 3, 13.5
-    lines = _describe_record(history, metrics)
-    figure = Figure(figsize=(width, rows * max(3.6, style.LINE * len(lines) + 0.2) + 1))
-    ratios = (1,) * (columns - 1) + (1 if rows == 1 else 1.15,)
-    *plots, record = figure.subplots(rows, columns, width_ratios=ratios).flat
-    for ax, metric in zip(plots, curves, strict=True):
+    """Draws the curves of a training; below them its architecture, values and hyperparameters."""
+    metrics = _shown_metrics(history)
+    records = _describe_record(history, METRICS[history.kind])
+    heights = 3.5, RECORD_LINE * max(map(len, records)) + 0.2
+    figure = Figure(figsize=(max(8.4, 3.8 * len(metrics)), sum(heights) + 0.4))
+    above, below = figure.subfigures(2, height_ratios=heights)
+    plots = above.subplots(1, len(metrics))
+    for ax, metric in zip(plots, metrics, strict=True):
         plot_curves(history, metric, ax).set_title(style.as_sentence(METRIC_NAMES[metric]))
-    record.axis("off")
-    record.text(0, 1, "\n".join(lines), va="top", family="monospace", fontsize=7.5)
-    style.outside_legend(figure, *plots)
+    style.outside_legend(above, *plots)
+    for ax, lines in zip(below.subplots(1, len(records)), records, strict=True):
+        ax.axis("off")
+        ax.text(0, 1, "\n".join(lines), va="top", family="monospace", fontsize=7)
     style.set_title(figure, history.name)
     return figure
 
 
-def _describe_record(history: History, metrics: Sequence[str]) -> list[str]:
-    """Lines in columns: the architecture, the values, and the hyperparameters."""
+def _describe_record(history: History, metrics: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Lines in two columns: the architecture and the hyperparameters; the values."""
     measured = [
-        f"{key.replace('_', ' '):<20}"
-        + (f"{value:>11,}" if isinstance(value, int) else f"{style.format_number(value):>11}")
+        f"{key.replace('_', ' '):<22} "
+        + (f"{value:>9,}" if isinstance(value, int) else f"{style.format_number(value):>9}")
         for key, value in history.metrics.items()
         if isinstance(value, int | float)
         and key not in ("best_epoch", *metrics)
@@ -149,12 +164,20 @@ def _describe_record(history: History, metrics: Sequence[str]) -> list[str]:
         for key, value in history.model_info.items()
         if value is not None and not key.endswith("_layers")
     )
-    sections = {
+    given = {
         "Architecture": [line for part in parts for line in textwrap.wrap(part, RECORD_WIDTH)],
-        "Values": _describe_values(history, metrics) if history.epochs else [],
-        "Measured": measured,
         "Hyperparameters": textwrap.wrap(settings.removesuffix(";"), RECORD_WIDTH),
     }
+    found = {
+        "Values": _describe_values(history, metrics) if history.epochs else [],
+        "Measured": [
+            "  ".join(measured[index : index + 2]) for index in range(0, len(measured), 2)
+        ],
+    }
+    return _list_sections(given), _list_sections(found)
+
+
+def _list_sections(sections: Mapping[str, Sequence[str]]) -> list[str]:
     return [
         line
         for heading, content in sections.items()
@@ -179,11 +202,11 @@ def _describe_values(history: History, metrics: Sequence[str]) -> list[str]:
         epochs = {f"epoch {last} (last, kept)": history.best}
     elif history.best:
         epochs = {f"epoch {history.best_epoch} (kept)": history.best, **epochs}
-    lines = [" " * 20 + "".join(f"{title:>22}" for title in epochs)]
-    lines.append(" " * 20 + f"{'training':>11}{'validation':>11}" * len(epochs))
+    lines = [" " * 19 + "".join(f"{title:>22}" for title in epochs)]
+    lines.append(" " * 19 + f"{'training':>11}{'validation':>11}" * len(epochs))
     for metric in metrics:
         cells = [row.get(key) for row in epochs.values() for key in (metric, f"val_{metric}")]
         lines.append(
-            f"{METRIC_NAMES[metric]:<20}" + "".join(f"{style.format_number(c):>11}" for c in cells)
+            f"{METRIC_NAMES[metric]:<19}" + "".join(f"{style.format_number(c):>11}" for c in cells)
         )
     return lines

@@ -1,6 +1,7 @@
 """Encodings in two dimensions: images that the encoder finds similar lie close together."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 from matplotlib import rc_context
@@ -13,6 +14,12 @@ from cae.figures import style
 FEW_IMAGES = 30  # t-SNE needs neighbours: below this the principal components are shown
 PCA_DIMENSIONS = 50  # as advised by van der Maaten and Hinton, JMLR 9, 2008
 LEGEND_ROWS = 25
+GRID_PANELS = 64  # of small multiples, at most
+
+
+def name_projection(num_images: int) -> str:
+    """What `project_encodings` shows of so many images."""
+    return "Principal components" if num_images < FEW_IMAGES else "t-SNE"
 
 
 def project_encodings(encodings: np.ndarray) -> np.ndarray:
@@ -34,6 +41,7 @@ def project_encodings(encodings: np.ndarray) -> np.ndarray:
     """
     from sklearn.decomposition import PCA  # takes a second to load
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     flat = np.asarray(encodings, np.float32).reshape(len(encodings), -1)
     if not np.isfinite(flat).all():
@@ -48,7 +56,9 @@ def project_encodings(encodings: np.ndarray) -> np.ndarray:
     if len(points) < FEW_IMAGES:
         return points[:, :2].astype(np.float32)
     perplexity = min(30.0, (len(points) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
+    # More threads only wait for each other: on 2 busy cores they take six times the work.
+    with threadpool_limits(1, user_api="openmp"):
+        return TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
 
 
 @rc_context(style.STYLE)
@@ -62,14 +72,41 @@ def encodings_visualization(
         labels: As for `plot_encodings`.
         class_names: One per class.
     """
-    legend_width = 0.0
-    if labels is not None:
-        names = [style.class_name(label, class_names, 20) for label in np.unique(labels)]
-        columns = -(-len(names) // LEGEND_ROWS)
-        legend_width = columns * (max(style.text_inches(name, 8.5) for name in names) + 0.45)
-    figure = Figure(figsize=(6.5 + legend_width, 6))
-    plot_encodings(project_encodings(encodings), labels, class_names, figure.subplots())
+    points = project_encodings(encodings)
+    present = [] if labels is None else np.unique(labels)
+    if len(present) > len(style.PALETTE):
+        return _plot_multiples(points, labels, class_names)
+    names = [style.class_name(label, class_names, 20) for label in present]
+    legend = max((style.text_inches(name, 8.5) + 0.45 for name in names), default=0)
+    figure = Figure(figsize=(5.4 + legend, 5.2))
+    plot_encodings(points, labels, class_names, figure.subplots())
     return figure
+
+
+def _plot_multiples(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """One small plot per class, the most frequent ones: its images in colour, the others gray."""
+    classes, counts = np.unique(labels, return_counts=True)
+    chosen = np.sort(classes[np.argsort(-counts, kind="stable")[:GRID_PANELS]])
+    columns = int(np.ceil(np.sqrt(len(chosen))))
+    rows, size = -(-len(chosen) // columns), 8.4 / columns
+    figure = Figure(figsize=(8.4, (size + style.LINE) * rows + 0.5))
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True).flat
+    for ax, label in zip_longest(panels, chosen):
+        ax.set_axis_off()
+        if label is None:
+            continue
+        mine = labels == label
+        ax.plot(*points[~mine].T, ",", color=style.BEHIND)
+        ax.plot(*points[mine].T, "o", color=style.BLUE, markersize=2.5, markeredgewidth=0)
+        name = style.class_name(label, class_names, int(size / style.text_inches("n", 8)) - 1)
+        ax.set_title(name, loc="center", fontsize=8, pad=2)
+    shown = f", {len(chosen)} of {len(classes)} classes" * (len(chosen) < len(classes))
+    style.set_title(figure, f"{_describe(points)}{shown}: one class in blue")
+    return figure
+
+
+def _describe(points: np.ndarray) -> str:
+    return f"{name_projection(len(points))} of the encodings of {len(points):,} images"
 
 
 @rc_context(style.STYLE)
@@ -88,19 +125,15 @@ def plot_encodings(
     style.style_axes(ax).grid(visible=False)
     ax.set(xticks=[], yticks=[], xlabel="first dimension (no unit)")
     ax.set_ylabel("second dimension (no unit)")
-    ax.set_title(f"Encodings of {len(points):,} images in two dimensions")
+    ax.set_title(_describe(points))
     look = {"alpha": 0.65, "linewidths": 0}
     if labels is None:
         ax.scatter(*points.T, s=16, color=style.BLUE, **look)
         return ax
     for label in np.unique(labels):
-        color, marker, size = style.GRAY, "*", 40
-        if label >= 0:
-            color, size = style.PALETTE[label % len(style.PALETTE)], 16
-            marker = style.MARKERS[label // len(style.PALETTE) % len(style.MARKERS)]
-        x, y = points[labels == label].T
+        mark = style.look(label) if label >= 0 else {"color": style.GRAY, "marker": "*"}
         name = style.class_name(label, class_names, 20)
-        ax.scatter(x, y, s=size, marker=marker, color=color, label=name, **look)
+        ax.scatter(*points[labels == label].T, s=16, label=name, **mark, **look)
     ax.legend(
         loc="upper left",
         bbox_to_anchor=(1, 1),

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from cae.figures import sheets
 from cae.figures.comparisons import with_comparison
 from cae.figures.curves import plot_history
-from cae.figures.style import STYLE, format_number
+from cae.figures.style import STYLE, format_number, name_image
 from cae.records.history import History
 
-COLUMNS = 10  # images side by side; further ones continue below
+COLUMNS = 6  # images side by side; further ones continue below
 ROWS = ("original", "reconstruction", "absolute\ndifference")
 
 
@@ -81,8 +81,8 @@ def autoencoder_visualization(
 def plot_worst_reconstructions(
     images: np.ndarray,
     reconstructions: np.ndarray,
-    count: int = 10,
-    indices: np.ndarray | None = None,
+    count: int = 12,
+    image_names: Sequence[str] | None = None,
 ) -> Figure:
     """Draws the images with the largest mean squared errors, the largest first.
 
@@ -90,12 +90,14 @@ def plot_worst_reconstructions(
         images: float (num_images, height, width, channels) in [0, 1].
         reconstructions: Like `images`.
         count: The most images to draw.
-        indices: int (num_images,), positions of the images in their file; by default 0, 1, 2, …
+        image_names: One per image; by default `image 0`, `image 1`, …
     """
     errors = _mse(images, reconstructions)
-    indices = np.arange(len(images)) if indices is None else indices
     worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:count]
-    captions = [f"image {indices[index]}\nMSE {format_number(errors[index])}" for index in worst]
+    captions = [
+        f"{name_image(index, image_names, 14)}\nMSE {format_number(errors[index])}"
+        for index in worst
+    ]
     title = f"Worst reconstructions: {len(worst)} of {len(images):,}"
     return _plot_reconstructions(images[worst], reconstructions[worst], captions, title)
 

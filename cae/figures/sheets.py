@@ -33,7 +33,6 @@ def make_sheet(width: float, height: float, title: str) -> Axes:
     """An empty sheet in a figure with a title; its y axis points downwards."""
     figure = Figure(figsize=(max(width, 5) + 0.2, height + 0.5))
     set_title(figure, title)
-    figure.set_figheight(height + 0.5 + 0.2 * figure.get_suptitle().count("\n"))
     ax = figure.subplots()
     ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal", anchor="NW")
     ax.axis("off")

@@ -4,26 +4,38 @@ Colours: M. Okabe and K. Ito, "Color Universal Design", 2008, https://jfly.uni-k
 """
 
 import textwrap
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colorbar import Colorbar
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import LogLocator, NullFormatter
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 ORANGE, PURPLE, SKY = "#E69F00", "#CC79A7", "#56B4E9"
+BROWN, WINE, INDIGO = "#792D06", "#882255", "#332288"
 INK, GRAY, PALE = "#222222", "#777777", "#E4E4E4"
-# Okabe and Ito's colours without their yellow, which vanishes on white.
-PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, INK)
-# A second cue beside colour: 7 colours × 9 markers tell 63 classes apart.
+BEHIND = "#BDBDBD"  # of what stands behind something in colour
+# Okabe and Ito's colours without their yellow, which vanishes on white, and three darker ones.
+PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, INK, WINE, INDIGO, BROWN)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+# Matplotlib's own font lacks these alphabets; what is installed of the others fills in.
+FONTS = (
+    "DejaVu Sans",
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei"),  # Linux
+    *("Microsoft YaHei", "Malgun Gothic", "Nirmala UI", "Leelawadee UI"),  # Windows
+    "Arial Unicode MS",  # macOS
+)
 
 STYLE = {
+    "font.family": [name for name in FONTS if name in get_font_names()],
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -48,9 +60,18 @@ STYLE = {
 LINE = 0.16  # inches: the height of a line of small text
 
 
-def fixed_svg_ids() -> AbstractContextManager[None]:
-    """A context in which saving the same figure as SVG gives the same bytes."""
-    return rc_context({"svg.hashsalt": "cae"})
+def look(index: int) -> dict[str, str]:
+    """A colour and a marker, two cues that tell 90 things apart."""
+    return {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+@contextmanager
+def saving_svg() -> Iterator[None]:
+    """A context in which saving the same figure as SVG gives the same bytes, without warnings."""
+    with rc_context({"svg.hashsalt": "cae"}), warnings.catch_warnings():
+        # A name in an alphabet that the fonts lack is drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
 
 
 # --- Text ------------------------------------------------------------------------------------
@@ -71,9 +92,16 @@ def shorten(text: str, width: int) -> str:
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
 
 
+def name_image(index: int, image_names: Sequence[str] | None, width: int) -> str:
+    """The end of the name of an image, where files differ; by default its index."""
+    name = f"image {index}" if image_names is None else image_names[index]
+    return name if len(name) <= width else f"…{name[1 - width :]}"
+
+
 def text_inches(text: str, size: float) -> float:
-    """About the width of a line of text of `size` points."""
-    return 0.6 * size / 72 * len(text)
+    """About the width of a line of text of `size` points; East Asian letters are square."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return size / 72 * (0.6 * len(text) + 0.4 * wide)
 
 
 def as_sentence(text: str) -> str:
@@ -132,17 +160,20 @@ def finite_values(values: Sequence[float]) -> np.ndarray:
 
 
 def set_title(figure: Figure, title: str) -> None:
-    """Writes the title of a figure at its top left, in at most about three lines."""
+    """Writes the title of a figure at its top left, in at most about three lines, with room."""
     width = int(8 * figure.get_figwidth())  # 8 bold characters of 12 points take an inch
     lines = textwrap.wrap(shorten(title, 3 * width - 20), width, break_on_hyphens=False)
     figure.suptitle("\n".join(lines), x=0.01, ha="left")
+    figure.set_figheight(figure.get_figheight() + 0.2 * (len(lines) - 1))
 
 
-def outside_legend(figure: Figure, *axes: Axes, columns: int = 4) -> None:
+def outside_legend(figure: FigureBase, *axes: Axes) -> None:
     """One legend below all axes, where it covers no data; needs the constrained layout."""
     handles = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
+        widest = max(text_inches(label, STYLE["legend.fontsize"]) for label in handles) + 0.6
+        columns = max(1, int(figure.bbox.width / figure.dpi // widest))
         figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns)

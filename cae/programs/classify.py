@@ -178,6 +178,7 @@ def draw_evaluation(evaluation: Evaluation, data: Dataset, scaling: Scaling) -> 
         evaluation.targets,
         evaluation.probabilities,
         evaluation.class_names,
+        data.name_images(evaluation.indices),
     )
     reliability = plot_reliability(
         evaluation.probabilities, evaluation.targets, evaluation.calibration

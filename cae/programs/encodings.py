@@ -134,13 +134,13 @@ def reconstruct(args: argparse.Namespace) -> int:
     _check_autoencoder(args.model, model)
     outputs = Outputs(args.model, model, metadata, args.inputs)
     if path.suffix:
-        _, images, drawn = outputs.collect()
+        names, images, drawn = outputs.collect()
         if path.suffix == ".idx":
             write_idx(path, _to_bytes(drawn))
         else:
             from cae.figures.images import plot_worst_reconstructions
 
-            figure = plot_worst_reconstructions(images, drawn, SHOWN)
+            figure = plot_worst_reconstructions(images, drawn, SHOWN, names)
             write_figures(path.parent, {path.stem: figure})
     else:
         for part, drawn in outputs:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     import keras
     from matplotlib.figure import Figure
 
-EXAMPLES = 10  # originals shown beside their reconstructions
+EXAMPLES = 6  # originals shown beside their reconstructions
 
 
 class AutoencoderTask(Task):
@@ -128,7 +128,7 @@ class AutoencoderTask(Task):
             [experiment.history], images[:EXAMPLES], [drawn[:EXAMPLES]]
         )
         figures["worst_reconstructions"] = figures_module.plot_worst_reconstructions(
-            images, drawn, indices=chosen
+            images, drawn, image_names=self.data.name_images(chosen)
         )
         figures["encodings"] = self.draw_encodings(experiment, self.data, chosen)
         filters = first_filters(experiment.model)

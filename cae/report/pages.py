@@ -159,10 +159,10 @@ def _format(value: Any, decimals: int) -> str:
 
 def draw(figure: "Figure", caption: str, description: str) -> Picture:
     """A figure as SVG; the same figure gives the same bytes."""
-    from cae.figures.style import fixed_svg_ids
+    from cae.figures.style import saving_svg
 
     content = io.BytesIO()
-    with fixed_svg_ids():
+    with saving_svg():
         figure.savefig(content, format="svg", metadata={"Date": None})
     size = figure.get_size_inches()
     return _make_picture("svg+xml", content.getvalue(), size, caption, description)

@@ -449,7 +449,7 @@ def draw_comparison(groups: Sequence[Group]) -> "dict[str, Figure]":
 
     known = [group for group in groups if group.values]
     return compare_visualization(
-        [result.history for group in known for result in group.results],
+        [[result.history for result in group.results] for group in known],
         [group.name for group in known],
         [group.values for group in known],
         [group.interval for group in known],

@@ -193,4 +193,5 @@ def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
         encode_labels(predicted.labels, predicted.classes),
         predicted.probabilities,
         metadata["class_names"],
+        dataset.name_images(predicted.indices),
     )

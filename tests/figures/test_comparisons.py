@@ -11,7 +11,11 @@ from artists import (
     words,
 )
 
-from cae.figures.comparisons import plot_comparison, plot_label_efficiency
+from cae.figures.comparisons import (
+    compare_visualization,
+    plot_comparison,
+    plot_label_efficiency,
+)
 
 
 def ranked_values(figure):
@@ -55,8 +59,8 @@ def test_without_validation_data_training_losses_are_compared():
 def test_only_the_best_of_many_experiments_are_in_colour():
     figure = plot_comparison([autoencoder_history(str(n), [0.1 + n / 100]) for n in range(25)])
     colors = [line.get_color() for line in figure.axes[0].lines]
-    assert len(set(colors[:7])) == 7
-    assert len(set(colors[7:])) == 1
+    assert len(set(colors[:10])) == 10
+    assert len(set(colors[10:])) == 1
 
 
 def test_classifiers_are_ranked_by_accuracy():
@@ -79,6 +83,36 @@ def test_a_failed_training_comes_last(values):
 def test_a_long_name_is_shortened():
     names = ["autoencoder_large_" + "with_every_variation_" * 12, "another_name_" * 20]
     assert_readable(plot_comparison([autoencoder_history(name) for name in names]))
+
+
+def test_costs_name_the_best_configurations_and_the_pareto_front():
+    """Twelve configurations, the best first; the last is the smallest, the second the fastest."""
+    histories = [autoencoder_history(str(n)) for n in range(12)]
+    for number, history in enumerate(histories):
+        history.metrics = {"parameters": 100 - number, "seconds": 1 if number == 1 else 5}
+    values = [[0.1 + number] for number in range(12)]
+    names = list("abcdefghijkl")
+    figures = compare_visualization(
+        [[history] for history in histories], names, values, [None] * 12, "val_mse"
+    )
+    assert_readable(figures["costs"])
+    parameters, seconds = figures["costs"].axes
+    assert parameters.lines[0].get_xdata().tolist() == list(range(89, 101))
+    np.testing.assert_allclose(seconds.lines[0].get_xydata(), [[1, 1.1], [5, 0.1]])
+    legend = [text.get_text() for text in figures["costs"].legends[0].get_texts()]
+    assert legend[1:] == [f"{n} · {name}" for n, name in enumerate(names, 1)]
+
+    for history in histories:
+        history.metrics = {"seconds": 5}
+    figures = compare_visualization(
+        [[history] for history in histories], names, values, [None] * 12, "val_mse"
+    )
+    assert_readable(figures["costs"])
+    parameters, seconds = figures["costs"].axes
+    assert not len(parameters.lines[0].get_xdata())
+    np.testing.assert_allclose(seconds.lines[0].get_xydata(), [[5, 0.1]])
+    legend = [text.get_text() for text in figures["costs"].legends[0].get_texts()]
+    assert legend[1:] == [f"{n} · {name}" for n, name in enumerate(names[:10], 1)]
 
 
 def marks_of(ax, marker):

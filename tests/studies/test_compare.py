@@ -221,7 +221,7 @@ def test_damaged_records(record, file, text, said):
 
 
 def test_figures(tmp_path):
-    """A dot a seed, an interval where there are several seeds, and a dot a run for its cost."""
+    """A dot a seed, an interval where there are several seeds, a dot a configuration's cost."""
     import matplotlib.pyplot as plt
 
     runs = [result(tmp_path, "a", value, seed) for seed, value in enumerate([0.1, 0.3])]
@@ -233,7 +233,7 @@ def test_figures(tmp_path):
     runs[-1].history.metrics["parameters"] = 1_000_000
     groups = group_results(runs, "val_mse")
     figures = compare_visualization(
-        [run.history for run in runs],
+        [[run.history for run in group.results] for group in groups],
         [group.name for group in groups],
         [group.values for group in groups],
         [group.interval for group in groups],
@@ -250,9 +250,16 @@ def test_figures(tmp_path):
     arrows = [line for line in final.lines if line.get_marker() in ("<", ">")]
     assert [(line.get_marker(), line.get_xdata().tolist()) for line in arrows] == [("<", [0])]
     parameters, seconds = figures["costs"].axes
-    assert parameters.lines[0].get_xdata().tolist() == [7, 7, 1_000_000]
+    front, *points = parameters.lines
+    assert front.get_xdata().tolist() == [7]  # b is both larger and worse
+    assert [line.get_xdata().tolist() for line in points] == [[7], [1_000_000]]
     assert parameters.xaxis.get_major_formatter()(1_000_000) == "1,000,000"
-    assert seconds.lines[0].get_ydata().tolist() == [0.1, 0.3, 0.9]
+    assert [line.get_ydata().tolist() for line in seconds.lines[1:]] == [
+        [pytest.approx(0.2)],
+        [0.9],
+    ]
+    legend = [text.get_text() for text in figures["costs"].legends[0].get_texts()]
+    assert legend[1:] == [f"1 · {groups[0].name}", f"2 · {groups[1].name}"]
     assert set(figures) == {"final_values", "costs", "comparison"}
     for figure in figures.values():
         plt.close(figure)
