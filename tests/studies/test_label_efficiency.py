@@ -250,6 +250,18 @@ def test_test_images_among_the_pretraining_images_are_refused(measure, model, fi
     assert "the test images must not be among the pretraining images, got 24 of them" in done.err
 
 
+def test_test_images_among_those_without_labels_are_refused(measure, model, tmp_path):
+    """An autoencoder has learned from these as well."""
+    leaking = write_dataset(tmp_path / "leaking")
+    images, labels = idx.read_images(leaking.images), idx.read_labels(leaking.labels)
+    images[7], labels[7] = idx.read_images(leaking.test)[5], -1
+    idx.write_idx(leaking.images, images[..., 0])
+    idx.write_idx(leaking.labels, labels.astype(np.int8))
+    done = measure("--methods", "pixels", model=model, data=leaking)
+    assert done.exit_code == 2
+    assert "the test images must not be among the unlabelled images, got 1 of them" in done.err
+
+
 def test_repeated_training_images_are_reported(measure, model, tmp_path, folder):
     repeating = write_dataset(tmp_path / "repeating")
     images = idx.read_images(repeating.images)
