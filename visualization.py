@@ -25,7 +25,12 @@ from cae.figures.comparisons import (
 )
 from cae.figures.curves import plot_curves
 from cae.figures.encodings import encodings_visualization, plot_encodings, project_encodings
-from cae.figures.images import autoencoder_visualization, plot_filters, plot_worst_reconstructions
+from cae.figures.images import (
+    autoencoder_visualization,
+    plot_filters,
+    plot_views,
+    plot_worst_reconstructions,
+)
 
 __all__ = [
     "autoencoder_visualization",
@@ -40,6 +45,7 @@ __all__ = [
     "plot_encodings",
     "plot_filters",
     "plot_label_efficiency",
+    "plot_views",
     "plot_worst_reconstructions",
     "project_encodings",
 ]

@@ -299,6 +299,9 @@ class Augmentation(Keys):
     cutout: Share = 0.0
     """Side of a square set to 0 about a random pixel, as a share of the image's shorter side."""
 
+    def __str__(self) -> str:
+        return ", ".join(f"{key}\N{NO-BREAK SPACE}{value:g}" for key, value in self if value)
+
 
 AugmentationOrNull = Annotated[
     Augmentation | None,

@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+from typing_extensions import override
 
 from cae.config.choices import BEST_EPOCH_BY, CLASS_WEIGHTS
 from cae.config.fields import (
@@ -88,6 +89,11 @@ class Config(Keys):
     """Compute in bfloat16 with weights in float32: faster on GPUs and on CPUs that support it, with
     similar results. Other CPUs compute in float32."""
 
+    @property
+    def views(self) -> dict[str, tuple[Augmentation, ...]]:
+        """What training makes of an image: the name of each view -> the changes in turn."""
+        return {"augmented": (self.augmentation,)} if self.augmentation else {}
+
 
 class AutoencoderConfig(Config):
     """The hyperparameters of an autoencoder, with all defaults."""
@@ -135,6 +141,13 @@ class AutoencoderConfig(Config):
     def corruption(self) -> Augmentation | None:
         """How the input is changed, by `denoise` or `noise`."""
         return Augmentation(noise=self.noise) if self.noise else self.denoise
+
+    @property
+    @override
+    def views(self) -> dict[str, tuple[Augmentation, ...]]:
+        augmented = super().views
+        changes = (*augmented.get("augmented", ()), self.corruption)
+        return augmented | ({"input": changes} if self.corruption else {})
 
     @field_validator("noise")
     @classmethod

@@ -117,6 +117,25 @@ def plot_captioned(images: np.ndarray, captions: Sequence[str], title: str) -> F
 
 
 @rc_context(STYLE)
+def plot_views(rows: Sequence[tuple[str, np.ndarray]], title: str) -> Figure:
+    """Draws images below each other: the originals, then what training makes of them.
+
+    Args:
+        rows: The name of each row, and its images: float (num_images, height, width, channels) in
+            [0, 1].
+    """
+    _, originals = rows[0]
+    row_height = sheets.cell_height(originals[0])
+    ax = sheets.make_sheet(len(originals) + 1.2, len(rows) * row_height, title)
+    for number, (name, images) in enumerate(rows):
+        top = number * row_height
+        ax.text(1.1, top + row_height / 2, name, ha="right", va="center")
+        for column, image in enumerate(images):
+            sheets.draw_image(ax, sheets.displayable(image), 1.2 + column, top, Normalize(0, 1))
+    return ax.figure
+
+
+@rc_context(STYLE)
 def plot_filters(kernels: np.ndarray) -> Figure:
     """Draws the kernels of a first convolution.
 

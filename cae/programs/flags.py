@@ -307,10 +307,20 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "PATH",
         "help": "also save the model here, as .keras or .h5; of several configurations the best",
     },
-    "--overwrite": {"action": "store_true", "help": "let --save replace a file"},
+    "--overwrite": {
+        "action": "store_true",
+        "help": "let --save and --show-augmentation replace a file",
+    },
     "--print-config": {
         "action": "store_true",
         "help": "print the complete configuration as JSON and stop",
+    },
+    "--show-augmentation": {
+        "nargs": "?",
+        "const": "augmentation.png",
+        "metavar": "PNG",
+        "help": "draw what the configuration makes of training images, and stop (default: "
+        "augmentation.png)",
     },
     "--no-plots": {"action": "store_true", "help": "draw no figures"},
     "--show": {
@@ -333,7 +343,9 @@ TRAINING = {
     ),
     "runs": ("--runs-dir", "--run-dir", "--name", "--resume"),
     "tracking": TRACKING,
-    "output": ("--save", "--overwrite", "--print-config", "--no-plots", "--show"),
+    "output": (
+        *("--save", "--overwrite", "--print-config", "--show-augmentation", "--no-plots", "--show"),
+    ),
 }
 
 

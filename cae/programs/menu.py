@@ -11,6 +11,7 @@ from cae.config.load import dump_config
 from cae.config.schema import Config
 from cae.data.datasets import Scaling
 from cae.errors import UsageError, UserError
+from cae.files import write_figures
 from cae.programs.classify import classify_with_file, record_test
 from cae.programs.questions import ask_config
 from cae.programs.session import Session
@@ -45,12 +46,45 @@ def run(
             )
         sys.stdout.writelines(dump_config(config) for _, config in configs)
         return 0
-    check_destinations(args)
+    if args.show_augmentation:
+        _check_augmentation(args, configs)
+    else:
+        check_destinations(args)
     input_shape, model = task.check(args)
     for path, (_, config) in zip(args.config, configs, strict=True):
         check_layers(config, model, input_shape, path)
-    session = Session(task.load(args, get_sample_seed(args, configs)), on_epoch)
+    loaded = task.load(args, get_sample_seed(args, configs))
+    if args.show_augmentation:
+        return _show_augmentation(loaded, configs)
+    session = Session(loaded, on_epoch)
     return session.run(configs) if configs else _show_menu(session)
+
+
+def _check_augmentation(args: argparse.Namespace, configs: list[tuple[str, Config]]) -> None:
+    """Checks, before the data are read, that there is something to draw and where."""
+    path = Path(args.show_augmentation)
+    if path.suffix != ".png":
+        raise UsageError("--show-augmentation", "must end in .png", path)
+    if not (args.overwrite and path.is_file()):
+        prompts.new_file(args.show_augmentation)
+    if len(configs) != 1 or not configs[0][1].views:
+        required = "requires one configuration that changes images"
+        got = "one that does not" if len(configs) == 1 else f"{len(configs)} configurations"
+        remedy = "Give one with -c FILE that has augmentation or denoise."
+        raise UsageError("--show-augmentation", required, got, remedy)
+
+
+def _show_augmentation(task: Task, configs: list[tuple[str, Config]]) -> int:
+    """Draws what a configuration makes of training images; returns the exit code."""
+    path, ((_, config),) = Path(task.args.show_augmentation), configs
+    with terminal.starting_keras():
+        figures = task.draw_views(config, task.get_scaling(config))
+    write_figures(path.parent, {path.stem: figures["augmentation"]})
+    terminal.say(f"Figure: {path}")
+    from cae.figures.windows import show_windows
+
+    show_windows(figures.values())
+    return 0
 
 
 def _show_menu(session: Session) -> int:

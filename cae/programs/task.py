@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Figures of single images and of encodings show this many images, not all of them.
 INSPECTED_IMAGES = 1000
+# The figure of augmentation shows so many images, each several times.
+VIEWED_IMAGES, VIEWS = 10, 3
 
 
 @dataclass
@@ -167,6 +169,23 @@ class Task(ABC):
     @abstractmethod
     def next_command(self, saved: Path) -> list[str]:
         """The command line to run next, given the file of the best model."""
+
+    def draw_views(self, config: Config, scaling: Scaling) -> dict[str, "Figure"]:
+        """What training makes of some images, if it changes them: `augmentation`."""
+        if not config.views:
+            return {}
+        from cae.figures.images import plot_views
+        from cae.training.augment import make_views
+
+        chosen = np.linspace(0, len(self.data.images) - 1, VIEWED_IMAGES).astype(int)
+        originals = scaling.apply(self.data.images[np.unique(chosen)])
+        rows = [("original", originals)]
+        for number in range(VIEWS):
+            for name, changes in config.views.items():
+                rows.append((name, make_views(originals, changes, number)))
+        amounts = (f"{name}: {changes[-1]}" for name, changes in config.views.items())
+        title = f"Images in training, each row at random ({'; '.join(amounts)})"
+        return {"augmentation": plot_views(rows, title)}
 
     def draw_encodings(self, experiment: Experiment, data: Dataset, chosen: np.ndarray) -> "Figure":
         """The encodings of the chosen images in two dimensions, coloured by class if known."""

@@ -134,7 +134,7 @@ class AutoencoderTask(Task):
         filters = first_filters(experiment.model)
         if filters is not None:
             figures["filters"] = figures_module.plot_filters(filters)
-        return figures
+        return figures | self.draw_views(experiment.config, experiment.scaling)
 
     @override
     def draw_all(self, experiments: Sequence[Experiment]) -> Iterator["Figure"]:
@@ -294,7 +294,7 @@ class ClassifierTask(Task):
             figures |= draw_evaluation(evaluation, data, experiment.scaling)
             chosen = evaluation.indices[:INSPECTED_IMAGES]
             figures["encodings"] = self.draw_encodings(experiment, data, chosen)
-        return figures
+        return figures | self.draw_views(experiment.config, experiment.scaling)
 
     @override
     def draw_all(self, experiments: Sequence[Experiment]) -> Iterator["Figure"]:

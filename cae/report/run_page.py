@@ -35,6 +35,7 @@ from cae.studies.results import RunResult, read_result
 
 # Figures in `plots/` that cannot be drawn from the record: name -> caption.
 PICTURES = {
+    "augmentation": "Images as training changes them, below their originals",
     "reconstructions": "Images, their reconstructions, and the difference between the two",
     "worst_reconstructions": "The images with the largest reconstruction errors",
     "filters": "Filters of the first convolution",

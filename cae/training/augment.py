@@ -5,7 +5,9 @@ networks with cutout".
 """
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from cae.config.fields import Augmentation
@@ -31,6 +33,14 @@ def augment(images: tf.Tensor, augmentation: Augmentation, random_key: tf.Tensor
     if augmentation.cutout:
         images *= _keep_outside_square(images, augmentation.cutout, fold_in(random_key, 2))
     return images
+
+
+def make_views(images: np.ndarray, changes: Sequence[Augmentation], number: int) -> np.ndarray:
+    """Images after several changes in turn, by the random amounts of a number."""
+    key = tf.constant([number, 0], tf.int64)
+    for place, augmentation in enumerate(changes):
+        images = augment(tf.constant(images), augmentation, fold_in(key, place))
+    return np.asarray(images)
 
 
 def fold_in(random_key: tf.Tensor, number: int) -> tf.Tensor:

@@ -11,7 +11,12 @@ from artists import (
     words,
 )
 
-from cae.figures.images import autoencoder_visualization, plot_filters, plot_worst_reconstructions
+from cae.figures.images import (
+    autoencoder_visualization,
+    plot_filters,
+    plot_views,
+    plot_worst_reconstructions,
+)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -44,6 +49,17 @@ def test_reconstructions_stand_below_their_originals_with_their_error():
     assert tops == sorted(tops)
     assert reconstruction.get_array().max() == 0.5
     assert difference.get_clim() == (0, 0.5)
+
+
+def test_views_stand_below_their_originals():
+    images = make_images(3)
+    figure = plot_views([("original", images), ("augmented", 1 - images)], "Views")
+    assert_readable(figure)
+    assert words(figure).split() == ["original", "augmented", "Views"]
+    original, changed = drawn_images(figure)[1], drawn_images(figure)[4]
+    assert original.get_extent()[0] == changed.get_extent()[0]
+    assert original.get_extent()[3] < changed.get_extent()[3]
+    np.testing.assert_allclose(original.get_array() + changed.get_array(), 1)
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,8 @@ FLAGS = {
     "negative_seed": ("autoencoder", "-d i --seed -1", "--seed", "from 0 to 4294967295"),
     "many_digits": ("autoencoder", f"-d i --seed {'9' * 5000}", "--seed", "4294967295"),
     "test_images_for_an_autoencoder": ("autoencoder", "-d i -t test", "'-t'", "--help"),
+    "no_picture": ("autoencoder", "-d i --show-augmentation x.pdf", "must end in .png"),
+    "no_augmentation": ("autoencoder", "-d i --show-augmentation", "-c FILE that has augmentation"),
     "nothing_to_print": ("autoencoder", "-d i --print-config", "-c FILE"),
 }  # fmt: skip
 

@@ -265,6 +265,18 @@ class TestFlags:
         assert set(epochs.values()) == {9}
         assert not (tmp_path / "runs").exists()
 
+    def test_show_augmentation(self, tmp_path, files, autoencoder_config):
+        """One figure and nothing else, which the next start must be told to replace."""
+        flags = [*files.autoencoder, "-c", autoencoder_config, "--set", "denoise.noise=0.2"]
+        for more, exit_code in ([], 0), ([], 2), (["--overwrite"], 0):
+            path = tmp_path / "views.png"
+            done = run_program(
+                "autoencoder", *flags, "--show-augmentation", path, *more, runs_dir=tmp_path / "r"
+            )
+            assert done.exit_code == exit_code
+            assert_is_figure(path)
+        assert sorted(tmp_path.iterdir()) == [path]
+
     def test_no_pretrained(self, classify):
         """Fresh weights are worth no frozen phase: all epochs train everything."""
         done = classify("--no-pretrained")
