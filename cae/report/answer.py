@@ -24,6 +24,7 @@ SCORES = {
     "val_mse": "validation mean squared error",
     "val_loss": "validation loss",
 }
+FIRST = ("test_accuracy", "test_accuracy_low", "test_balanced_accuracy", "val_accuracy", "val_mse")
 # What to do with a model: program, arguments before the model, arguments after it.
 USES = {
     "classifier": ("predict.py", ("classify",), ("INPUT",)),
@@ -36,10 +37,7 @@ def answer_blocks(
 ) -> list[Any]:
     """The scores of a run, its data and model, and the commands that use and repeat it."""
     history, model = result.history, result.path / MODEL_FILE
-    scores = describe_scores(history.metrics)
-    scores["best epoch"] = f"{history.best_epoch} of {len(history.epochs)}"
-    for key in ("parameters", "seconds"):
-        scores[key] = f"{history.metrics[key]:,.0f}"
+    scores = describe_scores(history.metrics, FIRST)
     facts = {"data set": describe_data(environment.data)}
     if model.exists():
         facts["model"] = terminal.relative(model)
@@ -47,11 +45,11 @@ def answer_blocks(
     return [KeyFacts(scores), facts | {"repeat it": Code("\n".join(commands))}]
 
 
-def describe_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
+def describe_scores(metrics: Mapping[str, Any], keys: Iterable[str] = SCORES) -> dict[str, str]:
     """Those of `SCORES` that `metrics.json` or a model file has, by their names."""
     scores = {}
-    for key, name in SCORES.items():
-        value = metrics.get(key)
+    for key in keys:
+        name, value = SCORES[key], metrics.get(key)
         if key == "test_accuracy_low":
             if {key, "test_accuracy_high", "test_images"} <= metrics.keys():
                 high, images = metrics["test_accuracy_high"], metrics["test_images"]

@@ -145,6 +145,7 @@ def describe_card(card: Mapping[str, Any]) -> Page:
     data = Origin.model_validate(origin).data if origin else {}
     facts = {
         "intended use": card["purpose"] or UNKNOWN,
+        "use it": Code(use_command(kind, path)) if kind in USES else UNKNOWN,
         "data set": describe_data(data),
         "classes": _describe_classes(card["classes"]),
         "images": f"{shape}, {_describe_scaling(card['scaling'])}",
@@ -153,8 +154,6 @@ def describe_card(card: Mapping[str, Any]) -> Page:
         "file": f"{path}, {card['file']['bytes']:,} bytes",
         "SHA-256": card["file"]["sha256"],
     }
-    if kind in USES:
-        facts["use it"] = Code(use_command(kind, path))
     scores = KeyFacts(describe_scores(card["scores"]))
     answer = [scores, facts] if scores else [facts]
     sections = [
@@ -181,7 +180,7 @@ def _describe_calibration(calibration: Mapping[str, float] | None) -> str:
     if calibration is None:
         return UNKNOWN
     temperature, threshold = calibration["temperature"], calibration["unsure_below"]
-    return f"temperature {temperature:.4g}; answers below {threshold:.1%} are unsure"
+    return f"temperature {temperature:.4g}; answers below {100 * threshold:.1f} % are unsure"
 
 
 def _describe_training(card: Mapping[str, Any]) -> list[dict[str, str] | Table]:

@@ -18,7 +18,7 @@ from cae.records.environment import read_environment
 from cae.records.evaluation import Predictions, read_predictions
 from cae.records.history import History
 from cae.records.run import PARTIAL
-from cae.report.answer import answer_blocks
+from cae.report.answer import answer_blocks, describe_scores
 from cae.report.origin import origin_sections, training_command
 from cae.report.pages import (
     Code,
@@ -33,6 +33,7 @@ from cae.report.pages import (
 )
 from cae.studies.results import RunResult, read_result
 
+COSTS = {"parameters": "parameters", "seconds": "seconds of training"}
 # Figures in `plots/` that cannot be drawn from the record: name -> caption.
 PICTURES = {
     "augmentation": "Images as training changes them, below their originals",
@@ -81,8 +82,17 @@ def run_sections(result: RunResult, plots: Path) -> list[Section]:
     keys = dict.fromkeys(key for row in history.epochs for key in row)
     columns = {key: [row.get(key) for row in history.epochs] for key in keys}
     every_epoch = Folded("Every epoch", [Table("Values recorded after each epoch", columns)])
+    facts = {
+        "best epoch": f"{history.best_epoch} of {len(history.epochs)}",
+        **describe_scores(history.metrics, ("val_loss",)),
+        **{
+            name: f"{history.metrics[key]:,.0f}"
+            for key, name in COSTS.items()
+            if key in history.metrics
+        },
+    }
     curves = [_draw_curves(history)] if history.epochs else []
-    return [*sections, Section("Training", [*curves, every_epoch])]
+    return [*sections, Section("Training", [facts, *curves, every_epoch])]
 
 
 def name_layers(result: RunResult) -> str:
@@ -133,6 +143,7 @@ def _prediction_blocks(result: RunResult) -> list[Any]:
     reliability = plot_reliability(predicted.probabilities, targets, calibration)
     return [
         Lead(f"{title}, {100 * right / total:.2f} %."),
+        describe_scores(result.history.metrics, ("test_macro_f1", "test_ece")),
         _class_table(labels, predictions, names),
         draw(figure, "Confusion matrix", description),
         draw(
