@@ -128,6 +128,28 @@ def test_a_page_prints(browser, autoencoders, report):
     assert browser.evaluate(look) == "rgb(255, 255, 255)"
 
 
+@pytest.mark.slow
+def test_the_shipped_study_takes_less_than_12_pages(browser, tmp_path, report):
+    """24 autoencoders and 15 classifiers are screened, 3 and 5 trained with three seeds."""
+    for kind, study, count, seeds in (
+        ("autoencoder", "encoders-screening", 24, 1),
+        ("autoencoder", "encoders", 3, 3),
+        ("classifier", "heads-screening", 15, 1),
+        ("classifier", "heads", 5, 3),
+    ):
+        folder = tmp_path / study
+        runs = [
+            (name, write_run(folder / f"{name}-{seed}", kind, 1 / n, seed, name, l2=1 / n))
+            for n, name in enumerate([f"{kind}_medium_l2_{n}" for n in range(count)], 2)
+            for seed in range(seeds)
+        ]
+        metric = {"autoencoder": "val_mse", "classifier": "val_accuracy"}[kind]
+        write_study(folder, runs, metric=metric)
+    report(tmp_path)
+    browser.open(tmp_path / OUTPUT, 1280)
+    assert len(re.findall(rb"/Type\s*/Page\b", browser.print())) < 12
+
+
 def test_words_can_be_read(browser, classifier_run, report):
     """WCAG 2.2 asks for a contrast of 4.5 between text and what is behind it, in both schemes."""
     report(classifier_run)
@@ -161,9 +183,12 @@ def contrast(*css_colors):
 @pytest.mark.slow
 def test_pages_of_real_runs(browser, trained_autoencoder, trained_classifier, report, capsys):
     """What the programs leave has all that a page needs."""
-    for trained, pictures in ((trained_autoencoder, 4 + 2), (trained_classifier, 3 + 5 + 2)):
-        page = report(trained.run)
-        assert len(page.images) == pictures
+    curves, drawn = ["Loss", "Mean"], ["Images", "Filters", "Encodings"]
+    answers = ["Encodings", "Misclassified", "Correctly", "Points below", "Loss", "Accuracy"]
+    for trained, pictures in ((trained_autoencoder, drawn + curves), (trained_classifier, answers)):
+        descriptions = [image["alt"] for image in report(trained.run).images]
+        for picture in pictures:
+            assert any(text.startswith(picture) for text in descriptions)
         browser.open(trained.run / OUTPUT, 360)
         assert browser.evaluate("document.documentElement.scrollWidth") <= 360
         assert browser.complaints == []

@@ -296,7 +296,8 @@ def test_damaged_records_are_named(classifier_run, capsys, name, content):
     else:
         path.write_bytes(content(path.read_bytes()) if callable(content) else content)
     assert experiments.main(["report", str(classifier_run)]) == 2
-    for line in capsys.readouterr().err.splitlines():
+    _, *lines = capsys.readouterr().err.splitlines()
+    for line in lines:
         assert line.startswith("error: ") and str(classifier_run) in line
     assert not (classifier_run / OUTPUT).exists()
 
