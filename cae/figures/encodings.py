@@ -63,29 +63,35 @@ def project_encodings(encodings: np.ndarray) -> np.ndarray:
 
 @rc_context(style.STYLE)
 def encodings_visualization(
-    encodings: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str]
+    encodings: np.ndarray,
+    labels: np.ndarray | None,
+    class_names: Sequence[str],
+    others: str = "unseen",
 ) -> Figure:
     """Projects encodings to two dimensions and draws them, with room for the legend.
+
+    More than ten classes get a small plot each.
 
     Args:
         encodings: float (num_images, ...); `project_encodings` refuses those that are not finite.
         labels: As for `plot_encodings`.
-        class_names: One per class.
+        class_names: As for `plot_encodings`.
+        others: As for `plot_encodings`.
     """
     points = project_encodings(encodings)
     present = [] if labels is None else np.unique(labels)
-    if len(present) > len(style.PALETTE):
+    if sum(label >= 0 for label in present) > len(style.PALETTE):
         return _plot_multiples(points, labels, class_names)
-    names = [style.class_name(label, class_names, 20) for label in present]
+    names = [style.class_name(label, class_names, 20, others) for label in present]
     legend = max((style.text_inches(name, 8.5) + 0.45 for name in names), default=0)
     figure = Figure(figsize=(5.4 + legend, 5.2))
-    plot_encodings(points, labels, class_names, figure.subplots())
+    plot_encodings(points, labels, class_names, figure.subplots(), others)
     return figure
 
 
 def _plot_multiples(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
     """One small plot per class, the most frequent ones: its images in colour, the others gray."""
-    classes, counts = np.unique(labels, return_counts=True)
+    classes, counts = np.unique(labels[labels >= 0], return_counts=True)
     chosen = np.sort(classes[np.argsort(-counts, kind="stable")[:GRID_PANELS]])
     columns = int(np.ceil(np.sqrt(len(chosen))))
     rows, size = -(-len(chosen) // columns), 8.4 / columns
@@ -111,16 +117,21 @@ def _describe(points: np.ndarray) -> str:
 
 @rc_context(style.STYLE)
 def plot_encodings(
-    points: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], ax: Axes
+    points: np.ndarray,
+    labels: np.ndarray | None,
+    class_names: Sequence[str],
+    ax: Axes,
+    others: str = "unseen",
 ) -> Axes:
     """Draws encodings in two dimensions, with a legend of the classes beside the plot.
 
     Args:
         points: float (num_images, 2), as `project_encodings` gives them.
-        labels: int (num_images,), indices into `class_names` or -1 for a class training never saw;
-            `None` draws all points alike.
+        labels: int (num_images,), indices into `class_names` or -1 for images of no known class,
+            which are gray; `None` draws all points alike.
         class_names: One per class.
         ax: Where to draw, and what is returned. The constrained layout makes room for the legend.
+        others: The name of the images with -1.
     """
     style.style_axes(ax).grid(visible=False)
     ax.set(xticks=[], yticks=[], xlabel="first dimension (no unit)")
@@ -131,8 +142,8 @@ def plot_encodings(
         ax.scatter(*points.T, s=16, color=style.BLUE, **look)
         return ax
     for label in np.unique(labels):
-        mark = style.look(label) if label >= 0 else {"color": style.GRAY, "marker": "*"}
-        name = style.class_name(label, class_names, 20)
+        mark = style.look(label) if label >= 0 else {"color": style.GRAY, "marker": "."}
+        name = style.class_name(label, class_names, 20, others)
         ax.scatter(*points[labels == label].T, s=16, label=name, **mark, **look)
     ax.legend(
         loc="upper left",

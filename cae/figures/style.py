@@ -109,9 +109,9 @@ def as_sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def class_name(label: int, class_names: Sequence[str], width: int) -> str:
-    """The name of a class in at most `width` characters; `unseen` for the label -1."""
-    return shorten(str(class_names[label]), width) if label >= 0 else "unseen"
+def class_name(label: int, class_names: Sequence[str], width: int, others: str = "unseen") -> str:
+    """The name of a class in at most `width` characters; `others` for the label -1."""
+    return shorten(str(class_names[label]), width) if label >= 0 else others
 
 
 def ink_on(rgba: Sequence[float]) -> str:

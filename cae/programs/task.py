@@ -194,9 +194,9 @@ class Task(ABC):
 
         encoder = experiment.model.get_layer("encoder")
         encodings = predict(encoder, data.images, experiment.scaling, chosen)
-        labels, names = data.labels, self.class_names
-        if labels is not None:
-            labels = encode_labels(labels[chosen], self.classes)
-            if NO_LABEL in data.labels[chosen]:
-                labels, names = labels % (len(names) + 1), [*names, "no label"]  # -1 is the last
-        return encodings_visualization(encodings, labels, names)
+        if data.labels is None:
+            return encodings_visualization(encodings, None, [])
+        labels = data.labels[chosen]
+        others = "no label" if NO_LABEL in labels else "unseen"
+        codes = encode_labels(labels, self.classes)
+        return encodings_visualization(encodings, codes, self.class_names, others)

@@ -74,7 +74,9 @@ def test_every_class_has_a_look_of_its_own_and_a_place_in_the_legend(num_classes
 def test_each_of_many_classes_stands_out_in_a_plot_of_its_own(num_classes, name):
     encodings = np.random.default_rng(0).normal(size=(2 * num_classes, 3))
     names = [name.format(number) for number in range(num_classes)]
-    figure = encodings_visualization(encodings, np.arange(len(encodings)) % num_classes, names)
+    labels = np.arange(len(encodings)) % num_classes
+    encodings, labels = np.pad(encodings, ((0, 1), (0, 0))), np.append(labels, -1)
+    figure = encodings_visualization(encodings, labels, names)
     assert_readable(figure)
     panels = [ax for ax in figure.axes if ax.lines]
     assert len(panels) == min(num_classes, 64)  # room is limited
@@ -90,10 +92,11 @@ def test_the_title_names_the_method(count, method):
     assert ax.get_title(loc="left").startswith(method)
 
 
-def test_unseen_classes_are_gray():
+@pytest.mark.parametrize("others", ["unseen", "no label"])
+def test_images_of_no_known_class_are_gray(others):
     ax = make_axes()
-    assert plot_encodings(np.eye(2), np.array([0, -1]), ["cat"], ax) is ax
-    assert sorted(legend_texts(ax)) == ["cat", "unseen"]
+    assert plot_encodings(np.eye(2), np.array([0, -1]), ["cat"], ax, others) is ax
+    assert sorted(legend_texts(ax)) == ["cat", others]
     unseen = ax.collections[0].get_facecolor()[0, :3]
     np.testing.assert_allclose(unseen, matplotlib.colors.to_rgb(GRAY))
 
