@@ -50,6 +50,11 @@ def warn(sentence: str) -> None:
     print_sentence(ERR, f"warning: {sentence}", "bold yellow")
 
 
+def announce(step: str) -> None:
+    """Says on standard error what a silence of more than a second is about to be spent on."""
+    ERR.print(Text(f"{step} …"))
+
+
 def say(sentence: str) -> None:
     """Prints a line of the result, which is never wrapped: it can be copied."""
     OUT.print(Text(sentence))
@@ -109,7 +114,7 @@ def starting_keras() -> Iterator[None]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # every machine without CUDA logs errors
     if "keras" not in sys.modules:
-        ERR.print("Starting TensorFlow …")
+        announce("Starting TensorFlow")
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -287,6 +287,7 @@ def classify(args: argparse.Namespace) -> int:
     given = None if args.test_labels is None else read_labels(Path(args.test_labels))
     say = terminal.ERR.print  # standard output may be JSON
     classifier = open_classifier(args.model, input_range=args.model_input_range, say=say)
+    terminal.announce("Classifying images")
     failures: list[int] = []
     count = 0
     shown: list[dict[str, Any]] = []

@@ -48,6 +48,7 @@ def classify(
     """
     from cae.training.predict import predict
 
+    terminal.announce(f"Classifying {len(data.images if indices is None else indices):,} images")
     evaluation = evaluate(
         predict(model, data.images, scaling, indices)[:, -len(classes) :],
         data.labels if indices is None else data.labels[indices],
@@ -127,7 +128,7 @@ def classify_with_file(
         DataError: It was trained on pixels of another kind.
     """
     with terminal.starting_keras():
-        from cae.training import predict  # noqa: F401 - the rest is quick
+        from cae.training import layers  # noqa: F401 - the rest is quick
     known = training or test
     model, metadata = load_classifier(
         path, test.images.shape[1:], input_range=input_range, say=terminal.say
@@ -209,6 +210,8 @@ def record_test(
         write_evaluation(run, evaluation)
         record = {"model": get_record(model), "data": list(test.files)}
         write_json(run.path / "metrics.json", record | get_test_metrics(evaluation))
+        if plots:
+            terminal.announce("Drawing figures")
         figures = draw_evaluation(evaluation, test, scaling) if plots else {}
         run.save_figures(figures)
     print_evaluation(evaluation)

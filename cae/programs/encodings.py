@@ -52,6 +52,7 @@ class Outputs:
         self.exit_code = 0
         self._run = get_runner(model)
         form, scaling = get_form(path, model, metadata)
+        terminal.announce("Running the model on the images")
         self._parts = read_parts(inputs, form, scaling, self._report, terminal.say)
 
     def _report(self, error: DataError) -> None:
@@ -195,11 +196,12 @@ def find_anomalies(args: argparse.Namespace) -> int:
         f"{np.sum(scores > threshold):,} of {len(scores):,} images score above {threshold:.4g}; "
         f"of images like those of training, {1 - args.quantile:.2%} do."
     )
-    figures = {"strangest": _draw_strangest(images[order[:SHOWN]], scores[order[:SHOWN]])}
+    figures = {}
     if args.strange:
-        figures |= _compare_with_labels(_find_strange(names, args), scores)
+        figures = _compare_with_labels(_find_strange(names, args), scores)
     if args.figures:
         folder = make_folder(args.figures, "Give another folder.")
+        figures["strangest"] = _draw_strangest(images, names, scores, order[:SHOWN])
         write_figures(folder, figures)
         terminal.say(f"Figures: {folder}")
     return outputs.exit_code
@@ -241,11 +243,14 @@ def _find_strange(names: list[str], args: argparse.Namespace) -> np.ndarray:
     return is_strange
 
 
-def _draw_strangest(images: np.ndarray, scores: np.ndarray) -> "Figure":
+def _draw_strangest(
+    images: np.ndarray, names: list[str], scores: np.ndarray, chosen: np.ndarray
+) -> "Figure":
     from cae.figures.images import plot_captioned
+    from cae.figures.style import name_image
 
-    captions = [f"score {score:.4g}" for score in scores]
-    return plot_captioned(images, captions, "The most unlike the training data")
+    captions = [f"{name_image(index, names, 14)}\nscore {scores[index]:.4g}" for index in chosen]
+    return plot_captioned(images[chosen], captions, "The most unlike the training data")
 
 
 def _compare_with_labels(is_strange: np.ndarray, scores: np.ndarray) -> dict[str, "Figure"]:

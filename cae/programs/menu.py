@@ -150,7 +150,7 @@ def _show_graphs(session: Session) -> None:
     for experiment in session.experiments:
         plots = experiment.run.path / "plots"
         if not plots.exists():  # --no-plots
-            experiment.run.save_figures(session.task.draw(experiment))
+            session.task.save_figures(experiment)
         terminal.say(f"Figures of {experiment.name}: {terminal.relative(plots)}")
     session.show_windows()
 

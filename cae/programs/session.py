@@ -130,7 +130,7 @@ class Session:
         with terminal.starting_keras():
             from cae.training import data_parallel
         if self._args.devices == CLUSTER:
-            terminal.ERR.print("Waiting for the other workers …")
+            terminal.announce("Waiting for the other workers")
         _, *flags = shlex.split(self._args.command)
         command = [str(Path(__file__).parents[2] / self.task.program), *flags]
         with data_parallel.joined(self._args.devices, command) as workers:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from cae import terminal
 from cae.config.choices import PROGRAMS
 from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape
@@ -161,6 +162,11 @@ class Task(ABC):
     @abstractmethod
     def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
         """The figures of one experiment."""
+
+    def save_figures(self, experiment: Experiment) -> list[Path]:
+        """Draws the figures of one experiment into its run."""
+        terminal.announce("Drawing figures")
+        return experiment.run.save_figures(self.draw(experiment))
 
     @abstractmethod
     def draw_all(self, experiments: Sequence[Experiment]) -> Iterator["Figure"]:

@@ -278,8 +278,7 @@ class Trainer:
 
     def _conclude(self, experiment: Experiment) -> None:
         """Draws the figures of a complete run, and prints how it went."""
-        figures = {} if self._args.no_plots else self._task.draw(experiment)
-        paths = experiment.run.save_figures(figures)
+        paths = [] if self._args.no_plots else self._task.save_figures(experiment)
         terminal.show_facts(f"{experiment.name}: done", _describe_run(experiment, paths))
 
     @contextmanager

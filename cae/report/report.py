@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     describe = _choose_page(folder)
     path = Path(args.output) if args.output else folder / OUTPUT
     check_page_path(path)
-    terminal.ERR.print("Drawing figures …")
+    terminal.announce("Writing the report")
     write_page(path, describe(folder))
     terminal.say(f"Report: {terminal.relative(path)}, {path.stat().st_size / 1e6:.1f} MB")
     return 0

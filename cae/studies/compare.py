@@ -329,6 +329,7 @@ def run(args: argparse.Namespace) -> int:
     if args.csv:
         write_table(Path(args.csv), [group for _, groups in tables for group in groups])
     if args.figures:
+        terminal.announce("Drawing figures")
         folders = [Path(args.figures)]
         if len(tables) > 1:
             folders = [folders[0] / f"data-{number}" for number in range(1, len(tables) + 1)]

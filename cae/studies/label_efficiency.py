@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """
     config = load_config(args.config, "classifier")
     _check_files(args)
+    terminal.announce("Reading and comparing images")
     data = _load_data(args)
     counts = choose_counts(data, args.counts)
     settings = _describe_settings(args, config, data)

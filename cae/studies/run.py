@@ -160,6 +160,7 @@ def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:
             if result.path not in kept:
                 (result.path / "model.keras").unlink(missing_ok=True)  # the record stays
     if best and not args.no_plots:
+        terminal.announce("Drawing figures")
         write_figures(folder / "plots", compare.draw_comparison(groups))
         if study.kind == "classifier":
             write_figures(folder / "plots", _draw_best(best, study.data))
