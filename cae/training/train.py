@@ -78,7 +78,7 @@ def train_autoencoder(
     loop = Loop(model, config, name, ("val_loss" if len(split[1]) else "loss",), **options)
     with _precision(model, config, warn):
         trained, *batches = _prepare(
-            loop, fuse(model), images, scaling, split=split, corruption=config.corruption
+            loop, _fuse(model, loop), images, scaling, split=split, corruption=config.corruption
         )
         metric = keras.metrics.MeanSquaredError(name="mse")
         phase = Phase(FULL, config.epochs, config.optimizer.learning_rate)
@@ -138,7 +138,7 @@ def train_classifier(
             if phase.name == DENSE_ONLY:
                 source = freeze_encoder(model, config, images, scaling)
             else:
-                source = keras.Model(model.inputs, model.outputs), images, scaling
+                source = _fuse(model, loop), images, scaling
             trained, *batches = _prepare(loop, *source, split=split, targets=targets)
             metric = MacroScores(len(classes))
             objective = Objective(trained, loss, metric)
@@ -234,6 +234,12 @@ def _split(
             "of the epoch with the lowest training loss are kept."
         )
     return split
+
+
+def _fuse(model: keras.Model, loop: Loop) -> keras.Model:
+    """The model with the layers that are fastest here."""
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    return fuse(model, is_tensorflow and not loop.workers and not device.has_gpu())
 
 
 def _prepare(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cae.training import build, train
 from cae.training.layers import (
     FewFiltersConv2D,
+    FusedBatchNorm,
     InferenceMode,
     UpSampleConv2D,
     bfloat16_inside,
@@ -110,6 +111,47 @@ class TestFewFiltersConv2D:
         compare(convolution, FewFiltersConv2D(convolution), images, convolution)
 
 
+class TestFusedBatchNorm:
+    """Two images of two pixels and one channel, 1, 2, 3 and 6: mean 3, variance 14 / 4."""
+
+    images = np.array([1, 2, 3, 6], np.float32).reshape(2, 2, 1, 1)
+
+    def build(self, **arguments):
+        plain = keras.layers.BatchNormalization(momentum=0.9, **arguments)
+        plain.build((None, 2, 1, 1))
+        return plain, FusedBatchNorm(plain)
+
+    def test_by_hand(self):
+        plain, fused = self.build(epsilon=0)
+        outputs = fused(self.images, training=True)
+        np.testing.assert_allclose(outputs, (self.images - 3) / np.sqrt(3.5), rtol=1e-5)
+        np.testing.assert_allclose(plain.moving_mean, [0.3], rtol=1e-5)
+        np.testing.assert_allclose(plain.moving_variance, [0.9 + 0.35], rtol=1e-5)
+        outputs = fused(self.images, training=False)
+        np.testing.assert_allclose(outputs, (self.images - 0.3) / np.sqrt(1.25), rtol=1e-5)
+        plain.trainable = False
+        np.testing.assert_allclose(fused(self.images, training=True), outputs, rtol=1e-5)
+
+    @pytest.mark.parametrize("shape", [(16, 7, 5, 3), (1, 1, 1, 2)])
+    def test_outputs_gradients_and_averages_equal_keras(self, shape):
+        images = tf.random.stateless_normal(shape, (1, 2)) * 3 + 1
+        results = []
+        for wrap in (lambda plain: plain, FusedBatchNorm):
+            plain = keras.layers.BatchNormalization()
+            plain.build(shape)
+            plain.gamma.assign(np.linspace(0.5, 2, shape[-1]))
+            layer = wrap(plain)
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                outputs = layer(images, training=True)
+                loss = tf.reduce_mean(tf.sin(3 * outputs))
+            weights = [variable.value for variable in plain.trainable_variables]
+            gradients = tape.gradient(loss, [images, *weights])
+            results.append([outputs, *gradients, plain.moving_mean, plain.moving_variance])
+        for expected, found in zip(*results, strict=True):
+            np.testing.assert_allclose(expected, found, atol=1e-5)
+
+
 def test_predictor_gives_what_the_model_gives():
     """In parts, compiled once, and anew where the layers have changed."""
     model = build.get_autoencoder(INFO, (8, 8, 1))
@@ -131,7 +173,7 @@ INFO = {
     "batch_size": 8,
     "epochs": 3,
 }
-BOTTLENECK = {**INFO, "encoder_layers": [*INFO["encoder_layers"], ["dense", 5]]}
+BOTTLENECK = {**INFO, "encoder_layers": [*INFO["encoder_layers"], ["batchNorm"], ["dense", 5]]}
 
 
 class TestFuse:
@@ -174,8 +216,16 @@ class TestFuse:
 
     def test_a_dense_bottleneck_is_no_obstacle(self):
         fused = fuse(build.get_autoencoder(BOTTLENECK, (8, 8, 1)))
-        kinds = [type(layer).__name__ for layer in fused.layers[3:]]
+        kinds = [type(layer).__name__ for layer in fused.layers[4:]]
         assert kinds[:5] == ["Flatten", "Dense", "Dense", "Reshape", "UpSampleConv2D"]
+
+    def test_batch_norm_is_fused_on_demand(self):
+        layers = [*INFO["encoder_layers"], ["batchNorm"]]
+        model = build.get_autoencoder({**INFO, "encoder_layers": layers}, (8, 8, 1))
+        for batch_norm, kind in ((False, "BatchNormalization"), (True, "FusedBatchNorm")):
+            assert type(fuse(model, batch_norm).layers[3]).__name__ == kind
+        assert "BatchNormalization" not in str(fuse(model, True).layers)
+        assert len(fuse(model, True).trainable_weights) == len(model.trainable_weights)
 
     def test_strides_are_no_obstacle(self):
         """They stay; the pair beside them is fused."""
@@ -200,7 +250,7 @@ class TestFuse:
         """The loss curve is the same to rounding, penalties and cropping included."""
         images = np.random.default_rng(0).integers(0, 256, (48, *shape), np.uint8)
         curves = []
-        for replacement in (fuse, lambda model: keras.Model(model.inputs, model.outputs)):
+        for replacement in (fuse, lambda model, _: keras.Model(model.inputs, model.outputs)):
             monkeypatch.setattr(train, "fuse", replacement)
             info = {**info, "l2": 0.001}
             model = build.get_autoencoder(info, shape)
