@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ except ImportError:  # Windows
 CHUNK_BYTES = 1 << 20
 FORMULA_STARTS = tuple("=+-@\t\r\n")  # of a cell of a spreadsheet
 FIGURE_DPI = 120
+SECONDS_BETWEEN_TRIES = 0.5  # to lock
 FREE_SPACE = "Free space on the disk, or choose another folder."
 
 
@@ -194,13 +196,13 @@ def get_record(path: str | Path) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(directory: Path, file: Path | None = None) -> Iterator[None]:
+def locked(directory: Path, file: Path | None = None, seconds: float = 0) -> Iterator[None]:
     """Keeps other processes out of a directory, at most until this process ends.
 
     The lock is on `file`, or on the directory itself.
 
     Raises:
-        UsageError: Another process holds the lock.
+        UsageError: Another process still holds the lock after so many seconds.
         OSError: It cannot be opened.
     """
     if fcntl is None:
@@ -209,23 +211,26 @@ def locked(directory: Path, file: Path | None = None) -> Iterator[None]:
     descriptor = os.open(file or directory, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
-            _lock(descriptor, directory)
+            _lock(descriptor, directory, time.monotonic() + seconds)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, directory: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = _find_holder(descriptor)
-        raise UsageError(
-            directory,
-            "must be free",
-            f"a lock held by {holder}",
-            "Wait until that process ends, or stop it.",
-        ) from error
+def _lock(descriptor: int, directory: Path, end: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() >= end:
+                raise UsageError(
+                    directory,
+                    "must be free",
+                    f"a lock held by {_find_holder(descriptor)}",
+                    "Wait until that process ends, or stop it.",
+                ) from error
+        time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 def _find_holder(descriptor: int) -> str:

@@ -25,7 +25,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -41,7 +41,8 @@ LEARNING_RATE = "learning_rate"
 SCREENING = "-screening"  # ends the name of the study that chooses candidates for another
 
 
-class Trial(NamedTuple):
+@dataclass(frozen=True)  # a tuple would lose its names in Ray
+class Trial:
     """One configuration with one seed."""
 
     base: str  # the name of the base that it belongs to

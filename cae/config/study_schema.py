@@ -104,6 +104,8 @@ class Range(Keys):
         """A value of it with digits that people can read and type again."""
         if self.is_whole:
             return round(value)
+        if value in (self.low, self.high):  # they may have more digits
+            return value
         return min(max(float(f"{value:.4g}"), self.low), self.high)
 
 

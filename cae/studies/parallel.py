@@ -15,15 +15,13 @@ import io
 import logging
 import math
 import os
-import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
@@ -31,23 +29,26 @@ import ray
 from optuna.distributions import FloatDistribution, IntDistribution
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
+from ray.tune.stopper import NoopStopper
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cae.config.study import Trial
 from cae.errors import UsageError, UserError
 from cae.files import locked
 from cae.programs.start import StopSignal
-from cae.records.run import CHECKPOINT_FILE, PARTIAL, START_FILE
+from cae.records.run import PARTIAL, START_FILE
 from cae.studies.progress import ProgressTable, count_epochs
-from cae.studies.results import STOPPED, WAITING, read_result
+from cae.studies.results import WAITING, read_result
 from cae.studies.search import SearchRun, Space
 from cae.studies.trials import StudyRun, Trainer
 from cae.training.predict import sharing_encodings
 
 DEFAULT_CPUS = 2  # threads per trial: small convolutions gain little from more
 MAX_FAILURES = 3  # restarts of a trial: it may be what kills its process
-LOCK_SECONDS = 120  # to wait for the process that trained a run before
+# How long a process that has lost its connection may train on, and a stopped trial clean up.
+PATIENCE = 120
 REDUCTION_FACTOR = 3  # ASHA looks at a ninth and at a third of the epochs; a third continue
 MAX_RANDOM = 10  # random suggestions before the model of Optuna has enough to learn from
 SETTINGS = {
@@ -56,16 +57,6 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `StopSignal` handles Ctrl-C
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report has no epoch
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """Trials that one process trains in turn: one, or the seeds of a suggestion."""
-
-    trials: Sequence[Trial]  # the first reports its epochs
-    trainer: Trainer
-    cpus: int  # threads of TensorFlow
-    working_dir: Path  # in which the program was started
 
 
 @contextmanager
@@ -118,26 +109,49 @@ def _choose_resources(cpus: int | None, gpus: float | None) -> dict[str, float]:
     return {"cpu": cpus, "gpu": gpus}
 
 
+def check_shared(folder: Path) -> None:
+    """Raises a UsageError if a machine of the Ray cluster does not see a folder."""
+
+    @ray.remote(num_cpus=0)
+    def is_seen() -> bool:
+        return folder.is_dir()
+
+    machines = [node for node in ray.nodes() if node["Alive"]]
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in machines]
+    seen = ray.get([is_seen.options(scheduling_strategy=place).remote() for place in places])
+    if not all(seen):
+        raise UsageError(
+            folder,
+            "must be on all machines of the Ray cluster",
+            f"nothing on {machines[seen.index(False)]['NodeManagerHostname']}",
+            "Name a shared folder with --runs-dir (docs/parallel.md).",
+        )
+
+
 # --- In a process on any machine ------------------------------------------------------------
 
 
-def train(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Trains a job, in a thread of a process that Ray has started for it.
+def train(
+    config: Mapping[str, Any], trainer: Trainer, cpus: int, working_dir: Path
+) -> dict[str, Any]:
+    """Trains trials in turn, in a thread of a process that Ray has started for them.
 
     Args:
-        config: The `Job` as `job`.
+        config: As `trials`, one trial, or the seeds of a suggestion; the first reports its epochs.
+        trainer: Trains them.
+        cpus: Threads of TensorFlow.
+        working_dir: In which the program was started.
 
     Returns:
         `error`, empty if all trials have left a record; `value`, their mean metric.
-
-    Raises:
-        OSError: This machine does not share the folder of the study.
     """
-    job: Job = config["job"]
-    folder, metric = job.trainer.folder, job.trainer.study.metric
-    os.chdir(job.working_dir)
-    os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.cpus)
+    trials: Sequence[Trial] = config["trials"]
+    folder, metric = trainer.folder, trainer.study.metric
+    os.chdir(working_dir)
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(cpus)
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # several trials can share a GPU
+    # Ray gives up the next trial of this process, without a word, if this one ends too slowly.
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(PATIENCE)
 
     def report(row: dict[str, Any]) -> None:
         if metric in row:  # Ray may end the thread here
@@ -145,27 +159,22 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 
     errors = []
     with sharing_encodings():
-        for number, trial in enumerate(job.trials):
-            if (folder / trial.id).exists():
-                continue  # by a process that died before it could say so
-            _wait_for_lock(folder / (trial.id + PARTIAL))
-            hooks = {} if number else {"on_epoch": report}
-            errors.append(job.trainer.train(trial, **hooks)[1])
+        for number, trial in enumerate(trials):
+            partial_run = folder / (trial.id + PARTIAL)
+            with (
+                suppress(UserError, OSError),  # none has begun
+                locked(partial_run, partial_run / START_FILE, PATIENCE),
+            ):
+                pass  # the process that trained it before has ended
+            if not (folder / trial.id).exists():
+                hooks = {} if number else {"on_epoch": report}
+                errors.append(trainer.train(trial, **hooks)[1])
     ended = {"error": " ".join(filter(None, errors))}
     with suppress(UserError):  # a trial has left no record
-        value = fmean(read_result(folder / trial.id).value(metric) for trial in job.trials)
+        value = fmean(read_result(folder / trial.id).value(metric) for trial in trials)
         if math.isfinite(value):
             ended["value"] = value
     return ended
-
-
-def _wait_for_lock(run: Path) -> None:
-    """Waits for the end of the process that trained an interrupted run, but not for ever."""
-    end = time.monotonic() + LOCK_SECONDS
-    while (run / START_FILE).exists() and time.monotonic() < end:
-        with suppress(UsageError), locked(run, run / START_FILE):
-            return
-        time.sleep(1)
 
 
 # --- In the program -------------------------------------------------------------------------
@@ -176,49 +185,45 @@ def train_side_by_side(study_run: StudyRun, progress: ProgressTable) -> int:
     if not study_run.has_work():
         return 0
     # In this order: Ray handles signals itself once it has started.
-    with connected(study_run.args) as resources, StopSignal() as stop:
-        shared = {"cpus": resources["cpu"], "working_dir": Path.cwd()}
-        get_job = partial(Job, trainer=study_run.trainer, **shared)
-        recorder = _Recorder(study_run, progress, stop)
-        tuning = partial(_tune, resources, _Stopper(stop), recorder)
-        if not isinstance(study_run, SearchRun):
-            jobs = [get_job([o.trial]) for o in study_run.outcomes if o.status == WAITING]
-            tuning(config={"job": tune.grid_search(jobs)})
-            return stop.exit_code
-        for space in study_run.spaces:
-            search = Suggestions(study_run, space, get_job)
-            if search.num_left and not stop.requested():
-                scheduler = _get_scheduler(study_run, space)
-                tuning(search_alg=search, scheduler=scheduler, num_samples=search.num_left)
-    return stop.exit_code
-
-
-def _tune(
-    resources: dict[str, float], stopper: tune.Stopper, recorder: tune.Callback, **settings: Any
-) -> None:
-    """Lets Ray Tune train jobs until there are no more."""
-    # The trials have records of their own; those of Ray are deleted.
-    with tempfile.TemporaryDirectory() as scratch:
-        tune.run(
-            train,
+    with (
+        connected(study_run.args) as resources,
+        StopSignal() as stop,
+        TemporaryDirectory() as scratch,
+    ):
+        check_shared(study_run.folder.resolve())
+        shared = {"trainer": study_run.trainer, "cpus": resources["cpu"]}
+        stopper = NoopStopper()
+        stopper.stop_all = stop.requested
+        tune_trials = partial(
+            tune.run,
+            tune.with_parameters(train, working_dir=Path.cwd(), **shared),
             resources_per_trial=resources,
             max_failures=MAX_FAILURES,
             raise_on_failed_trial=False,
             reuse_actors=True,  # TensorFlow takes seconds to start
             stop=stopper,
-            callbacks=[recorder],
+            callbacks=[_Recorder(study_run, progress, stop)],
             storage_path=scratch,
             trial_dirname_creator=lambda trial: trial.trial_id,
             verbose=0,
-            **settings,
         )
+        if not isinstance(study_run, SearchRun):
+            waiting = [[o.trial] for o in study_run.outcomes if o.status == WAITING]
+            tune_trials(config={"trials": tune.grid_search(waiting)})
+            return stop.exit_code
+        for space in study_run.spaces:
+            search = Suggestions(study_run, space)
+            if search.num_left and not stop.requested():
+                scheduler = _get_scheduler(study_run, space)
+                tune_trials(search_alg=search, scheduler=scheduler, num_samples=search.num_left)
+    return stop.exit_code
 
 
-def _get_scheduler(study_run: SearchRun, space: Space) -> TrialScheduler:
+def _get_scheduler(study_run: SearchRun, space: Space) -> ASHAScheduler | None:
     """ASHA, which stops trials from a ninth of the epochs on."""
     epochs = count_epochs(study_run.get_trials(space, {})[0].config)
     if epochs == 1:
-        return FIFOScheduler()
+        return None
     first = max(1, epochs // REDUCTION_FACTOR**2)
     return ASHAScheduler(
         time_attr="epoch",
@@ -229,19 +234,6 @@ def _get_scheduler(study_run: SearchRun, space: Space) -> TrialScheduler:
         reduction_factor=REDUCTION_FACTOR,
         stop_last_trials=False,  # `max_t` is the last look, not the last epoch
     )
-
-
-class _Stopper(tune.Stopper):
-    """Ends all training after a signal; interrupted trials resume in the next start."""
-
-    def __init__(self, stop: StopSignal):
-        self._stop = stop
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False  # never a single trial
-
-    def stop_all(self) -> bool:
-        return self._stop.requested()
 
 
 class _Recorder(tune.Callback):
@@ -257,50 +249,45 @@ class _Recorder(tune.Callback):
     ) -> None:
         if "epoch" in result:
             seconds = result["time_total_s"] / result["training_iteration"]
-            running = trial.config["job"].trials[0]
+            running = trial.config["trials"][0]
             self._progress.show_epoch(running, result["epoch"], result["value"], seconds)
             self._progress.parallel = sum(other.status == TuneTrial.RUNNING for other in trials)
 
     def on_trial_complete(self, trial: TuneTrial, **_: Any) -> None:
         if "error" in trial.last_result:
-            self._conclude(trial, trial.last_result["error"])
+            self._judge(trial, trial.last_result["error"])
         elif not self._stop.requested():  # ASHA has stopped it
-            self._conclude(trial, stopped_at=trial.last_result["value"])
+            self._run.stop(trial.config["trials"], trial.last_result["value"])
+            self._record(trial)
 
     def on_trial_recover(self, trial: TuneTrial, **_: Any) -> None:
-        name = trial.config["job"].trials[0].id
+        name = trial.config["trials"][0].id
         self._progress.announce(f"{name}: its process died, another one resumes it")
 
-    def on_trial_error(self, trial: TuneTrial, **_: Any) -> None:
-        # Its processes have died too often.
-        self._conclude(trial, " ".join(str(trial.get_error()).split())[-200:])
+    def on_experiment_end(self, trials: Sequence[TuneTrial], **_: Any) -> None:
+        for trial in trials:
+            if trial.status == TuneTrial.ERROR:  # its processes have died too often
+                self._judge(trial, str(trial.get_error()).strip().splitlines()[-1][:200])
 
-    def _conclude(self, trial: TuneTrial, error: str = "", stopped_at: float | None = None) -> None:
-        outcomes = self._run.get_outcomes(trial.config["job"].trials)
-        for outcome in outcomes:
-            if stopped_at is None:
-                self._run.judge(outcome, error)
-                continue
-            outcome.status, outcome.reason = STOPPED, "others were better"
-            outcome.value = stopped_at if outcome is outcomes[0] else math.nan
-            if self._run.args.keep == "best":
-                run = self._run.folder / (outcome.trial.id + PARTIAL)
-                (run / CHECKPOINT_FILE).unlink(missing_ok=True)
+    def _judge(self, trial: TuneTrial, error: str) -> None:
+        for outcome in self._run.get_outcomes(trial.config["trials"]):
+            self._run.judge(outcome, error)
+        self._record(trial)
+
+    def _record(self, trial: TuneTrial) -> None:
         self._run.record()
-        for outcome in outcomes:
+        for outcome in self._run.get_outcomes(trial.config["trials"]):
             self._progress.show(outcome)
 
 
 class Suggestions(OptunaSearch):
     """Optuna's suggestions in one search space; those of earlier starts come first.
 
-    `num_left` of them are to be trained; `get_job` makes a job of the trials of one.
+    `num_left` of them are to be trained.
     """
 
-    def __init__(
-        self, study_run: SearchRun, space: Space, get_job: Callable[[Sequence[Trial]], Job]
-    ):
-        self._get_job = lambda values: get_job(study_run.take_up(space, values))
+    def __init__(self, study_run: SearchRun, space: Space):
+        self._take_up = partial(study_run.take_up, space)
         waiting, finished = [], []
         for values, trials in space.suggestions.values():
             is_waiting = any(o.status == WAITING for o in study_run.get_outcomes(trials))
@@ -328,9 +315,9 @@ class Suggestions(OptunaSearch):
             self.add_evaluated_point(values, value, pruned=value is None)
         self.num_left = max(vary.samples, len(space.suggestions)) - len(finished)
 
-    def suggest(self, trial_id: str) -> dict[str, Job]:
-        """The next job."""
-        return {"job": self._get_job(super().suggest(trial_id))}
+    def suggest(self, trial_id: str) -> dict[str, list[Trial]]:
+        """The trials of the next suggestion, as `trials`."""
+        return {"trials": self._take_up(super().suggest(trial_id))}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Ignores epochs: ASHA follows them, Optuna learns from the value at the end."""

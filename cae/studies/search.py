@@ -7,7 +7,7 @@ suggestion of `parallel` becomes one trial per seed here. No Keras, no Ray.
 import math
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -15,6 +15,7 @@ from cae.config.load import load_config
 from cae.config.study import StudyFile, Trial, expand, hyperparameters_of
 from cae.config.study_schema import Base, Vary
 from cae.errors import UserError
+from cae.records.run import CHECKPOINT_FILE, PARTIAL
 from cae.studies.results import DONE, STOPPED, WAITING, TrialRecord, read_trials
 from cae.studies.trials import StudyRun
 
@@ -75,7 +76,7 @@ class SearchRun(StudyRun):
         }
         file = StudyFile(self._file.path, self.study.model_copy(update=changes))
         trials = expand(file, self._data, {label: self._models[space.base.label]})
-        return [trial._replace(base=space.base.label) for trial in trials]
+        return [replace(trial, base=space.base.label) for trial in trials]
 
     def add(self, trials: Iterable[Trial]) -> None:
         """Adds trials, with the results of those that are finished or were stopped early."""
@@ -102,6 +103,15 @@ class SearchRun(StudyRun):
             self.add(trials)
             self.record()
         return trials
+
+    def stop(self, trials: Iterable[Trial], value: float) -> None:
+        """Takes trials as stopped early; the first of them had reached `value`."""
+        for outcome in self.get_outcomes(trials):
+            outcome.status, outcome.reason, outcome.value = STOPPED, "others were better", value
+            value = math.nan
+            if self.args.keep == "best":
+                run = self.folder / (outcome.trial.id + PARTIAL)
+                (run / CHECKPOINT_FILE).unlink(missing_ok=True)
 
     def get_value(self, trials: Iterable[Trial]) -> float | None:
         """The mean metric of finished trials, or the last value of stopped ones; None without."""

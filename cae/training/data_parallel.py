@@ -141,10 +141,17 @@ def joined(devices: str | int, command: Sequence[str]) -> Iterator[Workers | Non
         command: The program and its flags, which start the other workers on this machine.
 
     Raises:
-        UsageError: There are fewer GPUs, the environment does not name the workers, or one of them
-            did not start.
+        UsageError: There are fewer GPUs, the environment does not name the workers, one of them
+            did not start, or Keras does not compute with TensorFlow.
         UserError: A worker was lost.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError(
+            "--devices",
+            "requires the TensorFlow backend of Keras",
+            keras.backend.backend(),
+            "Unset KERAS_BACKEND, or omit --devices.",
+        )
     with ExitStack() as stack:
         if devices == CLUSTER:
             group = read_tf_config() if "TF_CONFIG" in os.environ else find_slurm_group()

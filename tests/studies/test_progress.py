@@ -1,6 +1,7 @@
 """The live table of a study, and the time left, by hand."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from report_folders import write_plan
@@ -52,7 +53,7 @@ def clock(monkeypatch):
 
 def finish(outcome, seconds, value=0.1, **trial):
     outcome.status, outcome.seconds, outcome.value = "done", seconds, value
-    outcome.trial = outcome.trial._replace(**trial)
+    outcome.trial = replace(outcome.trial, **trial)
 
 
 def test_the_live_table(progress, outcomes, screen):
@@ -88,7 +89,7 @@ def test_finished_trials_tell_the_time_left(progress, outcomes):
     assert progress.estimate_seconds_left() == 5 * 100
     finish(outcomes[1], 30, base="other")
     assert progress.estimate_seconds_left() == 4 * 100
-    outcomes[2].trial = outcomes[2].trial._replace(base="third")  # the mean of all
+    outcomes[2].trial = replace(outcomes[2].trial, base="third")  # the mean of all
     assert progress.estimate_seconds_left() == 3 * 100 + 65
     progress.parallel = 2
     assert progress.estimate_seconds_left() == (3 * 100 + 65) / 2
@@ -102,7 +103,7 @@ def test_the_time_left_grows_with_the_epochs(progress, outcomes):
     finish(outcomes[0], 40)
     for outcome in outcomes[1:]:
         config = outcome.trial.config.model_copy(update={"epochs": 1})
-        outcome.trial = outcome.trial._replace(config=config)
+        outcome.trial = replace(outcome.trial, config=config)
     assert progress.estimate_seconds_left() == 5 * 10
 
 

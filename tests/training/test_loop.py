@@ -182,6 +182,9 @@ def test_both_programs_train_with_jax(tmp_path):
     metrics = json.loads((tmp_path / "autoencoder" / "metrics.json").read_text())
     assert metrics["epochs"] == 60
     assert metrics["mse"] < 0.04  # the mean image has 0.09
+    refused = run_with_jax("autoencoder.py", *files.autoencoder, "-c", config, "--devices", "all")
+    assert refused.returncode == 2
+    assert "jax" in refused.stderr.splitlines()[-1]
     config = write_json(
         tmp_path / "head.json", CLASSIFIER, dense_only_train_epochs=30, full_train_epochs=30,
         dense_layers=[["drop", 0.2], ["dense", 8], ["batchNorm"]],
