@@ -12,10 +12,14 @@ from cae.data.listing import name_classes
 from cae.data.named import Split
 from cae.errors import DataError
 
-# Names of images and labels in an archive, as those that keras.datasets downloads.
+# Names of images and labels in an archive: as numpy.savez gives them, scikit-learn, MedMNIST and
+# keras.datasets. Of several pairs the last counts.
 KEYS: dict[Split, tuple[tuple[str, str], ...]] = {
-    "train": (("x_train", "y_train"), ("images", "labels")),
-    "test": (("x_test", "y_test"),),
+    "train": (
+        *(("arr_0", "arr_1"), ("X", "y"), ("data", "label"), ("image", "label")),
+        *(("train_images", "train_labels"), ("x_train", "y_train"), ("images", "labels")),
+    ),
+    "test": (("test_images", "test_labels"), ("x_test", "y_test")),
 }
 INTEGERS = (np.uint8, np.int16, np.int32)
 
@@ -84,12 +88,11 @@ def _open(path: Path) -> np.ndarray:
 
 def _get_unreadable_error(path: Path, error: BaseException) -> DataError:
     reason = getattr(error, "strerror", None) or error
-    return DataError(
-        path,
-        "must be a NumPy file of numbers",
-        reason,
-        f"Write it with numpy.save{'z' if path.suffix == '.npz' else ''}.",
-    )
+    remedy = f"Write it with numpy.save{'z' if path.suffix.lower() == '.npz' else ''}"
+    if "allow_pickle" in str(error) or "Python objects" in str(error):
+        reason = "Python objects, which are not read"
+        remedy += ", labels after astype(str) or astype(int), images of one size"
+    return DataError(path, "must be a NumPy file of numbers", reason, f"{remedy}.")
 
 
 def _check_pair(
@@ -132,6 +135,8 @@ def _as_images(path: Path, array: np.ndarray, check: bool = True) -> np.ndarray:
 
 def _as_labels(path: Path, array: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
     """Labels int64 (N,), and their names where they are texts."""
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind == "U" and array.size == len(array):
         return name_classes(array.ravel().tolist())
     if array.ndim not in idx.LABELS_RANKS or array.dtype.kind not in "biuf":

@@ -209,7 +209,9 @@ def check_dataset(
                 labels_path,
                 f"must hold {num_images} labels, one per image in {images_path}",
                 f"{num_labels} labels",
-                "Give images and labels that belong together.",
+                "Give images and labels that belong together."
+                if num_labels not in header.shape[2:]
+                else "Put the axis of the images first: images = numpy.moveaxis(images, -1, 0).",
             )
     return num_images, (height, width, *(channels or [1]))
 

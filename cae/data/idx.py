@@ -227,6 +227,8 @@ def _get_stored_bytes(path: Path) -> int:
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error
         remedy = _name_similar_files(path) or "Check the path."
+        if os.path.islink(path):  # noqa: PTH114 - this raises for no name
+            reason, remedy = f"a link to {path.readlink()}, which is missing", "Mend the link."
         raise DataError(path, "must be an existing file", reason, remedy) from error
     if stat.S_ISDIR(status.st_mode):
         raise DataError(path, "must be a file", "a directory", name_idx_files(path))
@@ -241,6 +243,9 @@ def _get_stored_bytes(path: Path) -> int:
 
 def _name_similar_files(path: Path) -> str:
     """Asks whether another file was meant, such as ``train-images.idx3-ubyte``."""
+    home = os.path.expanduser(path)  # noqa: PTH111 - this does not raise without a home
+    if os.path.exists(home):  # noqa: PTH110
+        return did_you_mean([home])
     try:
         beside = [file.name for file in itertools.islice(path.parent.iterdir(), 1000)]
     except (OSError, ValueError):
@@ -278,7 +283,8 @@ def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
         )
     if any(start[:2]):
         found = describe_content(start)
-        remedy = "Unpack it and give the file in it." if " archive" in found else MAKE_IDX
+        remedy = "Unpack it and give what is in it." if " archive" in found else MAKE_IDX
+        remedy = "Give the folder of pictures." if found.endswith("picture") else remedy
         raise DataError(path, "must be an idx file", found, remedy)
     if len(start) < 4:
         raise DataError(

@@ -21,13 +21,18 @@ from cae.errors import DataError, listed, printable, shown
 
 UNLABELLED = ("unlabelled", "unlabeled")  # folders that are no class
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+PARTS |= {"training": "train", "testing": "test"}
 PARTS |= dict.fromkeys(UNLABELLED, UNLABELLED[0])
-TABLES = {".csv": ",", ".tsv": "\t"}
+TABLES = (".csv", ".tsv")
+DELIMITERS = ",;\t"
+# What other programs call the columns of a table, in small letters.
+COLUMNS = dict.fromkeys(("file", "filename", "image"), "path") | {"class": "label"}
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
     ".pbm", ".pgm", ".ppm", ".pnm",
 }  # fmt: skip
 # What file managers and archives leave behind; so do names that begin with a dot.
+MOST_COLUMNS = 32  # of a table of pictures; Kaggle's MNIST has one per pixel
 IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
@@ -166,7 +171,10 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
         if inner or not pictures:
             got, remedy = "none", "Add some, or move the folder away."
             if inner:
-                got, remedy = f"the folder {inner[0]}", f"Move them into {folder / name}."
+                got = f"the folder {inner[0]}"
+                remedy = f"Move its pictures into {folder / name}."
+                if len(folders) == 1:
+                    remedy = f"Give {folder / name} if its folders are the classes."
             elif inner_files:
                 got, remedy = f"{len(inner_files)} other files", name_idx_files(folder)
             raise DataError(folder / name, "must hold the pictures of one class", got, remedy)
@@ -226,17 +234,26 @@ def _join(root: Path, parts: dict[str, str], found: dict[str, Listing]) -> Listi
 def _list_table(path: Path) -> Listing:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter=TABLES[path.suffix.lower()], strict=True))
+            delimiter = max(DELIMITERS, key=file.readline().count)
+            file.seek(0)
+            table = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+            columns = [name.strip() for name in table.fieldnames or ()]
+            table.fieldnames = [COLUMNS.get(name.lower(), name.lower()) for name in columns]
+            rows = list(table)
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(path, "must be a readable table in UTF-8", reason, "") from error
-    columns = list(rows[0]) if rows else []
-    if "path" not in columns:
+        remedy = "Save it as a table in UTF-8."
+        raise DataError(path, "must be a readable table in UTF-8", reason, remedy) from error
+    if not rows or "path" not in rows[0]:
+        got, remedy = shown(columns), "Add the columns."
+        if len(columns) > MOST_COLUMNS:
+            got = f"{len(columns)} columns, as if of pixels"
+            remedy = "Reshape the pixels and save them with numpy.savez (data/README.md)."
         raise DataError(
             path,
             'must have the columns "path" and "label" in its first line, and pictures below',
-            shown(columns),
-            "Add the columns.",
+            got,
+            remedy,
         )
     for number, row in enumerate(rows, 2):
         if not row["path"]:
@@ -246,4 +263,5 @@ def _list_table(path: Path) -> Listing:
         labels = as_labels(path, np.array([int(name) for name in names if name]))
         if NO_LABEL in labels:
             names = ["" if name == "-1" else name for name in names]
-    return Listing(path.parent, [row["path"] for row in rows], *name_classes(names))
+    files = [row["path"].replace("\\", "/") for row in rows]  # as Windows writes them
+    return Listing(path.parent, files, *name_classes(names))

@@ -92,7 +92,7 @@ def is_source(name: str) -> bool:
     path = Path(name)
     if name in NAMED_DATASETS:
         return False
-    return path.is_dir() or path.suffix.lower() in (*TABLES, ".npz")
+    return (bool(name) and path.is_dir()) or path.suffix.lower() in (*TABLES, ".npz")
 
 
 def read_names(given: str) -> list[str]:

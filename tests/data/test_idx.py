@@ -191,12 +191,15 @@ MALFORMED = {
     "utf8_text": ("\ufeffZahlen, größer als 0\n".encode(), "got text"),
     "utf8_text_cut_in_a_character": (b"a" + "ä".encode() * 300, "got text"),
     "git_lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
-    "png": (b"\x89PNG\r\n\x1a\n" + bytes(20), "got a PNG picture"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(20), "got a PNG picture. Give the folder"),
     "jpeg": (b"\xff\xd8\xff\xe0" + bytes(20), "got a JPEG picture"),
     "gif": (b"GIF89a" + bytes(20), "got a GIF picture"),
     "zip": (b"PK\x03\x04" + bytes(20), "got a zip archive .* Unpack it"),
     "7_zip": (b"7z\xbc\xaf\x27\x1c" + bytes(20), "got a 7-Zip archive. Unpack it"),
     "rar": (b"Rar!\x1a\x07" + bytes(20), "got a RAR archive"),
+    "pickle": (b"\x80\x04\x95" + bytes(20), "got a Python pickle"),
+    "matlab": (b"MATLAB 5.0 MAT-file" + bytes(20), "got a MATLAB file"),
+    "parquet": (b"PAR1" + bytes(20), "got a Parquet table"),
     "npy": (make_npy(), r"got a NumPy \.npy array"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(20), "got an HDF5 file"),
     "tar": (make_tar(), "got a tar archive"),
@@ -352,6 +355,17 @@ def test_missing_file(path):
         idx.read_images("a\0b")
     with pytest.raises(DataError, match="must be an existing file, got File name too long"):
         idx.read_images("a" * 300)
+
+
+def test_missing_file_in_the_home_or_behind_a_link(path, monkeypatch):
+    """A tilde in quotes reaches the program, and a link may lead nowhere."""
+    monkeypatch.setenv("HOME", str(path.parent))
+    path.with_name("own.idx").write_bytes(RAW)
+    with pytest.raises(DataError, match=f'Did you mean "{path.parent}/own.idx"'):
+        idx.read_images("~/own.idx")
+    path.symlink_to("moved.idx")
+    with pytest.raises(DataError, match=r"a link to moved\.idx"):
+        idx.read_images(path)
 
 
 def test_missing_file_beside_one_of_a_similar_name(path):

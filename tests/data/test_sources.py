@@ -95,6 +95,18 @@ class TestFolder:
         with pytest.raises(DataError, match=named):
             load(root)
 
+    def test_a_folder_too_high(self, root):
+        """The only folder in it holds those of the classes."""
+        fill(root / "data", {"a": 1, "b": 1})
+        with pytest.raises(DataError, match=f"Give {root / 'data'} "):
+            load(root)
+
+    def test_an_empty_path_is_not_the_current_folder(self, root, monkeypatch):
+        fill(root, {"a": 1, "b": 1})
+        monkeypatch.chdir(root)
+        with pytest.raises(DataError):
+            load("")
+
     def test_a_folder_of_other_files(self, root):
         root.mkdir()
         idx.write_idx(root / "images", np.zeros((1, 2, 2), np.uint8))
@@ -240,6 +252,12 @@ class TestParts:
         assert training.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
         assert test.numbered_like(training.names).labels.tolist() == [1, 2]
 
+    def test_other_names_of_parts(self, root):
+        fill(root / "Training", {"a": 1, "b": 1})
+        fill(root / "Testing", {"b": 3})
+        assert len(load(root, reading=Reading()).images) == 2
+        assert len(load(root, "test", Reading()).images) == 3
+
     @pytest.mark.parametrize("labelled", [True, False])
     def test_a_part_without_labels(self, root, labelled):
         """Whatever folders it holds; pictures to validate on may lack a label as well."""
@@ -337,8 +355,31 @@ class TestTable:
         ]
 
     @pytest.mark.parametrize(
+        "text",
+        [
+            "path;label\r\nx/000.png;a, b\r\nx/001.png;c\r\n",
+            'path\tlabel\nx/000.png\t"a, b"\nx/001.png\tc\n',
+            '"Path", "Label"\n"x/000.png", "a, b"\n\n"x/001.png", c\n\n',
+            ',filename,class\n0,x/000.png,"a, b"\n1,x/001.png,c\n',
+            'image,label\nx\\000.png,"a, b"\nx\\001.png,c\n',
+        ],
+        ids=["semicolons", "tabs", "quotes and spaces", "other names", "backslashes"],
+    )
+    def test_as_other_programs_write_it(self, root, text):
+        fill(root, {"x": 2})
+        (root / "t.csv").write_text(text)
+        data = load(root / "t.csv")
+        assert data.class_names == {0: "a, b", 1: "c"}
+        assert data.labels.tolist() == data.images[:, 0, 0, 0].tolist() == [0, 1]
+
+    @pytest.mark.parametrize(
         ("text", "named"),
-        [("", "path"), ("file,label\na,b\n", "path"), ("path,label\n,cat\n", "line 2")],
+        [
+            ("", "path"),
+            ("where,label\na,b\n", "where"),
+            ("path,label\n,cat\n", "line 2"),
+            (",".join(["label", *map(str, range(784))]) + "\n", "785 columns.*savez"),
+        ],
     )
     def test_refused(self, root, text, named):
         root.mkdir()
@@ -365,6 +406,19 @@ class TestArrays:
         assert training.labels.tolist() == self.LABELS.tolist()
         assert test.labels.tolist() == [0, 1]
 
+    @pytest.mark.parametrize(
+        ("images", "labels"),
+        [("train_images", "train_labels"), ("X", "y"), ("image", "label"), ("arr_0", "arr_1")],
+    )
+    def test_other_names(self, tmp_path, images, labels):
+        """Those of MedMNIST, scikit-learn and numpy.savez(file, images, labels)."""
+        path = tmp_path / "ÄÖ 1.NPZ"
+        with path.open("wb") as file:
+            np.savez(file, **{images: np.asfortranarray(self.IMAGES), labels: self.LABELS})
+        data = load(path)
+        assert (data.images[..., 0] == self.IMAGES).all()
+        assert data.labels.tolist() == self.LABELS.tolist()
+
     def test_images_and_labels(self, tmp_path):
         path = tmp_path / "own.npz"
         names = np.array(["x", "y", "x", "y", "z", "z"])
@@ -383,6 +437,13 @@ class TestArrays:
         assert load_dataset(*paths, limit=3).images.shape == (3, 2, 2, 1)
         np.save(tmp_path / "labels.npy", np.eye(8)[self.LABELS])
         assert load_dataset(*paths).labels.tolist() == self.LABELS.tolist()
+        np.save(tmp_path / "labels.npy", np.array([b"x", b"\xc3\xa4"] * 3))
+        assert load_dataset(*paths).labels.tolist() == [0, 1] * 3
+        np.save(tmp_path / "images.npy", np.zeros((8, 9, 6), ">u2"))
+        with pytest.raises(DataError, match="moveaxis"):
+            load_dataset(*paths)
+        np.save(tmp_path / "images.npy", self.IMAGES.astype(">u2"))
+        assert load_dataset(*paths).images[..., 0].tolist() == self.IMAGES.tolist()
         np.save(tmp_path / "labels.npy", 7)
         with pytest.raises(DataError, match="must hold 6 labels"):
             load_dataset(*paths)
@@ -395,7 +456,8 @@ class TestArrays:
             ({"images": LABELS}, "shape"),
             ({"images": np.zeros((2, 3, 8, 8))}, "channels first"),
             ({"images": IMAGES, "labels": LABELS / 2}, "whole numbers"),
-            ({"images": np.array([None])}, "NumPy"),
+            ({"images": np.array([None])}, "Python objects"),
+            ({"images": IMAGES, "labels": np.array(["a"] * 6, object)}, "Python objects.*astype"),
             ({"images": np.full((1, 2, 2), np.nan)}, "finite"),
         ],
     )
