@@ -160,10 +160,12 @@ def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title:
     elif num_classes <= COUNTS_CLASSES:
         cell, size = 0.32, 8
     longest = max(style.text_inches(name, size) for name in row_names)
-    figure = Figure(figsize=(1.07 * cell * num_classes + 1.6 + longest, cell * num_rows + 2))
+    rotated = longest > 0.9 * cell
+    height = cell * num_rows + 2 + longest * rotated
+    figure = Figure(figsize=(1.07 * cell * num_classes + 1.6 + longest, height))
     ax = style.style_matrix(figure.subplots())
     _draw_confusion(ax, counts)
-    ax.set_xticks(np.arange(num_classes), names, rotation=90 if longest > 0.9 * cell else 0)
+    ax.set_xticks(np.arange(num_classes), names, rotation=90 * rotated)
     ax.set_yticks(np.arange(num_rows), row_names)
     ax.tick_params(labelsize=size)
     ax.set_xticks(np.arange(num_classes + 1) - 0.5, minor=True)
@@ -185,6 +187,7 @@ def _describe_mistakes(counts: np.ndarray, names: Sequence[str]) -> str:
     order = np.argsort(-mistakes, axis=None, kind="stable")[:3]
     pairs = [np.unravel_index(flat, counts.shape) for flat in order if mistakes.flat[flat]]
     # Spaces that do not break keep a pair on one line.
+    names = [style.in_sentence(name) for name in names]
     words = [f"{names[true]} → {names[wrong]} ({counts[true, wrong]:,})" for true, wrong in pairs]
     listed = ",  ".join(word.replace(" ", "\xa0") for word in words)
     return f"Most frequent mistakes: {listed}" if pairs else "No mistakes"
@@ -298,7 +301,8 @@ def _plot_examples(
         captions = [
             f"{style.name_image(index, image_names, 24)}\n"
             f"true {style.class_name(labels[index], names, 12)}\n"
-            f"predicted {style.class_name(predicted[index], names, 12)} · {confidence[index]:.1%}"
+            f"predicted {style.in_sentence(style.class_name(predicted[index], names, 12))} · "
+            f"{confidence[index]:.1%}"
             for index in chosen
         ]
         return _plot_labelled(images[chosen], captions, color, title)

@@ -8,6 +8,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
@@ -57,6 +58,7 @@ STYLE = {
     "image.interpolation": "nearest",
     "lines.linewidth": 1.8,
 }
+LEFT_TO_RIGHT = "\u200e"  # an invisible mark
 LINE = 0.16  # inches: the height of a line of small text
 
 
@@ -93,15 +95,24 @@ def shorten(text: str, width: int) -> str:
 
 
 def name_image(index: int, image_names: Sequence[str] | None, width: int) -> str:
-    """The end of the name of an image, where files differ; by default its index."""
+    """The name of an image, by default its index; of a longer one the end, where files differ."""
     name = f"image {index}" if image_names is None else image_names[index]
-    return name if len(name) <= width else f"…{name[1 - width :]}"
+    if len(name) <= width:
+        return name
+    stem = str(Path(name).with_suffix(""))
+    return stem if len(stem) <= width else f"…{stem[1 - width :]}"
 
 
 def text_inches(text: str, size: float) -> float:
     """About the width of a line of text of `size` points; East Asian letters are square."""
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
-    return size / 72 * (0.6 * len(text) + 0.4 * wide)
+    return size / 72 * (0.6 * len(text) + 0.5 * wide)
+
+
+def in_sentence(name: str) -> str:
+    """A name among other text, whose order Arabic or Hebrew letters would otherwise reverse."""
+    is_leftward = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name)
+    return f"{LEFT_TO_RIGHT}{name}{LEFT_TO_RIGHT}" if is_leftward else name
 
 
 def as_sentence(text: str) -> str:
@@ -174,6 +185,15 @@ def outside_legend(figure: FigureBase, *axes: Axes) -> None:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        widest = max(text_inches(label, STYLE["legend.fontsize"]) for label in handles) + 0.6
-        columns = max(1, int(figure.bbox.width / figure.dpi // widest))
+        columns = _fit_columns([*handles], figure.bbox.width / figure.dpi)
         figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns)
+
+
+def _fit_columns(labels: Sequence[str], width: float) -> int:
+    """The most columns of a legend that fit into so many inches."""
+    widths = [text_inches(label, STYLE["legend.fontsize"]) + 0.6 for label in labels]
+    for columns in range(len(labels), 1, -1):
+        rows = -(-len(labels) // columns)
+        if sum(max(widths[top : top + rows]) for top in range(0, len(labels), rows)) <= width:
+            return columns
+    return 1

@@ -117,6 +117,13 @@ def test_the_most_confident_mistakes_come_first():
     assert "image 1\ntrue a\npredicted b · 90.0%" in words(figure)
 
 
+def test_names_that_read_from_right_to_left_keep_their_place():
+    labels, probabilities = np.array([0]), np.array([[0.1, 0.9]], np.float32)
+    figures = classifier_prediction_visualization(make_images(1), labels, probabilities, ["a", "ب"])
+    assert "predicted \u200eب\u200e · 90.0%" in words(figures["wrong"])
+    assert "a → \u200eب\u200e (1)" in words(figures["confusion_matrix"])
+
+
 def test_correct_images_are_spread_over_the_classes():
     """25 of 62 classes, and of a rare class among frequent ones, all it has."""
     labels = np.arange(62).repeat(3)
