@@ -174,13 +174,13 @@ def _count(text: str) -> str:
 
 def _add_report(commands: Any) -> None:
     parser = commands.add_parser(
-        "report", help="write a run, a study, a chain or label-efficiency as one HTML page"
+        "report", help="write a run, a test, a study, a chain or label-efficiency as one HTML page"
     )
     parser.set_defaults(action="cae.report.report:run")
     parser.add_argument(
         "folder",
         metavar="FOLDER",
-        help="the directory of a run, a study, a chain of studies, or of label-efficiency",
+        help="the directory of a run, a test, a study, a chain of studies, or of label-efficiency",
     )
     parser.add_argument(
         "--output",

@@ -151,6 +151,7 @@ def classify_with_file(
 def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:
     """The results on test images that `metrics.json` holds."""
     return {
+        "temperature": evaluation.calibration.temperature,
         "test_accuracy": evaluation.accuracy,
         "test_accuracy_low": evaluation.accuracy_interval.low,
         "test_accuracy_high": evaluation.accuracy_interval.high,

@@ -20,6 +20,7 @@ SCORES = {
     "test_balanced_accuracy": "balanced test accuracy",
     "test_macro_f1": "test macro F1",
     "test_ece": "expected calibration error",
+    "val_ece": "expected calibration error",
     "val_accuracy": "validation accuracy",
     "val_mse": "validation mean squared error",
     "val_loss": "validation loss",

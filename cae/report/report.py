@@ -1,4 +1,4 @@
-"""Writes a run, a study, a chain of studies or label-efficiency as one HTML page.
+"""Writes a run, a test, a study, a chain of studies or label-efficiency as one HTML page.
 
 python experiments.py report runs/research
 python experiments.py report runs/2026-11-23T12-00-00Z-autoencoder_small --output small.html
@@ -11,6 +11,7 @@ from pathlib import Path
 from cae import terminal
 from cae.errors import DataError
 from cae.records.run import TRIALS_FILE
+from cae.report.evaluation_page import describe_evaluation
 from cae.report.label_page import describe_label_efficiency
 from cae.report.pages import Page, check_page_path, write_page
 from cae.report.run_page import describe_run
@@ -43,6 +44,8 @@ def _choose_page(folder: Path) -> Callable[[Path], Page]:
         return describe_label_efficiency
     if (folder / "config.json").exists():
         return describe_run
+    if (folder / "metrics.json").exists() and (folder / "predictions.csv").exists():
+        return describe_evaluation
     if any(folder.glob(f"*/{TRIALS_FILE}")):
         return describe_chain
     raise DataError(

@@ -1,49 +1,28 @@
-"""The page of a run of `autoencoder.py` or `classification.py`.
-
-Curves and confusion matrices are drawn from the record. Pictures that need the model or the images
-(reconstructions, filters, labelled images) are taken from `plots/`.
-"""
+"""The page of a run of `autoencoder.py` or `classification.py`."""
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from cae import terminal
 from cae.config.architecture import describe_architecture
 from cae.config.load import format_config
-from cae.data.splits import encode_labels
-from cae.records.calibration import Calibration
 from cae.records.environment import read_environment
-from cae.records.evaluation import Predictions, read_predictions
 from cae.records.history import History
 from cae.records.run import PARTIAL
 from cae.report.answer import answer_blocks, describe_scores
+from cae.report.evaluation_page import prediction_sections
 from cae.report.origin import origin_sections, training_command
 from cae.report.pages import (
     Code,
     Folded,
-    Lead,
     Page,
     Picture,
     Section,
     Table,
     draw,
-    embed,
 )
 from cae.studies.results import RunResult, read_result
 
 COSTS = {"parameters": "parameters", "seconds": "seconds of training"}
-# Figures in `plots/` that cannot be drawn from the record: name -> caption.
-PICTURES = {
-    "augmentation": "Images as training changes them, below their originals",
-    "reconstructions": "Images, their reconstructions, and the difference between the two",
-    "worst_reconstructions": "The images with the largest reconstruction errors",
-    "filters": "Filters of the first convolution",
-    "encodings": "Encodings of images in two dimensions: similar images lie close together",
-    "wrong": "Misclassified images, the most confident mistakes first",
-    "correct": "Correctly classified images",
-}
 
 
 def describe_run(folder: Path) -> Page:
@@ -67,17 +46,6 @@ def describe_run(folder: Path) -> Page:
 
 def run_sections(result: RunResult, plots: Path) -> list[Section]:
     """The predictions, the pictures (if the folder has any) and the training of a run."""
-    sections = []
-    if (result.path / "predictions.csv").exists():
-        sections.append(Section("Classified images", _prediction_blocks(result)))
-    pictures: list[Any] = []
-    for name, caption in PICTURES.items():
-        path = plots / f"{name}.png"
-        if path.exists():
-            picture = embed(path, caption)
-            pictures.append(Folded(caption, [picture]) if name == "correct" else picture)
-    if pictures:
-        sections.append(Section("Pictures", pictures))
     history = result.history
     keys = dict.fromkeys(key for row in history.epochs for key in row)
     columns = {key: [row.get(key) for row in history.epochs] for key in keys}
@@ -92,7 +60,8 @@ def run_sections(result: RunResult, plots: Path) -> list[Section]:
         },
     }
     curves = [_draw_curves(history)] if history.epochs else []
-    return [*sections, Section("Training", [facts, *curves, every_epoch])]
+    training = Section("Training", [facts, *curves, every_epoch])
+    return [*prediction_sections(result.path, plots, history.metrics), training]
 
 
 def name_layers(result: RunResult) -> str:
@@ -120,56 +89,3 @@ def _draw_curves(history: History) -> list[Picture]:
             description += f", {history.best[key]:.4g} where the weights were kept"
         pictures.append(draw(figure, name, f"{description}."))
     return pictures
-
-
-# --- Classified images -----------------------------------------------------------------------
-
-
-def _prediction_blocks(result: RunResult) -> list[Any]:
-    """The accuracy, the values of every class, and the confusion matrix."""
-    from cae.figures.classes import count_predictions, plot_confusion_matrix, plot_reliability
-
-    predicted = read_predictions(result.path / "predictions.csv")
-    labels, predictions, classes = predicted.labels, predicted.predictions, predicted.classes
-    right, total = np.sum(labels == predictions), len(labels)
-    images = "test" if "test_accuracy" in result.history.metrics else "validation"
-    title = f"{right:,} of {total:,} {images} images classified correctly"
-    names = _class_names(predicted)
-    targets, outputs = encode_labels(labels, classes), encode_labels(predictions, classes)
-    counts = count_predictions(targets, outputs, len(classes))
-    figure = plot_confusion_matrix(counts, [names[label] for label in classes.tolist()], title)
-    description = f"{title}. Rows are true classes, columns predicted ones."
-    calibration = Calibration(result.history.metrics.get("temperature", 1.0))
-    reliability = plot_reliability(predicted.probabilities, targets, calibration)
-    return [
-        Lead(f"{title}, {100 * right / total:.2f} %."),
-        describe_scores(result.history.metrics, ("test_macro_f1", "test_ece")),
-        _class_table(labels, predictions, names),
-        draw(figure, "Confusion matrix", description),
-        draw(
-            reliability,
-            "How often answers of each probability are right",
-            "Points below the diagonal are answers that are less often right than their "
-            "probability says.",
-        ),
-    ]
-
-
-def _class_names(predicted: Predictions) -> dict[int, str]:
-    """A name for each label: first those that training saw, then those that it did not."""
-    seen = len(predicted.classes)
-    return {
-        label: name if label < seen else f"{name} (unseen)"
-        for label, name in predicted.names.items()
-    }
-
-
-def _class_table(labels: np.ndarray, predictions: np.ndarray, names: dict[int, str]) -> Table:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    report = precision_recall_fscore_support(
-        labels, predictions, labels=list(names), zero_division=0.0
-    )
-    headings = ("precision", "recall", "F1", "images")
-    values = dict(zip(headings, (column.tolist() for column in report), strict=True))
-    return Table("Each class", {"class": list(names.values())} | values)

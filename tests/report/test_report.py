@@ -128,6 +128,21 @@ def test_pictures_of_a_run(tmp_path, report):
     assert {(image["width"], image["height"]) for image in shown} == {("192", "96")}
 
 
+def test_a_test_without_training(tmp_path, classifier_run, report):
+    """What `predict.py evaluate` leaves."""
+    folder = tmp_path / "test"
+    folder.mkdir()
+    (classifier_run / "predictions.csv").rename(folder / "predictions.csv")
+    file = {"path": "models/c.keras", "sha256": SHA, "bytes": 9}
+    metrics = {"model": file, "data": [file | {"path": "new.idx"}], "test_accuracy": 0.5}
+    write_json(folder / "metrics.json", metrics | {"temperature": 2.0})
+    page = report(folder)
+    assert page.text.index("50.00 %") < page.text.index("new.idx")
+    assert page.code == ["python predict.py classify models/c.keras INPUT"]
+    assert len(page.table("Each class")) == 4 and len(page.images) == 2
+    assert ["test", "new.idx", "9", SHA] in page.table("Files")
+
+
 def test_class_names(tmp_path, report):
     run = write_run(tmp_path / "run", "classifier", 0.1)
     predictions = run / "predictions.csv"
