@@ -138,7 +138,9 @@ def train_classifier(
             if phase.name == DENSE_ONLY:
                 source = freeze_encoder(model, config, images, scaling)
             else:
-                source = _fuse(model, loop), images, scaling
+                encoder, head = model.get_layer("encoder"), model.get_layer("fully_connected")
+                outputs = head(_fuse(encoder, loop)(model.inputs[0]))  # names may repeat in parts
+                source = keras.Model(model.inputs, outputs), images, scaling
             trained, *batches = _prepare(loop, *source, split=split, targets=targets)
             metric = MacroScores(len(classes))
             objective = Objective(trained, loss, metric)

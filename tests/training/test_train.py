@@ -409,7 +409,9 @@ class TestClassifier:
     def test_both_phases_on_a_dense_bottleneck(self, images, labels):
         """Its linear numbers are the encoding, cached while it is frozen."""
         source = {**MOODY, "encoder_layers": [*MOODY["encoder_layers"], ["dense", 6]]}
-        model = self.build(images, source=source)
+        encoder = build_module.get_autoencoder(source, (8, 8, 1))
+        keras.utils.clear_session()  # as in another start: the head's layers get the same names
+        model = build_module.get_classifier(HEAD, (8, 8, 1), 4, encoder=encoder)
         history = train_module.train_classifier(model, HEAD, images, labels)
         assert history.column("phase") == [DENSE_ONLY, DENSE_ONLY, FULL]
         encodings = predict.predict(model.get_layer("encoder"), images, BYTES)
