@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from cae import terminal
 from cae.config.shapes import format_shape
-from cae.errors import ModelFileError, printable, shown
+from cae.errors import ModelFileError, printable
 from cae.files import get_record
 from cae.records.environment import DataRecord
 from cae.records.run import FileRecord
@@ -154,6 +154,8 @@ def describe_card(card: Mapping[str, Any]) -> Page:
         "file": f"{path}, {card['file']['bytes']:,} bytes",
         "SHA-256": card["file"]["sha256"],
     }
+    if kind == "autoencoder":
+        del facts["classes"], facts["calibration"]
     scores = KeyFacts(describe_scores(card["scores"]))
     answer = [scores, facts] if scores else [facts]
     sections = [
@@ -185,7 +187,11 @@ def _describe_calibration(calibration: Mapping[str, float] | None) -> str:
 
 def _describe_training(card: Mapping[str, Any]) -> list[dict[str, str] | Table]:
     origin, settings = card["origin"], card["hyperparameters"]
-    facts = {key: shown(value) for key, value in (settings or {}).items() if value is not None}
+    facts = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in (settings or {}).items()
+        if value is not None
+    }
     if origin is None:
         return [{"origin": UNKNOWN, **facts}]
     facts |= {

@@ -93,7 +93,7 @@ class Table:
         """The longest cell, or word of the heading, of each column."""
         rows = self.rows
         return {
-            heading: max(map(len, (*heading.split(), *(row[heading] for row in rows))))
+            heading: max(map(len, (*heading.split(), *(row[heading] for row in rows))), default=0)
             for heading in self.columns
         }
 
