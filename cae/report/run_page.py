@@ -48,7 +48,11 @@ def run_sections(result: RunResult, plots: Path) -> list[Section]:
     """The predictions, the pictures (if the folder has any) and the training of a run."""
     history = result.history
     keys = dict.fromkeys(key for row in history.epochs for key in row)
-    columns = {key: [row.get(key) for row in history.epochs] for key in keys}
+    columns = {
+        key: [row.get(key) for row in history.epochs]
+        for key in keys
+        if not key.endswith(("precision", "recall"))  # as good as the F1, and too wide for paper
+    }
     every_epoch = Folded("Every epoch", [Table("Values recorded after each epoch", columns)])
     facts = {
         "best epoch": f"{history.best_epoch} of {len(history.epochs)}",
