@@ -158,7 +158,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag in ("img", "meta"):
+        if tag in ("img", "meta", "wbr"):
             if tag == "img":
                 self.images.append(dict(attrs))
             return
