@@ -99,7 +99,7 @@ def test_worst_reconstructions_are_named_by_the_ends_of_their_names():
     names = ["image 17", "pictures/of/cats/0042.png"]
     figure = plot_worst_reconstructions(images, images + 0.5, image_names=names)
     captions = [text.get_text().split("\n")[0] for text in drawn_texts(figure)]
-    assert {"image 17", "…cats/0042.png"} < set(captions)
+    assert {"image 17", "…/of/cats/0042"} < set(captions)
 
 
 def test_many_reconstructions_continue_below():
