@@ -45,9 +45,11 @@ def run(args: argparse.Namespace, on_epoch: "OnEpoch | None" = None) -> int:
     from cae.programs.starting_points import read_configs
 
     configs = read_configs(args, "classifier")
-    from cae.programs import menu, tasks  # after a wrong configuration has had its answer
+    # After a wrong configuration has had its answer.
+    from cae.programs import menu, tasks
+    from cae.studies import compare
 
-    return menu.run(tasks.ClassifierTask, args, configs, on_epoch)
+    return menu.run(tasks.ClassifierTask, args, configs, compare.print_runs, on_epoch)
 
 
 if __name__ == "__main__":

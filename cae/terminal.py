@@ -6,6 +6,7 @@ by Ctrl-C and SIGTERM.
 
 import logging
 import os
+import re
 import sys
 import tempfile
 import textwrap
@@ -130,6 +131,21 @@ def starting_keras() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def drop_common_start(names: Sequence[str]) -> list[str]:
+    """Leaves out the words that all names begin with: what differs is what is read.
+
+    `autoencoder_small` and `autoencoder_large` become `small` and `large`. A number keeps the word
+    before it, and a value its key.
+    """
+    if len(set(names)) < 2:
+        return list(names)
+    words = [re.split(r"(?<=-)(?!\d)|(?<=_)(?!\d|[^-]*=)", name) for name in names]
+    count = min(len(parts) for parts in words) - 1
+    while len({tuple(parts[:count]) for parts in words}) > 1:
+        count -= 1
+    return ["".join(parts[count:]) for parts in words]
 
 
 def relative(path: str | Path) -> str:

@@ -14,7 +14,7 @@ from cae.errors import UsageError, UserError
 from cae.files import write_figures
 from cae.programs.classify import classify_with_file, record_test
 from cae.programs.questions import ask_config
-from cae.programs.session import Session
+from cae.programs.session import Compare, Session
 from cae.programs.starting_points import (
     check_destinations,
     check_layers,
@@ -33,11 +33,12 @@ def run(
     task: type[Task],
     args: argparse.Namespace,
     configs: list[tuple[str, Config]],
+    compare: Compare,
     on_epoch: OnEpoch | None,
 ) -> int:
     """Trains the configurations; without any, asks for one and shows the menu.
 
-    Returns the exit code.
+    `compare` prints a table of several runs. Returns the exit code.
     """
     if args.print_config:
         if not configs:
@@ -56,7 +57,7 @@ def run(
     loaded = task.load(args, get_sample_seed(args, configs))
     if args.show_augmentation:
         return _show_augmentation(loaded, configs)
-    session = Session(loaded, on_epoch)
+    session = Session(loaded, compare, on_epoch)
     return session.run(configs) if configs else _show_menu(session)
 
 

@@ -3,8 +3,9 @@
 import itertools
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from cae import terminal
@@ -16,6 +17,9 @@ from cae.programs.trainer import Trainer
 from cae.records.history import OnEpoch
 from cae.records.run import MODEL_FILE
 
+# Prints the table that compares complete runs, given their directories.
+Compare = Callable[[Sequence[Path]], object]
+
 
 class Session:
     """The experiments of one start.
@@ -25,8 +29,9 @@ class Session:
         last_config: The configuration of the latest.
     """
 
-    def __init__(self, task: Task, on_epoch: OnEpoch | None = None):
+    def __init__(self, task: Task, compare: Compare, on_epoch: OnEpoch | None = None):
         self.task = task
+        self._compare = compare
         self.experiments: list[Experiment] = []
         self._args = task.args
         self._trainer = Trainer(task, on_epoch)
@@ -85,14 +90,15 @@ class Session:
         if not complete or self._interrupted:
             return
         best = max(complete, key=lambda experiment: experiment.score)
-        if len(self.experiments) > 1:
-            terminal.say(f"Best on validation data: {best.name}")
+        if len(complete) > 1:
+            self._compare([experiment.run.path for experiment in complete])
             if not self._args.no_plots:
                 self.save_comparison()
         saved = best.run.path / MODEL_FILE
         if self._args.save:
             saved = best.save(self._args.save, overwrite=self._args.overwrite)
-            terminal.say(f"Saved {best.name} as {terminal.relative(saved)}")
+            first = ", the first of the table," if len(complete) > 1 else ""
+            terminal.say(f"Saved {best.name}{first} as {terminal.relative(saved)}")
         terminal.say(f"Next: {shlex.join(self.task.next_command(saved))}")
         if self._args.show and not self.is_stopped:
             self.show_windows()
@@ -103,7 +109,11 @@ class Session:
             return
         from cae.figures.comparisons import plot_comparison
 
-        figure = plot_comparison([experiment.history for experiment in self.experiments])
+        histories = [experiment.history for experiment in self.experiments]
+        names = terminal.drop_common_start([history.name for history in histories])
+        figure = plot_comparison(
+            [replace(h, name=name) for h, name in zip(histories, names, strict=True)]
+        )
         (path,) = self.experiments[-1].run.save_figures({"comparison": figure})
         terminal.say(f"Comparison: {terminal.relative(path)}")
 

@@ -65,7 +65,9 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
         return [_take_over_model(args, kind)]
     if args.devices is not None and not args.config:
         raise UsageError("--devices", "requires a configuration", "none", "Give one with -c FILE.")
-    return [(Path(path).stem, load_overridden(path, kind, args)) for path in args.config]
+    names = terminal.drop_common_start([Path(path).stem for path in args.config])
+    configs = [load_overridden(path, kind, args) for path in args.config]
+    return list(zip(names, configs, strict=True))
 
 
 def _is_follower(args: argparse.Namespace) -> bool:

@@ -95,10 +95,12 @@ class Group:
 def group_results(results: Iterable[RunResult], metric: str) -> list[Group]:
     """Groups runs of one kind that differ in their seed alone.
 
-    The best mean comes first, groups without a finite value come last.
+    The best mean comes first, groups without a finite value come last. Their names are those of the
+    configurations, without what all begin with.
     """
     members = _split(results, _origin).values()
-    groups = [Group(results[0].name, results, metric) for results in members]
+    names = terminal.drop_common_start([results[0].name for results in members])
+    groups = [Group(name, results, metric) for name, results in zip(names, members, strict=True)]
     return sorted(
         groups, key=lambda g: (math.isnan(g.mean), -g.mean if g.is_larger_better else g.mean)
     )
@@ -160,7 +162,7 @@ def get_finalists(folder: Path, count: int) -> set[tuple[str, str]]:
     """
     metric = read_trials(folder).metric
     return {
-        (base, group.name)
+        (base, group.results[0].name)
         for base, members in _split(read_study(folder), lambda result: result.base).items()
         for group in group_results(members, metric)[:count]
         if group.values
@@ -212,15 +214,15 @@ def verdict(groups: list[Group]) -> str:
     if len(known) < 2:
         return f"Best: {known[0].name}, the only one." if known else "No run has a finite value."
     first, second = known[:2]
-    values = f"{first.metric} {first.mean:.4g} against {second.mean:.4g}"
-    no_winner = f"No winner: {first.name} leads {second.name} ({values})"
+    values = f"{first.metric} {first.mean:.4g} and {second.mean:.4g}"
     if first.interval is None or second.interval is None:
         return (
-            f"{no_winner}, but one seed does not show how much is chance. Train with several seeds."
+            f"No winner: the best two, {values}, may differ by chance. Train with several seeds to "
+            "see how much is chance."
         )
     lows, highs = zip(first.interval, second.interval, strict=True)
     if min(highs) >= max(lows):
-        return f"{no_winner}, within the noise: the 95 % intervals of their means overlap."
+        return f"No winner: the 95 % intervals of the best two means, {values}, overlap."
     return (
         f"Best: {first.name}, ahead of {second.name} ({values}; the 95 % intervals do not overlap)."
     )
@@ -324,8 +326,7 @@ def run(args: argparse.Namespace) -> int:
     for problem in problems:
         terminal.warn(f"Left out: {problem}")
     tables = _compare_by_data(results, _choose_metric(args.runs, kinds.pop()))
-    for title, groups in tables:
-        print_comparison(title, groups, sort_groups(groups, args.sort))
+    _print_tables(tables, args.sort)
     if args.csv:
         write_table(Path(args.csv), [group for _, groups in tables for group in groups])
     if args.figures:
@@ -340,6 +341,17 @@ def run(args: argparse.Namespace) -> int:
                 for path in write_figures(folder, draw_comparison(groups)):
                     terminal.say(f"Figure: {terminal.relative(path)}")
     return 0
+
+
+def print_runs(paths: Sequence[Path]) -> None:
+    """Prints the table of complete runs of one kind, given their directories."""
+    results, _ = read_runs(paths)
+    _print_tables(_compare_by_data(results, next(iter(METRICS[results[0].history.kind]))))
+
+
+def _print_tables(tables: list[tuple[str, list[Group]]], sort: str = "mean") -> None:
+    for title, groups in tables:
+        print_comparison(title, groups, sort_groups(groups, sort))
 
 
 def _choose_metric(paths: Sequence[str], kind: str) -> str:
@@ -433,7 +445,7 @@ def _describe_run(group: Group, result: RunResult) -> dict[str, Any]:
     }
     return {
         "run": result.path.name,
-        "configuration": group.name,
+        "configuration": result.name,
         "base": result.base,
         "seed": info["seed"],
         "data": _describe_data(result),

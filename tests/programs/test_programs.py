@@ -212,7 +212,7 @@ class TestSeveralConfigurations:
         first, second = done.runs
         assert first.name.endswith("-trial-tiny")
         assert second.name.endswith("-trial-slow")
-        assert "Best on validation data: trial-tiny" in done.out
+        assert "tiny" in done.out and "slow" in done.out and "No winner" in done.out
         assert read_metadata(saved)["name"] == "trial-tiny"
         assert_is_figure(second / "plots" / "comparison.png")
 
