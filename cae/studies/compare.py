@@ -445,7 +445,7 @@ def _describe_run(group: Group, result: RunResult) -> dict[str, Any]:
     }
     return {
         "run": result.path.name,
-        "configuration": result.name,
+        "configuration": group.name,
         "base": result.base,
         "seed": info["seed"],
         "data": _describe_data(result),

@@ -313,7 +313,7 @@ def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
     table = tmp_path / "table.csv"
     assert experiments.main(["compare", str(done.run), "--csv", str(table), "--sort", "name"]) == 0
     out = capsys.readouterr().out
-    assert out.index("base-learning_rate=0.01") < out.index("base-learning_rate=0.02")
+    assert out.index("learning_rate=0.01") < out.index("learning_rate=0.02")
     assert table.read_bytes() == (done.run / "results.csv").read_bytes()
     assert experiments.main(["compare", *runs]) == 0
     assert "0.0105" in capsys.readouterr().out  # the mean of 0.01 and 0.011
@@ -324,7 +324,7 @@ def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
 def test_names_are_shown_in_full(study, run, trainer, monkeypatch, capsys):
     """In a file on one line, on a narrow terminal folded."""
     done = run(study())
-    assert "│ base-learning_rate=0.02 │" in done.out
+    assert "│ learning_rate=0.02 │" in done.out
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(terminal.OUT, "_force_terminal", True)
     experiments.main(["compare", str(done.run)])

@@ -130,6 +130,23 @@ def test_paths_are_short(tmp_path, monkeypatch):
     assert terminal.relative(tmp_path.parent) == str(tmp_path.parent)
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["autoencoder_small", "autoencoder_small_dropout"], ["small", "small_dropout"]),
+        (["a_batch_size_16", "a_batch_size_64"], ["size_16", "size_64"]),
+        (
+            ["a-learning_rate=0.1", "a-learning_rate=0.2"],
+            ["learning_rate=0.1", "learning_rate=0.2"],
+        ),
+        (["tiny", "tiny-2"], ["tiny", "tiny-2"]),
+        (["same_name", "same_name"], ["same_name", "same_name"]),
+    ],
+)
+def test_names_keep_what_differs(names, shown):
+    assert terminal.drop_common_start(names) == shown
+
+
 def test_a_reader_that_goes_away_is_no_defect(tmp_path):
     """As in `autoencoder.py ... --print-config | head -0`."""
     code = (
