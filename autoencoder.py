@@ -27,6 +27,7 @@ def build_parser() -> flags.Parser:
     flags.add(parser, "--labels", metavar="FILE", help=labels)
     flags.add(parser, *flags.CHANGES)
     flags.add_groups(parser, flags.TRAINING)
+    flags.add(parser, "--list", const="autoencoder")
     return parser
 
 

@@ -32,6 +32,7 @@ def build_parser() -> flags.Parser:
     )
     flags.add(parser, "--class-weight")
     flags.add_groups(parser, flags.FEW_LABELS | {flags.FOREIGN: flags.MODEL} | flags.TRAINING)
+    flags.add(parser, "--list", const="classifier")
     return parser
 
 

@@ -8,6 +8,7 @@ import argparse
 from typing import Any
 
 from cae.config.choices import MAX_SEED, PROGRAMS
+from cae.config.shipped import find_shipped
 from cae.programs import flags, start
 from cae.studies.choices import ALL, COLUMNS, COUNTS, HEAD, METHODS, MOST_EPOCHS, STEPS
 
@@ -37,7 +38,7 @@ def _add_run(commands: Any) -> None:
     parser.set_defaults(action="cae.studies.run:run")
     parser.add_argument(
         "study",
-        type=flags.config_file,
+        type=find_shipped,
         metavar="STUDY.json",
         help="the study, or a chain of studies",
     )

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cae.config.choices import PROGRAMS
 from cae.config.json_text import parse_json, read_text
-from cae.config.schema import CONFIGS, OTHER_NAMES, PHASE_KEYS, Config, Kind
+from cae.config.schema import CONFIGS, OTHER_NAMES, PHASE_KEYS, UNUSED, Config, Kind
 from cae.errors import ConfigurationError, UserError, find_problems, shown
 
 
@@ -36,10 +36,10 @@ def _check_kind(document: dict[str, Any], where: str, kind: Kind) -> None:
 
 
 def _unwrap(document: Any, where: str) -> dict[str, Any]:
-    """The hyperparameters without `$schema` and without `model_info` around them."""
+    """The hyperparameters without `UNUSED` keys and without `model_info` around them."""
     if not isinstance(document, dict):
         raise ConfigurationError(where, "must be an object, {...}", shown(document))
-    keys = {key: value for key, value in document.items() if key != "$schema"}
+    keys = {key: value for key, value in document.items() if key not in UNUSED}
     if "model_info" not in keys:
         return keys
     inner = keys.pop("model_info")
@@ -165,7 +165,7 @@ def format_config(document: dict[str, Any]) -> str:
     The layers come first, one a line.
     """
     entries = []
-    for key in sorted(document, key=lambda key: key != "$schema" and not key.endswith("_layers")):
+    for key in sorted(document, key=lambda key: key not in UNUSED and not key.endswith("_layers")):
         value = document[key]
         text = json.dumps(value, ensure_ascii=False)
         if key.endswith("_layers") and isinstance(value, list | tuple) and value:

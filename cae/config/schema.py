@@ -47,6 +47,11 @@ from cae.config.values import choice_type, number_type, refusal, worded
 
 # Keys that people look for under a different name, beyond misspellings.
 OTHER_NAMES = {"learning_rate": "optimizer", "lr": "optimizer", "patience": "early_stopping"}
+# Keys that nothing in training depends on, and what they hold.
+UNUSED = {
+    "$schema": "The JSON Schema, for editors; otherwise ignored.",
+    "description": "What it is, costs and reaches, for people; otherwise ignored.",
+}
 PHASE_KEYS = ("dense_only_train_epochs", "full_train_epochs")
 
 Kind = Literal["autoencoder", "classifier"]
@@ -251,13 +256,10 @@ def json_schema() -> dict[str, Any]:
     for definition in definitions.values():
         for key in definition.get("properties", {}).values():
             key["description"] = " ".join(key["description"].split())
-    schema_key = {
-        "description": "The JSON Schema, for editors; otherwise ignored.",
-        "type": "string",
-    }
+    unused = {key: {"description": text, "type": "string"} for key, text in UNUSED.items()}
     for config in CONFIGS.values():
         properties = definitions[config.__name__]["properties"]
-        definitions[config.__name__]["properties"] = {"$schema": schema_key} | properties
+        definitions[config.__name__]["properties"] = unused | properties
     definitions["Config"] = {
         "if": {"required": ["dense_layers"]},
         "then": {"$ref": "#/$defs/ClassifierConfig"},
@@ -269,7 +271,7 @@ def json_schema() -> dict[str, Any]:
         "type": "object",
         "if": {"required": ["model_info"]},
         "then": {
-            "properties": {"$schema": schema_key, "model_info": {"$ref": "#/$defs/Config"}},
+            "properties": unused | {"model_info": {"$ref": "#/$defs/Config"}},
             "additionalProperties": False,
         },
         "else": {"$ref": "#/$defs/Config"},

@@ -7,7 +7,6 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
 from cae.config.choices import (
@@ -23,9 +22,9 @@ from cae.config.choices import (
     RESIZE,
     VERSION,
 )
+from cae.config.shipped import find_shipped, get_descriptions
 from cae.errors import UsageError, parse_whole_number, shown
 
-PROJECT = Path(__file__).parents[2]
 MAX_IMAGES = 2**32 - 1  # the limit of the header of an idx file
 MAX_DEVICES = 64  # of one machine
 # Characters that word processors and PDFs put where a flag's hyphen belongs.
@@ -112,15 +111,6 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def config_file(text: str) -> str:
-    """The type of a flag that names a JSON file; those of `configuration/` are found anywhere."""
-    if text.startswith("configuration/") and not Path(text).exists():
-        for root in (PROJECT, Path(sys.prefix, "share", "cae")):  # a checkout, or `pip install .`
-            if (root / text).exists():
-                return str(root / text)
-    return text
-
-
 def which_devices(text: str) -> str | int:
     """The type of --devices."""
     if text in ("all", CLUSTER):
@@ -153,6 +143,21 @@ def share(text: str) -> float:
 def number(low: int, high: int, text: str, **options: Any) -> dict[str, Any]:
     """The arguments of a flag that takes a whole number in [low, high]."""
     return {"type": whole_number(low, high), "metavar": "N", "help": text, **options}
+
+
+class ListShipped(argparse.Action):
+    """Lists the shipped configurations for a kind of model (`const`), and ends the program."""
+
+    def __init__(self, **arguments: Any):
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **arguments)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:  # noqa: D102
+        from cae import terminal  # rich takes longer to load than all else that --help needs
+
+        for path, description in get_descriptions(self.const).items():
+            terminal.say(path)
+            terminal.print_sentence(terminal.OUT, f"  {description}")
+        parser.exit()
 
 
 def changing(text: str) -> dict[str, Any]:
@@ -234,10 +239,14 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--config": {
         "short": "-c",
         "action": "append",
-        "type": config_file,
+        "type": find_shipped,
         "default": [],
         "metavar": "FILE",
         "help": "train this configuration without asking; repeat it to train several and compare",
+    },
+    "--list": {
+        "action": ListShipped,
+        "help": "list the shipped configurations, with what each is, costs and reaches, and stop",
     },
     "--epochs": number(1, MAX_EPOCHS, INSTEAD),
     "--batch-size": number(1, MAX_BATCH_SIZE, INSTEAD),

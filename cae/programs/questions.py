@@ -1,7 +1,6 @@
 """Asks for a configuration: the name of a file, or one hyperparameter after another."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -29,9 +28,9 @@ from cae.config.fields import (
 from cae.config.load import dump_config, validate_config
 from cae.config.schema import PHASE_KEYS, Config, Kind
 from cae.config.shapes import Shape, check_shapes, follow, format_shape
+from cae.config.shipped import FOLDER, OWN_KEYS, SHIPPED, find_shipped, get_folder, read_object
 from cae.errors import ConfigurationError, UserError, listed, shown
 from cae.files import write_text
-from cae.programs.flags import PROJECT, config_file
 from cae.programs.starting_points import (
     check_layers,
     check_model_shape,
@@ -51,13 +50,6 @@ LAYER_QUESTIONS = {
     "rate": ("Rate", prompts.number(0, 0.99)),
 }
 OFFERED = 9  # configurations
-SHIPPED = {
-    kind: tuple(f"configuration/{kind}_{name}.json" for name in names.split())
-    for kind, names in {
-        "autoencoder": "small medium large",
-        "classifier": "small_small small_extra_small small_large large_small large_medium",
-    }.items()
-}
 LAYER_HELP = {
     "conv": "a convolution with as many filters, each of this height and width.",
     "convTranspose": "a transposed convolution: images become larger by its strides.",
@@ -112,7 +104,7 @@ def _ask_for_file(kind: Kind, args: argparse.Namespace, input_shape: Shape) -> t
         return kind == "classifier" and config.encoder_layers is None and model is None
 
     def load(path: str) -> tuple[str, Config]:
-        config = load_overridden(config_file(path), kind, args)
+        config = load_overridden(find_shipped(path), kind, args)
         if not needs_encoder(config):
             check_layers(config, model, input_shape, path)
         return Path(path).stem, config
@@ -125,26 +117,16 @@ def _ask_for_file(kind: Kind, args: argparse.Namespace, input_shape: Shape) -> t
 
 def find_configs(kind: Kind) -> list[str]:
     """One's own configurations, the latest first, then shipped ones."""
-    own_key = "dense_layers" if kind == "classifier" else "decoder_layers"
-    shipped = {path.name for path in (PROJECT / "configuration").glob("*.json")}
+    shipped = {path.name for path in get_folder().glob("*.json")}
     own = [
         path
-        for folder in (Path("configuration"), Path())
+        for folder in (Path(FOLDER), Path())
         for path in folder.glob("*.json")
-        if path.name not in shipped and own_key in _read_keys(path)
+        if path.name not in shipped and OWN_KEYS[kind] in read_object(path)
     ]
     own.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     names = [*map(str, own), *SHIPPED[kind]]
     return names[:OFFERED]
-
-
-def _read_keys(path: Path) -> set[str]:
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return set()
-    document = document.get("model_info", document) if isinstance(document, dict) else {}
-    return set(document) if isinstance(document, dict) else set()
 
 
 def _ask_encoder(args: argparse.Namespace, input_shape: Shape) -> str:

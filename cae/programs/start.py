@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cae.config.shipped import PROJECT
 from cae.errors import UserError
-from cae.programs.flags import PROJECT, Parser
+from cae.programs.flags import Parser
 
 # Installed by pyproject.toml.
 COMMANDS = {

@@ -13,6 +13,7 @@ from cae import terminal
 from cae.config.architecture import describe_architecture
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shapes import Shape, format_shape, get_rounding
+from cae.config.shipped import SHIPPED, find_shipped
 from cae.data.datasets import (
     Dataset,
     Scaling,
@@ -26,7 +27,7 @@ from cae.data.duplicates import find_overlaps, hash_images
 from cae.data.sources import Reading, has_test
 from cae.data.splits import is_imbalanced
 from cae.errors import DataError, UsageError, listed
-from cae.programs import flags, start
+from cae.programs import start
 from cae.programs.classify import (
     calibrate,
     classify,
@@ -35,7 +36,6 @@ from cae.programs.classify import (
     spread_out,
     write_evaluation,
 )
-from cae.programs.questions import SHIPPED
 from cae.programs.starting_points import (
     change_images,
     change_shape,
@@ -154,7 +154,7 @@ class AutoencoderTask(Task):
             data += ["-dl", self.args.labels]
         elif self.data.labels is None:
             return [*start.find_command("predict.py"), "show", terminal.relative(saved)]
-        config = terminal.relative(flags.config_file(SHIPPED["classifier"][0]))
+        config = terminal.relative(find_shipped(SHIPPED["classifier"][0]))
         model = ["-model", terminal.relative(saved), "-c", config]
         changes = [*repeat_reading(self.args), *get_changes(self.args, "train")]
         return [*start.find_command("classification.py"), *data, *changes, *model]

@@ -59,7 +59,8 @@ def _configuration() -> list[str]:
         "[of label-efficiency](#files-of-label-efficiency)",
         "## Keys of a configuration",
         "The keys may also stand in an object `model_info`. `$schema` names the JSON Schema for "
-        "editors and is otherwise ignored.",
+        "editors, and `description` says what it is, costs and reaches, for `--list`; both are "
+        "otherwise ignored.",
         "### Both kinds",
         _key_table(Config),
         "### Autoencoder",

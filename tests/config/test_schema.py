@@ -513,7 +513,7 @@ def test_every_key_is_described():
     definitions = json_schema()["$defs"]
     for config in CONFIGS.values():
         properties = definitions[config.__name__]["properties"]
-        assert [*properties] == ["$schema", *config.model_fields]
+        assert [*properties] == ["$schema", "description", *config.model_fields]
         assert all(len(entry["description"]) > 10 for entry in properties.values())
 
 

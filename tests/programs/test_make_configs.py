@@ -1,17 +1,22 @@
 """The shipped configurations: valid, up to date, and what the tables say."""
 
+import importlib
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 
+from cae.config import shipped
+from cae.config.choices import PROGRAMS
 from cae.config.load import load_config
 from cae.config.schema import AutoencoderConfig, json_schema
 from cae.config.shapes import check_shapes
-from make_configs import configurations, main, shipped_files
+from cae.config.shipped import get_descriptions
+from make_configs import ACCURACY, MSE, configurations, main, shipped_files
 
 CONFIGURATION = Path(__file__).parents[2] / "configuration"
 SIZES = ("small", "medium", "large")
@@ -152,6 +157,47 @@ def test_classifiers(name, units):
     assert config.learning_rate_schedule == ("cosine",)
     assert (config.dense_only_train_epochs, config.full_train_epochs) == (5, 10)
     assert config.batch_size == 64
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_the_list_says_what_each_costs_and_reaches(kind, capsys):
+    program = importlib.import_module(PROGRAMS[kind].removesuffix(".py"))
+    with pytest.raises(SystemExit) as end:
+        program.main(["--list"])
+    assert end.value.code == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    listed = dict(zip(lines[::2], lines[1::2], strict=True))
+    assert {Path(path).stem for path in listed} == {x for x in NAMES if x.startswith(kind)}
+    assert all("parameters" in text and "MNIST" in text for text in listed.values())
+
+
+def test_what_the_list_says_is_what_was_measured():
+    """The sizes of Keras' models, and the tables of docs/experiments.md."""
+    page = (CONFIGURATION.parent / "docs" / "experiments.md").read_text(encoding="utf-8")
+    errors = re.findall(
+        r"^\| `autoencoder_(\w+)` \| [\d.]+ \| ([\d.]+) \| ([\d.]+) \|$", page, re.M
+    )
+    assert {name: (float(low), float(high)) for name, low, high in errors} == MSE
+    heads = re.findall(
+        r"^\| `classifier_(\w+)` \| [\d.]+ \| ([\d.]+) \| ([\d.]+) \| [\d.]+ \| ([\d,]+) \|$",
+        page,
+        re.M,
+    )
+    assert {name: (float(mean), float(sd)) for name, mean, sd, _ in heads} == ACCURACY
+    descriptions = get_descriptions("classifier")
+    for name, *_, parameters in heads:
+        assert f"{parameters} parameters" in descriptions[f"configuration/classifier_{name}.json"]
+
+
+def test_recipes_are_listed_first_for_both_programs(tmp_path, monkeypatch):
+    recipes = tmp_path / "configuration" / "recipes"
+    recipes.mkdir(parents=True)
+    recipe = {"description": "Few labels.", "autoencoder": {}, "classifier": {}}
+    (recipes / "few.json").write_text(json.dumps(recipe))
+    (recipes.parent / "classifier_small_small.json").write_text('{"dense_layers": []}')
+    monkeypatch.setattr(shipped, "ROOTS", (tmp_path,))
+    assert get_descriptions("autoencoder") == {"configuration/recipes/few.json": "Few labels."}
+    assert next(iter(get_descriptions("classifier"))) == "configuration/recipes/few.json"
 
 
 def test_files_are_short():
