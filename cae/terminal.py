@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cae.errors import UserError, printable
+from cae.errors import UserError, listed, printable
 
 # Names and paths are printed as they are: no markup in [brackets], no :emoji:. Notebooks, too, get
 # plain streams, which the logs of trials capture.
@@ -29,6 +30,7 @@ PLAIN = {
 WIDEST_TABLE = 200  # characters, where no terminal is
 OUT = Console(**PLAIN)
 ERR = Console(**PLAIN, stderr=True)
+BACKENDS = ("tensorflow", "jax")  # of Keras
 
 EXIT_USER_ERROR = 2
 
@@ -111,8 +113,16 @@ def show_facts(title: str, facts: dict[str, Any]) -> None:
 def starting_keras() -> Iterator[None]:
     """Wraps the import of Keras: says that it takes seconds, and hides messages from C++.
 
-    These are written to file descriptor 2 directly, and shown after all if the import fails.
+    These are written to file descriptor 2 directly, and shown after all if the import fails. The
+    settings in `~/.keras/keras.json` do not count: they are those of other programs.
+
+    Raises:
+        UserError: KERAS_BACKEND names a backend that is not installed or not supported.
     """
+    backend = os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or BACKENDS[0]
+    if backend not in BACKENDS or find_spec(backend) is None:
+        got = backend if backend not in BACKENDS else f"{backend}, which is not installed"
+        raise UserError("KERAS_BACKEND", f"must be {listed(BACKENDS)}", got, "Unset it.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # every machine without CUDA logs errors
     if "keras" not in sys.modules:
         announce("Starting TensorFlow")
@@ -124,6 +134,9 @@ def starting_keras() -> Iterator[None]:
             yield
             # TensorFlow warns when one process compiles a function for each of several models.
             logging.getLogger("tensorflow").setLevel(logging.ERROR)
+            if keras := sys.modules.get("keras"):
+                keras.config.set_floatx("float32")
+                keras.config.set_image_data_format("channels_last")
         except BaseException:
             held.seek(0)
             os.write(kept, held.read())

@@ -17,10 +17,9 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -35,20 +34,17 @@ from ray.tune.stopper import NoopStopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cae.config.study import Trial
-from cae.errors import UsageError, UserError
-from cae.files import locked
+from cae.errors import UsageError
 from cae.programs.start import StopSignal
-from cae.records.run import PARTIAL, START_FILE
 from cae.studies.progress import ProgressTable, count_epochs
-from cae.studies.results import WAITING, read_result
+from cae.studies.results import WAITING
 from cae.studies.search import SearchRun, Space
 from cae.studies.trials import StudyRun, Trainer
 from cae.training.predict import sharing_encodings
 
 DEFAULT_CPUS = 2  # threads per trial: small convolutions gain little from more
 MAX_FAILURES = 3  # restarts of a trial: it may be what kills its process
-# How long a process that has lost its connection may train on, and a stopped trial clean up.
-PATIENCE = 120
+SECONDS_TO_STOP = 120  # that a stopped trial may take
 REDUCTION_FACTOR = 3  # ASHA looks at a ninth and at a third of the epochs; a third continue
 MAX_RANDOM = 10  # random suggestions before the model of Optuna has enough to learn from
 SETTINGS = {
@@ -143,38 +139,21 @@ def train(
         working_dir: In which the program was started.
 
     Returns:
-        `error`, empty if all trials have left a record; `value`, their mean metric.
+        `error`, empty without one, and `value`, the mean metric, if it is finite.
     """
-    trials: Sequence[Trial] = config["trials"]
-    folder, metric = trainer.folder, trainer.study.metric
     os.chdir(working_dir)
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(cpus)
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # several trials can share a GPU
     # Ray gives up the next trial of this process, without a word, if this one ends too slowly.
-    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(PATIENCE)
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(SECONDS_TO_STOP)
 
     def report(row: dict[str, Any]) -> None:
-        if metric in row:  # Ray may end the thread here
-            tune.report({"epoch": row["epoch"], "value": row[metric]})
+        if trainer.study.metric in row:  # Ray may end the thread here
+            tune.report({"epoch": row["epoch"], "value": row[trainer.study.metric]})
 
-    errors = []
     with sharing_encodings():
-        for number, trial in enumerate(trials):
-            partial_run = folder / (trial.id + PARTIAL)
-            with (
-                suppress(UserError, OSError),  # none has begun
-                locked(partial_run, partial_run / START_FILE, PATIENCE),
-            ):
-                pass  # the process that trained it before has ended
-            if not (folder / trial.id).exists():
-                hooks = {} if number else {"on_epoch": report}
-                errors.append(trainer.train(trial, **hooks)[1])
-    ended = {"error": " ".join(filter(None, errors))}
-    with suppress(UserError):  # a trial has left no record
-        value = fmean(read_result(folder / trial.id).value(metric) for trial in trials)
-        if math.isfinite(value):
-            ended["value"] = value
-    return ended
+        error, value = trainer.train_seeds(config["trials"], report)
+    return {"error": error, **({"value": value} if math.isfinite(value) else {})}
 
 
 # --- In the program -------------------------------------------------------------------------
@@ -288,10 +267,7 @@ class Suggestions(OptunaSearch):
 
     def __init__(self, study_run: SearchRun, space: Space):
         self._take_up = partial(study_run.take_up, space)
-        waiting, finished = [], []
-        for values, trials in space.suggestions.values():
-            is_waiting = any(o.status == WAITING for o in study_run.get_outcomes(trials))
-            (waiting if is_waiting else finished).append((values, trials))
+        waiting, finished = study_run.divide(space)
         vary = study_run.study.vary
         super().__init__(
             {
@@ -308,10 +284,9 @@ class Suggestions(OptunaSearch):
                 n_startup_trials=min(MAX_RANDOM, vary.samples // REDUCTION_FACTOR),
                 constant_liar=True,  # keeps away from what is being trained
             ),
-            points_to_evaluate=[values for values, _ in waiting],
+            points_to_evaluate=waiting,
         )
-        for values, trials in finished:
-            value = study_run.get_value(trials)
+        for values, value in finished:
             self.add_evaluated_point(values, value, pruned=value is None)
         self.num_left = max(vary.samples, len(space.suggestions)) - len(finished)
 

@@ -104,6 +104,18 @@ class SearchRun(StudyRun):
             self.record()
         return trials
 
+    def divide(
+        self, space: Space
+    ) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], float | None]]]:
+        """The values suggested so far whose trials wait, and the others with their mean metric."""
+        waiting, finished = [], []
+        for values, trials in space.suggestions.values():
+            if any(outcome.status == WAITING for outcome in self.get_outcomes(trials)):
+                waiting.append(values)
+            else:
+                finished.append((values, self.get_value(trials)))
+        return waiting, finished
+
     def stop(self, trials: Iterable[Trial], value: float) -> None:
         """Takes trials as stopped early; the first of them had reached `value`."""
         for outcome in self.get_outcomes(trials):

@@ -10,9 +10,10 @@ import importlib
 import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TextIO
 
 from cae import terminal
@@ -23,7 +24,7 @@ from cae.config.study_schema import Base, Study
 from cae.data.datasets import load_dataset
 from cae.data.sources import ALL_IMAGES, has_test
 from cae.errors import UserError
-from cae.files import get_record, write_json, write_text
+from cae.files import get_record, locked, write_json, write_text
 from cae.programs.starting_points import uses_unlabelled
 from cae.records import tracking
 from cae.records.history import OnEpoch
@@ -34,6 +35,7 @@ from cae.studies.progress import Outcome, ProgressTable
 from cae.studies.results import DONE, FAILED, WAITING, read_result, read_study
 from cae.training.predict import sharing_encodings
 
+LOCK_SECONDS = 120  # to wait for the process that trained a run before
 # The files of a study and what they hold, for docs/reference.md.
 FILES = {
     "trials.json": "the study, its command, and every trial with its status",
@@ -68,6 +70,29 @@ class Trainer:
             log.seek(start)
             errors = [line for line in log.read().splitlines() if line.startswith("error: ")]
         return exit_code, errors[-1].removeprefix("error: ") if errors else ""
+
+    def train_seeds(self, trials: Sequence[Trial], on_epoch: OnEpoch) -> tuple[str, float]:
+        """Trains trials after a process that may have lost its connection, and trains still.
+
+        Args:
+            trials: One, or a configuration with several seeds.
+            on_epoch: Receives the epochs of the first.
+
+        Returns:
+            What failed, and the mean of the study's metric; NaN if a trial has left no record.
+        """
+        errors = []
+        for number, trial in enumerate(trials):
+            run = self.folder / (trial.id + PARTIAL)
+            with suppress(UserError, OSError), locked(run, run / START_FILE, LOCK_SECONDS):
+                pass  # until that process ends; OSError: there is none
+            if not (self.folder / trial.id).exists():
+                errors.append(self.train(trial, None if number else on_epoch)[1])
+        value = math.nan
+        with suppress(UserError):
+            results = [read_result(self.folder / trial.id) for trial in trials]
+            value = fmean(result.value(self.study.metric) for result in results)
+        return " ".join(filter(None, errors)), value
 
     def get_arguments(self, trial: Trial) -> list[str]:
         """The command line that starts a trial, or resumes an interrupted one."""

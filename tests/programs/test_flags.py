@@ -97,6 +97,12 @@ class TestStartingKeras:
         assert "C++" not in (err := capfd.readouterr().err)
         assert err.endswith("after\n")
 
+    @pytest.mark.parametrize("backend", ["torch", "theano"])
+    def test_a_backend_that_cannot_be_used(self, monkeypatch, backend):
+        monkeypatch.setenv("KERAS_BACKEND", backend)
+        with pytest.raises(UserError, match="KERAS_BACKEND"), terminal.starting_keras():
+            pass
+
     def test_shows_it_when_the_import_fails(self, capfd):
         with pytest.raises(ImportError), terminal.starting_keras():
             os.write(2, b"the reason\n")

@@ -46,6 +46,23 @@ def test_test_images_of_another_program(classify, files, trained_classifier, tmp
     assert "--invert --transpose" in done.out  # in the next command
 
 
+@pytest.fixture
+def theano_settings():
+    """As ~/.keras/keras.json may leave them."""
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+
+
+@pytest.mark.usefixtures("theano_settings")
+def test_settings_of_keras_for_other_programs(autoencode):
+    done = autoencode()
+    assert done.exit_code == 0, done.err
+    assert load_model(done.run / "model.keras")[0].dtype == "float32"
+
+
 class TestOneImagePerClass:
     def test_trains_without_validation_and_keeps_the_lowest_loss(self, tmp_path, runs):
         """Ten images of ten classes: all are trained on."""
