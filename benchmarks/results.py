@@ -115,13 +115,11 @@ def get_document(measurements: Sequence[Measurement], **facts: Any) -> dict[str,
         "instructions": machine["instructions"],
     }
     installed = {package.name: package.version for package in metadata.distributions()}
+    versions = {name: installed.get(name) for name in PACKAGES}
     return {
         "date": made["date"],
         "machine": machine,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: installed.get(name) for name in PACKAGES},
-        },
+        "versions": {"python": platform.python_version(), **versions},
         **facts,
         "results": get_results(measurements),
         "measurements": {

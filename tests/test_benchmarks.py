@@ -145,17 +145,13 @@ class TestCompetitors:
             layer.set_weights(like.get_weights())
         np.testing.assert_allclose(plain(images), ours(images), atol=1e-6)
 
-    def test_jobs(self):
-        """All train on all images, with the same batches and epochs, whatever the precision."""
+    def test_precisions_differ_in_nothing_else(self):
         job = Job("autoencoder", "ours", "", 64, 9, "medium", 128)
-        config, low = job.autoencoder, replace(job, competitor="ours_bf16").autoencoder
-        assert (config["batch_size"], config["epochs"], config["validation_split"]) == (128, 9, 0)
-        assert (config["mixed_precision"], low["mixed_precision"]) == (False, True)
-        assert {**low, "mixed_precision": False} == config
-        head = replace(job, task="frozen_phase").classifier
-        assert (head["dense_only_train_epochs"], head["full_train_epochs"]) == (10, 0)
-        assert round(60_000 * head["validation_split"]) == 10_000
-        # No batch of another size, which would be compiled and measured as well.
+        low = replace(job, competitor="ours_bf16").autoencoder
+        assert low == {**job.autoencoder, "mixed_precision": True} != job.autoencoder
+
+    def test_all_batches_are_whole(self):
+        """One of another size would be compiled and measured as well."""
         for images in run.ROUND_IMAGES.values():
             assert not any(images % batch_size for batch_size in run.DEFAULT.batch_sizes)
 
@@ -207,26 +203,11 @@ class TestProgram:
         assert run.main([]) == 0
         document = read(measured / "results.json")
         medians = {key: spread["median"] for key, spread in document["results"].items()}
-        peers = ("vs_keras", "vs_torch", "vs_torch_compile")
-        peers += ("bf16.vs_keras", "bf16.vs_torch_bf16", "bf16.vs_torch_compile")
-        starts = ("help", "bad_configuration")
-        assert medians.keys() >= read(ROOT / "benchmarks" / "results.json")["results"].keys()
-        assert medians.keys() == {
-            *(
-                f"autoencoder.{s}.b{b}.{peer}"
-                for s in PARAMETERS
-                for b in (32, 128)
-                for peer in peers
-            ),
-            *("frozen_phase.vs_keras", "evaluation.vs_keras", "memory.vs_keras"),
-            *(f"startup.{name}_seconds" for name in (*starts, "python", "import_keras")),
-            *(f"startup.{name}_vs_python" for name in starts),
-            *(
-                f"growth.{images}.{what}.vs_keras"
-                for images in (7500, 15000, 30000, 60000, 120_000, 240_000)
-                for what in ("seconds", "memory")
-            ),
-        }
+        committed = read(ROOT / "benchmarks" / "results.json")["results"]
+        # A machine without a C++ compiler has no compiled PyTorch.
+        compiled = {f"autoencoder.{s}.b{b}" for s in PARAMETERS for b in (32, 128)}
+        compiled = {f"{key}.{low}vs_torch_compile" for key in compiled for low in ("", "bf16.")}
+        assert medians.keys() == committed.keys() | compiled
         # The fake seconds of keras, torch, its three variants, ours and ours_bf16 are 1 to 7.
         assert medians["autoencoder.large.b128.vs_torch"] == pytest.approx(2 / 6)
         assert medians["autoencoder.small.b32.bf16.vs_torch_compile"] == pytest.approx(5 / 7)
