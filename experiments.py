@@ -58,6 +58,7 @@ def _add_run(commands: Any) -> None:
     )
     _add_ray_flags(parser)
     flags.add(parser, *flags.TRACKING)
+    flags.add_groups(parser, {"own images": flags.IMAGES})
 
 
 def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +135,7 @@ def _add_label_efficiency(commands: Any) -> None:
         metavar="IMAGES",
         help="the images that the autoencoder was trained on (default: those of -d)",
     )
-    flags.add_groups(parser, {flags.FOREIGN: flags.MODEL})
+    flags.add_groups(parser, {flags.FOREIGN: flags.MODEL, "own images": flags.IMAGES})
     _add_measurement_flags(parser)
     flags.add(parser, "--limit", "--runs-dir")
     parser.add_argument(

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from cae.config.choices import CHANGED, INPUT_RANGES
+from cae.config.choices import CHANGED, COLORS, INPUT_RANGES, RESIZE
 from cae.config.fields import Epochs, Keys, Seed
-from cae.config.values import Number, integer_type, refusal, worded
+from cae.config.values import Number, integer_type, number_type, refusal, worded
 from cae.errors import listed, shown
 
 MAX_TRIALS = 10_000
@@ -26,6 +26,11 @@ Name = Annotated[
     worded(f'must be a name of letters, digits and "_.-", at most {MAX_LABEL} characters'),
 ]
 Changed = Literal[CHANGED]
+ImageSize = Annotated[
+    list[integer_type(1, 9999)],
+    Field(min_length=2, max_length=2),
+    worded("must be [height, width] in pixels"),
+]
 Limit = integer_type(1, MAX_LIMIT)
 
 
@@ -68,6 +73,21 @@ class Data(Keys):
 
     transpose: Changed | None = None
     """Swap rows and columns of these images; null: of none."""
+
+    image_size: ImageSize | None = None
+    """Bring pictures to this height and width; null: the most frequent size, at most 64 a side."""
+
+    color: Literal[COLORS] | None = None
+    """Of pictures; null: gray if none has colour."""
+
+    resize: Literal[RESIZE] | None = None
+    """How pictures of another ratio fit: with borders, cut or distorted; null: with borders."""
+
+    test_split: number_type("from 0 to 0.9", ge=0, le=0.9) | None = None
+    """Set this share of every class apart for testing, if there are no test images; null: 0.2."""
+
+    class_names: Text | None = None
+    """Names of the labels in ascending order: `a,b,c` or a text file with one per line."""
 
     def get_changes(self) -> dict[str, str]:
         """The flags that change the images."""

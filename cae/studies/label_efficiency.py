@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_files(args: argparse.Namespace) -> None:
     """Checks the headers of all files, before anything is loaded."""
-    if not args.test and not has_test(args.dataset):
+    if not args.test and not has_test(args.dataset, starting_points.get_reading(args)):
         raise UsageError("-t", "test images are required", "none", "Add -t TEST -tl TEST_LABELS.")
     shape = tasks.check_data(args)
     starting_points.check_model_shape(args.model, shape)

@@ -16,7 +16,7 @@ from cae.data.splits import encode_labels
 from cae.errors import UsageError
 from cae.files import locked, write_figures
 from cae.programs.start import find_command, repeat_command
-from cae.programs.starting_points import change_images
+from cae.programs.starting_points import READING, change_images, get_reading
 from cae.records import tracking
 from cae.records.evaluation import read_predictions
 from cae.records.run import check_runs_dir
@@ -90,8 +90,8 @@ def _override(study: Study, args: argparse.Namespace) -> Study:
         data = Data(dataset=args.dataset, labels=args.labels, **kept)
     if args.limit:
         data = data.model_copy(update={"limit": args.limit})
-    flags = ("unlabelled", "labels_per_class", "invert", "transpose")
-    given = {key: vars(args)[key] for key in flags if vars(args)[key]}
+    flags = ("unlabelled", "labels_per_class", "invert", "transpose", *READING)
+    given = {key: vars(args)[key] for key in flags if vars(args)[key] is not None}
     data = data.model_copy(update=given)
     changes: dict[str, Any] = {"data": data}
     if args.seed is not None:
@@ -105,7 +105,7 @@ def _check_study(file: StudyFile) -> None:
     """Checks the configurations, data and models of a study, before any study is trained."""
     expand(file, None, {})
     data = file.study.data
-    check_dataset(data.dataset, data.labels)
+    check_dataset(data.dataset, data.labels, reading=get_reading(data))
     if data.unlabelled:
         check_dataset(data.unlabelled, reading=ALL_IMAGES)
     for base in file.study.bases:
@@ -181,11 +181,12 @@ def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
     if not (predictions.exists() and model.exists()):
         return figures  # there were no images to predict, or another trial was the best before
     metadata = read_metadata(model)
-    test = data.test or (data.dataset if has_test(data.dataset) else None)
+    reading = get_reading(data).like(metadata["input_shape"])
+    test = data.test or (data.dataset if has_test(data.dataset, reading) else None)
     if test:
-        dataset = load_dataset(test, data.test_labels, split="test")
+        dataset = load_dataset(test, data.test_labels, split="test", reading=reading)
     else:
-        dataset = load_dataset(data.dataset, data.labels)
+        dataset = load_dataset(data.dataset, data.labels, reading=reading)
     scaling = Scaling(**metadata["scaling"])
     dataset = change_images(dataset, data, "test" if test else "train", scaling)
     predicted = read_predictions(predictions)

@@ -11,7 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TextIO
@@ -25,7 +25,7 @@ from cae.data.datasets import load_dataset
 from cae.data.sources import ALL_IMAGES, has_test
 from cae.errors import UserError
 from cae.files import get_record, locked, write_json, write_text
-from cae.programs.starting_points import uses_unlabelled
+from cae.programs.starting_points import get_reading, repeat_reading, uses_unlabelled
 from cae.records import tracking
 from cae.records.history import OnEpoch
 from cae.records.run import PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir
@@ -123,7 +123,7 @@ class Trainer:
             "--run-dir": path,
         }
         given = [str(part) for item in flags.items() if item[1] is not None for part in item]
-        return [*given, *self.tracker_flags, "--no-plots"]
+        return [*given, *repeat_reading(data), *self.tracker_flags, "--no-plots"]
 
 
 def run_program(kind: str, arguments: list[str], log: TextIO, **hooks: Any) -> int:
@@ -189,15 +189,17 @@ class StudyRun:
     def _identify_data(self) -> list[Any]:
         """What identifies the data: the SHA-256 of its files, the limit, and what changes it."""
         data, labelled = self.study.data, self.study.kind == "classifier"
-        sets = [load_dataset(data.dataset, data.labels, limit=1, labels_required=labelled)]
-        if labelled and (data.test or has_test(data.dataset)):
+        reading = replace(get_reading(data), class_names=None)  # one image has one class
+        options = {"limit": 1, "labels_required": labelled, "reading": reading}
+        sets = [load_dataset(data.dataset, data.labels, **options)]
+        if labelled and (data.test or has_test(data.dataset, reading)):
             test = data.test or data.dataset
-            sets.append(load_dataset(test, data.test_labels, split="test", limit=1))
+            sets.append(load_dataset(test, data.test_labels, split="test", **options))
         if labelled and data.unlabelled:
             sets.append(load_dataset(data.unlabelled, limit=1, reading=ALL_IMAGES))
         digests = [file["sha256"] for dataset in sets for file in dataset.files]
         few = [data.labels_per_class] if labelled and data.labels_per_class else []
-        return [*digests, data.limit, *few, *data.get_changes().items()]
+        return [*digests, data.limit, *few, *data.get_changes().items(), *repeat_reading(data)]
 
     def _find_model(self, base: Base) -> tuple[str | None, str | None]:
         """The path and the SHA-256 of the model that provides the encoder, if there is one."""

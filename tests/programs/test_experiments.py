@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+from PIL import Image
 from report_folders import make_start, table_of, trials_of, write_plan
 
 import experiments
 from cae import terminal
 from cae.config.load import load_config
 from cae.config.study import expand, load_stages
+from cae.data import stored
 from cae.errors import UserError
 from cae.files import locked
 from cae.records.run import PARTIAL, FileRecord
@@ -80,6 +82,24 @@ def run(tmp_path):
         return run_program("experiments", "run", study, *flags, *args, runs_dir=tmp_path / runs)
 
     return run
+
+
+def test_pictures_are_read_as_the_flags_say(study, run, trainer, tmp_path, monkeypatch):
+    """By every trial; another size makes other trials, the same size is not trained again."""
+    monkeypatch.setattr(stored, "DATA_DIR", tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for shade in range(4):
+            Image.new("L", (12, 10), 60 * shade + (name == "dog")).save(
+                tmp_path / "pictures" / name / f"{shade}.png"
+            )
+    flags = ["-d", tmp_path / "pictures", "--test-split", "0.5", "--image-size"]
+    for size, count in (("8x8", 6), ("8x8", 6), ("12x8", 12)):
+        assert run(study(), *flags, size).exit_code == 0
+        assert len(trainer.calls) == count
+    for arguments, size in zip(trainer.calls, ["8x8"] * 6 + ["12x8"] * 6, strict=True):
+        assert arguments[arguments.index("--image-size") + 1] == size
+        assert arguments[arguments.index("--test-split") + 1] == "0.5"
 
 
 def test_every_trial_is_an_ordinary_run(study, run, trainer):
