@@ -178,7 +178,7 @@ def draw_evaluation(evaluation: Evaluation, data: Dataset, scaling: Scaling) -> 
     figures = classifier_prediction_visualization(
         scaling.apply(data.images[evaluation.indices]),
         evaluation.targets,
-        evaluation.probabilities,
+        evaluation.calibrated,
         evaluation.class_names,
         data.name_images(evaluation.indices),
     )

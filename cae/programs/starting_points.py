@@ -396,7 +396,8 @@ def _take_over_run(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:
         )
     config = validate_config(start.config, f"config in {path / START_FILE}", kind)
     for name, value in start.arguments.model_dump(include=set(vars(args))).items():
-        if name in PATH_ARGUMENTS:
+        is_file = name == "class_names" and value and Path(start.folder, value).is_file()
+        if name in PATH_ARGUMENTS or is_file:
             value = _seen_from_here(value, start.folder)
         setattr(args, name, getattr(args, name) or value)
     if kind == "classifier" and args.model is None and isinstance(config.encoder_layers, str):

@@ -77,10 +77,16 @@ class Evaluation(Predictions):
         return float(np.mean([is_correct[self.labels == x].mean() for x in np.unique(self.labels)]))
 
     @property
+    def calibrated(self) -> np.ndarray:
+        """The calibrated probabilities, (num_images, num_classes)."""
+        if self.calibration == UNCALIBRATED:
+            return self.probabilities
+        return self.calibration.apply(self.probabilities)
+
+    @property
     def calibration_error(self) -> float:
         """The expected calibration error of the calibrated probabilities, in [0, 1]."""
-        calibrated = self.calibration.apply(self.probabilities)
-        return get_calibration_error(get_reliability(calibrated, self.targets))
+        return get_calibration_error(get_reliability(self.calibrated, self.targets))
 
     @property
     def macro_f1(self) -> float:
@@ -94,13 +100,13 @@ class Evaluation(Predictions):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of `predictions.csv`, one per image, with the probability of every class."""
+        """The rows of `predictions.csv`, one per image, with calibrated probabilities."""
         columns = [f"{CLASS}{name}" for name in self.class_names]
         files = [{}] * len(self.labels)
         if self.paths is not None:
             files = [{"file": path} for path in self.paths]
         images = zip(
-            self.indices, files, self.labels, self.predictions, self.probabilities, strict=True
+            self.indices, files, self.labels, self.predictions, self.calibrated, strict=True
         )
         return [
             {

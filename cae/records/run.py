@@ -57,8 +57,8 @@ FILES = {
     "validation loss (autoencoder) or the highest validation accuracy or F1 (classifier)",
     "plots/": "the figures",
     "classification_report.txt": "classifiers: precision, recall and F1 per class",
-    "predictions.csv": "classifiers: one row per test image, with probabilities as the model gives "
-    "them",
+    "predictions.csv": "classifiers: one row per test image, with calibrated "
+    "probabilities, as `predict.py classify` gives them",
 }
 
 # Characters of up to 4 bytes each: most file systems limit the name of a folder to 255 bytes.

@@ -91,7 +91,9 @@ def _prediction_blocks(path: Path, metrics: Mapping[str, Any]) -> list[Any]:
     figure = plot_confusion_matrix(counts, [names[label] for label in classes.tolist()], title)
     description = f"{title}. Rows are true classes, columns predicted ones."
     calibration = Calibration(metrics.get("temperature", 1.0))
-    reliability = plot_reliability(predicted.probabilities, targets, calibration)
+    # The file holds calibrated probabilities.
+    raw = Calibration(1 / calibration.temperature).apply(predicted.probabilities)
+    reliability = plot_reliability(raw, targets, calibration)
     return [
         Lead(f"{title}, {100 * right / total:.2f} %."),
         describe_scores(metrics, ("test_macro_f1", "test_ece", "val_ece")),

@@ -4,11 +4,20 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+from conftest import CLASSIFIER, write_json
+from report_folders import make_start
 
+import classification
 from cae.data.appearance import describe
 from cae.data.datasets import Dataset, Scaling, get_scaling
 from cae.errors import DataError
-from cae.programs.starting_points import change_images, change_shape, get_changes, warn_of_looks
+from cae.programs.starting_points import (
+    change_images,
+    change_shape,
+    get_changes,
+    read_configs,
+    warn_of_looks,
+)
 from cae.programs.tasks import check_same_shape
 
 BYTES = Scaling(0.0, 255.0, "uint8")
@@ -117,3 +126,20 @@ def test_transposed_shapes():
     with pytest.raises(DataError, match="--transpose test"):
         check_same_shape("TEST", (8, 6, 1), (6, 8, 1), "test")
     assert get_changes(flags("train", "all"), "test") == ["--transpose"]
+
+
+@pytest.mark.parametrize(("given", "found"), [("names.txt", "begun/names.txt"), ("a,b", "a,b")])
+def test_a_resumed_run_finds_its_file_of_names(tmp_path, monkeypatch, given, found):
+    """From another folder too; names separated by commas stay as they are."""
+    run = tmp_path / "run.partial"
+    for folder in (run, tmp_path / "begun"):
+        folder.mkdir()
+    (tmp_path / "begun" / "names.txt").write_text("a\nb\n")
+    changes = {"class_names": given, "dataset": "digits"}
+    start = make_start("classifier", "tiny", CLASSIFIER, changes, folder=str(tmp_path / "begun"))
+    write_json(run / "run.json", start.to_json())
+    (run / "checkpoint.npz").touch()
+    monkeypatch.chdir(tmp_path)
+    args = classification.build_parser().parse_args(["--resume", str(run)])
+    read_configs(args, "classifier")
+    assert args.class_names == (found if given == "a,b" else str(tmp_path / found))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cae.files import write_csv
+from cae.records.calibration import Calibration
 from cae.records.evaluation import evaluate
 
 CLASSES = np.array([-3, 0, 61])
@@ -56,3 +57,10 @@ def test_predictions_as_csv(tmp_path):
     assert lines[1] == "0,-3,-3,1,0.700000,0.700000,0.200000,0.100000"
     assert lines[4].startswith("3,0,-3,0,0.600000")
     assert len(lines) == 5
+
+
+def test_probabilities_in_the_csv_are_calibrated():
+    """A temperature of 1/2 squares them: 0.49, 0.04 and 0.01 of 0.54."""
+    labels = np.array([-3, 0, 61, 0])
+    first = evaluate(PROBABILITIES, labels, CLASSES, calibration=Calibration(0.5)).rows[0]
+    assert [first[key] for key in ("p_-3", "p_0", "p_61")] == ["0.907407", "0.074074", "0.018519"]
