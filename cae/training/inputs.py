@@ -6,11 +6,10 @@ What cannot be read is reported, and the rest goes on.
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count, groupby, islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from cae.config.shapes import format_shape
 from cae.data import idx
 from cae.data.appearance import Say, match_scaling
 from cae.data.datasets import Scaling
-from cae.data.pictures import Form, decode
+from cae.data.pictures import Form, decode_ahead
 from cae.errors import DataError
 
 STANDARD_INPUT = "-"
@@ -29,6 +28,7 @@ IGNORED = {"thumbs.db", "desktop.ini"}  # and names that begin with a dot
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
 INSPECTED = 2000  # images of an array, to recognize the range of its pixels
 
+T = TypeVar("T")
 Picture = Path | BinaryIO
 Report = Callable[[DataError], object]
 
@@ -96,14 +96,15 @@ def _read_array(
 def _read_pictures(
     pictures: Iterable[Picture], form: Form, numbers: Iterator[int], report: Report
 ) -> Iterator[Part]:
-    for part, decoded in _decode_ahead(pictures, form):
+    files = (str(picture) if isinstance(picture, Path) else picture for picture in pictures)
+    decoded = decode_ahead(_divide(files), form)
+    for part in _divide(zip(decoded, numbers, strict=False)):  # numbers never end
         kept = []
-        for picture, image in zip(part, decoded, strict=True):
-            number = next(numbers)
+        for (file, image), number in part:
             if isinstance(image, DataError):
                 report(image)
             else:
-                kept.append((_name(picture), number, image))
+                kept.append((file if isinstance(file, str) else STANDARD_INPUT, number, image))
         if kept:
             names, kept_numbers, images = map(list, zip(*kept, strict=True))
             yield Part(names, kept_numbers, BYTES.apply(np.stack(images)))
@@ -191,27 +192,7 @@ def _fit_channels(images: np.ndarray, channels: int) -> np.ndarray:
     return np.repeat(images[..., :1], channels, axis=3)
 
 
-def _decode_ahead(
-    pictures: Iterable[Picture], form: Form
-) -> Iterator[tuple[Sequence[Picture], Iterable[np.ndarray | DataError]]]:
-    """Decodes pictures in parts, each while the one before it is in use."""
-
-    def load(picture: Picture) -> np.ndarray | DataError:
-        try:
-            return decode(str(picture) if isinstance(picture, Path) else picture, form)
-        except DataError as error:
-            return error
-
-    pictures, before = iter(pictures), None
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while part := list(islice(pictures, PART)):
-            decoding = part, pool.map(load, part)
-            if before:
-                yield before
-            before = decoding
-        if before:
-            yield before
-
-
-def _name(picture: Picture) -> str:
-    return str(picture) if isinstance(picture, Path) else STANDARD_INPUT
+def _divide(items: Iterable[T]) -> Iterator[list[T]]:
+    """Parts of at most `PART` items."""
+    items = iter(items)
+    return iter(lambda: list(islice(items, PART)), [])
