@@ -134,15 +134,17 @@ def show_run(args: argparse.Namespace) -> int:
             facts[role] = ", ".join(f"{file.path} {file.sha256[:12]}…" for file in files)
         for file in start.models:
             facts["model"] = f"{file.path} {file.sha256[:12]}…"
-    terminal.show_facts(name, facts)
+    terminal.show_facts(name, _round(facts))
     if start:
         hyperparameters = {key: json.dumps(value) for key, value in start.config.items()}
         terminal.show_facts("hyperparameters", hyperparameters)
     if entry.metrics:
-        results = entry.metrics.items()
-        rounded = {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in results}
-        terminal.show_facts("results", rounded)
+        terminal.show_facts("results", _round(entry.metrics))
     return 0
+
+
+def _round(facts: dict[str, Any]) -> dict[str, Any]:
+    return {key: f"{x:.6g}" if isinstance(x, float) else x for key, x in facts.items()}
 
 
 def remove_runs(args: argparse.Namespace) -> int:
