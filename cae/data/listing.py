@@ -31,8 +31,8 @@ SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
     ".pbm", ".pgm", ".ppm", ".pnm",
 }  # fmt: skip
-# What file managers and archives leave behind; so do names that begin with a dot.
 MOST_COLUMNS = 32  # of a table of pictures; Kaggle's MNIST has one per pixel
+# What file managers and archives leave behind; so do names that begin with a dot.
 IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
@@ -118,13 +118,18 @@ def _is_number(name: str) -> bool:
     return re.fullmatch(r"-?[0-9]{1,15}", name) is not None
 
 
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder of this name holds no pictures."""
+    return name.startswith(".") or name.lower() in IGNORED
+
+
 def _scan(folder: Path, root: Path) -> tuple[list[str], list[str]]:
     """The names of the folders and files in a folder, sorted, without those to ignore."""
     folders, files = [], []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name.lower() in IGNORED:
+                if is_ignored(entry.name):
                     continue
                 if entry.is_symlink():
                     _check_link(Path(entry.path), root)

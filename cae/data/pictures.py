@@ -10,6 +10,7 @@ deleted.
 """
 
 import hashlib
+import io
 import json
 import os
 from collections import Counter
@@ -208,6 +209,19 @@ def _resize(picture: Image.Image, form: Form) -> Image.Image:
     edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     color = np.median(edges, axis=0).astype(int)
     return ImageOps.pad(picture, size, color=tuple(color.tolist()) if color.ndim else int(color))
+
+
+def to_bytes(images: np.ndarray) -> np.ndarray:
+    """Images in [0, 1] as uint8, without the axis of a single channel."""
+    pixels = (255 * images.clip(0, 1)).round().astype(np.uint8)
+    return pixels.squeeze(axis=-1) if pixels.shape[-1] == 1 else pixels
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """The PNG file of an image (height, width, channels) in [0, 1]."""
+    content = io.BytesIO()
+    Image.fromarray(to_bytes(image)).save(content, "PNG")
+    return content.getvalue()
 
 
 # --- The pictures of a data set ---------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import io
 import json
 import re
 import sys
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from cae import terminal
 from cae.config.choices import RESIZE
@@ -22,7 +20,7 @@ from cae.config.shapes import Shape
 from cae.data.appearance import INVERTED, REMEDIES, TRANSPOSED, advise, compare
 from cae.data.datasets import Scaling, check_dataset, load_dataset
 from cae.data.idx import read_labels
-from cae.data.pictures import Form
+from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, UsageError
 from cae.files import growing_text, make_folder, plain_cell, write_bytes
 from cae.foreign.interfaces import OWN_RANGE
@@ -403,12 +401,7 @@ def _write_errors(folder: Path, part: Part, rows: Sequence[dict[str, Any]]) -> N
         if row["correct"] is False:
             words = [row["label"], row["prediction"], f"{row['probability']:.3f}", f"{number:06}"]
             name = "-".join(re.sub(r"[^\w.]+", "_", word) for word in words)
-            content = io.BytesIO()
-            pixels = (255 * image).round().astype(np.uint8)
-            Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels).save(
-                content, "PNG"
-            )
-            write_bytes(folder / f"{name}.png", content.getvalue())
+            write_bytes(folder / f"{name}.png", encode_png(image))
 
 
 # --- Results at the terminal ----------------------------------------------------------------

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from cae import terminal
 from cae.data.idx import read_labels, write_idx
+from cae.data.pictures import encode_png, to_bytes
 from cae.errors import DataError, ModelFileError, UsageError, listed
 from cae.files import (
     growing_text,
@@ -137,7 +137,7 @@ def reconstruct(args: argparse.Namespace) -> int:
     if path.suffix:
         names, images, drawn = outputs.collect()
         if path.suffix == ".idx":
-            write_idx(path, _to_bytes(drawn))
+            write_idx(path, to_bytes(drawn))
         else:
             from cae.figures.images import plot_worst_reconstructions
 
@@ -146,7 +146,8 @@ def reconstruct(args: argparse.Namespace) -> int:
     else:
         for part, drawn in outputs:
             for number, name, image in zip(part.numbers, part.names, drawn, strict=True):
-                _write_png(path / f"{number:06}-{Path(name).stem}.png", image)
+                file = path / f"{number:06}-{Path(name).stem}.png"
+                write_bytes(file, encode_png(image))
     terminal.say(f"{outputs.count:,} reconstructions: {path}")
     return outputs.exit_code
 
@@ -156,18 +157,6 @@ def _check_autoencoder(path: str, model: "keras.Model") -> None:
         raise ModelFileError(
             path, "must be an autoencoder", "a model of other outputs", "Give another model."
         )
-
-
-def _to_bytes(images: np.ndarray) -> np.ndarray:
-    """uint8, without the axis of a single channel."""
-    pixels = (255 * images.clip(0, 1)).round().astype(np.uint8)
-    return pixels.squeeze(axis=-1) if pixels.shape[-1] == 1 else pixels
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    content = io.BytesIO()
-    Image.fromarray(_to_bytes(image)).save(content, "PNG")
-    write_bytes(path, content.getvalue())
 
 
 # --- Anomalies ------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from cae.config.shapes import format_shape
 from cae.data import idx
 from cae.data.appearance import Say, match_scaling
 from cae.data.datasets import Scaling
+from cae.data.listing import is_ignored
 from cae.data.pictures import Form, decode_ahead
 from cae.errors import DataError
 
@@ -24,7 +25,6 @@ STANDARD_INPUT = "-"
 PART = 1024  # images
 BYTES = Scaling(0.0, 255.0, "uint8")  # of decoded pictures
 GZIP = b"\x1f\x8b"
-IGNORED = {"thumbs.db", "desktop.ini"}  # and names that begin with a dot
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
 INSPECTED = 2000  # images of an array, to recognize the range of its pixels
 
@@ -139,10 +139,8 @@ def _read_standard_input(form: Form, report: Report) -> Iterator[Picture | _Arra
 
 def _find_pictures(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower() not in IGNORED:
-                yield Path(parent, name)
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
+        yield from (Path(parent, name) for name in sorted(files) if not is_ignored(name))
 
 
 def _read_npy(path: Path, form: Form) -> np.ndarray:
