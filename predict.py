@@ -62,6 +62,9 @@ def _add_classify(commands: Any) -> None:
         help="swap dark and bright: auto does so if the images look dark on light beside those of "
         "training",
     )
+    parser.add_argument(
+        "--transpose", action="store_true", help="swap rows and columns of the images"
+    )
     flags.add(parser, "--model-input-range")
 
 

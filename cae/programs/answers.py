@@ -16,8 +16,8 @@ import numpy as np
 
 from cae import terminal
 from cae.config.choices import RESIZE
-from cae.config.shapes import Shape
-from cae.data.appearance import INVERTED, REMEDIES, TRANSPOSED, advise, compare
+from cae.config.shapes import Shape, format_shape
+from cae.data.appearance import INVERTED, REMEDIES, advise, compare
 from cae.data.datasets import Scaling, check_dataset, load_dataset
 from cae.data.idx import read_labels
 from cae.data.pictures import Form, encode_png
@@ -211,6 +211,7 @@ def ask(
     inputs: Iterable[str],
     *,
     invert: str | None = None,
+    transpose: bool = False,
     report: Report = terminal.report,
     say: Say = terminal.say,
     warn: Say = terminal.warn,
@@ -221,15 +222,25 @@ def ask(
         classifier: From `open_classifier`.
         inputs: As for `inputs.read_parts`.
         invert: `always`, or `auto`: if the first images look like inverted training images.
+        transpose: Whether to swap the rows and columns of all images.
         report: Receives the error of each file that cannot be used.
         say: Receives a sentence if images are inverted or rescaled.
         warn: Receives a sentence if images look unlike those of training as a whole.
+
+    Raises:
+        UsageError: Images that are not square cannot be transposed.
     """
+    height, width, _ = classifier.form.shape
+    if transpose and height != width:
+        size = format_shape((height, width))
+        raise UsageError("--transpose", "requires a model of square images", size, "Leave it out.")
     num_classes = len(classifier.classes)
     threshold = classifier.typical and classifier.typical.get_threshold()
     is_inverted = None
     run = get_runner(classifier.model)
     for part in read_parts(inputs, classifier.form, classifier.scaling, report, say):
+        if transpose:
+            part = part._replace(images=part.images.swapaxes(1, 2))
         if is_inverted is None:
             is_inverted = _choose_inversion(part.images, classifier.looks, invert, say, warn)
         if is_inverted:
@@ -270,7 +281,7 @@ def _choose_inversion(
     if is_inverted:
         say("The images are inverted: beside those of training they look dark on light.")
     if causes:
-        flags = {INVERTED: "use --invert auto", TRANSPOSED: "swap their rows and columns"}
+        flags = {INVERTED: "use --invert auto"}
         warn(advise("The images", causes, REMEDIES | flags))
     return is_inverted
 
@@ -296,6 +307,7 @@ def classify(args: argparse.Namespace) -> int:
             classifier,
             args.inputs,
             invert=args.invert,
+            transpose=args.transpose,
             report=lambda error: failures.append(terminal.report(error)),
             say=say,
         ):

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from cae.data.appearance import describe
 from cae.data.datasets import Scaling
 from cae.data.idx import read_images, read_labels
 from cae.data.pictures import Form
+from cae.errors import UserError
 from cae.programs import answers
 from cae.records.calibration import UNCALIBRATED, Calibration, Typical
 from cae.records.saved_models import load_model, read_metadata, save_model
@@ -192,6 +194,32 @@ class TestDarkOnLight:
     def test_is_inverted_on_demand_only(self, ask):
         is_inverted, (said,), warned = ask(invert="auto")
         assert is_inverted and "inverted" in said and not warned
+
+    def test_rows_and_columns_are_swapped_on_demand(self, tmp_path):
+        """A model of the sum of the first row, asked about a bright first column."""
+        import keras
+
+        weights = np.zeros((4, 2), np.float32)
+        weights[:2, 1] = 5
+        dense = keras.layers.Dense(2, "softmax")
+        model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), dense])
+        dense.set_weights([weights, np.array([7, 0], np.float32)])
+        np.save(tmp_path / "column.npy", np.array([[[255, 0], [255, 0]]], np.uint8))
+        classifier = answers.Classifier(
+            model,
+            Form(2, 2, 1),
+            Scaling(0.0, 255.0, "uint8"),
+            np.arange(2),
+            ["a", "b"],
+            UNCALIBRATED,
+            None,
+            None,
+        )
+        for transpose, expected in ((False, 0), (True, 1)):
+            (found,) = answers.ask(classifier, [str(tmp_path / "column.npy")], transpose=transpose)
+            assert found.probabilities.argmax() == expected
+        with pytest.raises(UserError, match="--transpose"):
+            next(answers.ask(replace(classifier, form=Form(2, 3, 1)), [], transpose=True))
 
     def test_auto_needs_to_know_the_training_images(self, ask):
         is_inverted, _, (warning,) = ask(looks=None, invert="auto")
