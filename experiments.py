@@ -126,6 +126,7 @@ def _add_label_efficiency(commands: Any) -> None:
     parser.add_argument(
         "-c",
         "--config",
+        type=find_shipped,
         default=HEAD,
         metavar="FILE",
         help=f"head, optimizer and batch size of the classifiers (default: {HEAD})",

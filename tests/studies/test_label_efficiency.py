@@ -5,12 +5,14 @@ import itertools
 import json
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import CLASSES, run_program, write_dataset
 
+import experiments
 from cae.config.load import validate_config
 from cae.data import idx
 from cae.errors import UserError
@@ -331,3 +333,9 @@ def test_every_method_on_a_trained_autoencoder(measure, trained_autoencoder, fol
     assert {rows[method]["steps"] for method in NETWORKS} == {"40"}
     assert {rows[method]["steps"] for method in CLASSICAL} == {"0"}
     assert max(float(row["test_error"]) for row in rows.values()) < 0.5
+
+
+def test_the_shipped_head_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["label-efficiency", "-d", "digits", "-model", "model.keras"]
+    assert Path(experiments.build_parser().parse_args(flags).config).is_file()
