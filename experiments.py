@@ -1,7 +1,8 @@
-"""Trains and compares many configurations, as a study file describes them.
+"""Trains and compares many configurations; finds, reports and removes recorded runs.
 
 python experiments.py run configuration/studies/research.json
 python experiments.py compare runs/research/classifiers
+python experiments.py list
 """
 
 import argparse

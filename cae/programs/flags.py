@@ -242,7 +242,8 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": find_shipped,
         "default": [],
         "metavar": "FILE",
-        "help": "train this configuration without asking; repeat it to train several and compare",
+        "help": "train this configuration (--list shows the shipped ones) without asking; repeat "
+        "it to train several and compare",
     },
     "--list": {
         "action": ListShipped,
