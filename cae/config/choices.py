@@ -18,7 +18,7 @@ CLUSTER = "cluster"
 
 # What weighs the classes in the loss of a classifier, and what chooses its best epoch.
 CLASS_WEIGHTS = ("balanced",)
-BEST_EPOCH_BY = ("auto", "accuracy", "f1")
+BEST_EPOCH_BY = ("auto", "accuracy", "f1", "last")
 
 # How pictures of another ratio are brought to one size, and whether in gray; the default first.
 RESIZE = ("pad", "crop", "stretch")

@@ -303,10 +303,15 @@ class Augmentation(Keys):
         return ", ".join(f"{key}\N{NO-BREAK SPACE}{value:g}" for key, value in self if value)
 
 
-AugmentationOrNull = Annotated[
-    Augmentation | None,
-    check(
-        lambda value: value is None or isinstance(value, dict),
-        'must be null or an object such as {"rotation": 10, "shift": 0.1}',
-    ),
-]
+def object_or_null(kind: type[Keys], example: dict[str, Any]) -> Any:
+    """The type of a key that holds an object or null."""
+    return Annotated[
+        kind | None,
+        check(
+            lambda value: value is None or isinstance(value, dict | kind),
+            f"must be null or an object such as {shown(example)}",
+        ),
+    ]
+
+
+AugmentationOrNull = object_or_null(Augmentation, {"rotation": 10, "shift": 0.1})

@@ -43,6 +43,7 @@ from cae.config.fields import (
     Share,
     UpSample,
 )
+from cae.config.unlabelled import UnlabelledOrNull
 from cae.config.values import choice_type, number_type, refusal, worded
 
 # Keys that people look for under a different name, beyond misspellings.
@@ -213,8 +214,13 @@ class ClassifierConfig(Config):
     same; null: all images count the same."""
 
     best_epoch_by: choice_type(BEST_EPOCH_BY) = "auto"
-    """What chooses the best epoch on the validation images: `accuracy`, the macro `f1` score, or
-    `auto`: f1 if the largest class has more than 3 times the images of the smallest."""
+    """What chooses the best epoch on the validation images: `accuracy`, the macro `f1` score,
+    `auto`: f1 if the largest class has more than 3 times the images of the smallest; or `last`: the
+    last epoch is kept, for a few labels of which none are held out."""
+
+    unlabelled: UnlabelledOrNull = None
+    """How to learn from images without labels in the second phase: an object with
+    `label_spreading`, `pseudo_labels` or both; null: from the labelled images alone."""
 
     @field_validator("full_train_epochs")
     @classmethod

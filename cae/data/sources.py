@@ -15,12 +15,11 @@ import numpy as np
 
 from cae.config.choices import COLORS, RESIZE
 from cae.data.arrays import read_npz
-from cae.data.duplicates import hash_images
 from cae.data.labels import NO_LABEL
 from cae.data.listing import TABLES, Listing, list_pictures
 from cae.data.named import NAMED_DATASETS, Split
 from cae.data.pictures import Wanted, decode_listing
-from cae.data.splits import split_test
+from cae.data.splits import hash_images, split_test
 from cae.errors import UsageError, printable, shown
 from cae.files import get_record
 

@@ -20,6 +20,7 @@ from cae.config.shapes import Shape, format_shape
 from cae.data.appearance import INVERTED, REMEDIES, advise, compare
 from cae.data.datasets import Scaling, check_dataset, load_dataset
 from cae.data.idx import read_labels
+from cae.data.inputs import Part, Report, Say, read_parts
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, UsageError
 from cae.files import growing_text, make_folder, plain_cell, write_bytes
@@ -38,7 +39,6 @@ from cae.records.calibration import Calibration, Typical
 from cae.records.evaluation import evaluate as compare_with_labels
 from cae.records.run import Run, check_run_dir, check_runs_dir
 from cae.records.saved_models import load_model, read_metadata
-from cae.training.inputs import Part, Report, Say, read_parts
 
 if TYPE_CHECKING:
     import keras

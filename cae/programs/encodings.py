@@ -12,6 +12,7 @@ import numpy as np
 
 from cae import terminal
 from cae.data.idx import read_labels, write_idx
+from cae.data.inputs import Part, read_parts
 from cae.data.pictures import encode_png, to_bytes
 from cae.errors import DataError, ModelFileError, UsageError, listed
 from cae.files import (
@@ -28,7 +29,6 @@ from cae.programs.answers import get_form, get_runner, summarize
 from cae.prompts import new_file
 from cae.records.calibration import Typical
 from cae.records.saved_models import load_model, read_metadata
-from cae.training.inputs import Part, read_parts
 
 if TYPE_CHECKING:
     import keras

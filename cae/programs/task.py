@@ -140,6 +140,9 @@ class Task(ABC):
         """Brings the images to [0, 1] as the saved model expects that training starts from."""
         return choose_scaling(self.get_model_file(config), self.data, self.unlabelled)
 
+    def check_config(self, config: Config) -> None:  # noqa: B027 - classifiers do
+        """Refuses a configuration that does not fit the data or the flags."""
+
     @abstractmethod
     def build(self, config: Config) -> "keras.Model":
         """An untrained model for the images."""

@@ -23,9 +23,8 @@ from cae.data.datasets import (
     join,
     load_dataset,
 )
-from cae.data.duplicates import find_overlaps, hash_images
 from cae.data.sources import Reading, has_test
-from cae.data.splits import is_imbalanced
+from cae.data.splits import find_overlaps, hash_images, is_imbalanced
 from cae.errors import DataError, UsageError, listed
 from cae.programs import start
 from cae.programs.classify import (
@@ -191,6 +190,25 @@ class ClassifierTask(Task):
         layers = config.encoder_layers
         given = self.args.init_from or self.args.model
         return given or (layers if isinstance(layers, str) else None)
+
+    @override
+    def check_config(self, config: ClassifierConfig) -> None:
+        if not uses_unlabelled(config):
+            return
+        if self.unlabelled is None:
+            raise UsageError(
+                "unlabelled",
+                "this key of the configuration requires images without labels",
+                "none",
+                "Add --unlabelled IMAGES, or --labels-per-class N to try it.",
+            )
+        if self.args.devices:
+            raise UsageError(
+                "--devices",
+                "must be left out with the key unlabelled of the configuration",
+                self.args.devices,
+                "Train on one device.",
+            )
 
     @override
     def build(self, config: ClassifierConfig) -> "keras.Model":

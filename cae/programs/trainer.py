@@ -69,6 +69,7 @@ class Trainer:
         Returns:
             None in a worker other than the first, which keeps the record.
         """
+        self._task.check_config(config)
         scaling = self._task.get_scaling(config)
         warn_of_looks(
             self._task.get_model_file(config),

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, Po
 from cae.errors import DataError
 from cae.files import explaining, replace_file
 
-ARRAYS = ("model", "optimizer", "metrics", "best_weights")
+ARRAYS = ("model", "optimizer", "objective", "metrics", "best_weights")
 
 
 class TrainingState(BaseModel):
@@ -32,6 +32,7 @@ class TrainingState(BaseModel):
     best_epoch: PositiveInt | None
     model: list[np.ndarray]  # all variables, the random states of Dropout layers among them
     optimizer: list[np.ndarray]  # all variables
+    objective: list[np.ndarray] = []  # what else training changes, such as a student
     metrics: list[np.ndarray]  # of loss and metric, which accumulate over the epoch
     best_weights: list[np.ndarray]  # of the best epoch; empty before there is one
 

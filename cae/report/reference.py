@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from cae.config import fields, study_schema
+from cae.config import fields, study_schema, unlabelled
 from cae.config.fields import OPTIMIZERS, form_type
 from cae.config.schema import AutoencoderConfig, ClassifierConfig, Config
 from cae.errors import find_problems, listed, shown
@@ -52,7 +52,8 @@ def _configuration() -> list[str]:
         "- [Keys of a configuration](#keys-of-a-configuration): [both kinds](#both-kinds), "
         "[autoencoder](#autoencoder), [classifier](#classifier), [layers](#layers), "
         "[learning-rate schedules](#learning-rate-schedules), "
-        "[augmentation and denoise](#augmentation-and-denoise)\n"
+        "[augmentation and denoise](#augmentation-and-denoise), "
+        "[unlabelled images](#unlabelled-images)\n"
         "- [Keys of a study](#keys-of-a-study)\n"
         "- [Flags](#flags)\n"
         "- [Files of a run](#files-of-a-run), [of a study](#files-of-a-study), "
@@ -81,6 +82,15 @@ def _configuration() -> list[str]:
         _form_table("schedule", SCHEDULES),
         "### Augmentation and denoise",
         _key_table(fields.Augmentation),
+        "### Unlabelled images",
+        "Keys of `unlabelled`:",
+        _key_table(unlabelled.Unlabelled),
+        'Keys of `label_spreading`, by Zhou et al. 2004, "Learning with local and global '
+        'consistency":',
+        _key_table(unlabelled.LabelSpreading),
+        'Keys of `pseudo_labels`, by Sohn et al. 2020, "FixMatch", and, for `align`, Berthelot '
+        'et al. 2020, "ReMixMatch":',
+        _key_table(unlabelled.PseudoLabels),
     ]
 
 
@@ -104,13 +114,21 @@ def _studies() -> list[str]:
     ]
 
 
+def _dump_given(value: BaseModel) -> dict[str, Any]:
+    return value.model_dump(exclude_defaults=True)
+
+
 def _key_table(model: type[BaseModel], beyond: type[BaseModel] = BaseModel) -> str:
     """The keys of a model that `beyond` does not have."""
     allowed = _get_allowed(model, dict.fromkeys(model.model_fields, object()))
     rows = []
     for key, field in model.model_fields.items():
         if key not in beyond.model_fields:
-            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+            default = (
+                "required"
+                if field.is_required()
+                else f"`{json.dumps(field.default, default=_dump_given)}`"
+            )
             null = ", or null" if field.default is None and "null" not in allowed[key] else ""
             meaning = " ".join(field.description.split())
             rows.append((f"`{key}`", default, allowed[key] + null, meaning))

@@ -23,7 +23,7 @@ from cae import files, terminal
 from cae.config.json_text import load_record
 from cae.config.load import load_config
 from cae.config.schema import ClassifierConfig
-from cae.data import duplicates, splits
+from cae.data import splits
 from cae.data.datasets import check_dataset, get_scaling, load_dataset
 from cae.data.sources import has_test
 from cae.errors import DataError, UsageError, UserError, shown
@@ -149,12 +149,12 @@ def _find_leakage(args: argparse.Namespace, hashes: dict[str, np.ndarray]) -> li
     """Reports images that occur twice, and refuses test images that were trained on."""
     if not args.pretraining:
         hashes = {role: hashes[role] for role in hashes if role != "pretraining"}
-    overlaps = duplicates.find_overlaps(hashes)
+    overlaps = splits.find_overlaps(hashes)
     for overlap in overlaps:
         if overlap.second == "test" and not args.allow_leakage:
             overlap.refuse(args.test or args.dataset)
     facts = [str(overlap) for overlap in overlaps]
-    repeats = len(duplicates.find_repeats(hashes["training"]))
+    repeats = len(splits.find_repeats(hashes["training"]))
     # The validation images are drawn from the training images.
     facts.append(
         f"{repeats or 'none'} of the training images again among them, "
@@ -173,8 +173,8 @@ def _describe_settings(
 ) -> dict[str, Any]:
     """What the results depend on; leakage that is not allowed is a `DataError`."""
     hashes = {
-        "pretraining": duplicates.hash_images(data.pretraining),
-        **{role: duplicates.hash_images(part.images) for role, part in data.datasets.items()},
+        "pretraining": splits.hash_images(data.pretraining),
+        **{role: splits.hash_images(part.images) for role, part in data.datasets.items()},
     }
     return {
         "data": _digest(hashes["training"], data.training.labels),

@@ -29,6 +29,8 @@ GATHERED_BYTES = 2**22
 # 20 ms: longer than such an epoch.
 SHORT_STEPS = 16
 SHORT_BYTES = 2**26
+# Sets the random numbers of a second view apart; those below are in use.
+SECOND_VIEW = 3
 # Batches that wait for the step before them to end.
 PREPARED_BATCHES = 2
 # Batch for everything that needs no gradients; larger ones gained nothing on 2 cores.
@@ -90,6 +92,8 @@ class Batches:
             are the targets.
         corruption: Further changes of the inputs alone, or None. Vincent et al. 2008, "Extracting
             and composing robust features with denoising autoencoders".
+        second_view: Other changes of the same images, or None; batches are then (inputs, the
+            second view, targets).
         share: Which images of every batch to produce; several shares draw different random
             numbers, and each batch then ends with its `Share.get_counts`.
 
@@ -111,6 +115,7 @@ class Batches:
         dropout: float = 0.0,
         augmentation: Augmentation | None = None,
         corruption: Augmentation | None = None,
+        second_view: Augmentation | None = None,
         share: Share = WHOLE,
     ):
         self.steps = math.ceil(len(indices) / batch_size)
@@ -121,6 +126,7 @@ class Batches:
         self._images, self._targets, self._scaling = images, targets, scaling
         self._indices, self._batch_size_of_all, self._seed = indices, batch_size, seed
         self._dropout, self._augmentation, self._corruption = dropout, augmentation, corruption
+        self._second_view = second_view
         self._share = share
         self._counts = share.get_counts(len(indices), batch_size)
         # A load is gathered at once, so that Python is not asked every step.
@@ -143,8 +149,14 @@ class Batches:
         """
         if self._dataset is None:
             return islice(self._cut(epoch), first_step, None)
+        return iter(self.get_dataset(epoch, first_step))
+
+    def get_dataset(self, epoch: int = 0, first_step: int = 0) -> tf.data.Dataset:
+        """The same as a `tf.data.Dataset`, to be read before the next epoch's."""
         self._epoch.assign(epoch)
-        return iter(self._make_dataset(first_step) if first_step else self._dataset)
+        if self._dataset is None or first_step:
+            return self._make_dataset(first_step)
+        return self._dataset
 
     def _cut(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All batches of an epoch by NumPy alone."""
@@ -220,14 +232,17 @@ class Batches:
         inputs, *labels = batch
         seed = tf.constant((self._seed or 0) + self._share.index * (MAX_SEED + 1), tf.int64)
         random_key = tf.stack([seed, self._epoch * self.steps + step])
+        second = []
+        if self._second_view is not None:
+            second = [augment(inputs, self._second_view, fold_in(random_key, SECOND_VIEW))]
         if self._augmentation is not None:
             inputs = augment(inputs, self._augmentation, random_key)
         targets = labels[0] if labels else inputs
         if self._corruption is not None:
             inputs = augment(inputs, self._corruption, fold_in(random_key, 0))
         if self._share.count == 1:
-            return inputs, targets
-        return inputs, targets, tf.constant(self._counts)[step]
+            return inputs, *second, targets
+        return inputs, *second, targets, tf.constant(self._counts)[step]
 
 
 def _drop(inputs: np.ndarray, rate: float, random: np.random.BitGenerator) -> np.ndarray:

@@ -31,7 +31,8 @@ class BestWeights:
         model: Whose weights are kept.
         history: Read, and told the `best_epoch`.
         monitor: Metric names in order of importance; later ones break ties. Names with
-            `loss` are better when smaller, all others when larger.
+            `loss` are better when smaller, all others when larger. Without any the last epoch is
+            the best.
         patience: Epochs without improvement before training stops, counted anew in each phase;
             None never stops.
 
@@ -61,7 +62,7 @@ class BestWeights:
         score = self._score(results)
         if not all(map(math.isfinite, [*results.values(), *score])):
             return False  # nothing good comes after NaN
-        if not self._history.best or score > self._score(self._history.best):
+        if not self._history.best or score > self._score(self._history.best) or not score:
             self.weights = self._model.get_weights()
             self._history.best_epoch = len(self._history.epochs)
             return True
@@ -140,6 +141,7 @@ class Checkpoints:
         if state is None:
             return 0, 0
         self._assign(optimizer.variables, state.optimizer)
+        self._assign(objective.state, state.objective)
         if state.step:
             self._assign(objective.metric_variables, state.metrics)
         self._checkpoint.state = None
@@ -171,6 +173,7 @@ class Checkpoints:
                 best_epoch=self._history.best_epoch,
                 model=_values(self._model.variables),
                 optimizer=_values(self._optimizer.variables),
+                objective=_values(self._objective.state),
                 metrics=_values(self._objective.metric_variables) if step else [],
                 best_weights=self._best.weights,
             )

@@ -110,6 +110,7 @@ class Loop:
                 if step == 0:
                     self._checkpoints.begin_epoch()
                     objective.reset_metrics()
+                    objective.begin_epoch(epoch)
                 callbacks.on_epoch_begin(epoch)
                 step, results = self._train_epoch(steps, batches, epoch, step, callbacks)
                 if validation:

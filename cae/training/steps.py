@@ -49,15 +49,29 @@ class Objective:
         if isinstance(outputs, list | tuple):
             outputs, targets = outputs
         loss = ops.mean(self._loss(targets, outputs)) + sum(self.model.losses)
+        self._count(loss, targets, outputs)
+        return loss
+
+    def _count(self, loss: Any, targets: Any, outputs: Any) -> None:
         mean_loss, metric = self.metrics
         mean_loss.update_state(loss, sample_weight=ops.shape(targets)[0])
         metric.update_state(targets, outputs)
-        return loss
 
     @property
     def metric_variables(self) -> list[keras.Variable]:
         """What the metrics have counted since the last reset."""
         return [variable for metric in self.metrics for variable in metric.variables]
+
+    @property
+    def state(self) -> list[keras.Variable]:
+        """What training changes besides the kept model, the optimizer and the metrics."""
+        return []
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before the first step of an epoch, counted from 0."""
+
+    def finish_step(self) -> None:
+        """Called after every change of the weights."""
 
     def reset_metrics(self) -> None:
         """Starts counting anew."""
@@ -112,6 +126,7 @@ def compile_for_tensorflow(
 
     def train(batch: Batch) -> None:
         optimizer.apply(differentiate(batch, True), weights)
+        objective.finish_step()
 
     def evaluate(batch: Batch) -> None:
         differentiate(batch, False)

@@ -25,6 +25,7 @@ from cae.training.layers import bfloat16_inside, fuse, get_output
 from cae.training.loop import Loop, Phase
 from cae.training.predict import chunks, freeze_encoder
 from cae.training.steps import Objective
+from cae.training.unlabelled import plan_unlabelled
 
 # The output bias starts where a constant image would have the mean pixel; logit(0) is infinite.
 PIXEL_RANGE = (0.01, 0.99)
@@ -96,8 +97,8 @@ def train_classifier(
     *,
     classes: np.ndarray | None = None,
     scaling: Scaling | None = None,
-    unlabelled: np.ndarray | None = None,
     validation: np.ndarray | None = None,
+    unlabelled: np.ndarray | None = None,
     pretrained: bool = True,
     name: str = "classifier",
     warn: Callable[[str], None] = print,
@@ -111,7 +112,8 @@ def train_classifier(
         model: From `get_classifier`.
         labels: int64 (num_images,), any integers.
         classes: int64 (num_classes,), sorted; those of `labels` by default.
-        unlabelled: Images without labels, (num_unlabelled, height, width, channels).
+        unlabelled: Images without labels, (num_unlabelled, height, width, channels), for a
+            configuration with the key `unlabelled`.
         pretrained: False trains everything in all epochs: a random encoder is not worth freezing.
         warn: Receives a sentence if there are no images to validate on, or if the CPU cannot
             compute in bfloat16.
@@ -120,7 +122,7 @@ def train_classifier(
         Rows of both phases, with `loss`, `accuracy`, macro `precision`, `recall` and `f1` in
         [0, 1], and their `val_` twins. The best epoch has the highest validation accuracy, or f1,
         as `best_epoch_by` says; of equals, the lowest validation loss. Without validation images it
-        has the lowest loss.
+        has the lowest loss, and with `last` it is the last one.
 
     Raises:
         UserError: The loss was never finite.
@@ -130,30 +132,41 @@ def train_classifier(
     classes = get_classes(labels) if classes is None else classes
     targets = encode_labels(labels, classes)
     split = _split(images, config, warn, labels, validation)
-    monitor = (f"val_{_get_score(config, labels)}", "val_loss") if len(split[1]) else ("loss",)
+    monitor = _get_monitor(config, labels, has_validation=len(split[1]) > 0)
     loss = _get_loss(config, np.bincount(targets[split[0]], minlength=len(classes)))
+    plan = plan_unlabelled(model, config, (images, targets, split[0]), unlabelled, scaling)
     loop = Loop(model, config, name, monitor, **options)
     with _precision(model, config, warn):
         for phase in loop.get_remaining(_get_phases(config, pretrained)):
             if phase.name == DENSE_ONLY:
                 source = freeze_encoder(model, config, images, scaling)
             else:
-                encoder, head = model.get_layer("encoder"), model.get_layer("fully_connected")
-                outputs = head(_fuse(encoder, loop)(model.inputs[0]))  # names may repeat in parts
-                source = keras.Model(model.inputs, outputs), images, scaling
-            trained, *batches = _prepare(loop, *source, split=split, targets=targets)
+                source = _fuse_encoder(model, loop), images, scaling
+            trained, batches, *rest = _prepare(loop, *source, split=split, targets=targets)
             metric = MacroScores(len(classes))
             objective = Objective(trained, loss, metric)
-            loop.run(phase, objective, *batches)
+            if plan and phase.name == FULL:
+                student = keras.models.clone_model(model)
+                student.set_weights(model.get_weights())
+                student = _fuse_encoder(student, loop)
+                objective, batches = plan.teach(trained, student, metric, loss), plan.get_batches()
+            loop.run(phase, objective, batches, *rest)
             model.get_layer("encoder").trainable = True
-    return loop.finish(len(split[0]))
+    return loop.finish(len(unlabelled) if plan else len(split[0]))
 
 
-def _get_score(config: ClassifierConfig, labels: np.ndarray) -> str:
-    """What chooses the best epoch: `accuracy` or `f1`."""
-    if config.best_epoch_by != "auto":
-        return config.best_epoch_by
-    return "f1" if is_imbalanced(labels) else "accuracy"
+def _get_monitor(
+    config: ClassifierConfig, labels: np.ndarray, *, has_validation: bool
+) -> tuple[str, ...]:
+    """The metrics that choose the best epoch; none where it is the last one."""
+    if config.best_epoch_by == "last":
+        return ()
+    if not has_validation:
+        return ("loss",)
+    score = config.best_epoch_by
+    if score == "auto":
+        score = "f1" if is_imbalanced(labels) else "accuracy"
+    return f"val_{score}", "val_loss"
 
 
 def _get_loss(config: ClassifierConfig, counts: np.ndarray) -> Callable[[Any, Any], Any]:
@@ -242,6 +255,12 @@ def _fuse(model: keras.Model, loop: Loop) -> keras.Model:
     """The model with the layers that are fastest here."""
     is_tensorflow = keras.backend.backend() == "tensorflow"
     return fuse(model, is_tensorflow and not loop.workers and not device.has_gpu())
+
+
+def _fuse_encoder(classifier: keras.Model, loop: Loop) -> keras.Model:
+    """The classifier with the fastest layers in its encoder; names may repeat in the head."""
+    encoder, head = classifier.get_layer("encoder"), classifier.get_layer("fully_connected")
+    return keras.Model(classifier.inputs, head(_fuse(encoder, loop)(classifier.inputs[0])))
 
 
 def _prepare(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cae.data import duplicates
+from cae.data import splits
 from cae.data.datasets import Dataset
-from cae.data.duplicates import Overlap, find_overlaps, find_repeats, hash_images
+from cae.data.splits import Overlap, find_overlaps, find_repeats, hash_images
 from cae.errors import DataError
 from cae.programs import tasks
 
@@ -42,7 +42,7 @@ def test_a_single_pixel_tells_images_apart(images):
 
 def test_hashes_do_not_depend_on_how_many_are_read_at_once(images, monkeypatch):
     together = hash_images(images)
-    monkeypatch.setattr(duplicates, "IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(splits, "IMAGES_AT_ONCE", 2)
     assert (hash_images(images) == together).all()
 
 

@@ -115,6 +115,8 @@ class Training:
         else:
             model = build.get_classifier(self._info, shape, 4, encoder=encoder)
             train, given = train_module.train_classifier, (self._images, np.arange(44) % 4)
+            if "unlabelled" in self._info:
+                hooks = {"unlabelled": self._images[:40], **hooks}
         return model, train(model, self._info, *given, checkpoint=checkpoint, **hooks)
 
     def kill(self, path, moment):
@@ -136,9 +138,11 @@ def assert_same(first, second):
 
 
 PLAIN = {"noise": 0, "augmentation": None, "learning_rate_schedule": None}
+UNLABELLED = {"batch_size": 12, "label_spreading": {"neighbours": 3}, "pseudo_labels": {}}
 CASES = {
     "autoencoder": ("autoencoder", {}),
     "classifier": ("classifier", {}),
+    "classifier with unlabelled images": ("classifier", {"unlabelled": UNLABELLED}),
 }
 SLOW_CASES = {
     "autoencoder without validation": ("autoencoder", {"validation_split": 0}),

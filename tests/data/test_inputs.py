@@ -8,8 +8,8 @@ from PIL import Image
 
 from cae.data import idx
 from cae.data.datasets import Scaling
+from cae.data.inputs import read_parts
 from cae.data.pictures import Form
-from cae.training.inputs import read_parts
 
 FORM = Form(2, 2, 1)
 BYTES = Scaling(0.0, 255.0, "uint8")

@@ -1,0 +1,382 @@
+"""Training on labelled and unlabelled images together: a student that learns from its own teacher.
+
+In every step a student sees labelled images and strongly changed unlabelled ones. What the latter
+should be called comes from two sources, of which a configuration uses one or both:
+
+- label spreading, once before training: names travel from the labelled images along a graph of
+  near neighbours (Zhou et al. 2004, "Learning with local and global consistency"), and the surest
+  of them are kept;
+- a teacher, in every step: the moving average of the student (Tarvainen & Valpola 2017, "Mean
+  teachers are better role models") names a weakly changed view of an image that has no such name,
+  and is believed where it is confident (Sohn et al. 2020, "FixMatch").
+
+The teacher is the model that is kept.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from cae.config.schema import ClassifierConfig
+from cae.config.unlabelled import LabelSpreading, Unlabelled
+from cae.data.datasets import Scaling
+from cae.errors import UserError
+from cae.training.batches import Batches
+from cae.training.predict import predict
+from cae.training.steps import Batch, Objective
+
+Loss = str | Callable[[Any, Any], Any]
+# Images, their class indices, and which of them to train on.
+Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]
+NO_NAME = -1  # in place of a class index
+
+# Names travel this many edges; with 60,000 images nothing changes after some 30.
+SPREADING_ROUNDS = 50
+# Rescalings of the columns to the prior; the remaining difference is far below a percent.
+PRIOR_ROUNDS = 20
+# Of encodings or pixels in the graph; more are reduced to their principal components.
+GRAPH_DIMENSIONS = 128
+# Similar neighbours count more: cosine to this power.
+SIMILARITY_POWER = 3
+# Weight of the newest batch in the mean of what the teacher answers.
+ANSWERS_MOMENTUM = 0.99
+RAREST = 1e-3  # share of a class among answers, at least, before they are divided by it
+
+
+class Plan:
+    """What a phase with unlabelled images needs: their first names, batches, and an objective.
+
+    Args:
+        model: The classifier before its training.
+        config: Its hyperparameters, with the key `unlabelled`.
+        labelled: The labelled images, their class indices, and which of them to train on.
+        unlabelled: (num_unlabelled, height, width, channels) in the file's dtype.
+        scaling: Brings all images to [0, 1].
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        config: ClassifierConfig,
+        labelled: Labelled,
+        unlabelled: np.ndarray,
+        scaling: Scaling,
+    ):
+        self._config, self._how = config, config.unlabelled
+        self._encoder = model.get_layer("encoder")
+        self._labelled, self._unlabelled, self._scaling = labelled, unlabelled, scaling
+        _, targets, training = labelled
+        counts = np.bincount(targets[training], minlength=model.output_shape[-1])
+        self.prior = (counts / counts.sum()).astype(np.float32)
+        self.names = np.full(len(unlabelled), NO_NAME)
+        if self._how.label_spreading:
+            on_pixels = self._how.label_spreading.on == "pixels"
+            self._features = self._encode(None if on_pixels else self._encoder)
+            self.names = self._spread(self._features)
+
+    def teach(
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        metric: keras.metrics.Metric,
+        loss: Loss,
+    ) -> "Teaching":
+        """The objective of the phase; see `Teaching`."""
+        names, again = self.names, self.spread_again
+        return Teaching(teacher, student, loss, metric, self._how, self.prior, names, again)
+
+    def spread_again(self) -> np.ndarray:
+        """New names, by the encodings of the classifier so far beside those before training."""
+        encodings = self._encode(self._encoder)
+        return self._spread(np.concatenate([self._features, encodings], axis=1))
+
+    def get_batches(self) -> "JointBatches":
+        """The batches of the phase: in each epoch all unlabelled images, the others many times."""
+        seed, batch_size = self._config.seed, self._config.batch_size
+        count = len(self._unlabelled)
+        unlabelled = Batches(
+            self._unlabelled,
+            np.arange(count),
+            self._how.batch_size,
+            seed,
+            targets=np.arange(count),
+            scaling=self._scaling,
+            augmentation=self._how.weak,
+            second_view=self._how.strong,
+        )
+        images, targets, training = self._labelled
+        labelled = Batches(
+            images,
+            np.resize(training, unlabelled.steps * batch_size),
+            batch_size,
+            seed,
+            targets=targets,
+            scaling=self._scaling,
+            augmentation=self._config.augmentation,
+        )
+        return JointBatches(labelled, unlabelled)
+
+    def _encode(self, encoder: keras.Model | None) -> np.ndarray:
+        """Unit vectors of the labelled, then the unlabelled images: of encodings, or of pixels."""
+        images, _, training = self._labelled
+        parts = [(images, training), (self._unlabelled, np.arange(len(self._unlabelled)))]
+        if encoder is None:
+            features = [self._scaling.apply(part[chosen]) for part, chosen in parts]
+        else:
+            features = [predict(encoder, part, self._scaling, chosen) for part, chosen in parts]
+        rows = np.concatenate(features).reshape(sum(map(len, features)), -1)
+        return _to_unit_length(rows - rows.mean(axis=0))
+
+    def _spread(self, features: np.ndarray) -> np.ndarray:
+        """int64 (num_unlabelled,): class indices, or NO_NAME."""
+        _, targets, training = self._labelled
+        known = np.concatenate([targets[training], np.full(len(self._unlabelled), NO_NAME)])
+        how = self._how.label_spreading
+        spread = spread_labels(features, known, self.prior, how)
+        return keep_surest(spread[len(training) :], how.share)
+
+
+def plan_unlabelled(
+    model: keras.Model,
+    config: ClassifierConfig,
+    labelled: Labelled,
+    unlabelled: np.ndarray | None,
+    scaling: Scaling,
+) -> Plan | None:
+    """The plan for images without labels; None if the configuration has no key `unlabelled`.
+
+    Arguments are those of `Plan`.
+
+    Raises:
+        UserError: There are no such images, or Keras runs on another backend than TensorFlow.
+    """
+    if config.unlabelled is None:
+        return None
+    if unlabelled is None or not len(unlabelled):
+        raise UserError(
+            "unlabelled",
+            "this key of the configuration requires images without labels",
+            "none",
+            "Add --unlabelled IMAGES, or --labels-per-class N to try it.",
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            "unlabelled",
+            "this key of the configuration requires Keras on TensorFlow",
+            keras.backend.backend(),
+            "Set KERAS_BACKEND=tensorflow.",
+        )
+    return Plan(model, config, labelled, unlabelled, scaling)
+
+
+class JointBatches:
+    """Labelled and unlabelled batches side by side, as one epoch of the unlabelled images.
+
+    Attributes:
+        steps: As for `Batches`.
+        steps_per_execution: As for `Batches`.
+        batch_size: Labelled and unlabelled images in a step.
+    """
+
+    def __init__(self, labelled: Batches, unlabelled: Batches):
+        self.steps = unlabelled.steps
+        self.steps_per_execution = unlabelled.steps_per_execution
+        self.batch_size = labelled.batch_size + unlabelled.batch_size
+        self._parts = labelled, unlabelled
+
+    def iterate(self, epoch: int = 0, first_step: int = 0) -> Iterator[tuple[Batch, Batch]]:
+        """The pairs of batches of an epoch; see `Batches.iterate`."""
+        parts = (part.get_dataset(epoch, first_step) for part in self._parts)
+        return iter(tf.data.Dataset.zip(tuple(parts)))
+
+
+class Teaching(Objective):
+    """The loss of a student on labelled images and on the names of unlabelled ones.
+
+    Batches of training are ((images, targets), (weak views, strong views, positions)), with the
+    positions in `names`; those of validation are (images, targets), and validate the teacher.
+
+    Args:
+        teacher: The model to keep.
+        student: A copy of it, which is trained.
+        loss: As for `Objective`, of the labelled images.
+        metric: As for `Objective`, of the student's answers in training.
+        how: The key `unlabelled` of the configuration.
+        prior: float32 (num_classes,), the share of each class.
+        names: int (num_unlabelled,), class indices, or NO_NAME.
+        spread_again: Returns new names.
+    """
+
+    def __init__(
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        loss: Loss,
+        metric: keras.metrics.Metric,
+        how: Unlabelled,
+        prior: np.ndarray,
+        names: np.ndarray,
+        spread_again: Callable[[], np.ndarray],
+    ):
+        super().__init__(student, loss, metric)
+        self._teacher, self._how, self._prior = teacher, how, prior
+        self._spread_again = spread_again
+        self._names = keras.Variable(names, trainable=False, dtype="int32", name="names")
+        self._answers = keras.Variable(prior, trainable=False, name="answers")
+        self._steps = keras.Variable(0.0, trainable=False, name="steps")
+
+    @property
+    def state(self) -> list[keras.Variable]:
+        """What training changes besides the model that is kept."""
+        return [*self.model.variables, self._names, self._answers, self._steps]
+
+    def __call__(self, batch: Batch, training: bool) -> Any:
+        """The loss of a batch, a scalar; updates the metrics."""
+        if not training:
+            return self._evaluate(*batch)
+        (images, targets), (weak, strong, positions) = batch
+        count = ops.shape(images)[0]
+        outputs = self.model(ops.concatenate([images, strong]), training=True)
+        names, weights = self._name(weak, positions)
+        labelled = ops.mean(self._loss(targets, outputs[:count]))
+        unlabelled = keras.losses.categorical_crossentropy(names, outputs[count:])
+        loss = labelled + self._how.weight * ops.mean(weights * unlabelled)
+        loss += sum(self.model.losses)
+        self._count(loss, targets, outputs[:count])
+        return loss
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Spreads the labels again, where the configuration says so."""
+        how = self._how.label_spreading
+        if how and how.refresh and epoch and epoch % how.refresh == 0:
+            self._names.assign(self._spread_again())
+
+    def finish_step(self) -> None:
+        """Moves the teacher towards the student; faster at first, when the student changes most.
+
+        Its BatchNorm has statistics of its own, of weak views: those of strong ones would not fit
+        the images as they are.
+        """
+        self._steps.assign_add(1.0)
+        keep = ops.minimum(self._how.ema, self._steps / (self._steps + 10))
+        weights = self._teacher.trainable_variables, self.model.trainable_variables
+        for kept, new in zip(*weights, strict=True):
+            kept.assign(keep * kept + (1 - keep) * new)
+
+    def _evaluate(self, images: Any, targets: Any) -> Any:
+        outputs = self._teacher(images, training=False)
+        loss = ops.mean(self._loss(targets, outputs)) + sum(self._teacher.losses)
+        self._count(loss, targets, outputs)
+        return loss
+
+    def _name(self, weak: Any, positions: Any) -> tuple[Any, Any]:
+        """Names of unlabelled images, (batch, num_classes), and their weights, (batch,)."""
+        names = ops.one_hot(ops.take(self._names, positions), len(self._prior))
+        is_named = ops.max(names, axis=1)  # no row of one_hot(NO_NAME) holds a 1
+        answers = ops.stop_gradient(self._teacher(weak, training=True))  # also for its BatchNorm
+        rule = self._how.pseudo_labels
+        if rule is None:
+            return names, is_named
+        if rule.align:
+            answers = self._align(answers)
+        is_sure = ops.cast(ops.max(answers, axis=1) > rule.threshold, "float32")
+        names = ops.where(is_named[:, None] > 0, names, answers)
+        return names, ops.maximum(is_named, is_sure)
+
+    def _align(self, answers: Any) -> Any:
+        """Answers whose classes are as frequent as among the labels.
+
+        Berthelot et al. 2020, "ReMixMatch", section 3.1.
+        """
+        mean = ops.mean(answers, axis=0)
+        mean = ANSWERS_MOMENTUM * self._answers + (1 - ANSWERS_MOMENTUM) * mean
+        self._answers.assign(mean)
+        aligned = answers * (self._prior / ops.maximum(mean, RAREST))
+        return aligned / ops.sum(aligned, axis=1, keepdims=True)
+
+
+def spread_labels(
+    features: np.ndarray, targets: np.ndarray, prior: np.ndarray, config: LabelSpreading
+) -> np.ndarray:
+    """Names all images by those that have a name, along a graph of neighbours.
+
+    Args:
+        features: float (num_images, num_values), compared by the cosine.
+        targets: int (num_images,), class indices; -1 where an image has no label.
+        prior: float (num_classes,), the share of each class; its answers are as frequent.
+        config: Neighbours of the graph, and how far names travel.
+
+    Returns:
+        float32 (num_images, num_classes), rows that sum to 1.
+    """
+    from scipy import sparse
+
+    similarity = _get_graph(features, config.neighbours)
+    degrees = np.sqrt(np.asarray(similarity.sum(axis=1)).ravel())
+    scale = sparse.diags(1 / np.maximum(degrees, np.finfo(np.float32).tiny))
+    edges = (scale @ similarity @ scale).astype(np.float32)
+    known = np.zeros((len(features), len(prior)), np.float32)
+    labelled = np.flatnonzero(targets >= 0)
+    known[labelled, targets[labelled]] = 1
+    names = known
+    for _ in range(SPREADING_ROUNDS):
+        names = config.alpha * (edges @ names) + (1 - config.alpha) * known
+    for _ in range(PRIOR_ROUNDS):
+        names = _normalize(names)
+        names = names * (prior / np.maximum(names.mean(axis=0), RAREST)).astype(np.float32)
+    return _normalize(names)
+
+
+def keep_surest(names: np.ndarray, share: float) -> np.ndarray:
+    """Keeps the names of the surest images of each class.
+
+    Args:
+        names: float32 (num_images, num_classes), rows that sum to 1.
+        share: Of the images of each class.
+
+    Returns:
+        int64 (num_images,): the class of each image that is kept, otherwise NO_NAME.
+    """
+    classes, sureness = names.argmax(axis=1), names.max(axis=1)
+    kept = np.full(len(names), NO_NAME)
+    for number in range(names.shape[1]):
+        members = np.flatnonzero(classes == number)
+        surest = members[np.argsort(-sureness[members], kind="stable")]
+        kept[surest[: round(share * len(members))]] = number
+    return kept
+
+
+def _normalize(names: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1; an image that no name reaches gets all classes alike."""
+    sums = names.sum(axis=1, keepdims=True)
+    return np.where(sums > 0, names / np.where(sums > 0, sums, 1), 1 / names.shape[1])
+
+
+def _get_graph(features: np.ndarray, neighbours: int) -> Any:
+    """The similarity of each image and its neighbours, a symmetric sparse matrix."""
+    from scipy import sparse
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import NearestNeighbors
+
+    count = len(features)
+    if min(features.shape) > GRAPH_DIMENSIONS:
+        components = PCA(GRAPH_DIMENSIONS, svd_solver="randomized", random_state=0)
+        features = components.fit_transform(features)
+    rows = _to_unit_length(features)
+    neighbours = min(neighbours, count - 1)
+    search = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(rows)
+    distances, found = search.kneighbors()  # of unit vectors: squared, they are 2 - 2 cosine
+    cosines = (1 - distances**2 / 2).clip(min=0) ** SIMILARITY_POWER
+    starts = np.repeat(np.arange(count), neighbours)
+    graph = sparse.csr_matrix((cosines.ravel(), (starts, found.ravel())), (count, count))
+    return graph.maximum(graph.T)
+
+
+def _to_unit_length(rows: np.ndarray) -> np.ndarray:
+    """float32 rows of length 1, or of zeros."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows / np.where(lengths > 0, lengths, 1), np.float32)

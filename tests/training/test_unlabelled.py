@@ -1,0 +1,267 @@
+"""Learning from labelled and unlabelled images together."""
+
+import keras
+import numpy as np
+import pytest
+
+from cae.config.fields import Augmentation
+from cae.config.load import validate_config
+from cae.config.unlabelled import LabelSpreading, PseudoLabels, Unlabelled
+from cae.data.datasets import Scaling
+from cae.errors import ConfigurationError, UserError
+from cae.records.history import DENSE_ONLY, FULL
+from cae.training import build, train
+from cae.training.unlabelled import Plan, Teaching, keep_surest, spread_labels
+
+STILL = Augmentation()
+HEAD = {
+    "encoder_layers": [["conv", 3, [3, 3]], ["batchNorm"], ["pool", [2, 2]]],
+    "dense_layers": [["dense", 6]],
+    "optimizer": ["adam", 0.01],
+    "dense_only_train_epochs": 1,
+    "full_train_epochs": 2,
+    "batch_size": 4,
+    "unlabelled": {"batch_size": 8, "label_spreading": {"neighbours": 3}, "pseudo_labels": {}},
+}
+
+
+@pytest.fixture
+def images():
+    """uint8 (44, 8, 8, 1): a bright bar whose place, 0 to 3, is the class, on noise."""
+    pixels = np.random.default_rng(0).integers(0, 60, (44, 8, 8, 1), np.uint8)
+    for number, image in enumerate(pixels):
+        image[:, 2 * (number % 4) : 2 * (number % 4) + 2] += 190
+    return pixels
+
+
+def fit(images, count=20, *, pretrained=True, unlabelled=True, **changes):
+    """Trains on labels of the first images, the others being unlabelled."""
+    config = {**HEAD, **changes}
+    model = build.get_classifier(config, images.shape[1:], 4)
+    others = images[count:] if unlabelled else None
+    labels = np.arange(count) % 4
+    given = {"pretrained": pretrained, "unlabelled": others, "warn": lambda sentence: None}
+    return model, train.train_classifier(model, config, images[:count], labels, **given)
+
+
+class TestLabelSpreading:
+    def spread(self, features, targets, prior=(0.5, 0.5), **config):
+        names = spread_labels(
+            np.array(features, float), np.array(targets), np.array(prior), LabelSpreading(**config)
+        )
+        assert names.sum(axis=1) == pytest.approx(1, abs=1e-6)
+        return names
+
+    def test_names_follow_the_neighbours(self):
+        """Two arcs of directions, of each only one end has a name."""
+        angles = np.radians([0, 10, 20, 30, 180, 190, 200, 210])
+        features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        names = self.spread(features, [0, -1, -1, -1, -1, -1, -1, 1], neighbours=2)
+        assert names.argmax(axis=1).tolist() == [0] * 4 + [1] * 4
+
+    def test_is_nearest_in_direction(self):
+        """About the mean, length does not count: twice as far in the same direction is near."""
+        features = [[1, 0], [2, 0.1], [-1, 0], [-2, -0.1]]
+        names = self.spread(features, [0, -1, 1, -1], neighbours=1)
+        assert names.argmax(axis=1).tolist() == [0, 0, 1, 1]
+
+    def test_classes_are_as_frequent_as_the_prior(self):
+        """Six equal images on each side: of 12 images, a third of the names is class 0."""
+        rng = np.random.default_rng(0)
+        features = rng.normal(size=(60, 2))
+        targets = np.full(60, -1)
+        targets[:2] = 0, 1
+        names = self.spread(features, targets, (1 / 3, 2 / 3), neighbours=5)
+        assert names.mean(axis=0) == pytest.approx([1 / 3, 2 / 3], abs=0.01)
+
+    def test_what_no_name_reaches_may_be_any_class(self):
+        angles = np.radians([0, 1, 2, 120, 121, 122, 240, 241, 242])
+        features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        names = self.spread(features, [0, -1, -1, 1, -1, -1, -1, -1, -1], neighbours=2)
+        assert names[6:] == pytest.approx(0.5)
+
+    def test_fewer_images_than_neighbours(self):
+        names = self.spread([[1, 0], [0, 1], [1, 0.2]], [0, 1, -1], neighbours=10)
+        assert names[2].argmax() == 0
+
+
+def test_the_surest_of_each_class_keep_their_names():
+    """Half of the two images of class 0, and half, rounded up, of the three of class 1."""
+    names = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.1, 0.9], [0.2, 0.8]], np.float32)
+    assert keep_surest(names, 0.5).tolist() == [0, -1, -1, 1, 1]
+
+
+def copy(model):
+    """Another model with the same weights."""
+    copied = keras.models.clone_model(model)
+    copied.set_weights(model.get_weights())
+    return copied
+
+
+class TestTeaching:
+    def teach(self, names=(-1, -1), spreading=None, **rule):
+        """A teacher of two classes that answers by one pixel, with weights of our choice."""
+        pixel = keras.Input((1, 1, 1))
+        dense = keras.layers.Dense(2, activation="softmax", use_bias=False)
+        teacher = keras.Model(pixel, dense(keras.layers.Flatten()(pixel)))
+        teacher.set_weights([np.array([[0.0, 2.0]], np.float32)])  # 0.12 and 0.88 at pixel 1
+        rule = PseudoLabels(**rule) if rule else None
+        how = Unlabelled(ema=0.9, pseudo_labels=rule, label_spreading=spreading or {})
+        metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        prior = np.array([0.5, 0.5], np.float32)
+        loss = "sparse_categorical_crossentropy"
+        again = lambda: np.array([1, 0])  # noqa: E731
+        return teacher, Teaching(
+            teacher, copy(teacher), loss, metric, how, prior, np.array(names), again
+        )
+
+    def loss(self, objective):
+        """Of one labelled image of class 1 and two unlabelled ones, all of pixel 1."""
+        ones = np.ones((2, 1, 1, 1), np.float32)
+        batch = (ones[:1], np.array([1])), (ones, ones, np.arange(2))
+        return float(objective(batch, training=True))
+
+    def test_only_named_images_count_without_a_teacher(self):
+        """-log(0.8808) = 0.1269 for class 1, -log(0.1192) = 2.1269 for class 0."""
+        _, objective = self.teach([0, -1])
+        found = self.loss(objective)
+        assert found == pytest.approx(0.126928 + 2.126928 / 2, rel=1e-4)
+
+    def test_only_a_confident_teacher_is_believed(self):
+        """It answers 0.8808: its own entropy 0.3653 counts below that threshold, nothing above."""
+        for threshold, expected in [(0.8, 0.126928 + 0.365335), (0.9, 0.126928)]:
+            _, objective = self.teach(threshold=threshold, align=False)
+            found = self.loss(objective)
+            assert found == pytest.approx(expected, rel=1e-4)
+
+    def test_the_teacher_names_what_has_no_name(self):
+        _, objective = self.teach([0, -1], threshold=0.8, align=False)
+        found = self.loss(objective)
+        assert found == pytest.approx(0.126928 + (2.126928 + 0.365335) / 2, rel=1e-4)
+
+    def test_answers_are_aligned_with_the_prior(self):
+        """The running mean becomes 0.99 · 0.5 + 0.01 · (0.1192, 0.8808): too little of class 0."""
+        _, objective = self.teach(threshold=0.88, align=True)
+        answers = np.array([0.119203, 0.880797]) / (0.495 + 0.01 * np.array([0.119203, 0.880797]))
+        answers /= answers.sum()
+        assert answers[1] < 0.88, "so the teacher is not believed"
+        assert self.loss(objective) == pytest.approx(0.126928, rel=1e-4)
+
+    def test_the_teacher_is_a_moving_average(self):
+        """Of the first step 10/11, of later ones at most 1 - ema."""
+        teacher, objective = self.teach(threshold=0.5)
+        objective.model.set_weights([np.array([[11.0, 13.0]], np.float32)])
+        objective.finish_step()
+        assert teacher.get_weights()[0][0] == pytest.approx([10, 12])
+        for _ in range(200):
+            objective.finish_step()
+        objective.model.set_weights([np.array([[1.0, 3.0]], np.float32)])
+        objective.finish_step()
+        assert teacher.get_weights()[0][0] == pytest.approx([10, 12], abs=0.01)
+
+    def test_labels_are_spread_again(self):
+        _, objective = self.teach(spreading=LabelSpreading(refresh=2))
+        names = objective.state[-3]
+        for epoch, expected in enumerate([[-1, -1], [-1, -1], [1, 0]]):
+            objective.begin_epoch(epoch)
+            assert np.array(names).tolist() == expected
+
+    def test_batch_norm_of_the_teacher_follows_the_weak_views(self):
+        """0.9 of the old mean, 0; and 0.1 of the weak views' 1, not of the strong ones' 3."""
+        pixel = keras.Input((1, 1, 1))
+        norm = keras.layers.BatchNormalization(momentum=0.9)
+        dense = keras.layers.Dense(2, activation="softmax")
+        teacher = keras.Model(pixel, dense(keras.layers.Flatten()(norm(pixel))))
+        how, prior = Unlabelled(label_spreading={}), np.array([0.5, 0.5], np.float32)
+        metric = keras.metrics.SparseCategoricalAccuracy()
+        loss = "sparse_categorical_crossentropy"
+        objective = Teaching(
+            teacher, copy(teacher), loss, metric, how, prior, np.array([0, 1]), lambda: []
+        )
+        ones = np.ones((2, 1, 1, 1), np.float32)
+        objective(((ones, np.array([0, 1])), (ones, 3 * ones, np.arange(2))), training=True)
+        objective.finish_step()
+        assert np.array(norm.moving_mean) == pytest.approx(0.1)
+
+    def test_the_teacher_is_validated(self):
+        _, objective = self.teach(threshold=0.5)
+        objective.model.set_weights([np.array([[9.0, 0.0]], np.float32)])
+        batch = np.ones((1, 1, 1, 1), np.float32), np.array([1])
+        assert float(objective(batch, training=False)) == pytest.approx(0.126928, rel=1e-4)
+
+
+class TestBatches:
+    @pytest.fixture
+    def batches(self, images):
+        config = validate_config(
+            {**HEAD, "unlabelled": {"batch_size": 8, "pseudo_labels": {}, "weak": {}}},
+            "HEAD",
+            "classifier",
+        )
+        model = build.get_classifier(config, (8, 8, 1), 6)
+        labelled = images[20:26], np.arange(6, dtype=np.int32), np.array([0, 2, 4])
+        return Plan(model, config, labelled, images[:20], Scaling(0, 255, "uint8")).get_batches()
+
+    def test_an_epoch_is_a_pass_over_the_unlabelled_images(self, batches, images):
+        """20 images make steps of 8, 8 and 4, each with 4 of the 3 labelled images."""
+        steps = list(batches.iterate())
+        assert batches.steps == 3
+        assert [len(weak) for _, (weak, _, _) in steps] == [8, 8, 4]
+        seen = np.concatenate([weak for _, (weak, _, _) in steps])
+        order = [np.abs(images[:20] / 255 - image).sum((1, 2, 3)).argmin() for image in seen]
+        assert sorted(order) == list(range(20))
+        assert np.concatenate([places for _, (_, _, places) in steps]).tolist() == order
+        targets = np.concatenate([targets for (_, targets), _ in steps])
+        assert np.bincount(targets).tolist() == [4, 0, 4, 0, 4]
+
+    def test_strong_views_differ(self, batches):
+        _, (weak, strong, _) = next(batches.iterate())
+        assert weak.shape == strong.shape
+        assert np.abs(weak - strong).max() > 0.1
+
+    def test_any_step_can_be_the_first(self, batches):
+        for epoch in range(2):
+            *_, last = batches.iterate(epoch)
+            (again,) = batches.iterate(epoch, first_step=2)
+            for one, other in zip((*last[0], *last[1]), (*again[0], *again[1]), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+class TestTraining:
+    def test_phases(self, images):
+        """The head first, on labelled images alone; then both kinds together."""
+        _, history = fit(images)
+        assert [row["phase"] for row in history.epochs] == [DENSE_ONLY, FULL, FULL]
+
+    def test_finds_the_names_of_the_others(self, images):
+        """One label per class, and no validation; the last epoch is kept."""
+        model, history = fit(
+            images,
+            4,
+            pretrained=False,
+            best_epoch_by="last",
+            dense_only_train_epochs=0,
+            full_train_epochs=12,
+            unlabelled={
+                "batch_size": 8,
+                "strong": {"noise": 0.1},
+                "label_spreading": {"on": "pixels", "neighbours": 3},
+            },
+        )
+        assert history.best_epoch == len(history.epochs)
+        predicted = model.predict(images / 255, verbose=0).argmax(axis=1)
+        assert (predicted == np.arange(44) % 4).mean() > 0.95
+
+    def test_saved_models_are_plain(self, images, tmp_path):
+        model, _ = fit(images)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        assert [layer.name for layer in loaded.layers[1:]] == ["encoder", "fully_connected"]
+
+    def test_images_are_required(self, images):
+        with pytest.raises(UserError, match=r"unlabelled: .* got none"):
+            fit(images, unlabelled=False)
+
+    def test_a_source_of_names_is_required(self):
+        with pytest.raises(ConfigurationError, match="label_spreading"):
+            validate_config({**HEAD, "unlabelled": {}}, "c.json", "classifier")
