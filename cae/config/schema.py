@@ -41,9 +41,9 @@ from cae.config.fields import (
     Schedule,
     Seed,
     Share,
+    UnlabelledOrNull,
     UpSample,
 )
-from cae.config.unlabelled import UnlabelledOrNull
 from cae.config.values import choice_type, number_type, refusal, worded
 
 # Keys that people look for under a different name, beyond misspellings.

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from cae.config import fields, study_schema, unlabelled
+from cae.config import fields, study_schema
 from cae.config.fields import OPTIMIZERS, form_type
 from cae.config.schema import AutoencoderConfig, ClassifierConfig, Config
 from cae.errors import find_problems, listed, shown
@@ -84,13 +84,13 @@ def _configuration() -> list[str]:
         _key_table(fields.Augmentation),
         "### Unlabelled images",
         "Keys of `unlabelled`:",
-        _key_table(unlabelled.Unlabelled),
+        _key_table(fields.Unlabelled),
         'Keys of `label_spreading`, by Zhou et al. 2004, "Learning with local and global '
         'consistency":',
-        _key_table(unlabelled.LabelSpreading),
+        _key_table(fields.LabelSpreading),
         'Keys of `pseudo_labels`, by Sohn et al. 2020, "FixMatch", and, for `align`, Berthelot '
         'et al. 2020, "ReMixMatch":',
-        _key_table(unlabelled.PseudoLabels),
+        _key_table(fields.PseudoLabels),
     ]
 
 

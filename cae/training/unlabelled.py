@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from cae.config.fields import LabelSpreading, Unlabelled
 from cae.config.schema import ClassifierConfig
-from cae.config.unlabelled import LabelSpreading, Unlabelled
 from cae.data.datasets import Scaling
 from cae.errors import UserError
 from cae.training.batches import Batches

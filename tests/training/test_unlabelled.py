@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from cae.config.fields import Augmentation
+from cae.config.fields import Augmentation, LabelSpreading, PseudoLabels, Unlabelled
 from cae.config.load import validate_config
-from cae.config.unlabelled import LabelSpreading, PseudoLabels, Unlabelled
 from cae.data.datasets import Scaling
 from cae.errors import ConfigurationError, UserError
 from cae.records.history import DENSE_ONLY, FULL
