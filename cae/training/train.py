@@ -112,8 +112,7 @@ def train_classifier(
         model: From `get_classifier`.
         labels: int64 (num_images,), any integers.
         classes: int64 (num_classes,), sorted; those of `labels` by default.
-        unlabelled: Images without labels, (num_unlabelled, height, width, channels), for a
-            configuration with the key `unlabelled`.
+        unlabelled: (num_unlabelled, height, width, channels), for the key `unlabelled`.
         pretrained: False trains everything in all epochs: a random encoder is not worth freezing.
         warn: Receives a sentence if there are no images to validate on, or if the CPU cannot
             compute in bfloat16.
@@ -132,10 +131,9 @@ def train_classifier(
     classes = get_classes(labels) if classes is None else classes
     targets = encode_labels(labels, classes)
     split = _split(images, config, warn, labels, validation)
-    monitor = _get_monitor(config, labels, has_validation=len(split[1]) > 0)
     loss = _get_loss(config, np.bincount(targets[split[0]], minlength=len(classes)))
     plan = plan_unlabelled(model, config, (images, targets, split[0]), unlabelled, scaling)
-    loop = Loop(model, config, name, monitor, **options)
+    loop = Loop(model, config, name, _get_monitor(config, labels, split[1]), **options)
     with _precision(model, config, warn):
         for phase in loop.get_remaining(_get_phases(config, pretrained)):
             if phase.name == DENSE_ONLY:
@@ -146,22 +144,20 @@ def train_classifier(
             metric = MacroScores(len(classes))
             objective = Objective(trained, loss, metric)
             if plan and phase.name == FULL:
-                student = keras.models.clone_model(model)
-                student.set_weights(model.get_weights())
-                student = _fuse_encoder(student, loop)
-                objective, batches = plan.teach(trained, student, metric, loss), plan.get_batches()
+                objective = plan.teach(trained, _copy(model, loop), metric, loss)
+                batches = plan.get_batches()
             loop.run(phase, objective, batches, *rest)
             model.get_layer("encoder").trainable = True
     return loop.finish(len(unlabelled) if plan else len(split[0]))
 
 
 def _get_monitor(
-    config: ClassifierConfig, labels: np.ndarray, *, has_validation: bool
+    config: ClassifierConfig, labels: np.ndarray, validation: np.ndarray
 ) -> tuple[str, ...]:
     """The metrics that choose the best epoch; none where it is the last one."""
     if config.best_epoch_by == "last":
         return ()
-    if not has_validation:
+    if not len(validation):
         return ("loss",)
     score = config.best_epoch_by
     if score == "auto":
@@ -261,6 +257,13 @@ def _fuse_encoder(classifier: keras.Model, loop: Loop) -> keras.Model:
     """The classifier with the fastest layers in its encoder; names may repeat in the head."""
     encoder, head = classifier.get_layer("encoder"), classifier.get_layer("fully_connected")
     return keras.Model(classifier.inputs, head(_fuse(encoder, loop)(classifier.inputs[0])))
+
+
+def _copy(classifier: keras.Model, loop: Loop) -> keras.Model:
+    """Another classifier with the same weights, with the fastest layers."""
+    copy = keras.models.clone_model(classifier)
+    copy.set_weights(classifier.get_weights())
+    return _fuse_encoder(copy, loop)
 
 
 def _prepare(
