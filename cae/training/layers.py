@@ -222,7 +222,7 @@ def fuse(model: keras.Model, batch_norm: bool = False) -> keras.Model:
     """
     layers = list(_flatten(model))
     if any(type(layer) not in CHAINED for layer in layers):
-        return keras.Model(model.inputs, model.outputs)
+        return keras.Model(model.inputs, model.output)
     outputs = model.inputs[0]
     while layers:
         layer = layers.pop(0)
