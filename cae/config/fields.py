@@ -324,7 +324,7 @@ AugmentationOrNull = object_or_null(Augmentation, {"rotation": 10, "shift": 0.1}
 
 
 class LabelSpreading(Keys):
-    """Names for unlabelled images before training, along a graph of near neighbours.
+    """Pseudo-labels for unlabelled images, along a graph of near neighbours.
 
     Zhou et al. 2004, "Learning with local and global consistency".
     """
@@ -337,11 +337,11 @@ class LabelSpreading(Keys):
     """Nearest neighbours of each image in the graph, by the cosine."""
 
     alpha: number_type("between 0 and 1, both excluded", gt=0, lt=1) = 0.99
-    """How far names travel: the share of its neighbours in the name of an image."""
+    """How far labels travel: the share of its neighbours in the label of an image."""
 
     share: number_type("above 0, at most 1", gt=0, le=1) = 0.8
-    """Share of the images of each class, those with the surest names, that are trained on by these
-    names; the others are left to `pseudo_labels`."""
+    """Share of the images of each class, the most confident, that keep their label; the others are
+    left to `pseudo_labels`."""
 
     refresh: Epochs | None = None
     """Spread the labels again after so many epochs, each time by the encodings of the classifier so
@@ -349,16 +349,16 @@ class LabelSpreading(Keys):
 
 
 class PseudoLabels(Keys):
-    """Names for unlabelled images in every step, by a teacher where it is confident.
+    """Pseudo-labels for unlabelled images in every step, by a teacher where it is confident.
 
     Sohn et al. 2020, "FixMatch"; Berthelot et al. 2020, "ReMixMatch".
     """
 
     threshold: number_type("from 0 up to but not including 1", ge=0, lt=1) = 0.9
-    """Probability above which the teacher is believed."""
+    """Probability above which a prediction of the teacher counts."""
 
     align: Annotated[bool, worded("must be true or false")] = True
-    """Rescale the teacher's answers so that classes are as frequent as among the labels."""
+    """Rescale the teacher's predictions so that classes are as frequent as among the labels."""
 
 
 class Unlabelled(Keys):
@@ -384,17 +384,17 @@ class Unlabelled(Keys):
     """Changes of the images that are trained on."""
 
     label_spreading: object_or_null(LabelSpreading, {"on": "encodings"}) = None
-    """Names by label spreading: an object with `on`, `neighbours`, `alpha`, `share` and
+    """Pseudo-labels by label spreading: an object with `on`, `neighbours`, `alpha`, `share` and
     `refresh`; null: none."""
 
     pseudo_labels: object_or_null(PseudoLabels, {"threshold": 0.9}) = Field(
         None, validate_default=True
     )
-    """Names by the teacher: an object with `threshold` and `align`; null: none."""
+    """Pseudo-labels by the teacher: an object with `threshold` and `align`; null: none."""
 
     @field_validator("pseudo_labels")
     @classmethod
-    def _some_source_names(
+    def _some_source_labels(
         cls, rule: PseudoLabels | None, info: ValidationInfo
     ) -> PseudoLabels | None:
         if rule is None and info.data.get("label_spreading", True) is None:

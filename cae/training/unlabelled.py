@@ -1,14 +1,14 @@
 """Training on labelled and unlabelled images together: a student that learns from its own teacher.
 
-In every step a student sees labelled images and strongly changed unlabelled ones. What the latter
-should be called comes from two sources, of which a configuration uses one or both:
+In every step a student sees labelled images and strongly changed unlabelled ones. The
+pseudo-labels of the latter come from two sources, of which a configuration uses one or both:
 
-- label spreading, once before training: names travel from the labelled images along a graph of
-  near neighbours (Zhou et al. 2004, "Learning with local and global consistency"), and the surest
-  of them are kept;
+- label spreading, before training and again during it: labels travel along a graph of near
+  neighbours (Zhou et al. 2004, "Learning with local and global consistency"), and the most
+  confident of them are kept;
 - a teacher, in every step: the moving average of the student (Tarvainen & Valpola 2017, "Mean
-  teachers are better role models") names a weakly changed view of an image that has no such name,
-  and is believed where it is confident (Sohn et al. 2020, "FixMatch").
+  teachers are better role models") predicts the class of a weakly changed view of an image that
+  has no spread label, which counts where it is confident (Sohn et al. 2020, "FixMatch").
 
 The teacher is the model that is kept.
 """
@@ -32,23 +32,23 @@ from cae.training.steps import Batch, Objective
 Loss = str | Callable[[Any, Any], Any]
 # Images, their class indices, and which of them to train on.
 Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]
-NO_NAME = -1  # in place of a class index
+UNLABELLED = -1  # in place of a class index
 
-# Names travel this many edges; with 60,000 images nothing changes after some 30.
+# Labels travel this many edges.
 SPREADING_ROUNDS = 50
-# Rescalings of the columns to the prior; the remaining difference is far below a percent.
+# Rescalings of the columns to the prior, each followed by one of the rows to 1.
 PRIOR_ROUNDS = 20
 # Of encodings or pixels in the graph; more are reduced to their principal components.
 GRAPH_DIMENSIONS = 128
 # Similar neighbours count more: cosine to this power.
 SIMILARITY_POWER = 3
-# Weight of the newest batch in the mean of what the teacher answers.
-ANSWERS_MOMENTUM = 0.99
-RAREST = 1e-3  # share of a class among answers, at least, before they are divided by it
+# Share of the batches before in the running mean of the predictions.
+PREDICTIONS_MOMENTUM = 0.99
+RAREST = 1e-3  # least share of a class among predictions, before they are divided by it
 
 
 class Plan:
-    """What a phase with unlabelled images needs: their first names, batches, and an objective.
+    """What a phase with unlabelled images needs: their first labels, batches, and an objective.
 
     Args:
         model: The classifier before its training.
@@ -72,11 +72,11 @@ class Plan:
         _, targets, training = labelled
         counts = np.bincount(targets[training], minlength=model.output_shape[-1])
         self.prior = (counts / counts.sum()).astype(np.float32)
-        self.names = np.full(len(unlabelled), NO_NAME)
+        self.labels = np.full(len(unlabelled), UNLABELLED)
         if self._how.label_spreading:
             on_pixels = self._how.label_spreading.on == "pixels"
             self._features = self._encode(None if on_pixels else self._encoder)
-            self.names = self._spread(self._features)
+            self.labels = self._spread(self._features)
 
     def teach(
         self,
@@ -86,11 +86,11 @@ class Plan:
         loss: Loss,
     ) -> "Teaching":
         """The objective of the phase; see `Teaching`."""
-        names, again = self.names, self.spread_again
-        return Teaching(teacher, student, loss, metric, self._how, self.prior, names, again)
+        labels, again = self.labels, self.spread_again
+        return Teaching(teacher, student, loss, metric, self._how, self.prior, labels, again)
 
     def spread_again(self) -> np.ndarray:
-        """New names, by the encodings of the classifier so far beside those before training."""
+        """New labels, by the encodings of the classifier so far beside those before training."""
         encodings = self._encode(self._encoder)
         return self._spread(np.concatenate([self._features, encodings], axis=1))
 
@@ -132,12 +132,12 @@ class Plan:
         return _to_unit_length(rows - rows.mean(axis=0))
 
     def _spread(self, features: np.ndarray) -> np.ndarray:
-        """int64 (num_unlabelled,): class indices, or NO_NAME."""
+        """int64 (num_unlabelled,): class indices, or UNLABELLED."""
         _, targets, training = self._labelled
-        known = np.concatenate([targets[training], np.full(len(self._unlabelled), NO_NAME)])
+        known = np.concatenate([targets[training], np.full(len(self._unlabelled), UNLABELLED)])
         how = self._how.label_spreading
         spread = spread_labels(features, known, self.prior, how)
-        return keep_surest(spread[len(training) :], how.share)
+        return keep_confident(spread[len(training) :], how.share)
 
 
 def plan_unlabelled(
@@ -195,20 +195,20 @@ class JointBatches:
 
 
 class Teaching(Objective):
-    """The loss of a student on labelled images and on the names of unlabelled ones.
+    """The loss of a student on labelled images and on the pseudo-labels of unlabelled ones.
 
     Batches of training are ((images, targets), (weak views, strong views, positions)), with the
-    positions in `names`; those of validation are (images, targets), and validate the teacher.
+    positions in `labels`; those of validation are (images, targets), and validate the teacher.
 
     Args:
         teacher: The model to keep.
         student: A copy of it, which is trained.
         loss: As for `Objective`, of the labelled images.
-        metric: As for `Objective`, of the student's answers in training.
+        metric: As for `Objective`, of the student's predictions in training.
         how: The key `unlabelled` of the configuration.
         prior: float32 (num_classes,), the share of each class.
-        names: int (num_unlabelled,), class indices, or NO_NAME.
-        spread_again: Returns new names.
+        labels: int (num_unlabelled,), class indices, or UNLABELLED.
+        spread_again: Returns new ones.
     """
 
     def __init__(
@@ -219,20 +219,20 @@ class Teaching(Objective):
         metric: keras.metrics.Metric,
         how: Unlabelled,
         prior: np.ndarray,
-        names: np.ndarray,
+        labels: np.ndarray,
         spread_again: Callable[[], np.ndarray],
     ):
         super().__init__(student, loss, metric)
         self._teacher, self._how, self._prior = teacher, how, prior
         self._spread_again = spread_again
-        self._names = keras.Variable(names, trainable=False, dtype="int32", name="names")
-        self._answers = keras.Variable(prior, trainable=False, name="answers")
+        self._labels = keras.Variable(labels, trainable=False, dtype="int32", name="labels")
+        self._predictions = keras.Variable(prior, trainable=False, name="predictions")
         self._steps = keras.Variable(0.0, trainable=False, name="steps")
 
     @property
     def state(self) -> list[keras.Variable]:
         """What training changes besides the model that is kept."""
-        return [*self.model.variables, self._names, self._answers, self._steps]
+        return [*self.model.variables, self._labels, self._predictions, self._steps]
 
     def __call__(self, batch: Batch, training: bool) -> Any:
         """The loss of a batch, a scalar; updates the metrics."""
@@ -241,9 +241,9 @@ class Teaching(Objective):
         (images, targets), (weak, strong, positions) = batch
         count = ops.shape(images)[0]
         outputs = self.model(ops.concatenate([images, strong]), training=True)
-        names, weights = self._name(weak, positions)
+        pseudo_labels, weights = self._label(weak, positions)
         labelled = ops.mean(self._loss(targets, outputs[:count]))
-        unlabelled = keras.losses.categorical_crossentropy(names, outputs[count:])
+        unlabelled = keras.losses.categorical_crossentropy(pseudo_labels, outputs[count:])
         loss = labelled + self._how.weight * ops.mean(weights * unlabelled)
         loss += sum(self.model.losses)
         self._count(loss, targets, outputs[:count])
@@ -253,7 +253,7 @@ class Teaching(Objective):
         """Spreads the labels again, where the configuration says so."""
         how = self._how.label_spreading
         if how and how.refresh and epoch and epoch % how.refresh == 0:
-            self._names.assign(self._spread_again())
+            self._labels.assign(self._spread_again())
 
     def finish_step(self) -> None:
         """Moves the teacher towards the student; faster at first, when the student changes most.
@@ -273,42 +273,43 @@ class Teaching(Objective):
         self._count(loss, targets, outputs)
         return loss
 
-    def _name(self, weak: Any, positions: Any) -> tuple[Any, Any]:
-        """Names of unlabelled images, (batch, num_classes), and their weights, (batch,)."""
-        names = ops.one_hot(ops.take(self._names, positions), len(self._prior))
-        is_named = ops.max(names, axis=1)  # no row of one_hot(NO_NAME) holds a 1
-        answers = ops.stop_gradient(self._teacher(weak, training=True))  # also for its BatchNorm
+    def _label(self, weak: Any, positions: Any) -> tuple[Any, Any]:
+        """Pseudo-labels, (batch, num_classes), and their weights, (batch,)."""
+        labels = ops.one_hot(ops.take(self._labels, positions), len(self._prior))
+        is_labelled = ops.max(labels, axis=1)  # no row of one_hot(UNLABELLED) holds a 1
+        predictions = self._teacher(weak, training=True)  # also for its BatchNorm
         rule = self._how.pseudo_labels
         if rule is None:
-            return names, is_named
+            return labels, is_labelled
+        predictions = ops.stop_gradient(predictions)
         if rule.align:
-            answers = self._align(answers)
-        is_sure = ops.cast(ops.max(answers, axis=1) > rule.threshold, "float32")
-        names = ops.where(is_named[:, None] > 0, names, answers)
-        return names, ops.maximum(is_named, is_sure)
+            predictions = self._align(predictions)
+        is_confident = ops.cast(ops.max(predictions, axis=1) > rule.threshold, "float32")
+        labels = ops.where(is_labelled[:, None] > 0, labels, predictions)
+        return labels, ops.maximum(is_labelled, is_confident)
 
-    def _align(self, answers: Any) -> Any:
-        """Answers whose classes are as frequent as among the labels.
+    def _align(self, predictions: Any) -> Any:
+        """Predictions whose classes are as frequent as among the labels.
 
         Berthelot et al. 2020, "ReMixMatch", section 3.1.
         """
-        mean = ops.mean(answers, axis=0)
-        mean = ANSWERS_MOMENTUM * self._answers + (1 - ANSWERS_MOMENTUM) * mean
-        self._answers.assign(mean)
-        aligned = answers * (self._prior / ops.maximum(mean, RAREST))
+        mean = ops.mean(predictions, axis=0)
+        mean = PREDICTIONS_MOMENTUM * self._predictions + (1 - PREDICTIONS_MOMENTUM) * mean
+        self._predictions.assign(mean)
+        aligned = predictions * (self._prior / ops.maximum(mean, RAREST))
         return aligned / ops.sum(aligned, axis=1, keepdims=True)
 
 
 def spread_labels(
     features: np.ndarray, targets: np.ndarray, prior: np.ndarray, config: LabelSpreading
 ) -> np.ndarray:
-    """Names all images by those that have a name, along a graph of neighbours.
+    """Spreads labels to all images, along a graph of neighbours.
 
     Args:
         features: float (num_images, num_values), compared by the cosine.
-        targets: int (num_images,), class indices; -1 where an image has no label.
-        prior: float (num_classes,), the share of each class; its answers are as frequent.
-        config: Neighbours of the graph, and how far names travel.
+        targets: int (num_images,), class indices; UNLABELLED where an image has no label.
+        prior: float (num_classes,), the share of each class, which the result keeps.
+        config: Neighbours of the graph, and how far labels travel.
 
     Returns:
         float32 (num_images, num_classes), rows that sum to 1.
@@ -319,41 +320,41 @@ def spread_labels(
     degrees = np.sqrt(np.asarray(similarity.sum(axis=1)).ravel())
     scale = sparse.diags(1 / np.maximum(degrees, np.finfo(np.float32).tiny))
     edges = (scale @ similarity @ scale).astype(np.float32)
-    known = np.zeros((len(features), len(prior)), np.float32)
-    labelled = np.flatnonzero(targets >= 0)
-    known[labelled, targets[labelled]] = 1
-    names = known
+    given = np.zeros((len(features), len(prior)), np.float32)
+    labelled = np.flatnonzero(targets != UNLABELLED)
+    given[labelled, targets[labelled]] = 1
+    spread = given
     for _ in range(SPREADING_ROUNDS):
-        names = config.alpha * (edges @ names) + (1 - config.alpha) * known
+        spread = config.alpha * (edges @ spread) + (1 - config.alpha) * given
     for _ in range(PRIOR_ROUNDS):
-        names = _normalize(names)
-        names = names * (prior / np.maximum(names.mean(axis=0), RAREST)).astype(np.float32)
-    return _normalize(names)
+        spread = _normalize(spread)
+        spread = spread * (prior / np.maximum(spread.mean(axis=0), RAREST)).astype(np.float32)
+    return _normalize(spread)
 
 
-def keep_surest(names: np.ndarray, share: float) -> np.ndarray:
-    """Keeps the names of the surest images of each class.
+def keep_confident(spread: np.ndarray, share: float) -> np.ndarray:
+    """Keeps the most confident labels of each class.
 
     Args:
-        names: float32 (num_images, num_classes), rows that sum to 1.
+        spread: float32 (num_images, num_classes), rows that sum to 1.
         share: Of the images of each class.
 
     Returns:
-        int64 (num_images,): the class of each image that is kept, otherwise NO_NAME.
+        int64 (num_images,): the class of each image that keeps it, otherwise UNLABELLED.
     """
-    classes, sureness = names.argmax(axis=1), names.max(axis=1)
-    kept = np.full(len(names), NO_NAME)
-    for number in range(names.shape[1]):
-        members = np.flatnonzero(classes == number)
-        surest = members[np.argsort(-sureness[members], kind="stable")]
-        kept[surest[: round(share * len(members))]] = number
+    classes, confidence = spread.argmax(axis=1), spread.max(axis=1)
+    kept = np.full(len(spread), UNLABELLED)
+    for index in range(spread.shape[1]):
+        members = np.flatnonzero(classes == index)
+        best = members[np.argsort(-confidence[members], kind="stable")]
+        kept[best[: round(share * len(members))]] = index
     return kept
 
 
-def _normalize(names: np.ndarray) -> np.ndarray:
-    """Rows that sum to 1; an image that no name reaches gets all classes alike."""
-    sums = names.sum(axis=1, keepdims=True)
-    return np.where(sums > 0, names / np.where(sums > 0, sums, 1), 1 / names.shape[1])
+def _normalize(spread: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1; an image that no label reaches gets all classes alike."""
+    sums = spread.sum(axis=1, keepdims=True)
+    return np.where(sums > 0, spread / np.where(sums > 0, sums, 1), 1 / spread.shape[1])
 
 
 def _get_graph(features: np.ndarray, neighbours: int) -> Any:

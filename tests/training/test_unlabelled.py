@@ -10,7 +10,7 @@ from cae.data.datasets import Scaling
 from cae.errors import ConfigurationError, UserError
 from cae.records.history import DENSE_ONLY, FULL
 from cae.training import build, train
-from cae.training.unlabelled import Plan, Teaching, keep_surest, spread_labels
+from cae.training.unlabelled import Plan, Teaching, keep_confident, spread_labels
 
 STILL = Augmentation()
 HEAD = {
@@ -45,49 +45,49 @@ def fit(images, count=20, *, pretrained=True, unlabelled=True, **changes):
 
 class TestLabelSpreading:
     def spread(self, features, targets, prior=(0.5, 0.5), **config):
-        names = spread_labels(
+        labels = spread_labels(
             np.array(features, float), np.array(targets), np.array(prior), LabelSpreading(**config)
         )
-        assert names.sum(axis=1) == pytest.approx(1, abs=1e-6)
-        return names
+        assert labels.sum(axis=1) == pytest.approx(1, abs=1e-6)
+        return labels
 
-    def test_names_follow_the_neighbours(self):
-        """Two arcs of directions, of each only one end has a name."""
+    def test_labels_follow_the_neighbours(self):
+        """Two arcs of directions, of each only one end has a label."""
         angles = np.radians([0, 10, 20, 30, 180, 190, 200, 210])
         features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        names = self.spread(features, [0, -1, -1, -1, -1, -1, -1, 1], neighbours=2)
-        assert names.argmax(axis=1).tolist() == [0] * 4 + [1] * 4
+        labels = self.spread(features, [0, -1, -1, -1, -1, -1, -1, 1], neighbours=2)
+        assert labels.argmax(axis=1).tolist() == [0] * 4 + [1] * 4
 
     def test_is_nearest_in_direction(self):
         """About the mean, length does not count: twice as far in the same direction is near."""
         features = [[1, 0], [2, 0.1], [-1, 0], [-2, -0.1]]
-        names = self.spread(features, [0, -1, 1, -1], neighbours=1)
-        assert names.argmax(axis=1).tolist() == [0, 0, 1, 1]
+        labels = self.spread(features, [0, -1, 1, -1], neighbours=1)
+        assert labels.argmax(axis=1).tolist() == [0, 0, 1, 1]
 
     def test_classes_are_as_frequent_as_the_prior(self):
-        """Six equal images on each side: of 12 images, a third of the names is class 0."""
+        """Whatever the graph says of 60 random images, a third of the labels is class 0."""
         rng = np.random.default_rng(0)
         features = rng.normal(size=(60, 2))
         targets = np.full(60, -1)
         targets[:2] = 0, 1
-        names = self.spread(features, targets, (1 / 3, 2 / 3), neighbours=5)
-        assert names.mean(axis=0) == pytest.approx([1 / 3, 2 / 3], abs=0.01)
+        labels = self.spread(features, targets, (1 / 3, 2 / 3), neighbours=5)
+        assert labels.mean(axis=0) == pytest.approx([1 / 3, 2 / 3], abs=0.01)
 
-    def test_what_no_name_reaches_may_be_any_class(self):
+    def test_what_no_label_reaches_may_be_any_class(self):
         angles = np.radians([0, 1, 2, 120, 121, 122, 240, 241, 242])
         features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        names = self.spread(features, [0, -1, -1, 1, -1, -1, -1, -1, -1], neighbours=2)
-        assert names[6:] == pytest.approx(0.5)
+        labels = self.spread(features, [0, -1, -1, 1, -1, -1, -1, -1, -1], neighbours=2)
+        assert labels[6:] == pytest.approx(0.5)
 
     def test_fewer_images_than_neighbours(self):
-        names = self.spread([[1, 0], [0, 1], [1, 0.2]], [0, 1, -1], neighbours=10)
-        assert names[2].argmax() == 0
+        labels = self.spread([[1, 0], [0, 1], [1, 0.2]], [0, 1, -1], neighbours=10)
+        assert labels[2].argmax() == 0
 
 
-def test_the_surest_of_each_class_keep_their_names():
+def test_the_most_confident_of_each_class_keep_their_labels():
     """Half of the two images of class 0, and half, rounded up, of the three of class 1."""
-    names = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.1, 0.9], [0.2, 0.8]], np.float32)
-    assert keep_surest(names, 0.5).tolist() == [0, -1, -1, 1, 1]
+    labels = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.1, 0.9], [0.2, 0.8]], np.float32)
+    assert keep_confident(labels, 0.5).tolist() == [0, -1, -1, 1, 1]
 
 
 def copy(model):
@@ -98,7 +98,7 @@ def copy(model):
 
 
 class TestTeaching:
-    def teach(self, names=(-1, -1), spreading=None, **rule):
+    def teach(self, labels=(-1, -1), spreading=None, **rule):
         """A teacher of two classes that answers by one pixel, with weights of our choice."""
         pixel = keras.Input((1, 1, 1))
         dense = keras.layers.Dense(2, activation="softmax", use_bias=False)
@@ -111,7 +111,7 @@ class TestTeaching:
         loss = "sparse_categorical_crossentropy"
         again = lambda: np.array([1, 0])  # noqa: E731
         return teacher, Teaching(
-            teacher, copy(teacher), loss, metric, how, prior, np.array(names), again
+            teacher, copy(teacher), loss, metric, how, prior, np.array(labels), again
         )
 
     def loss(self, objective):
@@ -120,7 +120,7 @@ class TestTeaching:
         batch = (ones[:1], np.array([1])), (ones, ones, np.arange(2))
         return float(objective(batch, training=True))
 
-    def test_only_named_images_count_without_a_teacher(self):
+    def test_only_labelled_images_count_without_a_teacher(self):
         """-log(0.8808) = 0.1269 for class 1, -log(0.1192) = 2.1269 for class 0."""
         _, objective = self.teach([0, -1])
         found = self.loss(objective)
@@ -133,7 +133,7 @@ class TestTeaching:
             found = self.loss(objective)
             assert found == pytest.approx(expected, rel=1e-4)
 
-    def test_the_teacher_names_what_has_no_name(self):
+    def test_the_teacher_labels_what_has_no_label(self):
         _, objective = self.teach([0, -1], threshold=0.8, align=False)
         found = self.loss(objective)
         assert found == pytest.approx(0.126928 + (2.126928 + 0.365335) / 2, rel=1e-4)
@@ -160,10 +160,10 @@ class TestTeaching:
 
     def test_labels_are_spread_again(self):
         _, objective = self.teach(spreading=LabelSpreading(refresh=2))
-        names = objective.state[-3]
+        labels = objective.state[-3]
         for epoch, expected in enumerate([[-1, -1], [-1, -1], [1, 0]]):
             objective.begin_epoch(epoch)
-            assert np.array(names).tolist() == expected
+            assert np.array(labels).tolist() == expected
 
     def test_batch_norm_of_the_teacher_follows_the_weak_views(self):
         """0.9 of the old mean, 0; and 0.1 of the weak views' 1, not of the strong ones' 3."""
@@ -232,7 +232,7 @@ class TestTraining:
         _, history = fit(images)
         assert [row["phase"] for row in history.epochs] == [DENSE_ONLY, FULL, FULL]
 
-    def test_finds_the_names_of_the_others(self, images):
+    def test_finds_the_labels_of_the_others(self, images):
         """One label per class, and no validation; the last epoch is kept."""
         model, history = fit(
             images,
@@ -261,6 +261,6 @@ class TestTraining:
         with pytest.raises(UserError, match=r"unlabelled: .* got none"):
             fit(images, unlabelled=False)
 
-    def test_a_source_of_names_is_required(self):
+    def test_a_source_of_pseudo_labels_is_required(self):
         with pytest.raises(ConfigurationError, match="label_spreading"):
             validate_config({**HEAD, "unlabelled": {}}, "c.json", "classifier")
