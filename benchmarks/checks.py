@@ -1,11 +1,11 @@
-"""Checks that take too long for the tests: collapse, and what bfloat16 costs.
+"""Checks that take too long for the tests: collapse, what bfloat16 costs, what encoders learn.
 
     python benchmarks/checks.py collapse      every shipped autoencoder, ten seeds, about an hour
     python benchmarks/checks.py collapse --textbook -c configuration/autoencoder_small.json
     python benchmarks/checks.py precision     float32 and bfloat16, five seeds, ten minutes
+    python benchmarks/checks.py encodings     autoencoders that undo various changes, ten minutes
 
-Both print errors on MNIST images that were not trained on, as docs/experiments.md and
-docs/performance.md report them.
+They print errors on images of MNIST, as docs/experiments.md and docs/performance.md report them.
 """
 
 import argparse
@@ -21,10 +21,22 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.competitors import Config, get_config, get_plain_autoencoder  # noqa: E402
 from cae import terminal  # noqa: E402
+from cae.config.fields import LabelSpreading  # noqa: E402
 from cae.data.datasets import get_scaling, load_dataset  # noqa: E402
+from cae.data.splits import draw_order  # noqa: E402
 from cae.programs import flags, start  # noqa: E402
 
 HELD_OUT = 1000  # images
+LABELS_PER_CLASS, DRAWS = 10, 8  # for encodings
+# What the autoencoder of the recipe has to undo.
+GEOMETRIC = {"rotation": 20, "shear": 15, "shift": 0.1, "zoom": 0.15}
+DENOISE = {
+    "unchanged": None,
+    "noise": {"noise": 0.3},
+    "geometric": GEOMETRIC,
+    "geometric, noise": GEOMETRIC | {"noise": 0.2},
+    "geometric, noise, cutout": GEOMETRIC | {"noise": 0.2, "cutout": 0.4},
+}
 
 
 def check_collapse(args: argparse.Namespace) -> int:
@@ -44,6 +56,54 @@ def check_precision(args: argparse.Namespace) -> int:
         config = {**get_config("autoencoder_small"), "epochs": 5, "mixed_precision": reduced}
         _report(name, [get_error({**config, "seed": n}, images) for n in range(args.seeds)])
     return 0
+
+
+def check_encodings(args: argparse.Namespace) -> int:
+    """Trains for three epochs on 12,000 images; ten labels per class label the others."""
+    import model as ours
+
+    dataset = load_dataset("mnist", limit=12_000)
+    scaling = get_scaling(dataset.images)
+    recipe = ROOT / "configuration" / "recipes" / "few_labels_100.json"
+    config = json.loads(recipe.read_text(encoding="utf-8"))["autoencoder"] | {"epochs": 3}
+    pixels = scaling.apply(dataset.images).reshape(len(dataset.images), -1)
+    _report_labels("pixels", [get_label_errors(pixels, dataset.labels)])
+    for name, denoise in DENOISE.items():
+        errors = []
+        for seed in range(args.seeds):
+            changed = config | {"denoise": denoise, "seed": seed}
+            autoencoder = ours.get_autoencoder(changed, dataset.images.shape[1:])
+            ours.train_autoencoder(autoencoder, changed, dataset.images, warn=terminal.warn)
+            encoder = autoencoder.get_layer("encoder")
+            encodings = ours.predict(encoder, dataset.images, scaling)
+            errors.append(get_label_errors(encodings, dataset.labels))
+        _report_labels(name, errors)
+    return 0
+
+
+def get_label_errors(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float64 (3,), shares of wrong labels of all images: the mean over draws of the given ones.
+
+    By logistic regression, by label spreading, and by the spread labels that training keeps.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    from cae.training.unlabelled import UNLABELLED, keep_confident, spread_labels
+
+    how, prior = LabelSpreading(), np.full(10, 0.1)
+    features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+    errors = []
+    for draw in range(DRAWS):
+        given = draw_order(labels, draw)[: LABELS_PER_CLASS * len(prior)]
+        regression = LogisticRegression(max_iter=1000).fit(features[given], labels[given])
+        targets = np.full(len(labels), UNLABELLED)
+        targets[given] = labels[given]
+        spread = spread_labels(features, targets, prior, how)
+        kept = keep_confident(spread, how.share)
+        wrong = kept[kept != UNLABELLED] != labels[kept != UNLABELLED]
+        found = regression.predict(features), spread.argmax(axis=1)
+        errors.append([*(np.mean(one != labels) for one in found), wrong.mean()])
+    return np.mean(errors, axis=0)
 
 
 def get_error(config: Config, images: np.ndarray, textbook: bool = False) -> float:
@@ -76,6 +136,17 @@ def _report(name: str, errors: list[float]) -> None:
     )
 
 
+def _report_labels(name: str, errors: list[np.ndarray]) -> None:
+    means = (
+        f"{mean:.2%} ({low:.2%} to {high:.2%})"
+        for mean, low, high in zip(
+            np.mean(errors, axis=0), np.min(errors, axis=0), np.max(errors, axis=0), strict=True
+        )
+    )
+    titles = ("logistic regression", "label spreading", "kept")
+    terminal.say(f"{name}: " + ", ".join(map(" ".join, zip(titles, means, strict=True))))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = flags.Parser(prog="checks.py", description=__doc__)
     commands = parser.add_subparsers(dest="check", required=True)
@@ -83,7 +154,12 @@ def main(argv: list[str] | None = None) -> int:
     collapse.add_argument("-c", "--config", action="append", metavar="FILE")
     collapse.add_argument("--textbook", action="store_true", help="train as textbooks do instead")
     precision = commands.add_parser("precision", description=check_precision.__doc__)
-    for command, work, seeds in ((collapse, check_collapse, 10), (precision, check_precision, 5)):
+    encodings = commands.add_parser("encodings", description=check_encodings.__doc__)
+    for command, work, seeds in (
+        (collapse, check_collapse, 10),
+        (precision, check_precision, 5),
+        (encodings, check_encodings, 3),
+    ):
         command.add_argument("--seeds", **flags.number(1, 1000, "repetitions", default=seeds))
         command.set_defaults(work=work)
     return start.run(lambda args: args.work(args), parser, argv)

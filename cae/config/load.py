@@ -35,11 +35,16 @@ def _check_kind(document: dict[str, Any], where: str, kind: Kind) -> None:
         )
 
 
-def _unwrap(document: Any, where: str) -> dict[str, Any]:
-    """The hyperparameters without `UNUSED` keys and without `model_info` around them."""
+def _unwrap(document: Any, where: str, kind: Kind) -> dict[str, Any]:
+    """The hyperparameters without `UNUSED` keys and without `model_info` around them.
+
+    Of a recipe, which holds both kinds, those of one kind.
+    """
     if not isinstance(document, dict):
         raise ConfigurationError(where, "must be an object, {...}", shown(document))
     keys = {key: value for key, value in document.items() if key not in UNUSED}
+    if keys.keys() == CONFIGS.keys():
+        return _unwrap(keys[kind], f"{where}: {kind}", kind)
     if "model_info" not in keys:
         return keys
     inner = keys.pop("model_info")
@@ -48,7 +53,7 @@ def _unwrap(document: Any, where: str) -> dict[str, Any]:
         raise ConfigurationError(
             where, "must have no keys beside model_info", beside, "Move them into model_info."
         )
-    return _unwrap(inner, f"{where}: model_info")
+    return _unwrap(inner, f"{where}: model_info", kind)
 
 
 def validate_config(document: Any, where: str, kind: Kind) -> Config:
@@ -62,7 +67,7 @@ def validate_config(document: Any, where: str, kind: Kind) -> Config:
     Raises:
         ConfigurationError: With every problem, in the order of the document.
     """
-    values = _tuples(_unwrap(document, where))
+    values = _tuples(_unwrap(document, where, kind))
     _check_kind(values, where, kind)
     config = CONFIGS[kind]
     try:

@@ -222,6 +222,12 @@ class ClassifierConfig(Config):
     """How to learn from images without labels in the second phase: an object with
     `label_spreading`, `pseudo_labels` or both; null: from the labelled images alone."""
 
+    @property
+    @override
+    def views(self) -> dict[str, tuple[Augmentation, ...]]:
+        how = self.unlabelled
+        return super().views | ({"weak": (how.weak,), "strong": (how.strong,)} if how else {})
+
     @field_validator("full_train_epochs")
     @classmethod
     def _some_phase_trains(cls, epochs: int, info: ValidationInfo) -> int:

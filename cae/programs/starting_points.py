@@ -97,7 +97,7 @@ def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
             "--unlabelled",
             "requires a configuration that uses images without labels",
             "one without the key unlabelled",
-            "Add this key, or leave out the images.",
+            "Use configuration/recipes/few_labels_100.json, add this key, or leave out the images.",
         )
     return config
 

@@ -129,3 +129,30 @@ def test_an_autoencoder_learns_from_all_images(autoencode, partly_labelled):
     finished = autoencode(*partly_labelled[2:], plots=True)
     assert finished.exit_code == 0, finished.err
     assert "48 of 8×8×1" in finished.out
+
+
+def test_a_recipe_on_images_of_a_flag(autoencode, classify, files, tmp_path):
+    """Both programs take their half of one file; the views of teacher and student are drawn."""
+    layers = {"encoder_layers": [["conv", 2, [3, 3]], ["pool", [2, 2]], ["dense", 4]]}
+    common = {"optimizer": ["adam", 0.01], "batch_size": 8}
+    recipe = {
+        "description": "A tiny one.",
+        "autoencoder": {**layers, "decoder_layers": [["upSample", [2, 2]]], "epochs": 1, **common},
+        "classifier": {
+            "dense_layers": [],
+            "dense_only_train_epochs": 0,
+            "full_train_epochs": 1,
+            "unlabelled": {"batch_size": 8, "label_spreading": {}, "pseudo_labels": {}},
+            **common,
+        },
+    }
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(recipe))
+    first = autoencode(config=path)
+    assert first.exit_code == 0, first.err
+    images = ["--unlabelled", files.test]
+    done = classify(*images, config=path, model=first.run / "model.keras", plots=True)
+    assert done.exit_code == 0, done.err
+    assert "24 other images without labels" in " ".join(done.out.split())
+    assert (done.run / "plots" / "augmentation.png").exists()
+    assert json.loads((done.run / "config.json").read_text())["unlabelled"]["batch_size"] == 8

@@ -73,6 +73,14 @@ def test_every_shipped_file_is_valid_and_fits_mnist(name):
     jsonschema.validate(json.loads((CONFIGURATION / f"{name}.json").read_text()), json_schema())
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGURATION / "recipes").glob("*.json")), ids=str)
+def test_a_recipe_holds_both_kinds(path):
+    autoencoder = load_config(path, "autoencoder")
+    assert load_config(path, "classifier").unlabelled
+    for height, width in itertools.product((8, 27, 28, 50), (8, 28, 45)):
+        check_shapes(autoencoder, (height, width, 1), path.name)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_shipped_file_fits_images_from_8x8_up(name):
     for height, width in itertools.product(range(8, 41), (8, 27, 28, 50)):
@@ -167,6 +175,9 @@ def test_the_list_says_what_each_costs_and_reaches(kind, capsys):
     assert end.value.code == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     listed = dict(zip(lines[::2], lines[1::2], strict=True))
+    recipes = {path for path in listed if "/recipes/" in path}
+    assert recipes == {f"configuration/recipes/{x.name}" for x in CONFIGURATION.glob("recipes/*")}
+    assert all(listed.pop(path) for path in recipes)
     assert {Path(path).stem for path in listed} == {x for x in NAMES if x.startswith(kind)}
     assert all("parameters" in text and "MNIST" in text for text in listed.values())
 
