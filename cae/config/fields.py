@@ -303,7 +303,8 @@ class Augmentation(Keys):
     """Side of a square set to 0 about a random pixel, as a share of the image's shorter side."""
 
     def __str__(self) -> str:
-        return ", ".join(f"{key}\N{NO-BREAK SPACE}{value:g}" for key, value in self if value)
+        amounts = (f"{key}\N{NO-BREAK SPACE}{value:g}" for key, value in self if value)
+        return ", ".join(amounts) or "no change"
 
 
 def object_or_null(kind: type[Keys], example: dict[str, Any]) -> Any:
