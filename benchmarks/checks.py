@@ -35,7 +35,6 @@ DENOISE = {
     "noise": {"noise": 0.3},
     "geometric": GEOMETRIC,
     "geometric, noise": GEOMETRIC | {"noise": 0.2},
-    "geometric, noise, cutout": GEOMETRIC | {"noise": 0.2, "cutout": 0.4},
 }
 
 
@@ -87,21 +86,23 @@ def get_label_errors(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     By logistic regression, by label spreading, and by the spread labels that training keeps.
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
 
     from cae.training.unlabelled import UNLABELLED, keep_confident, spread_labels
 
     how, prior = LabelSpreading(), np.full(10, 0.1)
-    features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+    features = features - features.mean(axis=0)
+    standardized = StandardScaler().fit_transform(features)
     errors = []
     for draw in range(DRAWS):
         given = draw_order(labels, draw)[: LABELS_PER_CLASS * len(prior)]
-        regression = LogisticRegression(max_iter=1000).fit(features[given], labels[given])
+        regression = LogisticRegression(max_iter=1000).fit(standardized[given], labels[given])
         targets = np.full(len(labels), UNLABELLED)
         targets[given] = labels[given]
         spread = spread_labels(features, targets, prior, how)
         kept = keep_confident(spread, how.share)
         wrong = kept[kept != UNLABELLED] != labels[kept != UNLABELLED]
-        found = regression.predict(features), spread.argmax(axis=1)
+        found = regression.predict(standardized), spread.argmax(axis=1)
         errors.append([*(np.mean(one != labels) for one in found), wrong.mean()])
     return np.mean(errors, axis=0)
 
