@@ -1,7 +1,7 @@
 """Writes the shipped configurations, their JSON Schema and docs/reference.md.
 
     python make_configs.py            writes configuration/*.json and docs/reference.md
-    python make_configs.py --check    lists the files that are not up to date
+    python make_configs.py --check    lists the files that are not up to date, and wrong recipes
 
 Three autoencoders for 28 by 28 images, each with the variations of the original research, and
 five classifiers. Change the tables here rather than the files.
@@ -20,6 +20,7 @@ import classification
 import experiments
 import predict
 from cae.config.choices import PROGRAMS
+from cae.errors import UserError
 from cae.files import make_folder, write_bytes
 from cae.programs import flags, start
 
@@ -238,9 +239,10 @@ def write_or_check(args: argparse.Namespace) -> int:
     if args.directory is None:
         files[REFERENCE] = get_reference()
     if args.check:
-        problems = find_outdated(files, directory)
-        for path, problem in problems.items():
-            print(f"{path}: {problem}")
+        outdated = find_outdated(files, directory).items()
+        problems = [f"{path}: {problem}" for path, problem in outdated]
+        problems += find_invalid_recipes(directory)
+        print(*problems, sep="\n", end="\n" * bool(problems))
         return 1 if problems else 0
     remedy = "Name another place with --directory."
     make_folder(directory, remedy)
@@ -263,14 +265,28 @@ def find_outdated(files: dict[Path, bytes], directory: Path) -> dict[Path, str]:
     }
 
 
+def find_invalid_recipes(directory: Path) -> list[str]:
+    """The problems of the recipes in `directory`, one a line."""
+    from cae.config.load import load_recipe
+
+    problems = []
+    for path in sorted(directory.glob("recipes/*.json")):
+        try:
+            if load_recipe(path).labels is None:
+                problems.append(f"{path}: labels: is required in a shipped recipe")
+        except UserError as error:
+            problems += error.lines
+    return problems
+
+
 def build_parser() -> flags.Parser:
     """The command line of this program."""
     parser = flags.Parser(prog="make_configs.py", description=__doc__)
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; list files that are missing, differ or are not shipped, and exit "
-        "with 1 if there are any",
+        help="write nothing; list files that are missing, differ or are not shipped, and what is "
+        "wrong in recipes, and exit with 1 if there is any",
     )
     parser.add_argument(
         "--directory",

@@ -23,3 +23,5 @@ BEST_EPOCH_BY = ("auto", "accuracy", "f1", "last")
 # How pictures of another ratio are brought to one size, and whether in gray; the default first.
 RESIZE = ("pad", "crop", "stretch")
 COLORS = ("auto", "gray", "rgb")
+
+ALL = "all"  # of the images have a label

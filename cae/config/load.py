@@ -3,13 +3,23 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from cae.config.choices import PROGRAMS
+from cae.config.choices import ALL, PROGRAMS
 from cae.config.json_text import parse_json, read_text
-from cae.config.schema import CONFIGS, OTHER_NAMES, PHASE_KEYS, UNUSED, Config, Kind
+from cae.config.schema import (
+    CONFIGS,
+    OTHER_NAMES,
+    PHASE_KEYS,
+    UNUSED,
+    AutoencoderConfig,
+    ClassifierConfig,
+    Config,
+    Kind,
+    RecipeKeys,
+)
 from cae.errors import ConfigurationError, UserError, find_problems, shown
 
 
@@ -35,25 +45,41 @@ def _check_kind(document: dict[str, Any], where: str, kind: Kind) -> None:
         )
 
 
-def _unwrap(document: Any, where: str, kind: Kind) -> dict[str, Any]:
-    """The hyperparameters without `UNUSED` keys and without `model_info` around them.
+def _validate_recipe_keys(document: dict[str, Any], where: str) -> RecipeKeys:
+    try:
+        return RecipeKeys.model_validate(document)
+    except ValidationError as invalid:
+        raise ConfigurationError.from_validation(where, invalid, RecipeKeys) from None
 
-    Of a recipe, which holds both kinds, those of one kind.
+
+def _unwrap(document: Any, where: str, kind: Kind) -> tuple[dict[str, Any], str]:
+    """The hyperparameters without `UNUSED` keys and without `model_info` around them, and `where`.
+
+    Of a recipe, those of one kind, and where in the recipe.
     """
     if not isinstance(document, dict):
         raise ConfigurationError(where, "must be an object, {...}", shown(document))
     keys = {key: value for key, value in document.items() if key not in UNUSED}
-    if keys.keys() == CONFIGS.keys():
-        return _unwrap(keys[kind], f"{where}: {kind}", kind)
+    if keys.keys() & CONFIGS.keys():
+        half = getattr(_validate_recipe_keys(keys, where), kind)
+        if half is None:
+            (other,) = CONFIGS.keys() - {kind}
+            raise ConfigurationError(
+                where,
+                f"must hold a configuration for {PROGRAMS[kind]}",
+                f"no key {kind}",
+                f"Use it with {PROGRAMS[other]}.",
+            )
+        return _unwrap(half, f"{where}: {kind}", kind)
     if "model_info" not in keys:
-        return keys
+        return keys, where
     inner = keys.pop("model_info")
     if keys:
         beside = ", ".join(map(shown, keys))
         raise ConfigurationError(
             where, "must have no keys beside model_info", beside, "Move them into model_info."
         )
-    return _unwrap(inner, f"{where}: model_info", kind)
+    return _unwrap(inner, f"{where}: model_info", kind)[0], where
 
 
 def validate_config(document: Any, where: str, kind: Kind) -> Config:
@@ -67,7 +93,8 @@ def validate_config(document: Any, where: str, kind: Kind) -> Config:
     Raises:
         ConfigurationError: With every problem, in the order of the document.
     """
-    values = _tuples(_unwrap(document, where, kind))
+    keys, where = _unwrap(document, where, kind)
+    values = _tuples(keys)
     _check_kind(values, where, kind)
     config = CONFIGS[kind]
     try:
@@ -162,6 +189,75 @@ def parse_config(text: str, where: str, kind: Kind) -> Config:
 def load_config(path: str | Path, kind: Kind) -> Config:
     """Reads a configuration file, whatever its extension; raises as `parse_config`."""
     return parse_config(read_text(path), str(path), kind)
+
+
+# --- Recipes --------------------------------------------------------------------------------
+
+
+class Recipe(NamedTuple):
+    """A classifier, and the autoencoder whose encoder it begins with, if there is one."""
+
+    name: str
+    labels: int | str | None  # how many it is for, or ALL
+    autoencoder: AutoencoderConfig | None
+    classifier: ClassifierConfig
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Reads a recipe; raises as `parse_config`."""
+
+    def validate(document: Any) -> Recipe:
+        configs = _validate_halves(document, str(path))
+        return Recipe(
+            Path(path).stem,
+            document.get("labels"),
+            configs.get("autoencoder"),
+            configs["classifier"],
+        )
+
+    return parse_json(read_text(path), str(path), validate)
+
+
+def _validate_halves(document: Any, where: str) -> dict[str, Config]:
+    """The configurations of a recipe, with a classifier that has an encoder."""
+    if not isinstance(document, dict) or not document.keys() & CONFIGS.keys():
+        raise ConfigurationError(
+            where, 'must be a recipe, {"autoencoder": {...}, "classifier": {...}}', shown(document)
+        )
+    configs, problems = {}, []
+    for kind in CONFIGS:
+        if kind == "classifier" or document.get(kind) is not None:
+            try:
+                configs[kind] = validate_config(document, where, kind)
+            except ConfigurationError as error:
+                problems += error.lines
+    if problems:
+        raise ConfigurationError.joining(dict.fromkeys(problems))
+    if "autoencoder" not in configs and configs["classifier"].encoder_layers is None:
+        raise ConfigurationError(
+            f"{where}: classifier: encoder_layers",
+            "is required in a recipe without autoencoder",
+            "nothing",
+            'Add for example "encoder_layers": [["conv", 32, [3, 3]], ["pool", [2, 2]]].',
+        )
+    return configs
+
+
+def choose_recipe(recipes: Iterable[Recipe], labels: int, has_unlabelled: bool) -> Recipe | None:
+    """The recipe for the most labels that are there, or if there are fewer, for the fewest.
+
+    Args:
+        recipes: To choose among.
+        labels: How many images have a label.
+        has_unlabelled: Whether there are images without one. If not, the recipe is for `ALL`.
+    """
+    by_labels = {recipe.labels: recipe for recipe in recipes}
+    every = by_labels.pop(ALL, None)
+    if not has_unlabelled:
+        return every
+    counts = [count for count in by_labels if count is not None]
+    most = max((count for count in counts if count <= labels), default=min(counts, default=None))
+    return by_labels[most] if counts else None
 
 
 def format_config(document: dict[str, Any]) -> str:

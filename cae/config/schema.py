@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from typing_extensions import override
 
-from cae.config.choices import BEST_EPOCH_BY, CLASS_WEIGHTS
+from cae.config.choices import ALL, BEST_EPOCH_BY, CLASS_WEIGHTS
 from cae.config.fields import (
     ACTIVATIONS,
     LOSSES,
@@ -44,7 +44,7 @@ from cae.config.fields import (
     UnlabelledOrNull,
     UpSample,
 )
-from cae.config.values import choice_type, number_type, refusal, worded
+from cae.config.values import choice_type, number_type, refusal, suggest_integer, worded
 
 # Keys that people look for under a different name, beyond misspellings.
 OTHER_NAMES = {"learning_rate": "optimizer", "lr": "optimizer", "patience": "early_stopping"}
@@ -56,6 +56,12 @@ UNUSED = {
 PHASE_KEYS = ("dense_only_train_epochs", "full_train_epochs")
 
 Kind = Literal["autoencoder", "classifier"]
+
+Labels = Annotated[
+    Annotated[int, Field(ge=1)] | Literal[ALL] | None,
+    worded('must be a whole number from 1, or "all"', suggest_integer),
+]
+Half = Annotated[dict[str, Any] | None, worded("must be an object, {...}")]
 
 
 class Config(Keys):
@@ -237,6 +243,21 @@ class ClassifierConfig(Config):
                 "Set at least one of them to 1 or more.",
             )
         return epochs
+
+
+class RecipeKeys(Keys):
+    """The keys of a recipe, whose configurations are not validated here."""
+
+    labels: Labels = None
+    """How many labels it is for, or `"all"`: for images that all have one. `experiments.py recipe`
+    chooses by it among the shipped recipes; null: it is chosen by name only."""
+
+    autoencoder: Half = None
+    """The configuration of the autoencoder whose encoder the classifier begins with; null: it
+    begins with its own `encoder_layers`."""
+
+    classifier: Half = None
+    """The configuration of the classifier."""
 
 
 CONFIGS: dict[str, type[Config]] = {

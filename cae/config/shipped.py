@@ -1,13 +1,15 @@
 """The configurations that come with the programs: where they lie, and what each is.
 
-A recipe holds a configuration of each kind: `{"autoencoder": {...}, "classifier": {...}}`. The
-`description` of a file says what it is, costs and reaches. It imports little: `--help` answers at
-once.
+A recipe holds the configurations of a classifier and of the autoencoder that provides its encoder:
+`{"labels": 100, "autoencoder": {...}, "classifier": {...}}`. The `description` of a file says what
+it is, costs and reaches. It imports little: `--help` answers at once.
 """
 
 import json
 import sys
 from pathlib import Path
+
+from cae.errors import UsageError, did_you_mean, listed, nearest
 
 PROJECT = Path(__file__).parents[2]
 # A checkout, or `pip install .`.
@@ -39,6 +41,24 @@ def get_folder() -> Path:
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
+def get_recipes() -> dict[str, Path]:
+    """The shipped recipes by their names."""
+    return {path.stem: path for path in sorted(get_folder().glob("recipes/*.json"))}
+
+
+def find_recipe(recipe: str) -> Path:
+    """The file of a recipe, given by the name of a shipped one or as a path."""
+    shipped, path = get_recipes(), Path(find_shipped(recipe))
+    if recipe not in shipped and not path.exists():
+        raise UsageError(
+            f"recipe {recipe}",
+            f"must be {listed([*shipped, 'a file'])}",
+            "neither",
+            did_you_mean(nearest(recipe, shipped)),
+        )
+    return shipped.get(recipe, path)
+
+
 def get_descriptions(kind: str) -> dict[str, str]:
     """The shipped files for a kind of model, as `-c` takes them, and what each is.
 
@@ -46,7 +66,7 @@ def get_descriptions(kind: str) -> dict[str, str]:
     """
     folder = get_folder()
     found = {}
-    for path in sorted([*folder.glob("recipes/*.json"), *folder.glob("*.json")]):
+    for path in [*get_recipes().values(), *sorted(folder.glob("*.json"))]:
         document = read_object(path)
         if document.keys() & {kind, OWN_KEYS[kind]}:
             name = (Path(FOLDER) / path.relative_to(folder)).as_posix()

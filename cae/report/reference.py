@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cae.config import fields, study_schema
 from cae.config.fields import OPTIMIZERS, form_type
-from cae.config.schema import AutoencoderConfig, ClassifierConfig, Config
+from cae.config.schema import AutoencoderConfig, ClassifierConfig, Config, RecipeKeys
 from cae.errors import find_problems, listed, shown
 from cae.records import run
 from cae.studies import label_efficiency, trials
@@ -53,7 +53,7 @@ def _configuration() -> list[str]:
         "[autoencoder](#autoencoder), [classifier](#classifier), [layers](#layers), "
         "[learning-rate schedules](#learning-rate-schedules), "
         "[augmentation and denoise](#augmentation-and-denoise), "
-        "[unlabelled images](#unlabelled-images)\n"
+        "[unlabelled images](#unlabelled-images), [recipes](#recipes)\n"
         "- [Keys of a study](#keys-of-a-study)\n"
         "- [Flags](#flags)\n"
         "- [Files of a run](#files-of-a-run), [of a study](#files-of-a-study), "
@@ -91,6 +91,9 @@ def _configuration() -> list[str]:
         'Keys of `pseudo_labels`, by Sohn et al. 2020, "FixMatch", and, for `align`, Berthelot '
         'et al. 2020, "ReMixMatch":',
         _key_table(fields.PseudoLabels),
+        "### Recipes",
+        "A recipe is a file with other keys, of which `-c` takes the configuration that it needs:",
+        _key_table(RecipeKeys),
     ]
 
 

@@ -1,9 +1,21 @@
-"""`--set KEY=VALUE`: any value of a configuration, checked like a file."""
+"""Configurations: values given by `--set KEY=VALUE`, and recipes, which hold two."""
+
+import json
 
 import pytest
 
-from cae.config.load import override, set_values, validate_config
-from cae.errors import ConfigurationError
+from cae.config.choices import ALL
+from cae.config.load import (
+    Recipe,
+    choose_recipe,
+    load_config,
+    load_recipe,
+    override,
+    set_values,
+    validate_config,
+)
+from cae.config.shipped import find_recipe, get_recipes
+from cae.errors import ConfigurationError, UsageError
 
 DOCUMENT = {
     "encoder_layers": [["conv", 8, [3, 3]], ["pool", [2, 2]]],
@@ -53,3 +65,89 @@ def test_a_learning_rate_keeps_the_optimizer(config):
     assert changed.model_dump(mode="json")["optimizer"] == ["adam", 0.5]
     with pytest.raises(ConfigurationError, match=r"--learning-rate: .* got -1"):
         override(config, learning_rate=-1)
+
+
+# --- Recipes --------------------------------------------------------------------------------
+
+HEAD = {
+    "dense_layers": [],
+    "optimizer": ["adam", 0.001],
+    "batch_size": 8,
+    "dense_only_train_epochs": 0,
+    "full_train_epochs": 1,
+}
+NETWORK = HEAD | {"encoder_layers": [["conv", 2, [3, 3]]]}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(recipe):
+        path = tmp_path / "mine.json"
+        path.write_text(json.dumps(recipe))
+        return path
+
+    return write
+
+
+def test_a_recipe_of_two(write):
+    path = write({"description": "Mine.", "labels": 5, "autoencoder": DOCUMENT, "classifier": HEAD})
+    recipe = load_recipe(path)
+    assert (recipe.name, recipe.labels) == ("mine", 5)
+    assert recipe.autoencoder == load_config(path, "autoencoder")
+    assert recipe.classifier == load_config(path, "classifier")
+
+
+def test_a_recipe_of_a_classifier_alone(write):
+    path = write({"classifier": NETWORK})
+    assert load_recipe(path).autoencoder is None
+    assert load_config(path, "classifier").encoder_layers
+    with pytest.raises(ConfigurationError, match=r"autoencoder.* Use it with classification\.py"):
+        load_config(path, "autoencoder")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "named"),
+    [
+        ({"autoencoder": DOCUMENT}, ["classification.py"]),
+        ({"classifier": HEAD}, ["classifier: encoder_layers: "]),
+        (HEAD, ["must be a recipe"]),
+        ([], ["must be a recipe"]),
+        ({"labels": 0, "classifier": NETWORK}, ["labels: ", "from 1", "got 0"]),
+        ({"labels": "al", "classifier": NETWORK}, ["labels: ", "all"]),
+        ({"classifier": 3}, ["classifier: ", "got 3"]),
+        ({"label": 3, "classifier": NETWORK}, ["label: ", 'Did you mean "labels"?']),
+        ({"classifier": NETWORK, "epochs": 3}, ["epochs: "]),
+        (
+            {"autoencoder": DOCUMENT | {"epochs": 0}, "classifier": HEAD | {"batch_size": 0}},
+            ["autoencoder: epochs: ", "classifier: batch_size: "],
+        ),
+    ],
+)
+def test_what_no_recipe_is(write, recipe, named):
+    with pytest.raises(ConfigurationError, match=r"^\S*mine\.json: ") as error:
+        load_recipe(write(recipe))
+    assert all(words in str(error.value) for words in named)
+
+
+@pytest.mark.parametrize(
+    ("labels", "has_unlabelled", "chosen"),
+    [(5, True, 10), (10, True, 10), (999, True, 100), (10**6, True, 1000), (999, False, ALL)],
+)
+def test_the_recipe_for_a_number_of_labels(labels, has_unlabelled, chosen):
+    recipes = [Recipe("", count, None, None) for count in (1000, None, 10, ALL, 100)]
+    assert choose_recipe(recipes, labels, has_unlabelled).labels == chosen
+
+
+def test_no_recipe_for_a_number_of_labels():
+    assert choose_recipe([Recipe("", ALL, None, None)], 10, has_unlabelled=True) is None
+    assert choose_recipe([Recipe("", 10, None, None)], 10, has_unlabelled=False) is None
+
+
+def test_recipes_by_name_or_path(write, tmp_path):
+    path = write({})
+    assert find_recipe(str(path)) == path
+    assert find_recipe("few_labels_100") == get_recipes()["few_labels_100"]
+    assert find_recipe("configuration/recipes/few_labels_100.json").exists()
+    for wrong in ("few_labels_99", str(tmp_path / "none.json")):
+        with pytest.raises(UsageError, match="few_labels_100"):
+            find_recipe(wrong)

@@ -12,7 +12,7 @@ import pytest
 
 from cae.config import shipped
 from cae.config.choices import PROGRAMS
-from cae.config.load import load_config
+from cae.config.load import load_config, load_recipe
 from cae.config.schema import AutoencoderConfig, json_schema
 from cae.config.shapes import check_shapes
 from cae.config.shipped import get_descriptions
@@ -74,11 +74,11 @@ def test_every_shipped_file_is_valid_and_fits_mnist(name):
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGURATION / "recipes").glob("*.json")), ids=str)
-def test_a_recipe_holds_both_kinds(path):
-    autoencoder = load_config(path, "autoencoder")
-    assert load_config(path, "classifier").unlabelled
+def test_every_recipe_is_valid_and_fits_images_from_8x8_up(path):
+    recipe = load_recipe(path)
+    assert recipe.labels
     for height, width in itertools.product((8, 27, 28, 50), (8, 28, 45)):
-        check_shapes(autoencoder, (height, width, 1), path.name)
+        check_shapes(recipe.autoencoder or recipe.classifier, (height, width, 1), path.name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -234,6 +234,26 @@ def test_check_lists_missing_different_and_stray_files(directory, capsys):
         f"{directory}/classifier_mine.json: not shipped: rename or remove it",
     ]
     assert not (directory / "autoencoder_small.json").exists()
+
+
+def test_check_names_what_is_wrong_in_recipes(directory, capsys):
+    recipes = directory / "recipes"
+    recipes.mkdir()
+    valid = {"classifier": json.loads((directory / "classifier_small_small.json").read_text())}
+    valid["classifier"]["encoder_layers"] = [["conv", 2, [3, 3]]]
+    for name, recipe in (
+        ("a", valid | {"labels": 5}),
+        ("b", valid),
+        ("c", {"labels": 5, "autoencoder": {}, "classifier": {"optimizer": 1}}),
+    ):
+        (recipes / f"{name}.json").write_text(json.dumps(recipe))
+    capsys.readouterr()
+    assert main(["--directory", str(directory), "--check"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{recipes}/b.json: labels: ")
+    assert all(line.startswith(f"{recipes}/c.json: ") for line in lines[1:])
+    assert any("autoencoder: epochs: " in line for line in lines)
+    assert any("classifier: optimizer: " in line for line in lines)
 
 
 def test_writing_repairs_and_leaves_nothing_else_behind(directory):
