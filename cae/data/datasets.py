@@ -75,6 +75,11 @@ class Dataset:
         labels = [] if self.labels is None else get_classes(self.labels).tolist()
         return {label: self.get_name(label) for label in labels}
 
+    @property
+    def positions(self) -> np.ndarray:
+        """int64 (num_images,), the positions of the images in the file, ascending."""
+        return self.sample.indices if self.sample else np.arange(len(self.images))
+
     def take(self, chosen: np.ndarray, seed: int, changes: Sequence[str] = ()) -> "Dataset":
         """Some of the images.
 
@@ -103,8 +108,7 @@ class Dataset:
         """The file of each chosen image, or its position in the file that holds all."""
         if self.paths is not None:
             return list(map(str, self.paths[chosen]))
-        positions = self.sample.indices[chosen] if self.sample else chosen
-        return [f"image {position}" for position in positions]
+        return [f"image {position}" for position in self.positions[chosen]]
 
     def numbered_like(self, class_names: Mapping[int, str]) -> "Dataset":
         """The same classes with the labels that they have elsewhere, by their names.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cae import terminal
-from cae.data.datasets import Dataset, Sample, Scaling
+from cae.data.datasets import Dataset, Scaling
 from cae.data.splits import encode_labels, get_classes
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
@@ -163,10 +163,9 @@ def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def write_evaluation(run: Run, evaluation: Evaluation, sample: Sample | None = None) -> None:
+def write_evaluation(run: Run, evaluation: Evaluation, data: Dataset) -> None:
     """Writes the report, and the prediction for every image by its position in the file."""
-    if sample:
-        evaluation = replace(evaluation, indices=sample.indices[evaluation.indices])
+    evaluation = replace(evaluation, indices=data.positions[evaluation.indices])
     write_text(run.path / "classification_report.txt", evaluation.report_text)
     write_csv(run.path / "predictions.csv", evaluation.rows)
 
@@ -208,7 +207,7 @@ def record_test(
         plots: Whether to draw figures.
     """
     with run:
-        write_evaluation(run, evaluation)
+        write_evaluation(run, evaluation, test)
         record = {"model": get_record(model), "data": list(test.files)}
         write_json(run.path / "metrics.json", record | get_test_metrics(evaluation))
         if plots:

@@ -300,7 +300,7 @@ class ClassifierTask(Task):
             experiment.history.metrics |= get_test_metrics(evaluation)
         else:
             experiment.history.metrics["val_ece"] = evaluation.calibration_error
-        write_evaluation(experiment.run, evaluation, None if self.test else self.data.sample)
+        write_evaluation(experiment.run, evaluation, self.test or self.data)
 
     @override
     def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
@@ -467,4 +467,5 @@ def warn_of_shared_images(datasets: dict[str, Dataset | None]) -> None:
     hashes = {role: hash_images(data.images) for role, data in datasets.items() if data}
     for overlap in find_overlaps(hashes):
         if overlap.second == "test" and len(overlap.indices):
+            overlap = replace(overlap, indices=datasets["test"].positions[overlap.indices])
             terminal.warn(f"{overlap}: test results will look better than they are.")

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cae import terminal
 from cae.config.study import StudyFile, expand, load_stages
 from cae.config.study_schema import Data, Study
@@ -190,10 +192,11 @@ def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
     scaling = Scaling(**metadata["scaling"])
     dataset = change_images(dataset, data, "test" if test else "train", scaling)
     predicted = read_predictions(predictions)
+    chosen = np.searchsorted(dataset.positions, predicted.indices)
     return figures | classes.classifier_prediction_visualization(
-        scaling.apply(dataset.images[predicted.indices]),
+        scaling.apply(dataset.images[chosen]),
         encode_labels(predicted.labels, predicted.classes),
         predicted.probabilities,
         metadata["class_names"],
-        dataset.name_images(predicted.indices),
+        dataset.name_images(chosen),
     )

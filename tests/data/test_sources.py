@@ -427,6 +427,12 @@ class TestArrays:
         assert data.images.dtype == np.uint8
         assert list(data.names.values()) == ["x", "y", "z"]
         assert len(data.images) == data.held_out == 3
+        test = load(path, split="test", reading=Reading(test_split=0.5))
+        for half in (data, test):
+            names = half.name_images(np.arange(3))
+            assert names == [f"image {position}" for position in half.positions]
+            np.testing.assert_array_equal(half.images[..., 0], self.IMAGES[half.positions])
+        assert sorted([*data.positions, *test.positions]) == [0, 1, 2, 3, 4, 5]
 
     def test_npy_files(self, tmp_path):
         np.save(tmp_path / "images.npy", self.IMAGES / 255)

@@ -53,6 +53,8 @@ def test_a_folder_through_the_programs(tmp_path, monkeypatch):
     assert len(rows) == 12
     assert {row["label"] for row in rows} == set(SHAPES)
     assert all((folder / row["file"]).exists() for row in rows)
+    positions = [int(row["index"]) for row in rows]  # of 30 circles, then 30 squares
+    assert [index < 30 for index in positions] == [row["label"] == "circle" for row in rows]
     assert list(rows[0])[-2:] == ["p_circle", "p_square"]
     assert "readme.txt" in (trained.run / "skipped.csv").read_text()
     begun = json.loads((encoder.run / "run.json").read_text())["sample"]
