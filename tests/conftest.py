@@ -1,5 +1,6 @@
 """Tiny data sets, configurations and trained models that several test modules share."""
 
+import csv
 import importlib
 import io
 import json
@@ -102,6 +103,14 @@ def draw_images(count, shape, classes, seed):
     return images.astype(np.uint8), labels.astype(np.uint8)
 
 
+def draw_four_classes(count):
+    """uint8 (count, 8, 8, 1): a bright bar whose place, 0 to 3, is the class, on noise."""
+    pixels = np.random.default_rng(0).integers(0, 60, (count, 8, 8, 1), np.uint8)
+    for number, image in enumerate(pixels):
+        image[:, 2 * (number % 4) : 2 * (number % 4) + 2] += 190
+    return pixels
+
+
 def write_dataset(folder, shape=(8, 8), classes=CLASSES, count=48, test_classes=None):
     """Writes a data set and returns its files; images of shape (height, width[, channels])."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +132,12 @@ def write_json(path, *dicts, **changes):
     merged = {key: value for part in (*dicts, changes) for key, value in part.items()}
     path.write_text(json.dumps(merged))
     return str(path)
+
+
+def read_rows(path):
+    """The rows of a CSV file, one dict each."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def fail_with(code):

@@ -1,11 +1,13 @@
 """Whatever is written is whole or not there, and a lock says who holds it."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import fail_with
 
 from cae.errors import DataError, UsageError
 from cae.files import get_record, locked, write_csv, write_json, write_text
@@ -30,10 +32,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})
 
-    def fail(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
     with pytest.raises(UsageError, match=rf"{path}: .*No space left on device"):
         write_text(path, "x" * 1000)
     assert path.read_text() == '{\n  "a": 1\n}\n'

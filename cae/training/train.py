@@ -85,7 +85,7 @@ def train_autoencoder(
         phase = Phase(FULL, config.epochs, config.optimizer.learning_rate)
         loop.run(phase, Objective(trained, config.loss, metric), *batches)
     history = loop.finish(len(split[0]))
-    _warn_if_collapsed(history, mean_image_error, warn)
+    _warn_if_collapsed(history, config.loss, mean_image_error, warn)
     return history
 
 
@@ -358,7 +358,7 @@ def _start_output_at(model: keras.Model, mean_image: np.ndarray) -> None:
 
 
 def _warn_if_collapsed(
-    history: History, mean_image_error: float, warn: Callable[[str], None]
+    history: History, loss: str, mean_image_error: float, warn: Callable[[str], None]
 ) -> None:
     """Warns if there was nothing to learn, or the reconstructions are no better than the mean."""
     if mean_image_error < SAME_IMAGES:
@@ -367,9 +367,10 @@ def _warn_if_collapsed(
     last = history.epochs[-1]
     mse = last.get("val_mse", last["mse"])
     if mse >= COLLAPSE_MARGIN * mean_image_error:
+        other_loss = "the loss binary_crossentropy with activation_function Sigmoid, "
         warn(
             f"The autoencoder has collapsed: the mean squared error of its reconstructions is "
             f"{mse:.4f}, no better than the mean image ({mean_image_error:.4f}). "
-            f"Use the loss binary_crossentropy with activation_function Sigmoid, a learning rate "
-            f"ten times smaller, or another seed. If the loss was still falling, use more epochs."
+            f"Use {other_loss * (loss != 'binary_crossentropy')}a learning rate ten times smaller, "
+            f"or another seed. If the loss was still falling, use more epochs."
         )

@@ -1,6 +1,5 @@
 """Studies from their file to their table: trials, interruptions, failures, and what is kept."""
 
-import csv
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+from conftest import AUTOENCODER, CLASSIFIER, read_rows, run_program, write_json
 from PIL import Image
 from report_folders import make_start, table_of, trials_of, write_plan
 
@@ -374,8 +373,7 @@ def compared(tmp_path, *runs):
     """The configuration of each run in the table that `compare` writes."""
     table = tmp_path / "compared.csv"
     assert experiments.main(["compare", *runs, "--csv", str(table)]) == 0
-    with table.open(newline="") as file:
-        return {row["run"]: row["configuration"] for row in csv.DictReader(file)}
+    return {row["run"]: row["configuration"] for row in read_rows(table)}
 
 
 def test_runs_of_one_name_are_averaged_only_if_their_seeds_alone_differ(recorded, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """Data and habits that tutorials do not have: tiny, constant, odd-sized or sorted sets."""
 
-import csv
 import hashlib
 import json
 from dataclasses import replace
@@ -9,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import CLASSIFIER, run_program, write_dataset, write_json
+from conftest import CLASSIFIER, read_rows, run_program, write_dataset, write_json
 
 import autoencoder
 from cae.config.load import load_config
@@ -19,11 +18,6 @@ from cae.data.splits import draw_sample
 from cae.programs.tasks import AutoencoderTask
 from cae.records.saved_models import load_model
 from cae.training import build
-
-
-def read_rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture

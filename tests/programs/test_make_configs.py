@@ -1,5 +1,6 @@
 """The shipped configurations: valid, up to date, and what the tables say."""
 
+import errno
 import importlib
 import itertools
 import json
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from conftest import fail_with
 
 from cae.config import shipped
 from cae.config.choices import PROGRAMS
@@ -280,10 +282,7 @@ def test_a_file_instead_of_a_directory_is_one_line(tmp_path, capsys):
 
 
 def test_a_failed_write_leaves_the_old_file(directory, capsys, monkeypatch):
-    def fail(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
     before = (directory / "schema.json").read_text()
     assert main(["--directory", str(directory)]) == 2
     assert "schema.json: must be writable, got No space left on device" in capsys.readouterr().err

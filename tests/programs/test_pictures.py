@@ -1,11 +1,10 @@
 """From a folder of pictures to predictions: both programs, and the test of a saved classifier."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+from conftest import AUTOENCODER, CLASSIFIER, read_rows, run_program, write_json
 from PIL import Image, ImageDraw
 
 from cae.data import stored
@@ -26,11 +25,6 @@ def draw_shapes(folder, count, size, rng):
             Image.fromarray(noisy).save(folder / name / f"{number}.png")
 
 
-def read_predictions(run):
-    with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_a_folder_through_the_programs(tmp_path, monkeypatch):
     """The autoencoder leaves out the images that the classifier is tested with."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -49,7 +43,7 @@ def test_a_folder_through_the_programs(tmp_path, monkeypatch):
     flags = ["-c", config, "-model", model, "--save", saved]
     trained = run_program("classification", *data, *flags, runs_dir=runs)
     assert trained.exit_code == 0, trained.err
-    rows = read_predictions(trained.run)
+    rows = read_rows(trained.run / "predictions.csv")
     assert len(rows) == 12
     assert {row["label"] for row in rows} == set(SHAPES)
     assert all((folder / row["file"]).exists() for row in rows)
@@ -67,7 +61,8 @@ def test_a_folder_through_the_programs(tmp_path, monkeypatch):
     (folder / "circle").rename(folder / "triangle")
     tested = run_program("predict", "evaluate", saved, "-t", folder, "--no-plots", runs_dir=runs)
     assert tested.exit_code == 0, tested.err
-    assert {row["label"] for row in read_predictions(tested.run)} == {"square", "triangle"}
+    rows = read_rows(tested.run / "predictions.csv")
+    assert {row["label"] for row in rows} == {"square", "triangle"}
     assert "triangle (unseen)" in tested.out
 
 
@@ -84,6 +79,6 @@ def test_5000_pictures(tmp_path, monkeypatch):
     flags = ["-c", "configuration/classifier_small_small.json", "-model", model]
     trained = run_program("classification", *data, *flags, runs_dir=runs)
     assert trained.exit_code == 0, trained.err
-    rows = read_predictions(trained.run)
+    rows = read_rows(trained.run / "predictions.csv")
     assert len(rows) == 1000
     assert np.mean([row["correct"] == "1" for row in rows]) > 0.95

@@ -1,6 +1,5 @@
 """predict.py: what a saved model says."""
 
-import csv
 import json
 import re
 from dataclasses import replace
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_program
+from conftest import read_rows, run_program
 from PIL import Image
 
 from cae.data import idx
@@ -50,8 +49,7 @@ class TestEvaluate:
         flags = [*files.unlabelled_test, "--no-plots"]
         done = predict("evaluate", trained_classifier.saved, *flags)
         assert done.exit_code == 0
-        with (done.run / "predictions.csv").open() as file:
-            assert len(list(csv.reader(file))) == 1 + 48
+        assert len(read_rows(done.run / "predictions.csv")) == 48
         assert not (done.run / "plots").exists()
 
     def test_inverted_and_scaled_images(self, predict, files, trained_classifier, tmp_path):
@@ -104,7 +102,7 @@ class TestClassify:
         flags = ["-tl", files.test_labels, "--csv", "answers.csv"]
         done, rows = ask(files.test, *flags)
         assert done.exit_code == 0, done.err
-        tested = read_csv(trained_classifier.run / "predictions.csv")
+        tested = read_rows(trained_classifier.run / "predictions.csv")
         assert [row["prediction"] for row in rows] == [row["prediction"] for row in tested]
         assert [row["correct"] for row in rows] == [row["correct"] == "1" for row in tested]
         calibration = Calibration(**read_metadata(trained_classifier.saved)["calibration"])
@@ -115,7 +113,7 @@ class TestClassify:
             assert row["unsure"] == (row["probability"] < calibration.unsure_below)
             assert row["prediction"] != row["runner_up"] and row["unlike_training"] in (True, False)
         assert f"{trained_classifier.metrics['test_accuracy']:.2%}" in done.out
-        csv_rows = read_csv(Path("answers.csv"))
+        csv_rows = read_rows(Path("answers.csv"))
         assert [row["image"] for row in csv_rows] == [f"{files.test}[{i}]" for i in range(24)]
 
     def test_pictures_in_folders_of_their_classes(self, tmp_path, ask, files):
@@ -227,10 +225,6 @@ class TestDarkOnLight:
         assert ask(looks=None, invert="always") == (True, [], [])
 
 
-def read_csv(path):
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
 def probabilities_of(rows):
     """The label of each row of predictions.csv, and the probabilities of the classes."""
     return [
@@ -259,7 +253,7 @@ class TestEncodings:
             done = run("encode", trained_classifier.saved, files.test, "-o", name)
             assert done.exit_code == 0, done.err
         np.testing.assert_allclose(np.load("e.npy"), expected, atol=1e-6)
-        rows = read_csv(Path("e.csv"))
+        rows = read_rows(Path("e.csv"))
         names = [row["image"] for row in rows]
         assert names == Path("e.txt").read_text().splitlines()
         values = [[float(row[key]) for key in row if key != "image"] for row in rows]
@@ -284,7 +278,7 @@ class TestEncodings:
         expected = np.square(np.asarray(model(images)) - images).mean(axis=(1, 2, 3))
         done = run("anomalies", trained_autoencoder.saved, files.test, "--csv", "a.csv")
         assert done.exit_code == 0, done.err
-        rows = read_csv(Path("a.csv"))
+        rows = read_rows(Path("a.csv"))
         np.testing.assert_allclose([float(row["score"]) for row in rows], expected, rtol=1e-4)
         threshold = Typical(**metadata["typical"]).get_threshold(0.99)
         found = [row["anomaly"] == "1" for row in rows]

@@ -1,6 +1,5 @@
 """Both programs from their flags to what they leave behind, through `main`."""
 
-import csv
 import hashlib
 import json
 import os
@@ -12,18 +11,13 @@ import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, run_program, write_dataset, write_json
+from conftest import AUTOENCODER, CLASSIFIER, read_rows, run_program, write_dataset, write_json
 
 from cae.config.load import load_config
 from cae.figures import images as images_module
 from cae.programs import task, tasks, trainer
 from cae.records.saved_models import load_model, read_metadata
 from cae.training import callbacks
-
-
-def read_rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def assert_is_figure(path):

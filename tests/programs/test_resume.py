@@ -1,6 +1,5 @@
 """An interrupted training goes on to the very bits of one that was never interrupted."""
 
-import csv
 import io
 import json
 import os
@@ -17,7 +16,7 @@ import conftest
 import keras
 import numpy as np
 import pytest
-from conftest import Finished, run_program, write_dataset, write_json
+from conftest import Finished, draw_four_classes, read_rows, run_program, write_dataset, write_json
 
 import autoencoder
 import classification
@@ -66,11 +65,7 @@ def save_always(monkeypatch):
 
 @pytest.fixture(scope="module")
 def images():
-    """uint8 (44, 8, 8, 1): a bright bar whose place is the class, on noise."""
-    pixels = np.random.default_rng(0).integers(0, 60, (44, 8, 8, 1), np.uint8)
-    for number, image in enumerate(pixels):
-        image[:, 2 * (number % 4) : 2 * (number % 4) + 2] += 190
-    return pixels
+    return draw_four_classes(44)
 
 
 class Killed(Exception):
@@ -349,8 +344,7 @@ def interrupt(monkeypatch):
 
 def read_record(run):
     """What must be the same in two runs, however often they were interrupted."""
-    with (run / "history.csv").open(newline="") as file:
-        rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
+    rows = [{**row, "seconds": ""} for row in read_rows(run / "history.csv")]
     metrics = json.loads((run / "metrics.json").read_text())
     for name in ("seconds", "images_per_second"):
         del metrics[name]

@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from conftest import fail_with
 
 from cae.errors import DataError, UsageError
 from cae.records import checkpoint
@@ -58,11 +59,7 @@ def test_a_state_comes_back_to_the_bit(saved):
 
 def test_the_last_one_stays_when_the_disk_is_full(saved, monkeypatch):
     """And nothing is left beside it."""
-
-    def fail(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("cae.files.os.fsync", fail)
+    monkeypatch.setattr("cae.files.os.fsync", fail_with(errno.ENOSPC))
     with pytest.raises(UsageError, match="No space left on device"):
         Checkpoint(saved, IDENTITY).save(make_state(epoch=3))
     assert Checkpoint(saved, IDENTITY).state.epoch == 2

@@ -1,5 +1,6 @@
 """Saved models are plain Keras files with metadata; others are refused with a reason."""
 
+import errno
 import json
 import math
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import fail_with
 
 from cae.errors import ModelFileError, UsageError
 from cae.foreign.models import find_encoder
@@ -77,10 +79,7 @@ class TestRoundTrip:
         path = save_model(model, tmp_path / f"m{suffix}", METADATA)
         content = path.read_bytes()
 
-        def full(*_, **__):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(Path, "replace", full)
+        monkeypatch.setattr(Path, "replace", fail_with(errno.ENOSPC))
         with pytest.raises(UsageError, match="No space left"):
             save_model(model, path, METADATA, overwrite=True)
         assert path.read_bytes() == content

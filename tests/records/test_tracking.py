@@ -1,6 +1,5 @@
 """TensorBoard and MLflow show the run directory: every point once, also in resumed runs."""
 
-import csv
 import json
 import os
 import signal
@@ -9,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import AUTOENCODER, run_program, write_json
+from conftest import AUTOENCODER, read_rows, run_program, write_json
 
 import autoencoder
 from cae.errors import UsageError
@@ -91,8 +90,7 @@ def read_points(client, run, key):
 
 def read_history(run, key):
     """[(epoch, value), ...] of a run directory."""
-    with (run / "history.csv").open(newline="") as file:
-        return [(int(row["epoch"]), float(row[key])) for row in csv.DictReader(file)]
+    return [(int(row["epoch"]), float(row[key])) for row in read_rows(run / "history.csv")]
 
 
 def approximately(points):

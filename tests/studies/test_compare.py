@@ -1,10 +1,9 @@
 """Comparing records: spread over seeds, the verdict, and which hyperparameters mattered."""
 
-import csv
 import math
 
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER
+from conftest import AUTOENCODER, CLASSIFIER, read_rows
 from report_folders import make_start, write_run
 
 from cae.config.load import validate_config
@@ -164,8 +163,7 @@ def test_differences(tmp_path):
 
 def read_table(path, groups):
     write_table(path, groups)
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rows(path)
 
 
 def test_csv(groups, tmp_path):

@@ -1,6 +1,5 @@
 """One model trained by several workers: the numbers of one, and nobody waits for ever."""
 
-import csv
 import json
 import os
 import shlex
@@ -17,7 +16,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, write_json
+from conftest import AUTOENCODER, CLASSIFIER, read_rows, write_json
 
 from cae.config.tf_config import WorkerGroup
 from cae.errors import UsageError
@@ -253,7 +252,7 @@ def run_two(first, second):
 
 def assert_same_training(run, expected):
     """The same rows, to rounding."""
-    rows, expected_rows = (read_rows(path) for path in (run, expected))
+    rows, expected_rows = (read_rows(path / "history.csv") for path in (run, expected))
     assert len(rows) == len(expected_rows)
     for row, other in zip(rows, expected_rows, strict=True):
         assert row.keys() == other.keys()
@@ -268,11 +267,6 @@ def assert_same_weights(run, expected):
     )
     for array, other in zip(weights, expected_weights, strict=True):
         np.testing.assert_allclose(array, other, rtol=0, atol=5 * ROUNDING)
-
-
-def read_rows(run):
-    with (run / "history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def should_stop(stop, *others):

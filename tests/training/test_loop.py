@@ -1,6 +1,5 @@
 """The training loop: what callbacks see and may change, short epochs, both backends."""
 
-import csv
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from conftest import (
     CLASSIFIER,
     check_same_training,
     draw_images,
+    read_rows,
     write_dataset,
     write_json,
 )
@@ -122,8 +122,7 @@ class TestCallbacksOfUsers:
         model, history = train_autoencoder(images[0], [look, log], epochs=3)
         assert means[history.best_epoch - 1] == model.get_weights()[0].mean()
         assert len(set(means)) == 3
-        with (tmp_path / "log.csv").open(newline="") as file:
-            logged = [float(row["val_mse"]) for row in csv.DictReader(file)]
+        logged = [float(row["val_mse"]) for row in read_rows(tmp_path / "log.csv")]
         assert logged == pytest.approx(history.column("val_mse"))
 
 

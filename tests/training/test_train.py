@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import draw_four_classes
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from cae.config.fields import OPTIMIZERS
@@ -40,11 +41,7 @@ HEAD = {
 
 @pytest.fixture
 def images():
-    """uint8 (40, 8, 8, 1): a bright bar whose place is the class, on noise."""
-    pixels = np.random.default_rng(0).integers(0, 60, (40, 8, 8, 1), np.uint8)
-    for number, image in enumerate(pixels):
-        image[:, 2 * (number % 4) : 2 * (number % 4) + 2] += 190
-    return pixels
+    return draw_four_classes(40)
 
 
 @pytest.fixture
@@ -182,14 +179,17 @@ class TestTrainAutoencoder:
             bias = np.asarray(model.get_layer("decoder").layers[-1].bias)
             assert 1 / (1 + np.exp(-bias)) == pytest.approx(images.mean() / 255, abs=1e-5)
 
-    def test_collapse_is_said(self, images):
-        """A dead network draws the mean gray, and the program says so."""
+    @pytest.mark.parametrize("loss", ["mean_squared_error", "binary_crossentropy"])
+    def test_collapse_is_said(self, images, loss):
+        """A dead network draws the mean gray, and a loss is advised that is not in use."""
         model = build_module.get_autoencoder(SMALL, (8, 8, 1))
         model.set_weights([0 * weight for weight in model.get_weights()])
         said = []
         info = {**SMALL, "optimizer": ["sgd", 1e-9], "epochs": 1, "validation_split": 0}
+        info["loss"] = loss
         train_module.train_autoencoder(model, info, images, warn=said.append)
         assert len(said) == 1 and "collapsed" in said[0]
+        assert ("binary_crossentropy" in said[0]) == (loss == "mean_squared_error")
 
     def test_constant_images_are_no_collapse(self):
         """Nothing can be learnt from one gray; from several something can."""

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import draw_four_classes
 
 from cae.config.fields import Augmentation, LabelSpreading, PseudoLabels, Unlabelled
 from cae.config.load import validate_config
@@ -26,11 +27,7 @@ HEAD = {
 
 @pytest.fixture
 def images():
-    """uint8 (44, 8, 8, 1): a bright bar whose place, 0 to 3, is the class, on noise."""
-    pixels = np.random.default_rng(0).integers(0, 60, (44, 8, 8, 1), np.uint8)
-    for number, image in enumerate(pixels):
-        image[:, 2 * (number % 4) : 2 * (number % 4) + 2] += 190
-    return pixels
+    return draw_four_classes(44)
 
 
 def fit(images, count=20, *, pretrained=True, unlabelled=True, **changes):
