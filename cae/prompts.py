@@ -18,9 +18,10 @@ from rich.prompt import InvalidResponse, PromptBase
 from rich.text import Text
 
 from cae.errors import UsageError, UserError, listed, parse_whole_number, shown
-from cae.terminal import OUT, print_sentence
+from cae.terminal import OUT, fill, print_sentence
 
 T = TypeVar("T")
+ROOM = 10  # columns for an answer
 HELP = "Enter takes the answer in brackets, back returns to the question before, Ctrl-D ends."
 
 
@@ -55,10 +56,15 @@ class _Prompt(PromptBase[Any]):
         if not (sys.stdin and sys.stdin.isatty()):
             return super().get_input(console, prompt, password, stream)
         console.file.flush()
+        question = str(prompt)
+        indent = len(question) - len(question.lstrip()) + 2
+        *above, line = fill(console, question, indent, room=ROOM).splitlines()
+        for start in above:
+            console.print(Text(start, style="bold"))
         # Between \1 and \2: codes that take no room on the terminal.
         bold, plain = ("", "") if console.is_dumb_terminal else ("\1\x1b[1m\2", "\1\x1b[0m\2")
         try:
-            return input(f"{bold}{prompt}{plain}")
+            return input(f"{bold}{line} {plain}")
         except KeyboardInterrupt:
             console.print()
             raise Back(is_typed=False) from None
@@ -149,7 +155,7 @@ def choose(question: str, choices: Iterable[str], default: int | None = 1) -> in
     """Shows a numbered list and asks for one of its numbers, counted from 1."""
     count = 0
     for count, choice in enumerate(choices, 1):
-        OUT.print(Text(f"  {count}  {choice}"))
+        print_sentence(OUT, f"  {count}  {choice}", indent=5)
     return ask(question, whole_number(1, count), default)
 
 
@@ -160,7 +166,7 @@ def ask_file(question: str, parse: Callable[[str], T], offered: Sequence[str]) -
         Back: The answer is to go back.
     """
     for number, name in enumerate(offered, 1):
-        OUT.print(f"  {number}  {name}")
+        OUT.print(Text(f"  {number}  {name}"))
 
     def by_number(answer: str) -> T:
         try:
@@ -169,8 +175,7 @@ def ask_file(question: str, parse: Callable[[str], T], offered: Sequence[str]) -
             return parse(answer)
         return parse(offered[number - 1])
 
-    default = offered[0] if offered else None
-    return ask(question, file_name(by_number), default, "A number or a file.")
+    return ask(question, file_name(by_number), 1 if offered else None, "A number or a file.")
 
 
 def confirm(question: str, default: bool) -> bool:

@@ -59,21 +59,34 @@ def announce(step: str) -> None:
 
 
 def say(sentence: str) -> None:
-    """Prints a line of the result, which is never wrapped: it can be copied."""
-    OUT.print(Text(sentence))
+    """Prints a sentence of the result, with line breaks between words at a terminal."""
+    print_sentence(OUT, sentence)
 
 
-def print_sentence(console: Console, sentence: str, style: str = "") -> None:
+def print_as_is(text: str) -> None:
+    """Prints a text of the result without further line breaks: a report, or what can be copied."""
+    OUT.print(Text(text))
+
+
+def print_sentence(console: Console, sentence: str, style: str = "", indent: int = 2) -> None:
     """Prints a sentence, with line breaks between words at a terminal."""
-    console.print(Text(_fill(console, "", sentence, indent=2), style=style))
+    console.print(Text(fill(console, sentence, indent), style=style))
 
 
-def _fill(console: Console, start: str, text: str, indent: int) -> str:
-    """Breaks lines between words where a terminal would break them anywhere; words stay whole."""
+def fill(console: Console, text: str, indent: int = 2, room: int = 0) -> str:
+    """Breaks lines between words where a terminal would break them anywhere; words stay whole.
+
+    Args:
+        console: The terminal.
+        text: Of one line, indented or not.
+        indent: Of all lines but the first.
+        room: Columns that stay free.
+    """
+    words = text.lstrip()
     return textwrap.fill(
-        text,
-        console.width if console.is_terminal else sys.maxsize,
-        initial_indent=start,
+        words,
+        console.width - room if console.is_terminal else sys.maxsize,
+        initial_indent=text[: len(text) - len(words)],
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
@@ -106,7 +119,12 @@ def show_facts(title: str, facts: dict[str, Any]) -> None:
     OUT.print(Text(title, style="bold"))
     width = max(map(len, facts))
     for name, value in facts.items():
-        OUT.print(Text(_fill(OUT, f"  {name:<{width}}  ", str(value), indent=width + 4)))
+        longest = max(map(len, str(value).split()), default=0)
+        if OUT.is_terminal and width + 4 + longest > OUT.width:  # beside its name it would be cut
+            OUT.print(Text(f"  {name}"))
+            print_sentence(OUT, f"    {value}", indent=4)
+        else:
+            print_sentence(OUT, f"  {name:<{width}}  {value}", indent=width + 4)
 
 
 @contextmanager

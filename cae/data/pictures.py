@@ -326,10 +326,11 @@ def _choose_form(listing: Listing, wanted: Wanted, record: Path) -> Form:
         write_json(record, [frequent, is_coloured])
         from cae import terminal
 
-        terminal.ERR.print(
+        terminal.print_sentence(
+            terminal.ERR,
             f"The most frequent size, at most {MAX_SIDE} pixels a side, is {format_shape(frequent)}"
             f"; the pictures are {'in colour' if is_coloured else 'gray'}. Choose others with "
-            "--image-size and --color."
+            "--image-size and --color.",
         )
     return Form(*(size or frequent), channels or (3 if is_coloured else 1), resize)
 

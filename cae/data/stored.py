@@ -78,7 +78,7 @@ def make_data_folder(name: str) -> Path:
     if is_new and DATA_DIR not in folder.parents:
         from cae import terminal  # takes a while to load
 
-        terminal.ERR.print(f"Downloaded and decoded files are kept in {folder}")
+        terminal.print_sentence(terminal.ERR, f"Downloaded and decoded files are kept in {folder}")
     return folder
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -294,7 +295,7 @@ def classify(args: argparse.Namespace) -> int:
     _check_classifier(args.model)
     _check_outputs(args)
     given = None if args.test_labels is None else read_labels(Path(args.test_labels))
-    say = terminal.ERR.print  # standard output may be JSON
+    say = partial(terminal.print_sentence, terminal.ERR)  # standard output may be JSON
     classifier = open_classifier(args.model, input_range=args.model_input_range, say=say)
     terminal.announce("Classifying images")
     failures: list[int] = []

@@ -222,7 +222,7 @@ def record_test(
 def print_evaluation(evaluation: Evaluation) -> None:
     """Prints the report and the accuracy."""
     low, high = evaluation.accuracy_interval
-    terminal.say(evaluation.report_text)
+    terminal.print_as_is(evaluation.report_text)
     terminal.say(
         f"Accuracy {evaluation.accuracy:.2%} on {len(evaluation.labels):,} images (95 % interval "
         f"{low:.2%} to {high:.2%}), balanced accuracy {evaluation.balanced_accuracy:.2%}"

@@ -155,7 +155,7 @@ class ListShipped(argparse.Action):
         from cae import terminal  # rich takes longer to load than all else that --help needs
 
         for path, description in get_descriptions(self.const).items():
-            terminal.say(path)
+            terminal.print_as_is(path)
             terminal.print_sentence(terminal.OUT, f"  {description}")
         parser.exit()
 

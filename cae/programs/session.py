@@ -99,7 +99,7 @@ class Session:
             saved = best.save(self._args.save, overwrite=self._args.overwrite)
             first = ", the first of the table," if len(complete) > 1 else ""
             terminal.say(f"Saved {best.name}{first} as {terminal.relative(saved)}")
-        terminal.say(f"Next: {shlex.join(self.task.next_command(saved))}")
+        terminal.print_as_is(f"Next: {shlex.join(self.task.next_command(saved))}")
         if self._args.show and not self.is_stopped:
             self.show_windows()
 

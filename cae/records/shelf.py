@@ -93,7 +93,7 @@ def list_runs(args: argparse.Namespace) -> int:
     """Prints the runs, the latest first; returns the exit code."""
     entries = sorted(_select(args), key=lambda entry: entry.started, reverse=True)
     if args.json:
-        terminal.say(json.dumps([entry.to_json() for entry in entries], indent=2))
+        terminal.print_as_is(json.dumps([entry.to_json() for entry in entries], indent=2))
         return 0
     table = Table("run", "kind", "data", "value", "MB", "state", box=None, pad_edge=False)
     for column in table.columns[3:5]:
@@ -119,7 +119,7 @@ def print_best(args: argparse.Namespace) -> int:
         raise UsageError(
             args.runs_dir, f"must hold a complete {args.kind} with its model", "none", "Train one."
         )
-    terminal.say(terminal.relative(max(entries, key=lambda entry: entry.rank).model))
+    terminal.print_as_is(terminal.relative(max(entries, key=lambda entry: entry.rank).model))
     return 0
 
 
@@ -256,7 +256,7 @@ def _select(args: argparse.Namespace) -> Iterable[Entry]:
 def _remove(entries: list[Entry], args: argparse.Namespace) -> int:
     total = sum(entry.size for entry in entries) / 1e6
     for entry in entries:
-        terminal.say(terminal.relative(entry.path))
+        terminal.print_as_is(terminal.relative(entry.path))
     question = f"Remove {len(entries)} {'run' if len(entries) == 1 else 'runs'}, {total:.1f} MB"
     if not args.yes:
         if not (sys.stdin and sys.stdin.isatty()):

@@ -170,7 +170,7 @@ def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:
         terminal.say(f"Best trial: {terminal.relative(best.path)}")
         report = best.path / "classification_report.txt"
         if report.exists():
-            terminal.say(report.read_text(encoding="utf-8"))
+            terminal.print_as_is(report.read_text(encoding="utf-8"))
     terminal.say(f"Table, figures and trials: {terminal.relative(folder)}")
 
 

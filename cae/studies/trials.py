@@ -247,7 +247,7 @@ class StudyRun:
             return exit_code
         failed = [outcome for outcome in self.outcomes if outcome.status == FAILED]
         for outcome in failed:
-            terminal.ERR.print(f"failed: {outcome.trial.id}: {outcome.reason}")
+            terminal.print_sentence(terminal.ERR, f"failed: {outcome.trial.id}: {outcome.reason}")
         return terminal.EXIT_USER_ERROR if failed else 0
 
     def _reset_lost_models(self) -> bool:

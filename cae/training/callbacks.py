@@ -251,17 +251,19 @@ class ShowProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Prints the epoch's line, above the bar where there is one.
 
-        Where the terminal is too narrow, training and validation values stand as `loss 0.31/0.28`.
+        Where the terminal is too narrow, training and validation values stand as `loss 0.31/0.28`,
+        on several lines if they must.
         """
         pairs = [(metric, f"val_{metric}") for metric in self._metrics]
         values = (f"{key} {logs[key]:.4f}" for pair in pairs for key in pair if key in logs)
         line = f"{self._heading}  {'  '.join(values)}"
         if self._console.is_terminal and len(line) > self._console.width:
-            short = (
-                f"{pair[0]} {'/'.join(f'{logs[key]:.4f}' for key in pair if key in logs)}"
-                for pair in pairs
-            )
-            line = f"{self._short_heading}  {'  '.join(short)}"
+            line, room = self._short_heading, self._console.width
+            for pair in pairs:
+                values = "/".join(f"{logs[key]:.4f}" for key in pair if key in logs)
+                part = f"  {pair[0]} {values}"
+                is_full = len(line.splitlines()[-1] + part) > room
+                line += f"\n{part}" if is_full else part
         self._console.print(line)
 
     def close(self) -> None:

@@ -108,7 +108,7 @@ def test_autoencoder_at_a_terminal(tmp_path, files, terminal):
     at.answer(MENU, "0", "", "1", explained=('1 to 4, got "0"', '""'))
     at.answer("Your choice [1]: ", "")
     at.answer(
-        "File [my.json]: ",
+        "File [1]: ",
         "gone.json", "wrong.json", "tiny.json",
         explained=("gone.json: ", "seed: must be a whole number"),
     )  # fmt: skip
@@ -147,7 +147,7 @@ def test_classification_at_a_terminal(tmp_path, files, terminal, trained_autoenc
     at = terminal("classification", *files.classifier)
     at.answer("Your choice [1]: ", "one", "1", explained=('1 to 2, got "one"',))
     at.answer(
-        "File [head.json]: ",
+        "File [1]: ",
         "gone.json", "head.json",
         explained=("gone.json: ",),
     )  # fmt: skip
@@ -232,7 +232,7 @@ def test_ctrl_c_and_back_in_a_dialogue(tmp_path, files, terminal):
     at.answer("Layer 1 (", "back")
     at.answer("Your choice [1]: ", "1")
     at.says("1  tiny.json")
-    at.answer("File [tiny.json]: ", "1")
+    at.answer("File [1]: ", "1")
     at.says("epoch 3/5000")
     at.child.sendintr()
     at.answer(MENU, "3")

@@ -119,15 +119,20 @@ def test_result_in_a_line():
     assert experiment.result == "accuracy 1.0000, test_accuracy 0.9877"
 
 
-def test_facts_break_between_words_at_a_terminal(monkeypatch, capsys):
-    """Below each other; a path stays whole, whatever its length."""
+def test_lines_break_between_words_at_a_terminal(monkeypatch, capsys):
+    """A path that does not fit beside the name of a fact gets a line of its own, and is never cut;
+    a command stays on one line, to be copied.
+    """
     monkeypatch.setattr(terminal.OUT, "_force_terminal", True)
     monkeypatch.setenv("COLUMNS", "20")
     monkeypatch.setattr(terminal.OUT, "_environ", os.environ)
     path = "runs/" + "x" * 20
     terminal.show_facts("run", {"best": "one two three", "run": path})
+    terminal.say(f"Saved as {path}")
+    terminal.print_as_is(f"Next: python {path}")
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert lines == ["  best  one two", "        three", f"  run   {path}"]
+    facts = ["  best  one two", "        three", "  run", f"    {path}"]
+    assert lines == [*facts, "Saved as", f"  {path}", f"Next: python {path}"]
 
 
 def test_paths_are_short(tmp_path, monkeypatch):

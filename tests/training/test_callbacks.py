@@ -74,9 +74,9 @@ def test_a_new_phase_gets_all_of_its_patience(model):
     assert history.best_epoch == 1
 
 
-def progress(terminal):
+def progress(terminal, width=120):
     output = StringIO()
-    console = Console(file=output, force_terminal=terminal, width=120, highlight=False)
+    console = Console(file=output, force_terminal=terminal, width=width, highlight=False)
     callback = ShowProgress(console, "small", ("loss",), show_phase=True)
     callback.set_params({"steps": 3, "epochs": 2, "phase": "full"})
     callback.on_train_begin()
@@ -113,3 +113,11 @@ def test_a_bar_with_the_time_left_on_a_terminal():
     assert "6/6" in text and "7/6" not in text
     assert "left" in text
     assert "small, full: epoch 2/2  loss 0.5000" in text
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [(40, "full 2/2  loss 0.5000/0.2500\n"), (20, "full 2/2\n  loss 0.5000/0.2500\n")],
+)
+def test_a_narrow_terminal_gets_short_lines(width, line):
+    assert line in progress(terminal=True, width=width).replace("\r", "")
