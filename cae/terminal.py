@@ -127,6 +127,13 @@ def show_facts(title: str, facts: dict[str, Any]) -> None:
             print_sentence(OUT, f"  {name:<{width}}  {value}", indent=width + 4)
 
 
+def get_backend() -> str:
+    """The backend of Keras, whether it has been loaded or not."""
+    if keras := sys.modules.get("keras"):
+        return keras.config.backend()
+    return os.environ.get("KERAS_BACKEND") or BACKENDS[0]
+
+
 @contextmanager
 def starting_keras() -> Iterator[None]:
     """Wraps the import of Keras: says that it takes seconds, and hides messages from C++.

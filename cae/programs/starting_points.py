@@ -92,7 +92,8 @@ def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
         class_weight=getattr(args, "class_weight", None),
     )
     config = set_values(config, args.set) if args.set else config
-    if getattr(args, "unlabelled", None) and not uses_unlabelled(config):
+    is_classifier = config.kind == "classifier"
+    if is_classifier and getattr(args, "unlabelled", None) and not uses_unlabelled(config):
         raise UsageError(
             "--unlabelled",
             "requires a configuration that uses images without labels",

@@ -18,6 +18,7 @@ from cae.data.datasets import (
     Dataset,
     Scaling,
     check_dataset,
+    check_unlabelled,
     divide,
     get_scaling,
     join,
@@ -67,6 +68,7 @@ class AutoencoderTask(Task):
     def check(cls, args: argparse.Namespace) -> tuple[Shape, str | None]:
         _, shape = check_dataset(args.dataset, args.labels, reading=get_reading(args))
         input_shape = change_shape(shape, args, "train")
+        _check_unlabelled_shape(args, input_shape)
         if args.init_from:
             check_model_shape(args.init_from, input_shape)
         return input_shape, None
@@ -77,7 +79,10 @@ class AutoencoderTask(Task):
         data = load_dataset(
             args.dataset, args.labels, limit=args.limit, seed=seed, reading=get_reading(args)
         )
-        return cls(args, change_images(data, args, "train"))
+        data = change_images(data, args, "train")
+        if args.unlabelled:
+            data = join(data, _load_unlabelled(args, data, get_scaling(data.images)))
+        return cls(args, data)
 
     @override
     def build(self, config: AutoencoderConfig) -> "keras.Model":
@@ -193,16 +198,8 @@ class ClassifierTask(Task):
 
     @override
     def check_config(self, config: ClassifierConfig) -> None:
-        if not uses_unlabelled(config):
-            return
-        if self.unlabelled is None:
-            raise UsageError(
-                "unlabelled",
-                "this key of the configuration requires images without labels",
-                "none",
-                "Add --unlabelled IMAGES, or --labels-per-class N to try it.",
-            )
-        if self.args.devices:
+        check_unlabelled(config, self.unlabelled and self.unlabelled.images)
+        if uses_unlabelled(config) and self.args.devices:
             raise UsageError(
                 "--devices",
                 "must be left out with the key unlabelled of the configuration",
@@ -379,11 +376,15 @@ def check_data(args: argparse.Namespace) -> Shape:
             test, args.test_labels, split="test", labels_required=True, reading=reading
         )
         check_same_shape(test, change_shape(shape, args, "test"), input_shape, "test")
+    _check_unlabelled_shape(args, input_shape)
+    return input_shape
+
+
+def _check_unlabelled_shape(args: argparse.Namespace, input_shape: Shape) -> None:
     if getattr(args, "unlabelled", None):
         reading = _get_unlabelled_reading(args, input_shape)
         _, shape = check_dataset(args.unlabelled, reading=reading)
         check_same_shape(args.unlabelled, change_shape(shape, args, "train"), input_shape)
-    return input_shape
 
 
 def check_same_shape(name: str, shape: Shape, input_shape: Shape, split: str = "train") -> None:
@@ -427,7 +428,8 @@ def load_data(
     changes, per_class = get_changes(args, "train"), getattr(args, "labels_per_class", None)
     data, unlabelled = divide(data, per_class, seed, changes)
     if getattr(args, "unlabelled", None):
-        unlabelled = join(unlabelled, _load_unlabelled(args, data, scaling))
+        more = _load_unlabelled(args, data, scaling)
+        unlabelled = join(unlabelled, more) if unlabelled else more
     test = _load_test(args, data, scaling)
     warn_of_shared_images({"training": data, "unlabelled": unlabelled, "test": test})
     return data, test, unlabelled

@@ -23,8 +23,7 @@ from keras import ops
 
 from cae.config.fields import LabelSpreading, Unlabelled
 from cae.config.schema import ClassifierConfig
-from cae.data.datasets import Scaling
-from cae.errors import UserError
+from cae.data.datasets import Scaling, check_unlabelled
 from cae.training.batches import Batches
 from cae.training.predict import predict
 from cae.training.steps import Batch, Objective
@@ -152,24 +151,11 @@ def plan_unlabelled(
     Arguments are those of `Plan`.
 
     Raises:
-        UserError: There are no such images, or Keras runs on another backend than TensorFlow.
+        UserError: As `check_unlabelled`.
     """
+    check_unlabelled(config, unlabelled)
     if config.unlabelled is None:
         return None
-    if unlabelled is None or not len(unlabelled):
-        raise UserError(
-            "unlabelled",
-            "this key of the configuration requires images without labels",
-            "none",
-            "Add --unlabelled IMAGES, or --labels-per-class N to try it.",
-        )
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(
-            "unlabelled",
-            "this key of the configuration requires Keras on TensorFlow",
-            keras.backend.backend(),
-            "Set KERAS_BACKEND=tensorflow.",
-        )
     return Plan(model, config, labelled, unlabelled, scaling)
 
 

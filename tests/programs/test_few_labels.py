@@ -5,14 +5,18 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run_program
+from conftest import CLASSIFIER, run_program
 from PIL import Image
 
+import autoencoder
 import classification
-from cae.data import idx, stored
+from cae import terminal
+from cae.config.load import validate_config
+from cae.data import datasets, idx, stored
+from cae.data.labels import NO_LABEL
 from cae.errors import UserError
 from cae.programs.starting_points import get_sample_seed, read_configs
-from cae.programs.tasks import ClassifierTask
+from cae.programs.tasks import AutoencoderTask, ClassifierTask
 from cae.records.run import read_start
 
 
@@ -125,10 +129,28 @@ def test_labels_per_class(classify, tmp_path):
             start.check_files(start.model_copy(update=changes))
 
 
-def test_an_autoencoder_learns_from_all_images(autoencode, partly_labelled):
-    finished = autoencode(*partly_labelled[2:], plots=True)
+def test_an_autoencoder_learns_from_all_images(autoencode, partly_labelled, files):
+    more = ["--unlabelled", files.test]
+    finished = autoencode(*partly_labelled[2:], *more, plots=True)
     assert finished.exit_code == 0, finished.err
-    assert "48 of 8×8×1" in finished.out
+    assert "72 of 8×8×1" in finished.out
+
+    args = autoencoder.build_parser().parse_args([*map(str, partly_labelled + more)])
+    data = AutoencoderTask.load(args, seed=0).data
+    np.testing.assert_array_equal(data.images[48:], idx.read_images(files.test))
+    assert (data.labels == NO_LABEL).nonzero()[0].tolist() == [*range(6), *range(48, 72)]
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "backend", "named"),
+    [(None, "tensorflow", "--unlabelled"), ([], "tensorflow", "none"), ([1], "jax", "got jax")],
+)
+def test_where_images_without_labels_cannot_be_used(monkeypatch, unlabelled, backend, named):
+    config = validate_config(CLASSIFIER | {"unlabelled": {"pseudo_labels": {}}}, "", "classifier")
+    monkeypatch.setattr(terminal, "get_backend", lambda: backend)
+    with pytest.raises(UserError, match=r"^unlabelled: ") as error:
+        datasets.check_unlabelled(config, unlabelled)
+    assert named in str(error.value)
 
 
 def test_a_recipe_on_images_of_a_flag(autoencode, classify, files, tmp_path):
