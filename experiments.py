@@ -8,10 +8,21 @@ python experiments.py list
 import argparse
 from typing import Any
 
-from cae.config.choices import MAX_SEED, PROGRAMS
+from cae.config.choices import (
+    ALL,
+    COLUMNS,
+    COUNTS,
+    HEAD,
+    MAX_SEED,
+    METHODS,
+    MOST_EPOCHS,
+    PRETRAINING_METHODS,
+    PROGRAMS,
+    RECIPE_METHODS,
+    STEPS,
+)
 from cae.config.shipped import find_shipped
 from cae.programs import flags, start
-from cae.studies.choices import ALL, COLUMNS, COUNTS, HEAD, METHODS, MOST_EPOCHS, STEPS
 
 MAX_CPUS = 4096
 MAX_RUNS = 10**6
@@ -115,15 +126,22 @@ def _add_compare(commands: Any) -> None:
 def _add_label_efficiency(commands: Any) -> None:
     parser = commands.add_parser(
         "label-efficiency",
-        help="measure what pretraining is worth at each number of labels",
-        description="Measures what pretraining is worth at each number of labels, beside "
-        "baselines without it.",
+        help="measure what pretraining and recipes are worth at each number of labels",
+        description="Measures what pretraining and recipes are worth at each number of labels, "
+        "beside baselines without them.",
     )
     parser.set_defaults(action="cae.studies.label_efficiency:run")
     flags.add(parser, "--dataset", required=True)
     flags.add(parser, "--labels", "--test", "--test-labels", *flags.CHANGES)
-    model = "the saved autoencoder to evaluate"
-    parser.add_argument("-model", "--model", metavar="MODEL", required=True, help=model)
+    model = "the saved autoencoder to evaluate (default: that of the recipe)"
+    parser.add_argument("-model", "--model", metavar="MODEL", help=model)
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        metavar="RECIPE",
+        help="recipes, by name or file; at each number of labels the one for the most labels that "
+        "are not more is followed (default: all shipped ones)",
+    )
     parser.add_argument(
         "-c",
         "--config",
@@ -162,9 +180,9 @@ def _add_measurement_flags(parser: argparse.ArgumentParser) -> None:
         "--methods",
         nargs="+",
         choices=METHODS,
-        default=list(METHODS),
         metavar="METHOD",
-        help=f"methods to compare (default: {' '.join(METHODS)})",
+        help=f"methods to compare (default: with -model {' '.join(PRETRAINING_METHODS)}, without "
+        f"it {' '.join(RECIPE_METHODS)})",
     )
     repetitions = "how many times to repeat each, with seeds from 0 (default: 5)"
     parser.add_argument("--seeds", **flags.number(1, MAX_SEED, repetitions, default=5))

@@ -1,4 +1,4 @@
-"""Limits and choices that keys and flags share. It imports nothing: `--help` answers at once."""
+"""Limits and choices of keys and flags. It imports nothing: `--help` answers at once."""
 
 VERSION = "0.1.0"
 # The program that trains each kind of model.
@@ -25,3 +25,41 @@ RESIZE = ("pad", "crop", "stretch")
 COLORS = ("auto", "gray", "rgb")
 
 ALL = "all"  # of the images have a label
+
+# Columns of the table of `compare`: key -> heading.
+COLUMNS = {
+    "name": "configuration",
+    "seeds": "seeds",
+    "mean": "mean",
+    "sd": "sd",
+    "best": "best",
+    "test_accuracy": "test accuracy",
+    "parameters": "parameters",
+    "seconds": "seconds",
+}
+
+# Of `label-efficiency`: method -> its name in figures.
+FROZEN, FINE_TUNED, SCRATCH = "frozen", "fine-tuned", "scratch"
+PIXELS, PCA, NEIGHBOURS = "pixels", "pca", "neighbours"
+RECIPE = "recipe"
+WITHOUT_AUTOENCODER = "recipe-without-autoencoder"
+WITHOUT_UNLABELLED = "recipe-without-unlabelled"
+PRETRAINING_METHODS = {
+    FROZEN: "pretrained, frozen",
+    FINE_TUNED: "pretrained, fine-tuned",
+    SCRATCH: "same network from scratch",
+    PIXELS: "logistic regression on pixels",
+    PCA: "logistic regression on PCA",
+    NEIGHBOURS: "nearest encodings",
+}
+RECIPE_METHODS = {
+    RECIPE: "recipe",
+    WITHOUT_AUTOENCODER: "recipe without the autoencoder",
+    WITHOUT_UNLABELLED: "recipe without unlabelled images",
+}
+METHODS = PRETRAINING_METHODS | RECIPE_METHODS
+COUNTS = ("1", "2", "5", "10", "50", "100", "500", ALL)  # labels per class
+HEAD = "configuration/classifier_small_small.json"
+STEPS = 2000
+# With fewer labels than a batch holds, a step is an epoch; more epochs than this change nothing.
+MOST_EPOCHS = 500

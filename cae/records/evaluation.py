@@ -1,9 +1,11 @@
-"""Evaluates the predictions of a classifier, and reads and writes `predictions.csv`."""
+"""Evaluates predictions, reads and writes `predictions.csv`, and estimates means over seeds."""
 
 import csv
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from cae.records.calibration import (
     get_reliability,
 )
 
+CONFIDENCE = 0.95
 CLASS = "p_"  # begins the columns of predictions.csv that hold the probability of a class
 
 
@@ -67,7 +70,7 @@ class Evaluation(Predictions):
         from scipy.stats import binomtest
 
         correct = int(np.sum(self.predictions == self.labels))
-        found = binomtest(correct, len(self.labels)).proportion_ci(0.95, method="wilson")
+        found = binomtest(correct, len(self.labels)).proportion_ci(CONFIDENCE, method="wilson")
         return Interval(float(found.low), float(found.high))
 
     @property
@@ -191,3 +194,40 @@ def evaluate(
         report_text=classification_report(labels, predictions, digits=4, **arguments),
         calibration=calibration,
     )
+
+
+# --- Over seeds -----------------------------------------------------------------------------
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds with its 95 % interval, by Student's t; NaN ends with one seed.
+
+    An end beyond what is possible is open: it stands at the limit.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    is_low_open: bool = False
+    is_high_open: bool = False
+
+    @property
+    def is_measurable(self) -> bool:
+        """Whether 0 lies outside the interval."""
+        return self.low > 0 or self.high < 0
+
+
+def estimate(
+    values: Sequence[float], lowest: float = -math.inf, highest: float = math.inf
+) -> Estimate:
+    """The mean of values, one per seed, that can lie between `lowest` and `highest`."""
+    from scipy.stats import t
+
+    mean, count = fmean(values), len(values)
+    if count < 2:
+        return Estimate(mean, math.nan, math.nan, count)
+    margin = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * stdev(values) / math.sqrt(count)
+    low, high = mean - margin, mean + margin
+    ends = max(low, lowest), min(high, highest)
+    return Estimate(mean, *ends, count, low < lowest, high > highest)

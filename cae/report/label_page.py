@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from cae.config.choices import METHODS
 from cae.config.json_text import load_record
 from cae.config.load import format_config
 from cae.programs.start import repeat_command
@@ -13,13 +14,12 @@ from cae.report.answer import describe_data
 from cae.report.origin import origin_sections
 from cae.report.pages import Code, Folded, Lead, Page, Section, Table, draw
 from cae.studies import label_results
-from cae.studies.choices import METHODS
 
 
 class LabelSettings(BaseModel):
     """The `settings.json` of label-efficiency: SHA-256s of the content, and what was trained."""
 
-    model: str
+    model: str | None
     pretraining: str
     data: str
     test: str
@@ -74,7 +74,7 @@ def describe_label_efficiency(folder: Path) -> Page:
 
 def _describe_settings(settings: LabelSettings) -> list[Any]:
     hashes = {
-        "saved autoencoder": settings.model,
+        **({"saved autoencoder": settings.model} if settings.model else {}),
         "images it learned from": settings.pretraining,
         "training images and labels": settings.data,
         "test images and labels": settings.test,

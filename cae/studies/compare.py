@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from cae import terminal
 from cae.config.architecture import describe_layer
+from cae.config.choices import COLUMNS
 from cae.config.study import hyperparameters_of, is_larger_better
 from cae.config.study_schema import METRICS, BestEncoder
 from cae.errors import UsageError, printable, shown
 from cae.files import explaining, write_csv, write_figures
+from cae.records.evaluation import estimate
 from cae.records.run import TRIALS_FILE, FileRecord
-from cae.studies.choices import COLUMNS
-from cae.studies.intervals import estimate
 from cae.studies.results import RunResult, read_runs, read_study, read_trials
 
 if TYPE_CHECKING:

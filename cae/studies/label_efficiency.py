@@ -1,6 +1,7 @@
-"""Measures what pretraining is worth at each number of labels, beside baselines without it.
+"""Measures what pretraining and recipes are worth at each number of labels, beside baselines.
 
 python experiments.py label-efficiency -d mnist -model models/small.keras
+python experiments.py label-efficiency -d mnist --counts 10
 
 The rules are those of Oliver et al. 2018, "Realistic evaluation of deep semi-supervised learning
 algorithms", arXiv:1804.09170: equal labels, validation labels included, and equal budgets.
@@ -20,22 +21,37 @@ import numpy as np
 from rich.text import Text
 
 from cae import files, terminal
+from cae.config.choices import (
+    ALL,
+    COUNTS,
+    METHODS,
+    MOST_EPOCHS,
+    PRETRAINING_METHODS,
+    RECIPE_METHODS,
+)
 from cae.config.json_text import load_record
-from cae.config.load import load_config
+from cae.config.load import Recipe, choose_recipe, load_config, load_recipe
 from cae.config.schema import ClassifierConfig
+from cae.config.shipped import find_recipe, get_recipes
 from cae.data import splits
 from cae.data.datasets import check_dataset, get_scaling, load_dataset
 from cae.data.sources import has_test
-from cae.errors import DataError, UsageError, UserError, shown
+from cae.errors import ConfigurationError, DataError, UsageError, UserError, shown
 from cae.foreign.models import load_encoder
 from cae.programs import starting_points, tasks
 from cae.programs.start import StopSignal
 from cae.records.environment import describe_environment
+from cae.records.evaluation import Estimate
 from cae.records.run import check_runs_dir
 from cae.studies import label_results
-from cae.studies.choices import ALL, COUNTS, METHODS, MOST_EPOCHS
-from cae.studies.intervals import Estimate
-from cae.studies.label_methods import VALIDATION_SHARE, LabelledData, Methods, needs_keras
+from cae.studies.label_baselines import VALIDATION_SHARE, LabelledData
+from cae.studies.label_methods import (
+    ENCODING,
+    Autoencoders,
+    Interrupted,
+    Methods,
+    describe_recipe,
+)
 from cae.studies.label_results import Measurement
 from cae.studies.progress import format_duration
 from cae.training.predict import sharing_encodings
@@ -44,13 +60,16 @@ Key = tuple[int, str, str]  # seed, labels per class, method
 # The files of a comparison and what they hold, for docs/reference.md.
 FILES = {
     "results.csv": "one row per method, number of labels and seed: labels in all and for "
-    "validation, steps, test error, seconds",
+    "validation, steps, images seen, test error, seconds; those of a recipe's autoencoder, which "
+    "other rows share, stand apart, while its steps and images are included",
     "summary.csv": "means over seeds and the ends of their 95 % intervals; an end that would lie "
     "below 0 or above 1 stands there, and `open` names it",
     "conclusion.txt": "the sentences printed at the end",
     "label_efficiency.png": "the figure",
     "order_<seed>.json": "the order of the images from which all subsets of a seed are taken, with "
     "its SHA-256 and that of the data",
+    "autoencoder_<hash>_<seed>.keras": "the autoencoder of a recipe, named by its hyperparameters; "
+    "recipes that have the same one share it",
     "environment.json": "command, versions, git commit and data files of the latest start",
     "settings.json": "what the results depend on; a start with other settings is refused",
 }
@@ -63,11 +82,14 @@ def run(args: argparse.Namespace) -> int:
         The exit code: 0, 2 when a training failed, or 128 plus the signal that stopped it.
     """
     config = load_config(args.config, "classifier")
-    _check_files(args)
+    methods = args.methods or list(PRETRAINING_METHODS if args.model else RECIPE_METHODS)
+    recipes = _read_recipes(args, methods)
+    _check_files(args, recipes)
     terminal.announce("Reading and comparing images")
     data = _load_data(args)
     counts = choose_counts(data, args.counts)
-    settings = _describe_settings(args, config, data)
+    chosen = _choose_recipes(recipes, counts, data)
+    settings = _describe_settings(args, config, data, chosen)
     folder = Path(args.runs_dir) / (args.name or f"label-efficiency-{data.training.name}")
     with files.explaining(folder):
         folder.mkdir(exist_ok=True)
@@ -82,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         ]
         path = folder / "results.csv"
         results = label_results.read_results(path) if path.exists() else []
-        encoder = partial(
+        encoder = args.model and partial(
             load_encoder,
             args.model,
             data.training.images.shape[1:],
@@ -90,23 +112,63 @@ def run(args: argparse.Namespace) -> int:
             input_range=args.model_input_range,
             say=terminal.say,
         )
-        keys = list(itertools.product(range(args.seeds), counts, args.methods))
-        methods = Methods(data, config, encoder, args.steps, orders)
-        exit_code = _measure(methods, keys, results, folder)
+        keys = itertools.product(range(args.seeds), counts, methods)
+        autoencoders = Autoencoders(folder, data)
+        measuring = Methods(data, config, encoder, args.steps, orders, chosen, autoencoders)
+        keys = [key for key in keys if measuring.applies(*key[1:])]
+        exit_code = _measure(measuring, keys, results, folder)
         if results and exit_code < 128:
             _report(results, folder)
     return exit_code
 
 
+# --- Recipes --------------------------------------------------------------------------------
+
+
+def _read_recipes(args: argparse.Namespace, methods: Sequence[str]) -> list[Recipe]:
+    """The recipes to choose among; none where no method uses one."""
+    if not any(m in RECIPE_METHODS or (m in ENCODING and not args.model) for m in methods):
+        return []
+    recipes = [load_recipe(find_recipe(name)) for name in args.recipes or get_recipes()]
+    for recipe in recipes:
+        if recipe.labels is None:
+            raise ConfigurationError(
+                recipe.name,
+                "must say for how many labels it is",
+                "no key labels",
+                'Add for example "labels": 100.',
+            )
+    return recipes
+
+
+def _choose_recipes(
+    recipes: Sequence[Recipe], counts: Sequence[str], data: LabelledData
+) -> dict[str, Recipe]:
+    """The recipe for each number of labels per class that has one."""
+    chosen = {}
+    for count in counts if recipes else ():
+        labels = data.get_size(count)
+        has_unlabelled = bool(data.unlabelled) or labels < len(data.training.images)
+        if recipe := choose_recipe(recipes, labels, has_unlabelled):
+            chosen[count] = recipe
+        else:
+            terminal.warn(f"No recipe is for {labels:,} labels: what needs one is left out there.")
+    return chosen
+
+
 # --- Data -----------------------------------------------------------------------------------
 
 
-def _check_files(args: argparse.Namespace) -> None:
+def _check_files(args: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
     """Checks the headers of all files, before anything is loaded."""
     if not args.test and not has_test(args.dataset, starting_points.get_reading(args)):
         raise UsageError("-t", "test images are required", "none", "Add -t TEST -tl TEST_LABELS.")
     shape = tasks.check_data(args)
-    starting_points.check_model_shape(args.model, shape)
+    if args.model:
+        starting_points.check_model_shape(args.model, shape)
+    for recipe in recipes:
+        config = recipe.autoencoder or recipe.classifier
+        starting_points.check_layers(config, None, shape, recipe.name)
     if args.pretraining:
         _, other_shape = check_dataset(args.pretraining, reading=starting_points.get_reading(args))
         other_shape = starting_points.change_shape(other_shape, args, "train")
@@ -169,7 +231,10 @@ def _find_leakage(args: argparse.Namespace, hashes: dict[str, np.ndarray]) -> li
 
 
 def _describe_settings(
-    args: argparse.Namespace, config: ClassifierConfig, data: LabelledData
+    args: argparse.Namespace,
+    config: ClassifierConfig,
+    data: LabelledData,
+    recipes: dict[str, Recipe],
 ) -> dict[str, Any]:
     """What the results depend on; leakage that is not allowed is a `DataError`."""
     hashes = {
@@ -180,7 +245,7 @@ def _describe_settings(
         "data": _digest(hashes["training"], data.training.labels),
         "test": _digest(hashes["test"], data.test.labels),
         "pretraining": _digest(hashes["pretraining"]),
-        "model": files.get_record(args.model)["sha256"],
+        "model": args.model and files.get_record(args.model)["sha256"],
         "encoder_until": args.encoder_until,
         "model_input_range": args.model_input_range,
         "config": config.model_dump(mode="json"),
@@ -188,6 +253,7 @@ def _describe_settings(
         "max_epochs": MOST_EPOCHS,
         "validation_share": VALIDATION_SHARE,
         "leakage": _find_leakage(args, hashes),
+        "recipes": {count: describe_recipe(recipe) for count, recipe in recipes.items()},
     }
 
 
@@ -200,19 +266,27 @@ def _digest(hashes: np.ndarray, labels: np.ndarray | None = None) -> str:
 
 
 def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings that results depend on, or compares them with those in the file."""
-    if not path.exists():
-        files.write_json(path, settings)
-        return
-    before = load_record(path, dict[str, Any], "Choose another --name.")
-    for key, value in settings.items():
-        if before.get(key) != value:
-            raise DataError(
-                path,
-                f"must have the same {key} as this start, {shown(value)}",
-                shown(before.get(key)),
-                "Use the same flags and files as before, or choose another --name.",
-            )
+    """Writes the settings that results depend on, unless those in the file differ.
+
+    Recipes for other numbers of labels stay in the file.
+    """
+    recipes = settings["recipes"]
+    if path.exists():
+        before = load_record(path, dict[str, Any], "Choose another --name.")
+        earlier = before.get("recipes", {})
+        pairs = {key: (before.get(key), settings[key]) for key in settings if key != "recipes"}
+        for count in earlier.keys() & recipes.keys():
+            pairs[f"recipe for {count} labels per class"] = earlier[count], recipes[count]
+        for key, (old, new) in pairs.items():
+            if old != new:
+                raise DataError(
+                    path,
+                    f"must have the same {key} as this start, {shown(new)}",
+                    shown(old),
+                    "Use the same flags and files as before, or choose another --name.",
+                )
+        recipes = earlier | recipes
+    files.write_json(path, settings | {"recipes": recipes})
 
 
 # --- Measuring ------------------------------------------------------------------------------
@@ -224,8 +298,8 @@ def _measure(
     """Adds what is missing to `results` and to the folder; returns the exit code."""
     known = {result.key for result in results}
     missing = [key for key in keys if key not in known]
-    if any(needs_keras(method) for *_, method in missing):
-        _ = methods.encoder  # a file that cannot be loaded is an error before all trainings
+    if any(method in ENCODING for *_, method in missing):
+        _ = methods.given_encoder  # a file that cannot be loaded is an error before all trainings
     exit_code = 0
     with StopSignal() as stop, sharing_encodings():
         for number, key in enumerate(missing, 1):
@@ -234,6 +308,8 @@ def _measure(
             except UserError as error:
                 exit_code = terminal.report(error)  # the others are still measured
                 continue
+            except Interrupted:
+                pass
             if stop.requested():  # in the middle of a training
                 terminal.warn("The results so far are saved; the same command resumes.")
                 return stop.exit_code
@@ -278,7 +354,8 @@ def _report(results: list[Measurement], folder: Path) -> None:
     files.write_text(folder / "conclusion.txt", "\n".join([*sentences, ""]))
     figure = label_efficiency_visualization(label_results.get_curves(errors))
     files.write_figure(folder / "label_efficiency.png", figure)
-    terminal.print_table(label_results.get_table(errors))
+    for table in label_results.get_tables(errors):
+        terminal.print_table(table)
     for sentence in sentences:
         terminal.say(sentence)
     terminal.say(f"Results: {terminal.relative(folder)}")

@@ -1,60 +1,188 @@
-"""The methods that label efficiency compares: three ways to train one network, and baselines.
+"""The methods that label efficiency compares: networks, recipes with and without their parts.
 
-Every method gets the same labels, those for validation included, and every network the same number
-of optimizer steps; each final model classifies the test images once.
+Every method gets the same labels, those for validation included. Every network takes the same
+number of optimizer steps, and a recipe without a part of it as many as the recipe, its autoencoder
+included. Each final model classifies the test images once.
 """
 
+import functools
+import hashlib
 import math
 import time
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cae import terminal
-from cae.config.schema import ClassifierConfig
-from cae.data.datasets import Dataset, Scaling
-from cae.data.splits import get_classes, split_validation
-from cae.studies import choices
+from cae.config import choices
+from cae.config.load import Recipe
+from cae.config.schema import AutoencoderConfig, ClassifierConfig
+from cae.data.splits import split_validation
+from cae.records.saved_models import load_model, save_model
+from cae.studies.label_baselines import Baselines, LabelledData, Subset, validation_share
 from cae.studies.label_results import Measurement
 
 if TYPE_CHECKING:
     import keras
-    from sklearn.base import ClassifierMixin
 
 NETWORKS = (choices.FROZEN, choices.FINE_TUNED, choices.SCRATCH)
-VALIDATION_SHARE = 0.2
-LOGISTIC_C = (0.1, 1.0, 10.0)  # inverse strengths of L2; without validation labels the second
-LOGISTIC_ITERATIONS = 200
-MANY_VALUES = 10**7  # of a matrix whose products are worth several threads
-PCA_COMPONENTS = 50
-PCA_IMAGES = 10_000  # from which the components are computed
-NUM_NEIGHBOURS = 5
+# What takes the encoder of -model, or without one that of the recipe.
+ENCODING = (*NETWORKS, choices.NEIGHBOURS)
+
+ShouldStop = Callable[[], bool]
 
 
-@dataclass(frozen=True)
-class LabelledData:
-    """The images of a comparison."""
+class Interrupted(Exception):
+    """An autoencoder was asked to stop before it was trained."""
 
-    training: Dataset  # of which methods get some labels
-    test: Dataset
-    pretraining: np.ndarray  # (num_images, height, width, channels), that the encoder has seen
-    scaling: Scaling  # of all of them
-    unlabelled: Dataset | None = None  # training images that have no label at all
+
+class Outcome(NamedTuple):
+    """What a measurement came to."""
+
+    predictions: np.ndarray  # int64 (num_test_images,), labels
+    validation_labels: int
+    steps: int = 0  # of the optimizer
+    images_seen: int = 0
+
+
+# --- Recipes --------------------------------------------------------------------------------
+
+
+def has_part(recipe: Recipe, method: str) -> bool:
+    """Whether a recipe has the part that a method leaves out."""
+    return {
+        choices.WITHOUT_AUTOENCODER: recipe.autoencoder is not None,
+        choices.WITHOUT_UNLABELLED: recipe.classifier.unlabelled is not None,
+    }.get(method, True)
+
+
+def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+    """A recipe for a JSON file."""
+    halves = {"autoencoder": recipe.autoencoder, "classifier": recipe.classifier}
+    documents = {kind: half and half.model_dump(mode="json") for kind, half in halves.items()}
+    return {"name": recipe.name, **documents}
+
+
+def plan_recipe(
+    recipe: Recipe, method: str, num_training: int, num_unlabelled: int, num_pretraining: int
+) -> tuple[ClassifierConfig, int]:
+    """How to train the classifier of a recipe, or the same network without a part of the recipe.
+
+    Args:
+        recipe: What is followed.
+        method: One of `RECIPE_METHODS`. Without the autoencoder, label spreading is on pixels, and
+            as many epochs are added as show the network the images that the autoencoder sees.
+            Without unlabelled images, it takes as many steps of labelled ones as that.
+        num_training: Labelled images to train on.
+        num_unlabelled: Images without a label.
+        num_pretraining: Images in an epoch of the autoencoder.
+
+    Returns:
+        The configuration, and how often each labelled image is in an epoch.
+    """
+    config, repeats = recipe.classifier, 1
+    if method == choices.RECIPE:
+        return config, repeats
+    how = config.unlabelled
+    head_only = 0 if how else config.dense_only_train_epochs
+    epochs = config.full_train_epochs + head_only
+    if recipe.autoencoder:
+        seen = recipe.autoencoder.epochs * num_pretraining
+        epochs += round(seen / (num_unlabelled if how else num_training))
+    if method == choices.WITHOUT_UNLABELLED:
+        steps = math.ceil(num_unlabelled / how.batch_size)
+        repeats = max(1, round(steps * config.batch_size / num_training))
+        epochs *= steps / math.ceil(repeats * num_training / config.batch_size)
+        how = None
+    elif how and how.label_spreading:
+        on_pixels = how.label_spreading.model_copy(update={"on": "pixels"})
+        how = how.model_copy(update={"label_spreading": on_pixels})
+    changes = {"dense_only_train_epochs": 0, "full_train_epochs": max(1, round(epochs))}
+    return config.model_copy(update=changes | {"unlabelled": how}), repeats
+
+
+class Pretrained(NamedTuple):
+    """An autoencoder of a recipe, and what its training took."""
+
+    model: "keras.Model"
+    seconds: float
+    steps: int
+    images_seen: int
 
     @property
-    def datasets(self) -> dict[str, Dataset]:
-        """The data by their role."""
-        given = {"training": self.training, "unlabelled": self.unlabelled, "test": self.test}
-        return {role: data for role, data in given.items() if data}
+    def encoder(self) -> "keras.Model":
+        """Its front half."""
+        return self.model.get_layer("encoder")
 
-    @cached_property
-    def classes(self) -> np.ndarray:
-        """The classes of the training images: int64, ascending."""
-        return get_classes(self.training.labels)
+
+@dataclass
+class Autoencoders:
+    """Those of recipes, one per seed: trained when first needed, and kept as files."""
+
+    folder: Path
+    data: LabelledData
+    _latest: dict[Path, Pretrained] = field(default_factory=dict)
+
+    def get_path(self, config: AutoencoderConfig, seed: int) -> Path:
+        """The file; recipes with equal autoencoders share it."""
+        text = config.model_copy(update={"seed": 0}).model_dump_json()
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return self.folder / f"autoencoder_{digest}_{seed}.keras"
+
+    def get(self, recipe: Recipe, seed: int, should_stop: ShouldStop) -> Pretrained:
+        """The autoencoder of a recipe; `Interrupted` if its training was."""
+        path = self.get_path(recipe.autoencoder, seed)
+        if path not in self._latest:
+            self._latest.clear()
+            if not path.exists():
+                self._train(recipe, seed, path, should_stop)
+            with terminal.starting_keras():
+                model, metadata = load_model(path)
+            metrics = metadata["metrics"]
+            costs = (metrics[key] for key in ("seconds", "steps", "images_seen"))
+            self._latest[path] = Pretrained(model, *costs)
+        return self._latest[path]
+
+    def _train(self, recipe: Recipe, seed: int, path: Path, should_stop: ShouldStop) -> None:
+        with terminal.starting_keras():
+            from cae.training.build import get_autoencoder
+            from cae.training.train import train_autoencoder
+
+        config = recipe.autoencoder.model_copy(update={"seed": seed})
+        terminal.announce(f"Training the autoencoder of {recipe.name}, seed {seed}")
+        images = self.data.get_unlabelled(np.empty(0, np.int64))
+        model = get_autoencoder(config, images.shape[1:])
+        history = train_autoencoder(
+            model,
+            config,
+            images,
+            scaling=self.data.scaling,
+            name=recipe.name,
+            warn=terminal.warn,
+            should_stop=should_stop,
+        )
+        if should_stop():
+            raise Interrupted
+        training, _ = split_validation(len(images), config.validation_split, seed)
+        epochs = history.metrics["epochs"]
+        steps = epochs * math.ceil(len(training) / config.batch_size)
+        metadata = {
+            "kind": "autoencoder",
+            "name": recipe.name,
+            "input_shape": list(images.shape[1:]),
+            "data": self.data.training.name,
+            "scaling": asdict(self.data.scaling),
+            "model_info": history.model_info,
+            "metrics": history.metrics | {"steps": steps, "images_seen": epochs * len(training)},
+        }
+        save_model(model, path, metadata)
+
+
+# --- Measuring ------------------------------------------------------------------------------
 
 
 @dataclass
@@ -63,19 +191,34 @@ class Methods:
 
     data: LabelledData
     config: ClassifierConfig  # head, optimizer and batch size of the networks
-    load_encoder: Callable[[], "keras.Model"]  # called once, and only if a method uses it
+    # Called once, and only if a method uses it; None without -model.
+    load_encoder: Callable[[], "keras.Model"] | None
     steps: int  # of the optimizer, for each network
     orders: Sequence[np.ndarray]  # by seed int64 (num_images,), from which subsets are taken
+    recipes: Mapping[str, Recipe]  # by labels per class
+    autoencoders: Autoencoders
+
+    def __post_init__(self) -> None:
+        self._baselines = Baselines(self.data)
+        self._warn = functools.cache(terminal.warn)  # each sentence once
+
+    def applies(self, count: str, method: str) -> bool:
+        """Whether a method can be measured, and does not repeat another."""
+        recipe = self.recipes.get(count)
+        if method in choices.RECIPE_METHODS:
+            return recipe is not None and has_part(recipe, method)
+        has_encoder = self.load_encoder or (recipe and recipe.autoencoder)
+        return method not in ENCODING or bool(has_encoder)
 
     @cached_property
-    def encoder(self) -> "keras.Model":
-        """The encoder of the saved autoencoder; loading it starts Keras."""
+    def given_encoder(self) -> "keras.Model | None":
+        """The encoder of -model; loading it starts Keras."""
+        if self.load_encoder is None:
+            return None
         with terminal.starting_keras():
             return self.load_encoder()
 
-    def measure(
-        self, seed: int, count: str, method: str, should_stop: Callable[[], bool]
-    ) -> Measurement:
+    def measure(self, seed: int, count: str, method: str, should_stop: ShouldStop) -> Measurement:
         """Trains one method and tests it.
 
         Args:
@@ -83,133 +226,147 @@ class Methods:
             count: Labels per class, or `all`.
             method: A key of `METHODS`.
             should_stop: Ends the training of a network early; the measurement is then of no use.
+
+        Raises:
+            Interrupted: An autoencoder was needed, and `should_stop` ended its training.
         """
+        size = self.data.get_size(count)
+        subset = Subset(seed, count, self.orders[seed][:size])
+        pretrained = self._pretrain(subset, method, should_stop)
         start = time.perf_counter()
-        labels = self.data.training.labels
-        size = len(labels) if count == choices.ALL else int(count) * len(self.data.classes)
-        chosen, share = self.orders[seed][:size], validation_share(count)
-        training, validation = split_validation(size, share, seed, labels[chosen])
-        steps = 0
-        if method in NETWORKS:
-            plan = plan_training(self.config, method, len(training), self.steps)
-            plan = plan.model_copy(update={"validation_split": share, "seed": seed})
-            predictions, epochs = self._train(plan, chosen, method, should_stop)
-            steps = epochs * math.ceil(len(training) / plan.batch_size)
-        elif method == choices.NEIGHBOURS:
-            predictions = self._votes_of_all if count == choices.ALL else self._vote(chosen)
+        if method in choices.RECIPE_METHODS:
+            outcome = self._follow(subset, method, pretrained, should_stop)
+        elif method in NETWORKS:
+            outcome = self._train(subset, method, pretrained, should_stop)
         else:
-            predictions = self._regress(chosen, validation, method)
+            encoder = None
+            if method in ENCODING:
+                encoder = pretrained.encoder if pretrained else self.given_encoder
+            outcome = Outcome(*self._baselines.classify(subset, method, encoder))
         return Measurement(
             method=method,
             per_class=count,
             seed=seed,
             labels=size,
-            validation_labels=len(validation),
-            steps=steps,
-            test_error=round(float(np.mean(predictions != self.data.test.labels)), 6),
+            validation_labels=outcome.validation_labels,
+            steps=outcome.steps + (pretrained.steps if pretrained else 0),
+            images_seen=outcome.images_seen + (pretrained.images_seen if pretrained else 0),
+            test_error=round(float(np.mean(outcome.predictions != self.data.test.labels)), 6),
             seconds=round(time.perf_counter() - start, 2),
+            autoencoder_seconds=pretrained.seconds if pretrained else 0,
         )
 
+    def _pretrain(self, subset: Subset, method: str, should_stop: ShouldStop) -> Pretrained | None:
+        """The autoencoder of the recipe, if the method uses its weights."""
+        recipe = self.recipes.get(subset.count)
+        needs_one = method in (choices.FROZEN, choices.FINE_TUNED, choices.NEIGHBOURS)
+        if method == choices.RECIPE:
+            needs_one = recipe.autoencoder is not None
+        elif self.load_encoder:
+            needs_one = False
+        return self.autoencoders.get(recipe, subset.seed, should_stop) if needs_one else None
+
+    # --- Networks ---
+
+    def _follow(
+        self, subset: Subset, method: str, pretrained: Pretrained | None, should_stop: ShouldStop
+    ) -> Outcome:
+        """Trains the classifier of the recipe, or the same network without a part of it."""
+        recipe, chosen = self.recipes[subset.count], subset.chosen
+        share, labels = recipe.classifier.validation_split, self.data.training.labels[chosen]
+        training, validation = split_validation(len(chosen), share, subset.seed, labels)
+        unlabelled = self.data.get_unlabelled(chosen)
+        num_pretraining = 0
+        if recipe.autoencoder:
+            count, share = len(chosen) + len(unlabelled), recipe.autoencoder.validation_split
+            num_pretraining = len(split_validation(count, share, subset.seed)[0])
+        config, repeats = plan_recipe(
+            recipe, method, len(training), len(unlabelled), num_pretraining
+        )
+        config = config.model_copy(update={"seed": subset.seed})
+        # The images for validation come last.
+        chosen = np.concatenate([np.tile(chosen[training], repeats), chosen[validation]])
+        positions = np.arange(len(chosen) - len(validation), len(chosen))
+        encoder = pretrained.model if pretrained else self._build_autoencoder(subset)
+        options = {
+            "unlabelled": unlabelled if config.unlabelled else None,
+            "pretrained": pretrained is not None,
+            "should_stop": should_stop,
+        }
+        return self._fit(config, encoder, chosen, positions, **options)
+
     def _train(
+        self, subset: Subset, method: str, pretrained: Pretrained | None, should_stop: ShouldStop
+    ) -> Outcome:
+        """Trains a network with the head of -c."""
+        chosen, share = subset.chosen, validation_share(subset.count)
+        labels = self.data.training.labels[chosen]
+        training, validation = split_validation(len(chosen), share, subset.seed, labels)
+        plan = plan_training(self.config, method, len(training), self.steps)
+        plan = plan.model_copy(update={"validation_split": share, "seed": subset.seed})
+        encoder = pretrained.model if pretrained else self.given_encoder
+        if encoder is None:
+            encoder = self._build_autoencoder(subset)
+        options = {"pretrained": method != choices.SCRATCH, "should_stop": should_stop}
+        return self._fit(plan, encoder, chosen, validation, **options)
+
+    def _fit(
         self,
         config: ClassifierConfig,
+        encoder: "keras.Model | None",
         chosen: np.ndarray,
-        method: str,
-        should_stop: Callable[[], bool],
-    ) -> tuple[np.ndarray, int]:
-        """Labels by a network, and the epochs trained."""
+        validation: np.ndarray,
+        *,
+        pretrained: bool,
+        unlabelled: np.ndarray | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Trains a classifier on the chosen images, and tests it."""
         from cae.training.build import get_classifier
         from cae.training.predict import predict
         from cae.training.train import train_classifier
 
-        data, pretrained = self.data, method != choices.SCRATCH
+        data = self.data
         images, labels = data.training.images[chosen], data.training.labels[chosen]
-        shape, classes = images.shape[1:], data.classes
-        model = get_classifier(
-            config, shape, len(classes), encoder=self.encoder, pretrained=pretrained
-        )
+        shape, num_classes = images.shape[1:], len(data.classes)
+        model = get_classifier(config, shape, num_classes, encoder=encoder, pretrained=pretrained)
         history = train_classifier(
             model,
             config,
             images,
             labels,
-            classes=classes,
+            classes=data.classes,
             scaling=data.scaling,
+            validation=validation,
+            unlabelled=unlabelled,
             pretrained=pretrained,
-            name=choices.METHODS[method],
-            should_stop=should_stop,
+            warn=self._warn,
+            **options,
         )
+        head_only = history.dense_only_epochs
+        full, num_training = len(history.epochs) - head_only, len(chosen) - len(validation)
+        steps = per_epoch = math.ceil(num_training / config.batch_size)
+        seen = num_training
+        if config.unlabelled:
+            steps = math.ceil(len(unlabelled) / config.unlabelled.batch_size)
+            seen = len(unlabelled) + steps * config.batch_size
         probabilities = predict(model, data.test.images, data.scaling)
-        return classes[probabilities.argmax(axis=1)], len(history.epochs)
+        return Outcome(
+            data.classes[probabilities.argmax(axis=1)],
+            len(validation),
+            full * steps + head_only * per_epoch,
+            full * seen + head_only * num_training,
+        )
 
-    def _vote(self, chosen: np.ndarray) -> np.ndarray:
-        """Labels of the nearest encodings, nearer ones counting more; nothing is tuned."""
-        from sklearn.neighbors import KNeighborsClassifier
+    def _build_autoencoder(self, subset: Subset) -> "keras.Model | None":
+        """That of the recipe with fresh weights; None if the recipe has none."""
+        from cae.training.build import get_autoencoder
 
-        neighbours = min(NUM_NEIGHBOURS, max(1, len(chosen) // len(self.data.classes)))
-        voters = KNeighborsClassifier(neighbours, weights="distance", algorithm="brute")
-        voters.fit(self._encode(self.data.training, chosen), self.data.training.labels[chosen])
-        return voters.predict(self._test_encodings)
-
-    @cached_property
-    def _votes_of_all(self) -> np.ndarray:
-        """All labels vote the same whatever the seed; with 60,000 it takes a minute."""
-        return self._vote(np.arange(len(self.data.training.labels)))
-
-    def _encode(self, dataset: Dataset, chosen: np.ndarray | None = None) -> np.ndarray:
-        """float32 (num_images, size): the encodings of images, by default of all."""
-        from cae.training.predict import predict
-
-        encodings = predict(self.encoder, dataset.images, self.data.scaling, chosen)
-        return encodings.reshape(len(encodings), -1)
-
-    @cached_property
-    def _test_encodings(self) -> np.ndarray:
-        return self._encode(self.data.test)
-
-    def _regress(self, chosen: np.ndarray, validation: np.ndarray, method: str) -> np.ndarray:
-        """Labels by logistic regression on pixels, or on their principal components."""
-        inputs = self._pixels(self.data.training.images[chosen])
-        test_inputs = self._test_pixels
-        if method == choices.PCA:
-            inputs = self._components.transform(inputs)
-            test_inputs = self._components.transform(test_inputs)
-        labels = self.data.training.labels[chosen]
-        return fit_logistic(inputs, labels, validation).predict(test_inputs)
-
-    def _pixels(self, images: np.ndarray) -> np.ndarray:
-        return self.data.scaling.apply(images).reshape(len(images), -1)
-
-    @cached_property
-    def _test_pixels(self) -> np.ndarray:
-        return self._pixels(self.data.test.images)
-
-    @cached_property
-    def _components(self) -> Any:
-        """Principal components of the images that the autoencoder was trained on."""
-        from sklearn import decomposition
-
-        images = self.data.pretraining
-        chosen = np.random.default_rng(0).permutation(len(images))[:PCA_IMAGES]
-        pixels = self._pixels(images[np.sort(chosen)])
-        components = decomposition.PCA(min(PCA_COMPONENTS, *pixels.shape), random_state=0)
-        return components.fit(pixels)
-
-
-def needs_keras(method: str) -> bool:
-    """Whether a method uses the autoencoder."""
-    return method not in (choices.PIXELS, choices.PCA)
-
-
-def validation_share(count: str) -> float:
-    """The share of the labels that chooses the best epoch: a fifth, at least one per class.
-
-    With one label per class there is none to spare: the epoch with the best training accuracy is
-    kept, of equals the one with the lowest training loss.
-    """
-    if count == choices.ALL:
-        return VALIDATION_SHARE
-    return 0.0 if int(count) == 1 else max(VALIDATION_SHARE, 1 / int(count))
+        config = self.recipes[subset.count].autoencoder
+        if config is None:
+            return None
+        shape = self.data.training.images.shape[1:]
+        return get_autoencoder(config.model_copy(update={"seed": subset.seed}), shape)
 
 
 def plan_training(
@@ -239,33 +396,3 @@ def plan_training(
             "encoder_layers": None,
         }
     )
-
-
-def fit_logistic(
-    inputs: np.ndarray, labels: np.ndarray, validation: np.ndarray
-) -> "ClassifierMixin":
-    """Fits a logistic regression; validation labels choose its strength of L2.
-
-    Args:
-        inputs: float32 (num_images, num_features).
-        labels: int64 (num_images,), validation labels included.
-        validation: Positions of those; without any the default strength is used.
-
-    Returns:
-        scikit-learn's classifier, fitted to all labels with the chosen strength.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, PredefinedSplit
-    from threadpoolctl import threadpool_limits
-
-    model = LogisticRegression(C=LOGISTIC_C[1], max_iter=LOGISTIC_ITERATIONS)
-    if len(validation):
-        fold = np.full(len(labels), -1)  # always trained on
-        fold[validation] = 0
-        model = GridSearchCV(model, {"C": LOGISTIC_C}, cv=PredefinedSplit(fold))
-    # On small products several threads wait for each other: 1 s became 26 on a busy machine.
-    threads = None if inputs.size >= MANY_VALUES else 1
-    with threadpool_limits(threads), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the iterations are a budget
-        return model.fit(inputs, labels)

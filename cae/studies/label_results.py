@@ -6,18 +6,29 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from rich.table import Table
 
+from cae.config.choices import (
+    FINE_TUNED,
+    METHODS,
+    RECIPE,
+    SCRATCH,
+    WITHOUT_AUTOENCODER,
+    WITHOUT_UNLABELLED,
+)
 from cae.errors import DataError, listed
-from cae.studies.choices import FINE_TUNED, METHODS, SCRATCH
-from cae.studies.intervals import Estimate, estimate
+from cae.records.evaluation import Estimate, estimate
 
 TABLE_TITLE = "Test error in %: mean ± half of the 95 % interval; ≤, ≥: one end is open"
+METHODS_ABREAST = 6  # in a table for terminals
+WIDEST_HEADING = 11  # characters; longer ones break after a dash
 REFERENCE_LABELS = 100  # the first sentence is about this number, or the nearest one measured
 
+# Empty in files of earlier versions.
+_Count = Annotated[int | None, BeforeValidator(lambda value: None if value == "" else value)]
 Errors = Mapping[str, Mapping[int, Estimate]]  # by method and number of labels
 
 
@@ -31,9 +42,13 @@ class Measurement(BaseModel):
     seed: int  # of the subset, the split and the training
     labels: int  # in all
     validation_labels: int  # that only chose the best epoch or strength
-    steps: int  # of the optimizer; 0 for methods that take none
+    # Of the optimizer, those of a recipe's autoencoder included; 0 for methods that take none.
+    steps: int
+    images_seen: _Count = None  # in these steps; unknown in files of earlier versions
     test_error: float  # share of the test images with a wrong prediction, in [0, 1]
     seconds: float  # of training and testing
+    # Of training the recipe's autoencoder, which all numbers of labels share.
+    autoencoder_seconds: float = 0.0
 
     @property
     def key(self) -> tuple[int, str, str]:
@@ -80,22 +95,51 @@ def get_curves(errors: Errors) -> dict[str, list[tuple[int, float, float, float]
 # --- Conclusions ----------------------------------------------------------------------------
 
 
+class Comparison(NamedTuple):
+    """Two methods, and what sentences call the difference and each of them."""
+
+    before: str
+    after: str
+    difference: str
+    name_before: str
+    name_after: str
+
+
+COMPARISONS = (
+    Comparison(SCRATCH, FINE_TUNED, "pretraining", "from scratch", "with pretraining"),
+    Comparison(
+        WITHOUT_UNLABELLED,
+        RECIPE,
+        "the recipe, compared with the same network without unlabelled images,",
+        "with the same network without unlabelled images",
+        "with the recipe",
+    ),
+    Comparison(
+        WITHOUT_AUTOENCODER,
+        RECIPE,
+        "the autoencoder of the recipe, at equal images seen,",
+        "without the autoencoder at equal images seen",
+        "with it",
+    ),
+)
+
+
 class Effect(NamedTuple):
-    """What fine-tuning a pretrained encoder changes at one number of labels, seed by seed."""
+    """What a comparison comes to at one number of labels, seed by seed."""
 
     labels: int
-    scratch: float
-    pretrained: float
+    before: float
+    after: float
     difference: Estimate
 
 
-def _get_effects(results: Sequence[Measurement]) -> list[Effect]:
+def _get_effects(results: Sequence[Measurement], comparison: Comparison) -> list[Effect]:
     """By number of labels, over the seeds that have both with the same labels and split."""
     errors = _get_errors(results)
     effects = []
-    for labels, scratch in errors.get(SCRATCH, {}).items():
-        tuned = errors.get(FINE_TUNED, {}).get(labels, {})
-        pairs = [(error, tuned[seed]) for seed, error in scratch.items() if seed in tuned]
+    for labels, before in errors.get(comparison.before, {}).items():
+        after = errors.get(comparison.after, {}).get(labels, {})
+        pairs = [(error, after[seed]) for seed, error in before.items() if seed in after]
         if pairs:
             difference = estimate([after - before for before, after in pairs], -1, 1)
             effects.append(Effect(labels, *map(fmean, zip(*pairs, strict=True)), difference))
@@ -103,14 +147,24 @@ def _get_effects(results: Sequence[Measurement]) -> list[Effect]:
 
 
 def conclude(results: Sequence[Measurement]) -> list[str]:
-    """Compares fine-tuning with training from scratch in plain sentences."""
-    effects = _get_effects(results)
-    if not effects:
+    """What pretraining, a recipe and its autoencoder change, in plain sentences."""
+    sentences = []
+    for comparison in COMPARISONS:
+        sentences += _conclude(comparison, _get_effects(results, comparison))
+    if not sentences:
         return [f"Measure {FINE_TUNED} and {SCRATCH} to see whether pretraining helps."]
+    if max(len(seeds) for points in _get_errors(results).values() for seeds in points.values()) < 2:
+        sentences.append("One seed does not show how much is chance: repeat with --seeds 5.")
+    return sentences
+
+
+def _conclude(comparison: Comparison, effects: list[Effect]) -> list[str]:
+    if not effects:
+        return []
     reference = min(effects, key=lambda effect: abs(math.log(effect.labels / REFERENCE_LABELS)))
-    sentences = [_describe_effect(reference)]
+    sentences = [_describe_effect(comparison, reference)]
     if max(effect.difference.seeds for effect in effects) < 2:
-        return [*sentences, "One seed does not show how much is chance: repeat with --seeds 5."]
+        return sentences
     measurable = [effect for effect in effects if effect.difference.is_measurable]
     for verb, sign in (("lowers", -1), ("raises", 1)):
         at = [f"{e.labels:,}" for e in measurable if sign * e.difference.mean > 0]
@@ -124,19 +178,20 @@ def conclude(results: Sequence[Measurement]) -> list[str]:
     return sentences
 
 
-def _describe_effect(effect: Effect) -> str:
+def _describe_effect(comparison: Comparison, effect: Effect) -> str:
+    _, _, subject, name_before, name_after = comparison
     difference = effect.difference
-    before, after = f"{effect.scratch:.2%}", f"{effect.pretrained:.2%}"
+    before, after = f"{effect.before:.2%}", f"{effect.after:.2%}"
     start = f"With {effect.labels:,} labels"
     if difference.seeds < 2:
-        return f"{start} the test error is {before} from scratch and {after} with pretraining."
+        return f"{start} the test error is {before} {name_before} and {after} {name_after}."
     verb = "lowers" if difference.mean < 0 else "raises"
     if not difference.is_measurable:
         verb = "makes no measurable difference to"
     low = f"{'≤ ' * difference.is_low_open}{difference.low * 100:+.2f}"
     high = f"{'≥ ' * difference.is_high_open}{difference.high * 100:+.2f}"
     return (
-        f"{start} pretraining {verb} the test error: from {before} to {after}, "
+        f"{start} {subject} {verb} the test error: from {before} to {after}, "
         f"{difference.mean * 100:+.2f} percentage points "
         f"(95 % interval {low} to {high}, {difference.seeds} seeds)."
     )
@@ -155,15 +210,21 @@ def get_columns(errors: Errors) -> dict[str, list[str]]:
     return {"labels": [f"{labels:,}" for labels in counts], **cells}
 
 
-def get_table(errors: Errors) -> Table:
-    """The same table for a terminal of 80 columns."""
-    columns = get_columns(errors)
-    table = Table(box=None, padding=(0, 1, 0, 0), title=TABLE_TITLE, title_justify="left")
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
-    return table
+def get_tables(errors: Errors) -> list[Table]:
+    """The same in tables of a few methods each, for a terminal of 80 columns."""
+    labels, *columns = get_columns(errors).items()
+    tables = []
+    for start in range(0, len(columns), METHODS_ABREAST):
+        title = None if start else TABLE_TITLE
+        table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
+        shown = [labels, *columns[start : start + METHODS_ABREAST]]
+        for name, _ in shown:
+            heading = name.replace("-", "-\n") if len(name) > WIDEST_HEADING else name
+            table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
+        for row in zip(*(cells for _, cells in shown), strict=True):
+            table.add_row(*row)
+        tables.append(table)
+    return tables
 
 
 def _percent(error: Estimate) -> str:

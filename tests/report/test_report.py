@@ -25,12 +25,12 @@ from report_folders import (
 )
 
 import experiments
+from cae.config.choices import METHODS
 from cae.config.load import validate_config
 from cae.files import write_csv, write_json
 from cae.report.origin import training_command
 from cae.report.pages import format_column
 from cae.report.report import OUTPUT
-from cae.studies.choices import METHODS
 
 ROOT = Path(__file__).parents[2]
 

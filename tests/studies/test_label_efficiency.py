@@ -10,20 +10,31 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import CLASSES, run_program, write_dataset
+from conftest import AUTOENCODER, CLASSES, run_program, write_dataset, write_json
 
 import experiments
-from cae.config.load import validate_config
+from cae.config.choices import (
+    FINE_TUNED,
+    FROZEN,
+    NEIGHBOURS,
+    PRETRAINING_METHODS,
+    RECIPE,
+    RECIPE_METHODS,
+    SCRATCH,
+    WITHOUT_AUTOENCODER,
+    WITHOUT_UNLABELLED,
+)
+from cae.config.load import Recipe, validate_config
 from cae.data import idx
 from cae.errors import UserError
-from cae.files import locked
-from cae.studies.choices import FINE_TUNED, FROZEN, METHODS, SCRATCH
+from cae.files import locked, write_csv
+from cae.studies import label_results
+from cae.studies.label_baselines import fit_logistic, validation_share
 from cae.studies.label_methods import (
     NETWORKS,
     Methods,
-    fit_logistic,
+    plan_recipe,
     plan_training,
-    validation_share,
 )
 
 CONFIG = {
@@ -103,7 +114,8 @@ def measure(tmp_path, files, config):
     """Runs the comparison with further flags."""
 
     def run(*args, model, data=files, counts=("1", "4")):
-        flags = ["label-efficiency", *data.classifier, "-c", config, "-model", model]
+        flags = ["label-efficiency", *data.classifier, "-c", config]
+        flags += ["-model", model] if model else []
         flags += ["--name", "curve", *(["--counts", *counts] if counts else [])]
         return run_program("experiments", *flags, *args, runs_dir=tmp_path / "runs")
 
@@ -322,13 +334,155 @@ def test_a_model_that_cannot_be_loaded_is_said_once(measure, model, tmp_path):
     assert f"error: {model}: must be" in done.err
 
 
+# ------------------------------------------------------------------ recipes
+
+
+UNLABELLED = {"batch_size": 16, "label_spreading": {"neighbours": 3}}
+PLAIN_HEAD = {key: value for key, value in CONFIG.items() if key != "early_stopping"}
+
+
+class TestPlans:
+    """Of a recipe with 3 epochs of 90 images, then 2 of 80, in steps of 16 and 4 labelled ones."""
+
+    def plan(self, method, num_training=20, **changes):
+        classifier = {
+            **PLAIN_HEAD,
+            "batch_size": 4,
+            "dense_only_train_epochs": 0,
+            "full_train_epochs": 2,
+            "unlabelled": UNLABELLED,
+            **changes,
+        }
+        recipe = Recipe(
+            "few",
+            100,
+            validate_config({**AUTOENCODER, "epochs": 3}, "test", "autoencoder"),
+            validate_config(classifier, "test", "classifier"),
+        )
+        return plan_recipe(recipe, method, num_training, num_unlabelled=80, num_pretraining=90)
+
+    def test_the_recipe_is_followed(self):
+        config, repeats = self.plan(RECIPE)
+        assert (config.full_train_epochs, repeats) == (2, 1)
+        assert config.unlabelled.label_spreading.on == "encodings"
+
+    def test_without_the_autoencoder_as_many_images_are_seen(self):
+        """270 images of the autoencoder are 3.4 epochs more."""
+        config, repeats = self.plan(WITHOUT_AUTOENCODER, dense_only_train_epochs=7)
+        assert (config.dense_only_train_epochs, config.full_train_epochs, repeats) == (0, 5, 1)
+        assert config.unlabelled.label_spreading.on == "pixels"
+
+    @pytest.mark.parametrize(
+        ("num_training", "epochs", "repeats"),
+        [(20, 5, 1), (10, 5, 2), (3, 4, 7), (100, 1, 1)],
+    )
+    def test_without_unlabelled_images_as_many_steps_are_taken(self, num_training, epochs, repeats):
+        """25 of 4 images: 5 epochs of 5 steps."""
+        config, found = self.plan(WITHOUT_UNLABELLED, num_training)
+        assert (config.full_train_epochs, found, config.unlabelled) == (epochs, repeats, None)
+
+    def test_a_recipe_without_unlabelled_images(self):
+        """270 images of the autoencoder are 3 epochs of 90 labelled ones more."""
+        config, _ = self.plan(WITHOUT_AUTOENCODER, 90, unlabelled=None, dense_only_train_epochs=1)
+        assert (config.dense_only_train_epochs, config.full_train_epochs) == (0, 6)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """The file of a tiny recipe."""
+    classifier = {**PLAIN_HEAD, "dense_only_train_epochs": 0, "full_train_epochs": 2}
+    classifier |= {"validation_split": 0, "best_epoch_by": "last", "unlabelled": UNLABELLED}
+    halves = {"autoencoder": AUTOENCODER, "classifier": classifier}
+    return write_json(tmp_path / "tiny.json", labels=1, **halves)
+
+
+def change(path, *keys, **changes):
+    """Changes keys of an object in a JSON file; None removes one."""
+    path = Path(path)
+    document = json.loads(path.read_text())
+    part = document
+    for key in keys:
+        part = part[key]
+    part |= changes
+    for key in [key for key, value in part.items() if value is None]:
+        del part[key]
+    path.write_text(json.dumps(document))
+
+
+def test_a_recipe_with_and_without_its_parts(measure, recipe, folder):
+    """Of 48 images 12 are labelled; the autoencoder validates on 5 of them."""
+    done = measure("--recipes", recipe, "--seeds", 1, model=None, counts=("4",))
+    assert done.exit_code == 0, done.err
+    rows = read_results(folder)
+    assert [row["method"] for row in rows] == [*RECIPE_METHODS]
+    assert [row["validation_labels"] for row in rows] == ["0"] * 3
+    # 3 steps of 16 of 43 images; 2 epochs of 3 steps of 16 + 16 images, 36 unlabelled ones in all.
+    # Without the autoencoder 1 epoch more. Without unlabelled images 9 steps of 16.
+    assert [row["steps"] for row in rows] == ["9", "9", "9"]
+    assert [row["images_seen"] for row in rows] == ["211", "252", "144"]
+    assert [float(row["autoencoder_seconds"]) > 0 for row in rows] == [True, False, False]
+    conclusion = (folder / "conclusion.txt").read_text()
+    assert "without unlabelled images" in conclusion and "images seen" in conclusion
+
+    (kept,) = folder.glob("autoencoder_*_0.keras")
+    content = kept.read_bytes()
+    again = ["--recipes", recipe, "--methods", NEIGHBOURS, RECIPE, "--seeds", 1]
+    assert measure(*again, model=None, counts=("4", "2")).exit_code == 0
+    assert kept.read_bytes() == content
+    assert len(read_results(folder)) == 6
+    change(recipe, "classifier", batch_size=7)
+    done = measure(*again, model=None, counts=("4",))
+    assert done.exit_code == 2 and "same recipe for 4 labels per class" in done.err
+
+
+def test_an_interrupted_autoencoder_is_trained_again(measure, recipe, folder, monkeypatch):
+    from cae.training import train
+
+    def interrupt(*args, train=train.train_autoencoder, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return train(*args, **options)
+
+    flags = ["--recipes", recipe, "--seeds", 1, "--methods", WITHOUT_UNLABELLED, RECIPE]
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_autoencoder", interrupt)
+        assert measure(*flags, model=None, counts=("4",)).exit_code == 130
+    assert len(read_results(folder)) == 1
+    assert not [*folder.glob("*.keras")]
+    assert measure(*flags, model=None, counts=("4",)).exit_code == 0
+    assert len(read_results(folder)) == 2
+
+
+def test_a_recipe_without_an_autoencoder(measure, recipe, folder):
+    """For all labels: the recipe alone, because nothing can be left out."""
+    layers = AUTOENCODER["encoder_layers"]
+    change(recipe, "classifier", encoder_layers=layers, unlabelled=None, full_train_epochs=1)
+    change(recipe, autoencoder=None, labels="all")
+    done = measure("--recipes", recipe, "--seeds", 1, model=None, counts=("4", "all"))
+    assert done.exit_code == 0, done.err
+    assert "12 labels" in done.err
+    assert [(row["method"], row["labels"], row["images_seen"]) for row in read_results(folder)] == [
+        (RECIPE, "48", "48")
+    ]
+
+
+def test_results_of_earlier_versions(measure, model, folder):
+    """They lack the columns of recipes, and settings.json these."""
+    measure("--methods", "pixels", "--seeds", 1, model=model)
+    results = label_results.read_results(folder / "results.csv")
+    new = {"images_seen", "autoencoder_seconds"}
+    write_csv(folder / "results.csv", [row.model_dump(exclude=new) for row in results])
+    change(folder / "settings.json", recipes=None)
+    assert measure("--methods", "pixels", "--seeds", 2, model=model).exit_code == 0
+    assert [row["images_seen"] for row in read_results(folder)] == ["", "", "0", "0"]
+
+
 @pytest.mark.slow
 def test_every_method_on_a_trained_autoencoder(measure, trained_autoencoder, folder):
     """All see the same number of labels, and all networks take the same number of steps."""
     done = measure("--seeds", 1, "--steps", 40, model=trained_autoencoder.saved, counts=("10",))
     assert done.exit_code == 0, done.err
     rows = {row["method"]: row for row in read_results(folder)}
-    assert list(rows) == list(METHODS)
+    assert list(rows) == list(PRETRAINING_METHODS)
     assert {row["labels"] for row in rows.values()} == {str(10 * len(CLASSES))}
     assert {rows[method]["steps"] for method in NETWORKS} == {"40"}
     assert {rows[method]["steps"] for method in CLASSICAL} == {"0"}

@@ -1,7 +1,7 @@
 """Conclusions that are honest in either direction."""
 
-from cae.studies.choices import FINE_TUNED, FROZEN, METHODS, SCRATCH
-from cae.studies.label_results import Measurement, conclude, get_table, summarize
+from cae.config.choices import FINE_TUNED, FROZEN, METHODS, SCRATCH
+from cae.studies.label_results import Measurement, conclude, get_tables, summarize
 
 
 def results_of(method, errors_by_labels):
@@ -77,7 +77,7 @@ def test_without_both_networks_there_is_no_conclusion():
 
 def test_the_table_has_a_row_for_each_number_of_labels():
     results = results_of(SCRATCH, {10: [0.5, 0.7], 1000: [0.05]}) + results_of(FROZEN, {10: [0.5]})
-    table = get_table(summarize(results))
+    (table,) = get_tables(summarize(results))
     cells = [list(column.cells) for column in table.columns]
     assert cells == [["10", "1,000"], ["50.0", ""], ["60.0 ≤100.0", "5.00"]]
 
@@ -94,7 +94,8 @@ def test_the_table_fits_a_terminal():
         for result in results_of(method, {10: [0.5, 0.51], 60_000: [0.5, 0.49]})
     ]
     console = Console(file=StringIO(), width=80)
-    console.print(get_table(summarize(results)))
+    for table in get_tables(summarize(results)):
+        console.print(table)
     assert "…" not in console.file.getvalue()
     assert console.file.getvalue().count("50.5 ± 6.4") == len(METHODS)
     assert "60,000" in console.file.getvalue()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cae.studies.intervals import estimate
+from cae.records.evaluation import estimate
 
 
 def test_interval_of_three_values():
