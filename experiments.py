@@ -1,5 +1,6 @@
-"""Trains and compares many configurations; finds, reports and removes recorded runs.
+"""Trains recipes, and trains and compares many configurations; finds, reports and removes runs.
 
+python experiments.py recipe few_labels_100 -d mnist --labels-per-class 10
 python experiments.py run configuration/studies/research.json
 python experiments.py compare runs/research/classifiers
 python experiments.py list
@@ -33,6 +34,7 @@ def build_parser() -> flags.Parser:
     parser = flags.Parser(prog="experiments.py", description=__doc__)
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_recipe(commands)
     _add_compare(commands)
     _add_label_efficiency(commands)
     _add_report(commands)
@@ -71,6 +73,29 @@ def _add_run(commands: Any) -> None:
     _add_ray_flags(parser)
     flags.add(parser, *flags.TRACKING)
     flags.add_groups(parser, {"own images": flags.IMAGES})
+
+
+def _add_recipe(commands: Any) -> None:
+    parser = commands.add_parser(
+        "recipe",
+        help="train an autoencoder on all images, and a classifier with few labels on its encoder",
+        description="Trains the autoencoder of a recipe on all training images, those without "
+        "labels among them, then its classifier on that encoder, and tests it. The same command "
+        "continues what was interrupted.",
+    )
+    parser.set_defaults(action="cae.studies.recipe:run")
+    recipe = "the name of a shipped recipe, or a file (default: the one for the labels there are)"
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help=recipe)
+    flags.add(parser, "--dataset", required=True)
+    flags.add(parser, "--labels", "--test", "--test-labels", *flags.FEW_LABELS["few labels"])
+    flags.add(parser, "--limit", *flags.CHANGES)
+    flags.add_groups(parser, {"own images": flags.IMAGES})
+    repetitions = "train N pairs, each with its own seed and draw of labels (default: 1)"
+    parser.add_argument("--seeds", **flags.number(1, MAX_SEED, repetitions, default=1))
+    flags.add(parser, "--seed", help="the seed, or the first of --seeds (default: 0)", default=0)
+    flags.add(parser, "--runs-dir", "--no-plots", *flags.TRACKING)
+    name = "name of the folder of both runs (default: the recipe's and the data set's)"
+    flags.add(parser, "--name", help=name)
 
 
 def _add_ray_flags(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from cae.config.tf_config import get_index
 from cae.errors import ModelFileError, UsageError, listed
 from cae.programs.start import find_command
 from cae.records.run import (
+    PATHS,
     START_FILE,
     Arguments,
     check_run_dir,
@@ -39,9 +40,6 @@ RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show", "--devices"}
 # Role of a data set -> its name in flags.
 SPLITS = {"training": "train", "unlabelled": "train", "test": "test"}
 READING = ("image_size", "color", "resize", "test_split", "class_names")
-PATH_ARGUMENTS = (
-    *("dataset", "labels", "unlabelled", "test", "test_labels", "model", "init_from", "save"),
-)
 
 
 def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config]]:
@@ -398,7 +396,7 @@ def _take_over_run(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:
     config = validate_config(start.config, f"config in {path / START_FILE}", kind)
     for name, value in start.arguments.model_dump(include=set(vars(args))).items():
         is_file = name == "class_names" and value and Path(start.folder, value).is_file()
-        if name in PATH_ARGUMENTS or is_file:
+        if name in PATHS or is_file:
             value = _seen_from_here(value, start.folder)
         setattr(args, name, getattr(args, name) or value)
     if kind == "classifier" and args.model is None and isinstance(config.encoder_layers, str):

@@ -50,17 +50,23 @@ ORIGIN = ("started", "device", "versions", "git_commit", "data")
 class Trainer:
     """Trains configurations one after another, each in a run directory of its own.
 
+    Args:
+        task: What to train.
+        on_epoch: Receives the row of each epoch.
+        names_resume: Whether to print the command that resumes an interrupted run.
+
     Attributes:
         workers: Those that train every model together; None without --devices.
         stop: The signals that came during training.
     """
 
-    def __init__(self, task: Task, on_epoch: OnEpoch | None = None):
+    def __init__(self, task: Task, on_epoch: OnEpoch | None = None, *, names_resume: bool = True):
         self.workers: Workers | None = None
         self.stop = StopSignal()
         self._task = task
         self._args = task.args
         self._on_epoch = on_epoch
+        self._names_resume = names_resume
         self._warnings: set[str] = set()
 
     def train(self, name: str, config: Config) -> Experiment | None:
@@ -78,7 +84,7 @@ class Trainer:
             self._args,
             self._warn_once,
         )
-        start = self._get_start(name, config, scaling)
+        start = self.get_start(name, config, scaling)
         if self.workers and self.workers.share.index:
             return self._follow(start, config, scaling)
         with self._get_run(name) as run:
@@ -103,7 +109,7 @@ class Trainer:
                     trackers.finish(experiment.history, run.path)
         return experiment
 
-    def _get_start(self, name: str, config: Config, scaling: Scaling) -> Start:
+    def get_start(self, name: str, config: Config, scaling: Scaling) -> Start:
         """The content of `run.json`."""
         arguments = {
             key: getattr(self._args, key) for key in Arguments.model_fields if key in self._args
@@ -287,7 +293,7 @@ class Trainer:
         try:
             yield
         finally:
-            if run.can_resume:
+            if run.can_resume and self._names_resume:
                 flags = ["--resume", terminal.relative(run.path)]
                 if self._args.devices:
                     flags += ["--devices", str(self._args.devices)]

@@ -105,7 +105,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
     return values, arrays
 
 
-def check_same(where: object, began: Any, now: Any, key: str = "") -> None:
+def check_same(
+    where: object,
+    began: Any,
+    now: Any,
+    key: str = "",
+    remedy: str = "Restore it and resume again, or start a new run.",
+) -> None:
     """Compares the JSON values that a run began with and those that it would resume with.
 
     Raises:
@@ -114,8 +120,7 @@ def check_same(where: object, began: Any, now: Any, key: str = "") -> None:
     if isinstance(began, dict) and isinstance(now, dict):
         for name in dict.fromkeys([*began, *now]):
             path = f"{key}.{name}" if key else name
-            check_same(where, began.get(name), now.get(name), path)
+            check_same(where, began.get(name), now.get(name), path, remedy)
     elif began != now:
         required = f"must be {json.dumps(began)}, as when the run began"
-        remedy = "Restore it and resume again, or start a new run."
         raise DataError(f"{where}: {key}", required, json.dumps(now), remedy)

@@ -30,6 +30,7 @@ from cae.files import (
     write_json,
     write_text,
 )
+from cae.records.checkpoint import check_same
 from cae.records.history import History
 
 PARTIAL = ".partial"
@@ -126,6 +127,11 @@ class Arguments(_Record):
     mlflow: str | None = None
 
 
+# The flags that name files or data, and those on which no weight depends.
+PATHS = {"dataset", "labels", "unlabelled", "test", "test_labels", "model", "init_from", "save"}
+OUTPUT = {"overwrite", "no_plots", "tensorboard", "mlflow"}
+
+
 class Start(_Record):
     """The content of `run.json`: everything that is needed to start a run again."""
 
@@ -144,6 +150,18 @@ class Start(_Record):
     def to_json(self) -> dict[str, Any]:
         """The values as JSON types."""
         return self.model_dump(mode="json")
+
+    def check_same(self, where: object, now: "Start", remedy: str) -> None:
+        """Raises a DataError if the run (`where`) would now begin with something else."""
+        check_same(where, self._given, now._given, remedy=remedy)
+        check_same(where, self.config, now.config, remedy=remedy)
+        self.check_files(now)
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """The flags that training depends on, but not the paths of files that may have moved."""
+        flags = self.arguments.model_dump(mode="json", exclude=PATHS | OUTPUT)
+        return flags | {f"files of {role}": len(files) for role, files in self.data.items()}
 
     def check_files(self, now: "Start") -> None:
         """Raises a DataError if a file or the sample has changed since the run began."""

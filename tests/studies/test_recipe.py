@@ -1,0 +1,185 @@
+"""`experiments.py recipe`: the pair of a recipe, trained, skipped, resumed and refused."""
+
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from conftest import run_program, write_json
+
+from cae.data import idx
+from cae.files import locked
+from cae.records.run import read_start
+from cae.records.shelf import find_entries
+from cae.studies.results import read_result
+
+COMMON = {"optimizer": ["adam", 0.01], "batch_size": 8}
+LAYERS = {"encoder_layers": [["conv", 2, [3, 3]], ["pool", [2, 2]], ["dense", 4]]}
+AUTOENCODER = {**LAYERS, "decoder_layers": [["upSample", [2, 2]]], "epochs": 1, **COMMON}
+CLASSIFIER = {
+    "dense_layers": [],
+    "dense_only_train_epochs": 0,
+    "full_train_epochs": 1,
+    "validation_split": 0,
+    "best_epoch_by": "last",
+    "unlabelled": {"batch_size": 16, "label_spreading": {}},
+    **COMMON,
+}
+RECIPE = {"labels": 15, "autoencoder": AUTOENCODER, "classifier": CLASSIFIER}
+
+
+@pytest.fixture(scope="module")
+def flags(shared, files):
+    """Of 48 images 15 keep their label; 6 others have none."""
+    more = shared / "more"
+    idx.write_idx(more, np.random.default_rng(3).integers(0, 255, (6, 8, 8), np.uint8))
+    return [*files.classifier, "--labels-per-class", 5, "--unlabelled", more, "--seed", 3]
+
+
+@pytest.fixture(scope="module")
+def recipe(shared):
+    return write_json(shared / "tiny-recipe.json", RECIPE)
+
+
+def start(recipe, *flags, runs_dir, name="pair"):
+    """Runs the program; the paths of `Finished.runs` are the folders of pairs."""
+    flags = [recipe, *flags, "--name", name, "--no-plots"]
+    return run_program("experiments", "recipe", *flags, runs_dir=runs_dir)
+
+
+@pytest.fixture(scope="module")
+def pair(shared, recipe, flags):
+    return start(recipe, *flags, runs_dir=shared / "recipe-runs")
+
+
+def state(folder):
+    """Every file of the runs, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def table(finished):
+    return [line.split("│") for line in finished.out.splitlines() if line.startswith("│")]
+
+
+def test_a_pair(pair):
+    assert pair.exit_code == 0, pair.err
+    entries = {entry.path.name: entry for entry in find_entries(pair.run)}
+    assert sorted(entries) == ["autoencoder-seed3", "classifier-seed3"]
+    assert {entry.state for entry in entries.values()} == {"complete"}
+    autoencoder, classifier = (entries[name].start for name in sorted(entries))
+    assert "54 of 8×8×1" in pair.out and "15 of 8×8×1" in pair.out
+    assert autoencoder.config["seed"] == classifier.config["seed"] == classifier.sample["seed"] == 3
+    assert classifier.arguments.model.endswith("autoencoder-seed3/model.keras")
+    # autoencoder.py can resume and repeat its run: it has all the flags.
+    assert autoencoder.arguments.unlabelled and autoencoder.arguments.test is None
+    error = 1 - read_result(pair.run / "classifier-seed3").history.metrics["test_accuracy"]
+    assert [row[2].strip() for row in table(pair)] == [f"{error:.2%}"]
+    assert f"predict.py evaluate {pair.run}/classifier-seed3/model.keras" in pair.out
+
+
+def test_the_same_command_trains_nothing_again(pair, recipe, flags):
+    before = state(pair.run)
+    again = start(recipe, *flags, runs_dir=pair.run.parent)
+    assert again.exit_code == 0, again.err
+    assert state(pair.run) == before
+    assert table(again) == table(pair)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (["--labels-per-class", 6], "labels_per_class: must be 5"),
+        (["--invert", "test"], "invert: must be null"),
+        (["--limit", 40], "limit: must be null"),
+        (["--unlabelled", "OTHER"], "other: must have the content"),
+        ({"epochs": 2}, "epochs: must be 1"),
+    ],
+    ids=str,
+)
+def test_other_settings_and_data_are_refused(pair, recipe, flags, changes, named, tmp_path):
+    before = state(pair.run)
+    if isinstance(changes, dict):
+        changed = RECIPE | {"autoencoder": AUTOENCODER | changes}
+        recipe, changes = write_json(tmp_path / "tiny-recipe.json", changed), []
+    idx.write_idx(tmp_path / "other", np.zeros((6, 8, 8), np.uint8))
+    changes = [tmp_path / "other" if flag == "OTHER" else flag for flag in changes]
+    refused = start(recipe, *flags, *changes, runs_dir=pair.run.parent)
+    assert refused.exit_code == 2
+    (line,) = [line for line in refused.err.splitlines() if line.startswith("error: ")]
+    assert named in line
+    assert state(pair.run) == before
+
+
+def test_another_start_at_the_same_time_is_refused(pair, recipe, flags):
+    with locked(pair.run):
+        refused = start(recipe, *flags, runs_dir=pair.run.parent)
+    assert refused.exit_code == 2
+    assert str(pair.run) in refused.err
+
+
+def test_what_was_interrupted_is_resumed(pair, recipe, flags, tmp_path, monkeypatch):
+    """Ctrl-C while the classifier trains; the same command ends with the same weights."""
+    from cae.training import train
+
+    train_classifier = train.train_classifier
+
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return train_classifier(*args, **kwargs)
+
+    folder = tmp_path / "runs" / "pair"
+    shutil.copytree(pair.run / "autoencoder-seed3", folder / "autoencoder-seed3")
+    monkeypatch.setattr(train, "train_classifier", interrupted)
+    stopped = start(recipe, *flags, runs_dir=tmp_path / "runs")
+    assert stopped.exit_code == 128 + signal.SIGINT
+    assert "Resume with: python " in stopped.err and "experiments.py recipe " in stopped.err
+    assert (folder / "classifier-seed3.partial").is_dir()
+    monkeypatch.setattr(train, "train_classifier", train_classifier)
+    resumed = start(recipe, *flags, runs_dir=tmp_path / "runs")
+    assert resumed.exit_code == 0, resumed.err
+    one, other = (
+        read_result(path / "classifier-seed3").history.metrics for path in (folder, pair.run)
+    )
+    assert one["test_accuracy"] == other["test_accuracy"]
+
+
+def test_a_classifier_alone_with_two_seeds(files, tmp_path):
+    """It learns from the labelled images, and needs no others; a table has mean and deviation."""
+    classifier = CLASSIFIER | LAYERS | {"unlabelled": None}
+    recipe = write_json(tmp_path / "mine.json", {"classifier": classifier})
+    finished = start(recipe, *files.classifier, "--seeds", 2, runs_dir=tmp_path / "runs")
+    assert finished.exit_code == 0, finished.err
+    names = ["classifier-seed0", "classifier-seed1"]
+    assert sorted(path.name for path in finished.run.iterdir()) == names
+    assert read_start(finished.run / names[0]).models == []
+    results = [read_result(finished.run / name).history.metrics for name in names]
+    errors = [1 - values["test_accuracy"] for values in results]
+    expected = [*errors, np.mean(errors), np.std(errors, ddof=1)]
+    assert [row[2].strip() for row in table(finished)] == [f"{error:.2%}" for error in expected]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "named"),
+    [
+        (["few_labels"], [], "few_labels_100"),
+        (["few_labels_100"], [], "--unlabelled"),
+        (["few_labels_100"], ["-d", "none"], "none"),
+        (["few_labels_100"], ["--labels-per-class", 99], "--labels-per-class"),
+        (["BROKEN"], [], "classifier: batch_size: "),
+        (["LARGE"], ["--labels-per-class", 5], "encoder_layers[0]"),
+    ],
+    ids=str,
+)
+def test_faults_are_told_before_anything_is_written(recipe, flags, named, files, tmp_path):
+    paths = {
+        "BROKEN": {"classifier": CLASSIFIER | LAYERS | {"batch_size": 0}},
+        "LARGE": RECIPE | {"autoencoder": AUTOENCODER | {"encoder_layers": [["pool", [9, 9]]]}},
+    }
+    recipe = [write_json(tmp_path / x, paths[x]) if x in paths else x for x in recipe]
+    runs = tmp_path / "runs"
+    given = [*recipe, *files.classifier, *flags]
+    refused = run_program("experiments", "recipe", *given, runs_dir=runs)
+    assert refused.exit_code == 2
+    (line,) = refused.err.splitlines()
+    assert named in line
+    assert not runs.exists()
