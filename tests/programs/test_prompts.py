@@ -1,11 +1,13 @@
 """Questions: defaults, explanations, and the end of the input."""
 
 import io
+import os
+import re
 import sys
 
 import pytest
 
-from cae import prompts
+from cae import prompts, terminal
 from cae.errors import UsageError, UserError
 
 
@@ -24,6 +26,21 @@ def test_enter_means_the_default(ask):
     value, screen = ask(prompts.ask, "Epochs", prompts.whole_number(1, 9), 5, typed=["  "])
     assert value == 5
     assert screen == "Epochs [5]: "
+
+
+def test_a_question_leaves_room_for_the_answer(monkeypatch, capsys):
+    """At a terminal of 40 columns, in lines that break between words."""
+    prompted = []
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(terminal.OUT, "_environ", os.environ)
+    monkeypatch.setattr(terminal.OUT, "_force_terminal", True)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda prompt: prompted.append(prompt) or "")
+    kinds = ["conv", "upSample", "convTranspose"]
+    question = f"  Layer 1 ({', '.join(kinds)})"
+    assert prompts.ask(question, prompts.one_of(kinds), "conv") == "conv"
+    assert re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out) == "  Layer 1 (conv, upSample,\n"
+    assert "    convTranspose) [conv]: " in prompted[0]
 
 
 def test_a_pair_is_shown_as_it_is_typed(ask):
