@@ -44,6 +44,10 @@ PIXELS, PCA, NEIGHBOURS = "pixels", "pca", "neighbours"
 RECIPE = "recipe"
 WITHOUT_AUTOENCODER = "recipe-without-autoencoder"
 WITHOUT_UNLABELLED = "recipe-without-unlabelled"
+SPREADING, SPREADING_ENCODINGS = "label-spreading", "label-spreading-encodings"
+SELF_TRAINING, SELF_TRAINING_ENCODINGS = "self-training", "self-training-encodings"
+# The methods of scikit-learn that learn from unlabelled images too.
+FROM_ALL = (SPREADING, SPREADING_ENCODINGS, SELF_TRAINING, SELF_TRAINING_ENCODINGS)
 PRETRAINING_METHODS = {
     FROZEN: "pretrained, frozen",
     FINE_TUNED: "pretrained, fine-tuned",
@@ -56,6 +60,10 @@ RECIPE_METHODS = {
     RECIPE: "recipe",
     WITHOUT_AUTOENCODER: "recipe without the autoencoder",
     WITHOUT_UNLABELLED: "recipe without unlabelled images",
+    SPREADING: "label spreading on pixels",
+    SPREADING_ENCODINGS: "label spreading on encodings",
+    SELF_TRAINING: "self-training on pixels",
+    SELF_TRAINING_ENCODINGS: "self-training on encodings",
 }
 METHODS = PRETRAINING_METHODS | RECIPE_METHODS
 COUNTS = ("1", "2", "5", "10", "50", "100", "500", ALL)  # labels per class

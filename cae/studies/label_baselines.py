@@ -1,6 +1,7 @@
 """The data of label efficiency, and the methods that train no network: those of scikit-learn."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from cae.config import choices
 from cae.data.datasets import Dataset, Scaling
-from cae.data.splits import get_classes, split_validation
+from cae.data.splits import encode_labels, get_classes, split_validation
 
 if TYPE_CHECKING:
     import keras
@@ -22,6 +23,12 @@ MANY_VALUES = 10**7  # of a matrix whose products are worth several threads
 PCA_COMPONENTS = 50
 PCA_IMAGES = 10_000  # from which the components are computed
 NUM_NEIGHBOURS = 5
+MOST_FEATURES = 128  # more values of an image are reduced to principal components
+GRAPH_NEIGHBOURS = 10
+GRAPH_ALPHA = 0.99  # how far labels travel; with scikit-learn's 0.2 more are wrong
+GRAPH_ROUNDS = 100
+CONFIDENT = 0.9  # probability from which self-training believes itself
+UNLABELLED = -1  # in place of a class, for scikit-learn
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,10 @@ class LabelledData:
         """How many labels so many per class, or `all`, are."""
         return len(self.training.labels) if count == choices.ALL else int(count) * len(self.classes)
 
+    def has_unlabelled(self, count: str) -> bool:
+        """Whether so many labels per class leave images without one."""
+        return bool(self.unlabelled) or self.get_size(count) < len(self.training.labels)
+
     def get_unlabelled(self, chosen: np.ndarray) -> np.ndarray:
         """All images to train on but the chosen ones, in the dtype of their file."""
         images = np.delete(self.training.images, chosen, axis=0)
@@ -73,8 +84,8 @@ class Baselines:
 
     def __init__(self, data: LabelledData):
         self._data = data
-        self._encoder: Any = None
-        self._encodings: dict[str, np.ndarray] = {}  # by it, and what follows from them alone
+        self._encoder: Any = None  # the latest
+        self._kept: dict[str, Any] = {}  # what it made of the images
 
     def classify(
         self, subset: Subset, method: str, encoder: "keras.Model | None"
@@ -83,15 +94,22 @@ class Baselines:
 
         Args:
             subset: The labels to learn from.
-            method: `PIXELS`, `PCA` or `NEIGHBOURS`.
-            encoder: For methods on encodings.
+            method: One that trains no network.
+            encoder: For methods on encodings; None for the others.
 
         Returns:
             int64 (num_test_images,), and how many labels only chose a strength.
         """
+        if encoder is not None and encoder is not self._encoder:
+            self._encoder, self._kept = encoder, {}
         if method == choices.NEIGHBOURS:
-            self._use(encoder)
             return self._vote(subset), 0
+        if method in choices.FROM_ALL:
+            return self._learn_from_all(subset, method, encoder is not None), 0
+        return self._regress(subset, method)
+
+    def _regress(self, subset: Subset, method: str) -> tuple[np.ndarray, int]:
+        """Labels by logistic regression on pixels, or on their principal components."""
         chosen, labels = subset.chosen, self._data.training.labels[subset.chosen]
         share = validation_share(subset.count)
         _, validation = split_validation(len(chosen), share, subset.seed, labels)
@@ -100,32 +118,56 @@ class Baselines:
             inputs, test = map(self._components.transform, (inputs, test))
         return fit_logistic(inputs, labels, validation).predict(test), len(validation)
 
-    def _use(self, encoder: "keras.Model") -> None:
-        """Forgets what another encoder made of the images."""
-        if encoder is not self._encoder:
-            self._encoder, self._encodings = encoder, {}
-
     def _vote(self, subset: Subset) -> np.ndarray:
         """Labels of the nearest encodings."""
-        is_all, kept = subset.count == choices.ALL, self._encodings
+        is_all, kept = subset.count == choices.ALL, self._kept
         # All labels vote the same whatever the seed; with 60,000 it takes a minute.
         if is_all and "votes" in kept:
             return kept["votes"]
         if "test" not in kept:
-            kept["test"] = self._encode(self._data.test)
+            kept["test"] = self._encode(self._data.test.images)
         # The order of the images decides between equal distances.
         chosen = np.sort(subset.chosen) if is_all else subset.chosen
-        inputs = self._encode(self._data.training, chosen)
+        inputs = self._encode(self._data.training.images, chosen)
         votes = vote(inputs, self._data.training.labels[chosen], kept["test"])
         if is_all:
             kept["votes"] = votes
         return votes
 
-    def _encode(self, dataset: Dataset, chosen: np.ndarray | None = None) -> np.ndarray:
+    def _learn_from_all(self, subset: Subset, method: str, on_encodings: bool) -> np.ndarray:
+        """Labels by a method that also learns from the images without a label."""
+        inputs, test = self._get_encodings() if on_encodings else self._pixel_features
+        targets = np.full(len(inputs), UNLABELLED)
+        labels = self._data.training.labels[subset.chosen]
+        targets[subset.chosen] = encode_labels(labels, self._data.classes)
+        spreading = (choices.SPREADING, choices.SPREADING_ENCODINGS)
+        fit = spread_labels if method in spreading else train_itself
+        return self._data.classes[fit(inputs, targets).predict(test)]
+
+    def _get_encodings(self) -> tuple[np.ndarray, np.ndarray]:
+        if "features" not in self._kept:
+            self._kept["features"] = self._get_features(self._encode)
+        return self._kept["features"]
+
+    @cached_property
+    def _pixel_features(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._get_features(self._pixels)
+
+    def _get_features(
+        self, represent: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Few values of the images to train on, those with labels first, and of the test images."""
+        images = self._data.get_unlabelled(np.empty(0, np.int64)), self._data.test.images
+        training, test = map(represent, images)
+        if training.shape[1] > MOST_FEATURES:
+            training, test = map(fit_components(training).transform, (training, test))
+        return training / training.std(), test / training.std()
+
+    def _encode(self, images: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
         """float32 (num_images, size): the encodings of images, by default of all."""
         from cae.training.predict import predict
 
-        encodings = predict(self._encoder, dataset.images, self._data.scaling, chosen)
+        encodings = predict(self._encoder, images, self._data.scaling, chosen)
         return encodings.reshape(len(encodings), -1)
 
     def _pixels(self, images: np.ndarray) -> np.ndarray:
@@ -138,12 +180,7 @@ class Baselines:
     @cached_property
     def _components(self) -> Any:
         """Principal components of the images that the autoencoder was trained on."""
-        from sklearn.decomposition import PCA
-
-        images = self._data.pretraining
-        chosen = np.random.default_rng(0).permutation(len(images))[:PCA_IMAGES]
-        pixels = self._pixels(images[np.sort(chosen)])
-        return PCA(min(PCA_COMPONENTS, *pixels.shape), random_state=0).fit(pixels)
+        return fit_components(self._pixels(self._data.pretraining))
 
 
 def validation_share(count: str) -> float:
@@ -187,6 +224,15 @@ def fit_logistic(
         return model.fit(inputs, labels)
 
 
+def fit_components(rows: np.ndarray) -> Any:
+    """scikit-learn's principal components of some of the rows, float32 (num_images, num_values)."""
+    from sklearn.decomposition import PCA
+
+    chosen = np.random.default_rng(0).permutation(len(rows))[:PCA_IMAGES]
+    rows = rows[np.sort(chosen)]
+    return PCA(min(PCA_COMPONENTS, *rows.shape), random_state=0).fit(rows)
+
+
 def vote(inputs: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Labels by the nearest inputs, nearer ones counting more; nothing is tuned.
 
@@ -200,3 +246,39 @@ def vote(inputs: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray
     neighbours = min(NUM_NEIGHBOURS, max(1, len(labels) // len(np.unique(labels))))
     voters = KNeighborsClassifier(neighbours, weights="distance", algorithm="brute")
     return voters.fit(inputs, labels).predict(test)
+
+
+def spread_labels(inputs: np.ndarray, targets: np.ndarray) -> "ClassifierMixin":
+    """Label spreading on a graph of nearest neighbours, among which it also finds test images.
+
+    Args:
+        inputs: float32 (num_images, num_features).
+        targets: int64 (num_images,), classes, or UNLABELLED.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.semi_supervised import LabelSpreading
+
+    neighbours = min(GRAPH_NEIGHBOURS, len(inputs) - 1)
+    graph = {"kernel": "knn", "n_neighbors": neighbours}
+    model = LabelSpreading(**graph, alpha=GRAPH_ALPHA, max_iter=GRAPH_ROUNDS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the rounds are a budget
+        return model.fit(inputs, targets)
+
+
+def train_itself(inputs: np.ndarray, targets: np.ndarray) -> "ClassifierMixin":
+    """A logistic regression that learns from its own confident answers, with more each time.
+
+    The arguments are those of `spread_labels`.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.semi_supervised import SelfTrainingClassifier
+    from threadpoolctl import threadpool_limits
+
+    model = SelfTrainingClassifier(
+        LogisticRegression(max_iter=LOGISTIC_ITERATIONS), threshold=CONFIDENT
+    )
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(inputs, targets)

@@ -47,6 +47,8 @@ from cae.studies import label_results
 from cae.studies.label_baselines import VALIDATION_SHARE, LabelledData
 from cae.studies.label_methods import (
     ENCODING,
+    FOLLOWING,
+    ON_ENCODINGS,
     Autoencoders,
     Interrupted,
     Methods,
@@ -127,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_recipes(args: argparse.Namespace, methods: Sequence[str]) -> list[Recipe]:
     """The recipes to choose among; none where no method uses one."""
-    if not any(m in RECIPE_METHODS or (m in ENCODING and not args.model) for m in methods):
+    using = (*FOLLOWING, *ON_ENCODINGS, *(() if args.model else ENCODING))
+    if not any(m in using for m in methods):
         return []
     recipes = [load_recipe(find_recipe(name)) for name in args.recipes or get_recipes()]
     for recipe in recipes:
@@ -148,8 +151,7 @@ def _choose_recipes(
     chosen = {}
     for count in counts if recipes else ():
         labels = data.get_size(count)
-        has_unlabelled = bool(data.unlabelled) or labels < len(data.training.images)
-        if recipe := choose_recipe(recipes, labels, has_unlabelled):
+        if recipe := choose_recipe(recipes, labels, data.has_unlabelled(count)):
             chosen[count] = recipe
         else:
             terminal.warn(f"No recipe is for {labels:,} labels: what needs one is left out there.")

@@ -23,7 +23,12 @@ from cae.config.load import Recipe
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.data.splits import split_validation
 from cae.records.saved_models import load_model, save_model
-from cae.studies.label_baselines import Baselines, LabelledData, Subset, validation_share
+from cae.studies.label_baselines import (
+    Baselines,
+    LabelledData,
+    Subset,
+    validation_share,
+)
 from cae.studies.label_results import Measurement
 
 if TYPE_CHECKING:
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
 NETWORKS = (choices.FROZEN, choices.FINE_TUNED, choices.SCRATCH)
 # What takes the encoder of -model, or without one that of the recipe.
 ENCODING = (*NETWORKS, choices.NEIGHBOURS)
+FOLLOWING = (choices.RECIPE, choices.WITHOUT_AUTOENCODER, choices.WITHOUT_UNLABELLED)
+# What takes the encodings of the recipe's autoencoder.
+ON_ENCODINGS = (choices.SPREADING_ENCODINGS, choices.SELF_TRAINING_ENCODINGS)
 
 ShouldStop = Callable[[], bool]
 
@@ -74,7 +82,7 @@ def plan_recipe(
 
     Args:
         recipe: What is followed.
-        method: One of `RECIPE_METHODS`. Without the autoencoder, label spreading is on pixels, and
+        method: One of `FOLLOWING`. Without the autoencoder, label spreading is on pixels, and
             as many epochs are added as show the network the images that the autoencoder sees.
             Without unlabelled images, it takes as many steps of labelled ones as that.
         num_training: Labelled images to train on.
@@ -205,10 +213,13 @@ class Methods:
     def applies(self, count: str, method: str) -> bool:
         """Whether a method can be measured, and does not repeat another."""
         recipe = self.recipes.get(count)
-        if method in choices.RECIPE_METHODS:
+        if method in FOLLOWING:
             return recipe is not None and has_part(recipe, method)
-        has_encoder = self.load_encoder or (recipe and recipe.autoencoder)
-        return method not in ENCODING or bool(has_encoder)
+        has_autoencoder = recipe is not None and recipe.autoencoder is not None
+        if method in choices.FROM_ALL:
+            is_possible = has_autoencoder or method not in ON_ENCODINGS
+            return is_possible and self.data.has_unlabelled(count)
+        return method not in ENCODING or bool(self.load_encoder) or has_autoencoder
 
     @cached_property
     def given_encoder(self) -> "keras.Model | None":
@@ -234,14 +245,13 @@ class Methods:
         subset = Subset(seed, count, self.orders[seed][:size])
         pretrained = self._pretrain(subset, method, should_stop)
         start = time.perf_counter()
-        if method in choices.RECIPE_METHODS:
+        if method in FOLLOWING:
             outcome = self._follow(subset, method, pretrained, should_stop)
         elif method in NETWORKS:
             outcome = self._train(subset, method, pretrained, should_stop)
         else:
-            encoder = None
-            if method in ENCODING:
-                encoder = pretrained.encoder if pretrained else self.given_encoder
+            given = self.given_encoder if method in ENCODING else None
+            encoder = pretrained.encoder if pretrained else given
             outcome = Outcome(*self._baselines.classify(subset, method, encoder))
         return Measurement(
             method=method,
@@ -259,12 +269,12 @@ class Methods:
     def _pretrain(self, subset: Subset, method: str, should_stop: ShouldStop) -> Pretrained | None:
         """The autoencoder of the recipe, if the method uses its weights."""
         recipe = self.recipes.get(subset.count)
-        needs_one = method in (choices.FROZEN, choices.FINE_TUNED, choices.NEIGHBOURS)
-        if method == choices.RECIPE:
-            needs_one = recipe.autoencoder is not None
-        elif self.load_encoder:
-            needs_one = False
-        return self.autoencoders.get(recipe, subset.seed, should_stop) if needs_one else None
+        if recipe is None or recipe.autoencoder is None:
+            return None
+        using = [choices.RECIPE, *ON_ENCODINGS]
+        if self.load_encoder is None:
+            using += [choices.FROZEN, choices.FINE_TUNED, choices.NEIGHBOURS]
+        return self.autoencoders.get(recipe, subset.seed, should_stop) if method in using else None
 
     # --- Networks ---
 

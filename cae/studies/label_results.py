@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cae.config.choices import (
     FINE_TUNED,
+    FROM_ALL,
     METHODS,
     RECIPE,
     SCRATCH,
@@ -25,7 +26,7 @@ from cae.records.evaluation import Estimate, estimate
 TABLE_TITLE = "Test error in %: mean ± half of the 95 % interval; ≤, ≥: one end is open"
 METHODS_ABREAST = 6  # in a table for terminals
 WIDEST_HEADING = 11  # characters; longer ones break after a dash
-REFERENCE_LABELS = 100  # the first sentence is about this number, or the nearest one measured
+REFERENCE_LABELS = 100  # sentences are about this number, or the nearest one measured
 
 # Empty in files of earlier versions.
 _Count = Annotated[int | None, BeforeValidator(lambda value: None if value == "" else value)]
@@ -151,6 +152,7 @@ def conclude(results: Sequence[Measurement]) -> list[str]:
     sentences = []
     for comparison in COMPARISONS:
         sentences += _conclude(comparison, _get_effects(results, comparison))
+    sentences += _name_best(summarize(results))
     if not sentences:
         return [f"Measure {FINE_TUNED} and {SCRATCH} to see whether pretraining helps."]
     if max(len(seeds) for points in _get_errors(results).values() for seeds in points.values()) < 2:
@@ -158,10 +160,31 @@ def conclude(results: Sequence[Measurement]) -> list[str]:
     return sentences
 
 
+def _name_best(errors: Errors) -> list[str]:
+    """The best of scikit-learn's methods that learn from unlabelled images."""
+    points = [
+        (_distance(labels), error.mean, labels, method)
+        for method in FROM_ALL
+        for labels, error in errors.get(method, {}).items()
+    ]
+    if not points:
+        return []
+    _, error, labels, method = min(points)
+    return [
+        f"With {labels:,} labels the best of scikit-learn's methods for labelled and unlabelled "
+        f"images, {METHODS[method]}, has a test error of {error:.2%}."
+    ]
+
+
+def _distance(labels: int) -> float:
+    """From the number of labels that sentences are about, on a logarithmic scale."""
+    return abs(math.log(labels / REFERENCE_LABELS))
+
+
 def _conclude(comparison: Comparison, effects: list[Effect]) -> list[str]:
     if not effects:
         return []
-    reference = min(effects, key=lambda effect: abs(math.log(effect.labels / REFERENCE_LABELS)))
+    reference = min(effects, key=lambda effect: _distance(effect.labels))
     sentences = [_describe_effect(comparison, reference)]
     if max(effect.difference.seeds for effect in effects) < 2:
         return sentences

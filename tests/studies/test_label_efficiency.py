@@ -29,8 +29,9 @@ from cae.data import idx
 from cae.errors import UserError
 from cae.files import locked, write_csv
 from cae.studies import label_results
-from cae.studies.label_baselines import fit_logistic, validation_share
+from cae.studies.label_baselines import fit_logistic, spread_labels, train_itself, validation_share
 from cae.studies.label_methods import (
+    FOLLOWING,
     NETWORKS,
     Methods,
     plan_recipe,
@@ -88,6 +89,18 @@ def test_validation_labels_choose_the_strength():
     assert search.n_splits_ == 1
     assert (search.predict(inputs) == labels).mean() > 0.9
     assert fit_logistic(inputs, labels, np.arange(0)).C == 1
+
+
+def test_methods_that_learn_from_images_without_labels():
+    """Two rows of points, of each only one end has a label."""
+    along = np.arange(20, dtype=np.float32)
+    inputs = np.concatenate([np.stack([along, np.full(20, y)], axis=1) for y in (0, 30)])
+    targets = np.full(40, -1)
+    targets[[0, 39]] = 0, 1
+    expected = np.repeat([0, 1], 20)
+    np.testing.assert_array_equal(spread_labels(inputs, targets).predict(inputs), expected)
+    near = inputs / (1000, 10)  # a line between the labels divides the rows
+    np.testing.assert_array_equal(train_itself(near, targets).predict(near), expected)
 
 
 # ------------------------------------------------------------------ the program
@@ -415,12 +428,16 @@ def test_a_recipe_with_and_without_its_parts(measure, recipe, folder):
     assert done.exit_code == 0, done.err
     rows = read_results(folder)
     assert [row["method"] for row in rows] == [*RECIPE_METHODS]
-    assert [row["validation_labels"] for row in rows] == ["0"] * 3
+    assert {row["validation_labels"] for row in rows} == {"0"}
+    assert {row["test_error"] for row in rows if "spreading" in row["method"]} == {"0.0"}
     # 3 steps of 16 of 43 images; 2 epochs of 3 steps of 16 + 16 images, 36 unlabelled ones in all.
     # Without the autoencoder 1 epoch more. Without unlabelled images 9 steps of 16.
-    assert [row["steps"] for row in rows] == ["9", "9", "9"]
-    assert [row["images_seen"] for row in rows] == ["211", "252", "144"]
-    assert [float(row["autoencoder_seconds"]) > 0 for row in rows] == [True, False, False]
+    # On encodings, the autoencoder counts as well.
+    assert [row["steps"] for row in rows] == ["9", "9", "9", "0", "3", "0", "3"]
+    seen = ["211", "252", "144", "0", "43", "0", "43"]
+    assert [row["images_seen"] for row in rows] == seen
+    has_seconds = [float(row["autoencoder_seconds"]) > 0 for row in rows]
+    assert has_seconds == [True, False, False, False, True, False, True]
     conclusion = (folder / "conclusion.txt").read_text()
     assert "without unlabelled images" in conclusion and "images seen" in conclusion
 
@@ -429,7 +446,7 @@ def test_a_recipe_with_and_without_its_parts(measure, recipe, folder):
     again = ["--recipes", recipe, "--methods", NEIGHBOURS, RECIPE, "--seeds", 1]
     assert measure(*again, model=None, counts=("4", "2")).exit_code == 0
     assert kept.read_bytes() == content
-    assert len(read_results(folder)) == 6
+    assert len(read_results(folder)) == len(RECIPE_METHODS) + 3
     change(recipe, "classifier", batch_size=7)
     done = measure(*again, model=None, counts=("4",))
     assert done.exit_code == 2 and "same recipe for 4 labels per class" in done.err
@@ -457,7 +474,8 @@ def test_a_recipe_without_an_autoencoder(measure, recipe, folder):
     layers = AUTOENCODER["encoder_layers"]
     change(recipe, "classifier", encoder_layers=layers, unlabelled=None, full_train_epochs=1)
     change(recipe, autoencoder=None, labels="all")
-    done = measure("--recipes", recipe, "--seeds", 1, model=None, counts=("4", "all"))
+    flags = ["--recipes", recipe, "--seeds", 1, "--methods", *FOLLOWING]
+    done = measure(*flags, model=None, counts=("4", "all"))
     assert done.exit_code == 0, done.err
     assert "12 labels" in done.err
     assert [(row["method"], row["labels"], row["images_seen"]) for row in read_results(folder)] == [

@@ -1,6 +1,16 @@
 """Conclusions that are honest in either direction."""
 
-from cae.config.choices import FINE_TUNED, FROZEN, METHODS, SCRATCH
+from cae.config.choices import (
+    FINE_TUNED,
+    FROZEN,
+    METHODS,
+    RECIPE,
+    SCRATCH,
+    SELF_TRAINING,
+    SPREADING,
+    WITHOUT_AUTOENCODER,
+    WITHOUT_UNLABELLED,
+)
 from cae.studies.label_results import Measurement, conclude, get_tables, summarize
 
 
@@ -68,6 +78,21 @@ def test_one_seed_decides_nothing():
     values, advice = compare({50: [0.3]}, {50: [0.1]})
     assert "50 labels" in values and "30.00%" in values and "10.00%" in values
     assert "--seeds 5" in advice
+
+
+def test_what_a_recipe_and_its_autoencoder_change():
+    results = [
+        *results_of(RECIPE, {100: [0.02, 0.03], 1000: [0.01, 0.02]}),
+        *results_of(WITHOUT_UNLABELLED, {100: [0.12, 0.13]}),
+        *results_of(WITHOUT_AUTOENCODER, {100: [0.05, 0.06]}),
+        *results_of(SPREADING, {100: [0.09, 0.10], 1000: [0.07, 0.08]}),
+        *results_of(SELF_TRAINING, {100: [0.19, 0.20]}),
+    ]
+    unlabelled, _, autoencoder, _, best = conclude(results)
+    assert "without unlabelled images" in unlabelled
+    assert "lowers the test error: from 12.50% to 2.50%, -10.00 percentage points" in unlabelled
+    assert "autoencoder" in autoencoder and "from 5.50% to 2.50%, -3.00" in autoencoder
+    assert "With 100 labels" in best and "label spreading" in best and "9.50%" in best
 
 
 def test_without_both_networks_there_is_no_conclusion():
