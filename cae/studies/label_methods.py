@@ -282,7 +282,8 @@ class Methods:
         self, subset: Subset, method: str, pretrained: Pretrained | None, should_stop: ShouldStop
     ) -> Outcome:
         """Trains the classifier of the recipe, or the same network without a part of it."""
-        recipe, chosen = self.recipes[subset.count], subset.chosen
+        # In the order of the file, as `experiments.py recipe` trains on them.
+        recipe, chosen = self.recipes[subset.count], np.sort(subset.chosen)
         share, labels = recipe.classifier.validation_split, self.data.training.labels[chosen]
         training, validation = split_validation(len(chosen), share, subset.seed, labels)
         unlabelled = self.data.get_unlabelled(chosen)
@@ -294,16 +295,14 @@ class Methods:
             recipe, method, len(training), len(unlabelled), num_pretraining
         )
         config = config.model_copy(update={"seed": subset.seed})
-        # The images for validation come last.
-        chosen = np.concatenate([np.tile(chosen[training], repeats), chosen[validation]])
-        positions = np.arange(len(chosen) - len(validation), len(chosen))
+        chosen = np.concatenate([chosen, np.tile(chosen[training], repeats - 1)])
         encoder = pretrained.model if pretrained else self._build_autoencoder(subset)
         options = {
             "unlabelled": unlabelled if config.unlabelled else None,
             "pretrained": pretrained is not None,
             "should_stop": should_stop,
         }
-        return self._fit(config, encoder, chosen, positions, **options)
+        return self._fit(config, encoder, chosen, validation, **options)
 
     def _train(
         self, subset: Subset, method: str, pretrained: Pretrained | None, should_stop: ShouldStop
