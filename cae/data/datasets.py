@@ -360,12 +360,13 @@ def join(first: Dataset, unlabelled: Dataset) -> Dataset:
     labels = first.labels
     if labels is not None:
         labels = np.append(labels, np.full(len(unlabelled.images), NO_LABEL))
+    names, more = (one.name_images(np.arange(len(one.images))) for one in (first, unlabelled))
     return replace(
         first,
         images=np.concatenate([first.images, unlabelled.images]),
         labels=labels,
         files=(*first.files, *unlabelled.files),
-        paths=None,
+        paths=np.array([*names, *(f"{unlabelled.name}: {name}" for name in more)]),
         skipped={**first.skipped, **unlabelled.skipped},
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import run_program, write_json
 
+from cae.config import shipped
 from cae.data import idx
 from cae.files import locked
 from cae.records.run import read_start
@@ -41,10 +42,10 @@ def recipe(shared):
     return write_json(shared / "tiny-recipe.json", RECIPE)
 
 
-def start(recipe, *flags, runs_dir, name="pair"):
+def start(*arguments, runs_dir):
     """Runs the program; the paths of `Finished.runs` are the folders of pairs."""
-    flags = [recipe, *flags, "--name", name, "--no-plots"]
-    return run_program("experiments", "recipe", *flags, runs_dir=runs_dir)
+    flags = ["--name", "pair", "--no-plots"]
+    return run_program("experiments", "recipe", *arguments, *flags, runs_dir=runs_dir)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,17 @@ def test_the_same_command_trains_nothing_again(pair, recipe, flags):
     assert again.exit_code == 0, again.err
     assert state(pair.run) == before
     assert table(again) == table(pair)
+
+
+def test_the_recipe_is_chosen_by_the_labels(pair, flags, tmp_path, monkeypatch):
+    for labels, name in ((5, "five"), (15, "tiny-recipe"), (16, "sixteen"), ("all", "all")):
+        path = tmp_path / "configuration" / "recipes" / f"{name}.json"
+        write_json(path, RECIPE | {"labels": labels})
+    monkeypatch.setattr(shipped, "ROOTS", (tmp_path,))
+    chosen = start(*flags, runs_dir=pair.run.parent)
+    assert chosen.exit_code == 0, chosen.err
+    assert "15 labels: tiny-recipe" in chosen.out
+    assert table(chosen) == table(pair)
 
 
 @pytest.mark.parametrize(
