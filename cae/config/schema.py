@@ -246,7 +246,9 @@ class ClassifierConfig(Config):
 
 
 class RecipeKeys(Keys):
-    """The keys of a recipe, whose configurations are not validated here."""
+    """A recipe: a classifier, and the autoencoder whose encoder it begins with, if there is one."""
+
+    # Its configurations may be wrapped, so `validate_config` validates them, one at a time.
 
     labels: Labels = None
     """How many labels it is for, or `"all"`: for images that all have one. `experiments.py recipe`
@@ -276,13 +278,14 @@ class _SchemaWithoutTitles(GenerateJsonSchema):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of both kinds of configuration, bare or wrapped, for editors.
+    """The JSON Schema of recipes and both kinds of configuration, bare or wrapped, for editors.
 
     JSON Schema cannot express whether a decoder undoes its encoder: `check_shapes` does.
     Source: https://json-schema.org/draft/2020-12
     """
+    models = [*CONFIGS.values(), RecipeKeys]
     _, schema = models_json_schema(
-        [(config, "validation") for config in CONFIGS.values()],
+        [(model, "validation") for model in models],
         schema_generator=_SchemaWithoutTitles,
     )
     definitions = schema["$defs"]
@@ -290,23 +293,31 @@ def json_schema() -> dict[str, Any]:
         for key in definition.get("properties", {}).values():
             key["description"] = " ".join(key["description"].split())
     unused = {key: {"description": text, "type": "string"} for key, text in UNUSED.items()}
-    for config in CONFIGS.values():
-        properties = definitions[config.__name__]["properties"]
-        definitions[config.__name__]["properties"] = unused | properties
+    for model in models:
+        properties = definitions[model.__name__]["properties"]
+        definitions[model.__name__]["properties"] = unused | properties
+    halves = definitions["RecipeKeys"]["properties"]
+    for kind, config in CONFIGS.items():
+        halves[kind]["anyOf"] = [{"$ref": f"#/$defs/{config.__name__}"}, {"type": "null"}]
     definitions["Config"] = {
         "if": {"required": ["dense_layers"]},
         "then": {"$ref": "#/$defs/ClassifierConfig"},
         "else": {"$ref": "#/$defs/AutoencoderConfig"},
     }
+    definitions["Document"] = {
+        "if": {"anyOf": [{"required": [kind]} for kind in CONFIGS]},
+        "then": {"$ref": "#/$defs/RecipeKeys"},
+        "else": {"$ref": "#/$defs/Config"},
+    }
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
-        "title": "Hyperparameters of an autoencoder or a classifier",
+        "title": "Hyperparameters of an autoencoder or a classifier, or a recipe of both",
         "type": "object",
         "if": {"required": ["model_info"]},
         "then": {
             "properties": unused | {"model_info": {"$ref": "#/$defs/Config"}},
             "additionalProperties": False,
         },
-        "else": {"$ref": "#/$defs/Config"},
+        "else": {"$ref": "#/$defs/Document"},
         "$defs": definitions,
     }

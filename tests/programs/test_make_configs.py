@@ -79,6 +79,7 @@ def test_every_shipped_file_is_valid_and_fits_mnist(name):
 def test_every_recipe_is_valid_and_fits_images_from_8x8_up(path):
     recipe = load_recipe(path)
     assert recipe.labels
+    jsonschema.validate(json.loads(path.read_text()), json_schema())
     for height, width in itertools.product((8, 27, 28, 50), (8, 28, 45)):
         check_shapes(recipe.autoencoder or recipe.classifier, (height, width, 1), path.name)
 
