@@ -128,6 +128,8 @@ def _train(task: Task, recipe: Recipe, config: Config, folder: Path) -> int:
         terminal.ERR.print(f"Complete: {terminal.relative(path)}")
     else:
         task.args.run_dir, task.args.resume = str(path), str(path) if begun else None
+        if task.args.tensorboard:  # where runs of one name would be one
+            task.args.tensorboard = str(Path(task.args.tensorboard, folder.name))
         if not begun:
             shutil.rmtree(partial, ignore_errors=True)  # killed before it had begun
         trainer.train(name, config)
