@@ -65,7 +65,7 @@ RECIPE_METHODS = {
     SELF_TRAINING: "self-training on pixels",
     SELF_TRAINING_ENCODINGS: "self-training on encodings",
 }
-METHODS = PRETRAINING_METHODS | RECIPE_METHODS
+METHODS = RECIPE_METHODS | PRETRAINING_METHODS
 COUNTS = ("1", "2", "5", "10", "50", "100", "500", ALL)  # labels per class
 HEAD = "configuration/classifier_small_small.json"
 STEPS = 2000

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from cae.config.choices import METHODS, RECIPE
 from cae.figures import style
 from cae.figures.curves import METRIC_NAMES, MINIMIZED, epoch_axis, loss_scale, metric_label
 from cae.records.history import History
@@ -265,8 +266,8 @@ LabelCurves = Mapping[str, Sequence[tuple[int, float, float, float]]]
 
 @rc_context(style.STYLE)
 def label_efficiency_visualization(curves: LabelCurves) -> Figure:
-    """Draws what `plot_label_efficiency` draws, as a figure."""
-    figure = Figure(figsize=(7.5, 5.2))
+    """Draws what `plot_label_efficiency` draws, as a figure narrow enough for a phone."""
+    figure = Figure(figsize=(6, 4 + style.LINE * len(curves) / 2))
     plot_label_efficiency(curves, figure.subplots())
     return figure
 
@@ -274,6 +275,8 @@ def label_efficiency_visualization(curves: LabelCurves) -> Figure:
 @rc_context(style.STYLE)
 def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
     """Draws test errors over the number of labels, which has a logarithmic axis.
+
+    The recipe stands out, if it is among the methods.
 
     The errors have one too if they differ by a factor of ten and none is 0. The figure must have
     the constrained layout, which makes room for the legend.
@@ -290,16 +293,17 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
     loss_scale(ax, points[:, 0])
     # On a logarithmic axis intervals that reach 0 end below every other value.
     lowest = points[points > 0].min() / 2 if ax.get_yscale() == "log" else 0
+    recipe = METHODS[RECIPE]
     for index, (name, points) in enumerate(curves.items()):
         labels, *shares = np.transpose(points)
         errors, low, high = (np.clip(100 * share, lowest, None) for share in shares)
         # Moved apart by 2 % each, so that bars do not cover each other.
         x = labels * 1.02 ** (index - (len(curves) - 1) / 2)
-        look = style.look(index) | {"markersize": 5}
+        look = _method_look(index, 0 if recipe not in curves else 1 if name == recipe else -1)
         bars = np.stack([errors - low, high - errors])
         ax.errorbar(x, errors, bars, **look, elinewidth=1, label=name)
         has_width = low != high  # there is an interval, and seeds differ
-        caps = {"color": look["color"], "markersize": 4, "clip_on": False}
+        caps = {"color": look["color"], "markersize": 4, "clip_on": False, "zorder": look["zorder"]}
         for ends, limit, arrow in ((low, lowest, "v"), (high, 100, "^")):
             for marker, chosen in ((arrow, has_width & (ends == limit)), ("_", ends != limit)):
                 if chosen.any():  # the layout takes an empty line for one at the figure's corner
@@ -309,6 +313,16 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
     ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("number of labels, log scale")
-    ax.set_title("Test error: mean and 95 % interval over seeds; arrow: reaches 0 or 100 %")
+    ax.set_title("Test error: mean and 95 % interval over seeds;\narrow: it reaches 0 or 100 %")
     style.outside_legend(ax.figure, ax)
     return ax
+
+
+def _method_look(index: int, emphasis: int) -> dict[str, Any]:
+    """The look of a curve: 1 stands out, -1 stands back; after ten colours the lines are dashed."""
+    return style.look(index) | {
+        "linestyle": "-" if index < len(style.PALETTE) else "--",
+        "linewidth": 1.8 + 0.8 * emphasis,
+        "markersize": 5 + 2 * max(0, emphasis),
+        "zorder": 2 + emphasis,
+    }

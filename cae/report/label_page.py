@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from cae.config.choices import METHODS
 from cae.config.json_text import load_record
 from cae.config.load import format_config
+from cae.config.schema import CONFIGS
 from cae.programs.start import repeat_command
 from cae.records.environment import read_environment
 from cae.report.answer import describe_data
@@ -26,6 +27,7 @@ class LabelSettings(BaseModel):
     config: dict[str, Any]
     steps: int
     leakage: list[str]
+    recipes: dict[str, dict[str, Any]] = {}  # by labels per class
 
 
 def describe_label_efficiency(folder: Path) -> Page:
@@ -43,7 +45,7 @@ def describe_label_efficiency(folder: Path) -> Page:
     columns = {METHODS.get(name, name): cells for name, cells in columns.items()}
     ordered = sorted(results, key=lambda result: (result.labels, result.method, result.seed))
     every = Table(
-        "Every model: its labels, those of them for validation, steps and test error",
+        "Every model: its labels, those of them for validation, steps, images seen and test error",
         {
             key: [getattr(row, key) for row in ordered]
             for key in label_results.Measurement.model_fields
@@ -61,7 +63,7 @@ def describe_label_efficiency(folder: Path) -> Page:
     ]
     seeds = len({result.seed for result in results})
     return Page(
-        "What pretraining is worth",
+        "What recipes are worth" if settings.recipes else "What pretraining is worth",
         f"{len(results)} models on {environment.trained_on}, {seeds} seeds.",
         answer,
         [
@@ -82,10 +84,22 @@ def _describe_settings(settings: LabelSettings) -> list[Any]:
     title = "Hashes of the content, which is independent of file formats"
     return [
         {
-            "optimizer steps": f"{settings.steps:,} for every network",
+            "optimizer steps": f"{settings.steps:,} for every network that follows no recipe",
+            **{f"{n} labels per class": f"recipe {x['name']}" for n, x in settings.recipes.items()},
             "exact duplicates": "; ".join(settings.leakage),
         },
-        "Head, optimizer and batch size of the networks:",
+        "Head, optimizer and batch size of these networks:",
         Code(format_config(settings.config)),
+        *_list_recipes(settings.recipes),
         Table.from_rows(title, ("content", "SHA-256"), hashes.items()),
+    ]
+
+
+def _list_recipes(recipes: dict[str, dict[str, Any]]) -> list[Folded]:
+    by_name = {recipe["name"]: recipe for recipe in recipes.values()}
+    return [
+        Folded(f"Recipe {name}: {kind}", [Code(format_config(recipe[kind]))])
+        for name, recipe in by_name.items()
+        for kind in CONFIGS
+        if recipe[kind]
     ]

@@ -11,6 +11,7 @@ from artists import (
     words,
 )
 
+from cae.config.choices import METHODS, RECIPE
 from cae.figures.comparisons import (
     compare_visualization,
     plot_comparison,
@@ -152,6 +153,19 @@ def test_intervals_of_errors_stay_between_0_and_100_percent():
     assert ends == [pytest.approx([50, 100]), pytest.approx([0, 78.7])]
     assert (marks_of(ax, "v"), marks_of(ax, "^")) == ([0], [100])
     assert marks_of(ax, "_") == pytest.approx([50, 78.7])
+    assert_readable(ax.figure)
+
+
+def test_the_recipe_stands_out_of_many_methods():
+    """Each has a look of its own, and the legend lies below the axes."""
+    ax = make_axes()
+    plot_label_efficiency({name: [(10, 0.5, 0.4, 0.6)] for name in METHODS.values()}, ax)
+    lines = {container.get_label(): container[0] for container in ax.containers}
+    width = {name: line.get_linewidth() for name, line in lines.items()}
+    recipe = width.pop(METHODS[RECIPE])
+    assert recipe > max(width.values())
+    looks = [(x.get_color(), x.get_marker(), x.get_linestyle()) for x in lines.values()]
+    assert len(set(looks)) == len(METHODS)
     assert_readable(ax.figure)
 
 

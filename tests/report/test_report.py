@@ -208,6 +208,10 @@ def test_label_efficiency(tmp_path, report):
     assert len(page.table("Every model")) == 7
     assert "none of the test images" in page.text and SHA in page.text
     assert page.code[-1].splitlines()[-1] == f"python {command}"
+    recipe = {"name": "few", "autoencoder": None, "classifier": config}
+    write_json(folder / "settings.json", settings | {"model": None, "recipes": {"10": recipe}})
+    page = report(folder)
+    assert "recipe few" in page.text and "batch_size" in page.code[-2]
     (folder / "settings.json").write_text("[]")
     assert experiments.main(["report", str(folder)]) == 2
 
