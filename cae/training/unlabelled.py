@@ -108,9 +108,10 @@ class Plan:
             second_view=self._how.strong,
         )
         images, targets, training = self._labelled
+        # If there are more of them than an epoch takes, each epoch takes others.
         labelled = Batches(
             images,
-            np.resize(training, unlabelled.steps * batch_size),
+            np.resize(training, max(len(training), unlabelled.steps * batch_size)),
             batch_size,
             seed,
             targets=targets,

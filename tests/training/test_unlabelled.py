@@ -210,6 +210,18 @@ class TestBatches:
         targets = np.concatenate([targets for (_, targets), _ in steps])
         assert np.bincount(targets).tolist() == [4, 0, 4, 0, 4]
 
+    def test_more_labelled_images_than_an_epoch_takes(self, images):
+        """One step of 4 of 12: after some epochs all were seen."""
+        config = validate_config(HEAD | {"full_train_epochs": 1}, "test", "classifier")
+        model = build.get_classifier(config, (8, 8, 1), 12)
+        labelled = images[20:32], np.arange(12, dtype=np.int32), np.arange(12)
+        plan = Plan(model, config, labelled, images[:8], Scaling(0, 255, "uint8"))
+        batches = plan.get_batches()
+        steps = [step for epoch in range(20) for step in batches.iterate(epoch)]
+        assert [len(targets) for (_, targets), _ in steps] == [4] * 20
+        seen = np.concatenate([targets for (_, targets), _ in steps])
+        assert set(seen.tolist()) == set(range(12))
+
     def test_strong_views_differ(self, batches):
         _, (weak, strong, _) = next(batches.iterate())
         assert weak.shape == strong.shape
