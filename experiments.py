@@ -188,8 +188,8 @@ def _add_label_efficiency(commands: Any) -> None:
         action="store_true",
         help="measure even if test images are among the pretraining or training images",
     )
-    name = "name of the folder of results (default: label-efficiency and the data set's); an "
-    flags.add(parser, "--name", help=f"{name}existing one is continued")
+    name = "name of the folder of results (default: label-efficiency, or without -model recipes, "
+    flags.add(parser, "--name", help=f"{name}and the data set's); an existing one is continued")
 
 
 def _add_measurement_flags(parser: argparse.ArgumentParser) -> None:

@@ -192,7 +192,7 @@ def _files() -> list[str]:
         "`.partial` until the run is complete."
     )
     study_folder = "In `runs/<study>/`; for a chain in `runs/<chain>/<study>/`."
-    label_folder = "In `runs/label-efficiency-<data set>/`."
+    label_folder = "In `runs/label-efficiency-<data set>/` or `runs/recipes-<data set>/`."
     parts = []
     for title, words, files in (
         ("a run", run_folder, run.FILES),

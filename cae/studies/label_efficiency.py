@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
     counts = choose_counts(data, args.counts)
     chosen = _choose_recipes(recipes, counts, data)
     settings = _describe_settings(args, config, data, chosen)
-    folder = Path(args.runs_dir) / (args.name or f"label-efficiency-{data.training.name}")
+    name = "label-efficiency" if args.model else "recipes"
+    folder = Path(args.runs_dir) / (args.name or f"{name}-{data.training.name}")
     with files.explaining(folder):
         folder.mkdir(exist_ok=True)
     with files.locked(folder):
