@@ -348,6 +348,19 @@ class LabelSpreading(Keys):
     """Spread the labels again after so many epochs, each time by the encodings of the classifier so
     far beside those before training; null: never."""
 
+    last_share: number_type("above 0, at most 1", gt=0, le=1) | None = None
+    """With `refresh`: the share that keeps its label after the last time, towards which `share`
+    changes evenly; null: it stays."""
+
+    @field_validator("last_share")
+    @classmethod
+    def _shares_change_with_refresh(
+        cls, last_share: float | None, info: ValidationInfo
+    ) -> float | None:
+        if last_share is not None and info.data.get("refresh", True) is None:
+            raise refusal("must be null when refresh is null", 'Write for example "refresh": 2.')
+        return last_share
+
 
 class PseudoLabels(Keys):
     """Pseudo-labels for unlabelled images in every step, by a teacher where it is confident.
@@ -385,8 +398,8 @@ class Unlabelled(Keys):
     """Changes of the images that are trained on."""
 
     label_spreading: object_or_null(LabelSpreading, {"on": "encodings"}) = None
-    """Pseudo-labels by label spreading: an object with `on`, `neighbours`, `alpha`, `share` and
-    `refresh`; null: none."""
+    """Pseudo-labels by label spreading: an object with `on`, `neighbours`, `alpha`, `share`,
+    `refresh` and `last_share`; null: none."""
 
     pseudo_labels: object_or_null(PseudoLabels, {"threshold": 0.9}) = Field(
         None, validate_default=True

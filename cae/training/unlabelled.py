@@ -75,7 +75,7 @@ class Plan:
         if self._how.label_spreading:
             on_pixels = self._how.label_spreading.on == "pixels"
             self._features = self._encode(None if on_pixels else self._encoder)
-            self.labels = self._spread(self._features)
+            self.labels = self._spread(self._features, self._how.label_spreading.share)
 
     def teach(
         self,
@@ -88,10 +88,11 @@ class Plan:
         labels, again = self.labels, self.spread_again
         return Teaching(teacher, student, loss, metric, self._how, self.prior, labels, again)
 
-    def spread_again(self) -> np.ndarray:
+    def spread_again(self, epoch: int) -> np.ndarray:
         """New labels, by the encodings of the classifier so far beside those before training."""
         encodings = self._encode(self._encoder)
-        return self._spread(np.concatenate([self._features, encodings], axis=1))
+        features = np.concatenate([self._features, encodings], axis=1)
+        return self._spread(features, self._get_share(epoch))
 
     def get_batches(self) -> "JointBatches":
         """The batches of the phase: in each epoch all unlabelled images, the others many times."""
@@ -131,13 +132,21 @@ class Plan:
         rows = np.concatenate(features).reshape(sum(map(len, features)), -1)
         return _to_unit_length(rows - rows.mean(axis=0))
 
-    def _spread(self, features: np.ndarray) -> np.ndarray:
+    def _get_share(self, epoch: int) -> float:
+        """Which share of the images keeps its label from an epoch on; even steps to the last."""
+        how = self._how.label_spreading
+        if how.last_share is None:
+            return how.share
+        last = (self._config.full_train_epochs - 1) // how.refresh * how.refresh
+        return how.share + (how.last_share - how.share) * epoch / last
+
+    def _spread(self, features: np.ndarray, share: float) -> np.ndarray:
         """int64 (num_unlabelled,): class indices, or UNLABELLED."""
         _, targets, training = self._labelled
         known = np.concatenate([targets[training], np.full(len(self._unlabelled), UNLABELLED)])
         how = self._how.label_spreading
         spread = spread_labels(features, known, self.prior, how)
-        return keep_confident(spread[len(training) :], how.share)
+        return keep_confident(spread[len(training) :], share)
 
 
 def plan_unlabelled(
@@ -195,7 +204,7 @@ class Teaching(Objective):
         how: The key `unlabelled` of the configuration.
         prior: float32 (num_classes,), the share of each class.
         labels: int (num_unlabelled,), class indices, or UNLABELLED.
-        spread_again: Returns new ones.
+        spread_again: Returns new ones for the epochs from one on.
     """
 
     def __init__(
@@ -207,7 +216,7 @@ class Teaching(Objective):
         how: Unlabelled,
         prior: np.ndarray,
         labels: np.ndarray,
-        spread_again: Callable[[], np.ndarray],
+        spread_again: Callable[[int], np.ndarray],
     ):
         super().__init__(student, loss, metric)
         self._teacher, self._how, self._prior = teacher, how, prior
@@ -240,7 +249,7 @@ class Teaching(Objective):
         """Spreads the labels again, where the configuration says so."""
         how = self._how.label_spreading
         if how and how.refresh and epoch and epoch % how.refresh == 0:
-            self._labels.assign(self._spread_again())
+            self._labels.assign(self._spread_again(epoch))
 
     def finish_step(self) -> None:
         """Moves the teacher towards the student; faster at first, when the student changes most.

@@ -106,7 +106,7 @@ class TestTeaching:
         metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         prior = np.array([0.5, 0.5], np.float32)
         loss = "sparse_categorical_crossentropy"
-        again = lambda: np.array([1, 0])  # noqa: E731
+        again = lambda epoch: np.array([1, 0])  # noqa: E731
         return teacher, Teaching(
             teacher, copy(teacher), loss, metric, how, prior, np.array(labels), again
         )
@@ -172,7 +172,7 @@ class TestTeaching:
         metric = keras.metrics.SparseCategoricalAccuracy()
         loss = "sparse_categorical_crossentropy"
         objective = Teaching(
-            teacher, copy(teacher), loss, metric, how, prior, np.array([0, 1]), lambda: []
+            teacher, copy(teacher), loss, metric, how, prior, np.array([0, 1]), lambda epoch: []
         )
         ones = np.ones((2, 1, 1, 1), np.float32)
         objective(((ones, np.array([0, 1])), (ones, 3 * ones, np.arange(2))), training=True)
@@ -221,6 +221,17 @@ class TestBatches:
         assert [len(targets) for (_, targets), _ in steps] == [4] * 20
         seen = np.concatenate([targets for (_, targets), _ in steps])
         assert set(seen.tolist()) == set(range(12))
+
+    def test_the_share_of_spread_labels_changes_evenly(self, images):
+        """The labels are spread again before the epochs 2 and 4 of 5."""
+        spreading = {"neighbours": 3, "share": 0.2, "refresh": 2, "last_share": 0.8}
+        changes = {"full_train_epochs": 5, "unlabelled": {"label_spreading": spreading}}
+        config = validate_config(HEAD | changes, "test", "classifier")
+        model = build.get_classifier(config, (8, 8, 1), 4)
+        labelled = images[:4], np.arange(4, dtype=np.int32), np.arange(4)
+        plan = Plan(model, config, labelled, images[4:], Scaling(0, 255, "uint8"))
+        rounds = [plan.labels, plan.spread_again(2), plan.spread_again(4)]
+        assert [np.mean(labels != -1) for labels in rounds] == [0.2, 0.5, 0.8]
 
     def test_strong_views_differ(self, batches):
         _, (weak, strong, _) = next(batches.iterate())
@@ -273,3 +284,8 @@ class TestTraining:
     def test_a_source_of_pseudo_labels_is_required(self):
         with pytest.raises(ConfigurationError, match="label_spreading"):
             validate_config({**HEAD, "unlabelled": {}}, "c.json", "classifier")
+
+    def test_a_share_that_changes_requires_refresh(self):
+        wrong = {"unlabelled": {"label_spreading": {"last_share": 0.9}}}
+        with pytest.raises(ConfigurationError, match="refresh"):
+            validate_config({**HEAD, **wrong}, "c.json", "classifier")
