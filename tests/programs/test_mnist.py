@@ -10,7 +10,10 @@ import pytest
 
 import autoencoder
 import classification
+import experiments
+from cae.config.choices import RECIPE, WITHOUT_UNLABELLED
 from cae.config.load import load_config, override
+from cae.studies.label_results import read_results
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = ROOT / "configuration"
@@ -45,6 +48,29 @@ def test_the_two_programs(tmp_path, limit, mse, accuracy):
     assert classification.main([*flags, "-model", saved, "-c", config]) == 0
     metrics = metrics_of(tmp_path / "runs", "classifier_small_small")
     assert metrics["test_images"] == 10_000 and metrics["test_accuracy"] >= accuracy
+
+
+def test_a_recipe_learns_from_images_without_labels(tmp_path):
+    """With 100 labels of 6,000 digits it errs a third less often than without the other 5,900.
+
+    With seeds 0, 1 and 2 it erred in 2.7, 2.5 and 3.5 %, without these images in 6.6, 7.1 and
+    7.4 %. Few images are few steps, so the shipped recipe gets half the filters and more epochs.
+    """
+    recipe = json.loads((CONFIGURATION / "recipes" / "few_labels_100.json").read_text())
+    autoencoder_half, classifier_half = recipe["autoencoder"], recipe["classifier"]
+    autoencoder_half |= {"epochs": 3, "batch_size": 64}
+    for layer in autoencoder_half["encoder_layers"] + autoencoder_half["decoder_layers"]:
+        if layer[0] == "conv":
+            layer[1] //= 2
+    classifier_half["full_train_epochs"] = 16
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(recipe))
+    command = ["label-efficiency", "-d", "mnist", "--limit", "6000", "--counts", "10"]
+    command += ["--seeds", "1", "--recipes", str(path), "--methods", RECIPE, WITHOUT_UNLABELLED]
+    assert experiments.main([*command, "--name", "few", "--runs-dir", str(tmp_path)]) == 0
+    results = read_results(tmp_path / "few" / "results.csv")
+    error = {result.method: result.test_error for result in results}
+    assert error[RECIPE] < error[WITHOUT_UNLABELLED] * 2 / 3
 
 
 @pytest.mark.parametrize(
