@@ -5,7 +5,7 @@ import pytest
 
 from cae.files import write_csv
 from cae.records.calibration import Calibration
-from cae.records.evaluation import evaluate
+from cae.records.evaluation import estimate, evaluate
 
 CLASSES = np.array([-3, 0, 61])
 PROBABILITIES = np.array(
@@ -64,3 +64,24 @@ def test_probabilities_in_the_csv_are_calibrated():
     labels = np.array([-3, 0, 61, 0])
     first = evaluate(PROBABILITIES, labels, CLASSES, calibration=Calibration(0.5)).rows[0]
     assert [first[key] for key in ("p_-3", "p_0", "p_61")] == ["0.907407", "0.074074", "0.018519"]
+
+
+# ------------------------------------------------------------------ over seeds
+
+
+def test_interval_of_three_values():
+    """Student's t with 2 degrees of freedom: 4.3027 × 1 / √3 for a standard deviation of 1."""
+    half = 4.302653 / 3**0.5
+    expected = (2, 2 - half, 2 + half, 3, False, False)
+    assert estimate([1.0, 2.0, 3.0]) == pytest.approx(expected)
+
+
+def test_ends_beyond_what_is_possible_are_open():
+    """With 1 degree of freedom 0.25 ± 12.706204 × 0.05."""
+    assert estimate([0.2, 0.3], 0, 1) == pytest.approx((0.25, 0, 0.8853102, 2, True, False))
+    assert estimate([0.7, 0.8], 0, 1) == pytest.approx((0.75, 0.1146898, 1, 2, False, True))
+
+
+def test_one_value_has_no_interval():
+    found = estimate([0.5])
+    assert found[::3] == (0.5, 1) and found.low != found.low and not found.is_measurable
