@@ -161,7 +161,8 @@ class Baselines:
         training, test = map(represent, images)
         if training.shape[1] > MOST_FEATURES:
             training, test = map(fit_components(training).transform, (training, test))
-        return training / training.std(), test / training.std()
+        deviation = training.std() or 1  # 0 if all images are the same
+        return training / deviation, test / deviation
 
     def _encode(self, images: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
         """float32 (num_images, size): the encodings of images, by default of all."""
