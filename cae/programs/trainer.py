@@ -23,7 +23,7 @@ from cae.programs.start import StopSignal, find_command
 from cae.programs.starting_points import get_reading, warn_of_looks
 from cae.programs.task import Experiment, Task
 from cae.records import tracking
-from cae.records.checkpoint import Checkpoint, check_same
+from cae.records.checkpoint import Checkpoint
 from cae.records.environment import describe_environment
 from cae.records.history import History, OnEpoch
 from cae.records.run import (
@@ -33,6 +33,7 @@ from cae.records.run import (
     FileRecord,
     Run,
     Start,
+    check_same,
     find_interrupted,
     read_start,
 )

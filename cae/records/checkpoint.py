@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, Po
 
 from cae.errors import DataError
 from cae.files import explaining, replace_file
+from cae.records.run import check_same
 
 ARRAYS = ("model", "optimizer", "objective", "metrics", "best_weights")
 
@@ -103,24 +104,3 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
             if number:
                 arrays[name].append(file[key])
     return values, arrays
-
-
-def check_same(
-    where: object,
-    began: Any,
-    now: Any,
-    key: str = "",
-    remedy: str = "Restore it and resume again, or start a new run.",
-) -> None:
-    """Compares the JSON values that a run began with and those that it would resume with.
-
-    Raises:
-        DataError: Two values differ; names the run (`where`) and the path of the first of them.
-    """
-    if isinstance(began, dict) and isinstance(now, dict):
-        for name in dict.fromkeys([*began, *now]):
-            path = f"{key}.{name}" if key else name
-            check_same(where, began.get(name), now.get(name), path, remedy)
-    elif began != now:
-        required = f"must be {json.dumps(began)}, as when the run began"
-        raise DataError(f"{where}: {key}", required, json.dumps(now), remedy)

@@ -7,6 +7,7 @@ they let a program resume the run.
 
 import datetime
 import itertools
+import json
 import os
 import re
 import shutil
@@ -30,7 +31,6 @@ from cae.files import (
     write_json,
     write_text,
 )
-from cae.records.checkpoint import check_same
 from cae.records.history import History
 
 PARTIAL = ".partial"
@@ -334,3 +334,24 @@ def _make_new_directory(folder: Path, name: str) -> Path:
             if not path.with_suffix("").exists():
                 return path
             path.rmdir()  # a run of the same second is complete
+
+
+def check_same(
+    where: object,
+    began: Any,
+    now: Any,
+    key: str = "",
+    remedy: str = "Restore it and resume again, or start a new run.",
+) -> None:
+    """Compares the JSON values that a run began with and those that it would resume with.
+
+    Raises:
+        DataError: Two values differ; names the run (`where`) and the path of the first of them.
+    """
+    if isinstance(began, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*began, *now]):
+            path = f"{key}.{name}" if key else name
+            check_same(where, began.get(name), now.get(name), path, remedy)
+    elif began != now:
+        required = f"must be {json.dumps(began)}, as when the run began"
+        raise DataError(f"{where}: {key}", required, json.dumps(now), remedy)

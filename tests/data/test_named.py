@@ -421,7 +421,7 @@ class TestDownload:
     @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
     def test_interrupted(self, data_dir, monkeypatch):
         """Ctrl-C in the middle of a download leaves neither a part of a file nor the folder."""
-        parts = []
+        parts, is_interrupted = [], threading.Event()
 
         def answer(handler):
             send(handler, b"\x1f\x8b", length=1000)
@@ -429,11 +429,13 @@ class TestDownload:
                 parts.extend(data_dir.rglob("*.part"))
                 time.sleep(0.01)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            is_interrupted.wait(60)  # the connection stays open until then
 
         with serve(answer) as address:
             know_content(monkeypatch, "mnist", [address])
             with pytest.raises(KeyboardInterrupt):
                 datasets.check_dataset("mnist")
+            is_interrupted.set()
         assert len(parts) == 1
         assert list(data_dir.iterdir()) == []
 

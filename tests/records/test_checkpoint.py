@@ -11,7 +11,8 @@ from conftest import fail_with
 
 from cae.errors import DataError, UsageError
 from cae.records import checkpoint
-from cae.records.checkpoint import Checkpoint, TrainingState, check_same
+from cae.records.checkpoint import Checkpoint, TrainingState
+from cae.records.run import check_same
 
 IDENTITY = {"name": "small", "config": {"epochs": 3, "layers": [["conv", 4]]}}
 
