@@ -21,8 +21,8 @@ demo: .venv/installed
 research: .venv/installed
 	$(BIN)/python experiments.py run configuration/studies/research.json $(RESEARCH_FLAGS)
 
-# What the recipes reach, beside the same without their parts and scikit-learn's methods: 5 to 6
-# hours on 2 cores with AVX-512. Stop it at any time; the same command continues.
+# What the recipes reach, beside the same without their parts and scikit-learn's methods: several
+# hours, not measured yet. Stop it at any time; the same command continues.
 recipes: .venv/installed
 	$(BIN)/python experiments.py label-efficiency -d mnist --counts 1 10 100 1000 all --seeds 5 \
 		--name recipes $(RECIPES_FLAGS)
