@@ -23,7 +23,7 @@ from benchmarks.competitors import Config, get_config, get_plain_autoencoder  # 
 from cae import terminal  # noqa: E402
 from cae.config.fields import LabelSpreading  # noqa: E402
 from cae.data.datasets import get_scaling, load_dataset  # noqa: E402
-from cae.data.splits import draw_order  # noqa: E402
+from cae.data.splits import NO_CLASS, draw_order  # noqa: E402
 from cae.programs import flags, start  # noqa: E402
 
 HELD_OUT = 1000  # images
@@ -88,7 +88,7 @@ def get_label_errors(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    from cae.training.unlabelled import UNLABELLED, keep_confident, spread_labels
+    from cae.training.unlabelled import keep_confident, spread_labels
 
     how, prior = LabelSpreading(), np.full(10, 0.1)
     features = features - features.mean(axis=0)
@@ -97,11 +97,11 @@ def get_label_errors(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     for draw in range(DRAWS):
         given = draw_order(labels, draw)[: LABELS_PER_CLASS * len(prior)]
         regression = LogisticRegression(max_iter=1000).fit(standardized[given], labels[given])
-        targets = np.full(len(labels), UNLABELLED)
+        targets = np.full(len(labels), NO_CLASS)
         targets[given] = labels[given]
         spread = spread_labels(features, targets, prior, how)
         kept = keep_confident(spread, how.share)
-        wrong = kept[kept != UNLABELLED] != labels[kept != UNLABELLED]
+        wrong = kept[kept != NO_CLASS] != labels[kept != NO_CLASS]
         found = regression.predict(standardized), spread.argmax(axis=1)
         errors.append([*(np.mean(one != labels) for one in found), wrong.mean()])
     return np.mean(errors, axis=0)

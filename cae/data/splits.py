@@ -15,6 +15,7 @@ from cae.data.labels import NO_LABEL
 from cae.errors import DataError
 from cae.files import write_text
 
+NO_CLASS = -1  # the class index of an image without a label, or of an unknown one
 IMBALANCE = 3
 # Of BLAKE2b. 64 bits are integers that NumPy compares fast; that any two of a million different
 # images collide has a probability of 3e-8.
@@ -126,10 +127,10 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
         classes: The classes of the training labels, from `get_classes`.
 
     Returns:
-        int32 (num_images,): positions in `classes`; -1 for a label that is not among them.
+        int32 (num_images,): positions in `classes`; `NO_CLASS` for a label that is not among them.
     """
     indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
-    return np.where(classes[indices] == labels, indices, -1).astype(np.int32)
+    return np.where(classes[indices] == labels, indices, NO_CLASS).astype(np.int32)
 
 
 def _round(quotas: np.ndarray, total: int, low: int, high: np.ndarray) -> np.ndarray:

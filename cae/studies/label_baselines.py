@@ -10,7 +10,7 @@ import numpy as np
 
 from cae.config import choices
 from cae.data.datasets import Dataset, Scaling
-from cae.data.splits import encode_labels, get_classes, split_validation
+from cae.data.splits import NO_CLASS, encode_labels, get_classes, split_validation
 
 if TYPE_CHECKING:
     import keras
@@ -28,7 +28,6 @@ GRAPH_NEIGHBOURS = 10
 GRAPH_ALPHA = 0.99  # how far labels travel; with scikit-learn's 0.2 more are wrong
 GRAPH_ROUNDS = 100
 CONFIDENT = 0.9  # probability from which self-training believes itself
-UNLABELLED = -1  # in place of a class, for scikit-learn
 
 
 @dataclass(frozen=True)
@@ -137,11 +136,11 @@ class Baselines:
     def _learn_from_all(self, subset: Subset, method: str, on_encodings: bool) -> np.ndarray:
         """Labels by a method that also learns from the images without a label."""
         inputs, test = self._get_encodings() if on_encodings else self._pixel_features
-        targets = np.full(len(inputs), UNLABELLED)
+        targets = np.full(len(inputs), NO_CLASS)
         labels = self._data.training.labels[subset.chosen]
         targets[subset.chosen] = encode_labels(labels, self._data.classes)
         spreading = (choices.SPREADING, choices.SPREADING_ENCODINGS)
-        fit = spread_labels if method in spreading else train_itself
+        fit = fit_label_spreading if method in spreading else fit_self_training
         return self._data.classes[fit(inputs, targets).predict(test)]
 
     def _get_encodings(self) -> tuple[np.ndarray, np.ndarray]:
@@ -249,12 +248,12 @@ def vote(inputs: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray
     return voters.fit(inputs, labels).predict(test)
 
 
-def spread_labels(inputs: np.ndarray, targets: np.ndarray) -> "ClassifierMixin":
+def fit_label_spreading(inputs: np.ndarray, targets: np.ndarray) -> "ClassifierMixin":
     """Label spreading on a graph of nearest neighbours, among which it also finds test images.
 
     Args:
         inputs: float32 (num_images, num_features).
-        targets: int64 (num_images,), classes, or UNLABELLED.
+        targets: int64 (num_images,), classes, or NO_CLASS.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.semi_supervised import LabelSpreading
@@ -267,10 +266,10 @@ def spread_labels(inputs: np.ndarray, targets: np.ndarray) -> "ClassifierMixin":
         return model.fit(inputs, targets)
 
 
-def train_itself(inputs: np.ndarray, targets: np.ndarray) -> "ClassifierMixin":
+def fit_self_training(inputs: np.ndarray, targets: np.ndarray) -> "ClassifierMixin":
     """A logistic regression that learns from its own confident answers, with more each time.
 
-    The arguments are those of `spread_labels`.
+    The arguments are those of `fit_label_spreading`.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression

@@ -24,6 +24,7 @@ from keras import ops
 from cae.config.fields import LabelSpreading, Unlabelled
 from cae.config.schema import ClassifierConfig
 from cae.data.datasets import Scaling, check_unlabelled
+from cae.data.splits import NO_CLASS
 from cae.training.batches import Batches
 from cae.training.predict import predict
 from cae.training.steps import Batch, Objective
@@ -31,7 +32,6 @@ from cae.training.steps import Batch, Objective
 Loss = str | Callable[[Any, Any], Any]
 # Images, their class indices, and which of them to train on.
 Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]
-UNLABELLED = -1  # in place of a class index
 
 # Labels travel this many edges.
 SPREADING_ROUNDS = 50
@@ -71,7 +71,7 @@ class Plan:
         _, targets, training = labelled
         counts = np.bincount(targets[training], minlength=model.output_shape[-1])
         self.prior = (counts / counts.sum()).astype(np.float32)
-        self.labels = np.full(len(unlabelled), UNLABELLED)
+        self.labels = np.full(len(unlabelled), NO_CLASS)
         if self._how.label_spreading:
             on_pixels = self._how.label_spreading.on == "pixels"
             self._features = self._encode(None if on_pixels else self._encoder)
@@ -141,9 +141,9 @@ class Plan:
         return how.share + (how.last_share - how.share) * epoch / last
 
     def _spread(self, features: np.ndarray, share: float) -> np.ndarray:
-        """int64 (num_unlabelled,): class indices, or UNLABELLED."""
+        """int64 (num_unlabelled,): class indices, or NO_CLASS."""
         _, targets, training = self._labelled
-        known = np.concatenate([targets[training], np.full(len(self._unlabelled), UNLABELLED)])
+        known = np.concatenate([targets[training], np.full(len(self._unlabelled), NO_CLASS)])
         how = self._how.label_spreading
         spread = spread_labels(features, known, self.prior, how)
         return keep_confident(spread[len(training) :], share)
@@ -203,7 +203,7 @@ class Teaching(Objective):
         metric: As for `Objective`, of the student's predictions in training.
         how: The key `unlabelled` of the configuration.
         prior: float32 (num_classes,), the share of each class.
-        labels: int (num_unlabelled,), class indices, or UNLABELLED.
+        labels: int (num_unlabelled,), class indices, or NO_CLASS.
         spread_again: Returns new ones for the epochs from one on.
     """
 
@@ -272,7 +272,7 @@ class Teaching(Objective):
     def _label(self, weak: Any, positions: Any) -> tuple[Any, Any]:
         """Pseudo-labels, (batch, num_classes), and their weights, (batch,)."""
         labels = ops.one_hot(ops.take(self._labels, positions), len(self._prior))
-        is_labelled = ops.max(labels, axis=1)  # no row of one_hot(UNLABELLED) holds a 1
+        is_labelled = ops.max(labels, axis=1)  # no row of one_hot(NO_CLASS) holds a 1
         predictions = self._teacher(weak, training=True)  # also for its BatchNorm
         rule = self._how.pseudo_labels
         if rule is None:
@@ -303,7 +303,7 @@ def spread_labels(
 
     Args:
         features: float (num_images, num_values), compared by the cosine.
-        targets: int (num_images,), class indices; UNLABELLED where an image has no label.
+        targets: int (num_images,), class indices; NO_CLASS where an image has no label.
         prior: float (num_classes,), the share of each class, which the result keeps.
         config: Neighbours of the graph, and how far labels travel.
 
@@ -317,7 +317,7 @@ def spread_labels(
     scale = sparse.diags(1 / np.maximum(degrees, np.finfo(np.float32).tiny))
     edges = (scale @ similarity @ scale).astype(np.float32)
     given = np.zeros((len(features), len(prior)), np.float32)
-    labelled = np.flatnonzero(targets != UNLABELLED)
+    labelled = np.flatnonzero(targets != NO_CLASS)
     given[labelled, targets[labelled]] = 1
     spread = given
     for _ in range(SPREADING_ROUNDS):
@@ -336,10 +336,10 @@ def keep_confident(spread: np.ndarray, share: float) -> np.ndarray:
         share: Of the images of each class.
 
     Returns:
-        int64 (num_images,): the class of each image that keeps it, otherwise UNLABELLED.
+        int64 (num_images,): the class of each image that keeps it, otherwise NO_CLASS.
     """
     classes, confidence = spread.argmax(axis=1), spread.max(axis=1)
-    kept = np.full(len(spread), UNLABELLED)
+    kept = np.full(len(spread), NO_CLASS)
     for index in range(spread.shape[1]):
         members = np.flatnonzero(classes == index)
         best = members[np.argsort(-confidence[members], kind="stable")]

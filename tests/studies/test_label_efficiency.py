@@ -1,6 +1,5 @@
 """Equal labels and steps for every method, results that accumulate, and honest conclusions."""
 
-import csv
 import itertools
 import json
 import os
@@ -10,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSES, run_program, write_dataset, write_json
+from conftest import AUTOENCODER, CLASSES, read_rows, run_program, write_dataset, write_json
 
 import experiments
 from cae.config.choices import (
@@ -29,7 +28,12 @@ from cae.data import idx
 from cae.errors import UserError
 from cae.files import locked, write_csv
 from cae.studies import label_results
-from cae.studies.label_baselines import fit_logistic, spread_labels, train_itself, validation_share
+from cae.studies.label_baselines import (
+    fit_label_spreading,
+    fit_logistic,
+    fit_self_training,
+    validation_share,
+)
 from cae.studies.label_methods import (
     FOLLOWING,
     NETWORKS,
@@ -98,9 +102,9 @@ def test_methods_that_learn_from_images_without_labels():
     targets = np.full(40, -1)
     targets[[0, 39]] = 0, 1
     expected = np.repeat([0, 1], 20)
-    np.testing.assert_array_equal(spread_labels(inputs, targets).predict(inputs), expected)
+    np.testing.assert_array_equal(fit_label_spreading(inputs, targets).predict(inputs), expected)
     near = inputs / (1000, 10)  # a line between the labels divides the rows
-    np.testing.assert_array_equal(train_itself(near, targets).predict(near), expected)
+    np.testing.assert_array_equal(fit_self_training(near, targets).predict(near), expected)
 
 
 # ------------------------------------------------------------------ the program
@@ -136,8 +140,7 @@ def measure(tmp_path, files, config):
 
 
 def read_results(finished_in):
-    with (finished_in / "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rows(finished_in / "results.csv")
 
 
 @pytest.fixture
