@@ -357,6 +357,7 @@ def _report(results: list[Measurement], folder: Path) -> None:
     files.write_text(folder / "conclusion.txt", "\n".join([*sentences, ""]))
     figure = label_efficiency_visualization(label_results.get_curves(errors))
     files.write_figure(folder / "label_efficiency.png", figure)
+    terminal.say(label_results.TABLE_TITLE)
     for table in label_results.get_tables(errors):
         terminal.print_table(table)
     for sentence in sentences:

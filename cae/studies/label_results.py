@@ -238,8 +238,7 @@ def get_tables(errors: Errors) -> list[Table]:
     labels, *columns = get_columns(errors).items()
     tables = []
     for start in range(0, len(columns), METHODS_ABREAST):
-        title = None if start else TABLE_TITLE
-        table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
+        table = Table(box=None, padding=(0, 1, 0, 0))
         shown = [labels, *columns[start : start + METHODS_ABREAST]]
         for name, _ in shown:
             heading = name.replace("-", "-\n") if len(name) > WIDEST_HEADING else name
