@@ -156,11 +156,12 @@ def _describe_record(history: History, metrics: Sequence[str]) -> tuple[list[str
         and key not in ("best_epoch", *metrics)
         and not key.startswith("val_")
     ]
-    # Spaces that do not break keep a layer, and a hyperparameter, on one line.
+    # Spaces that do not break keep a layer, and a name and its value, on one line.
+    no_break = str.maketrans(" _", "\xa0\xa0")
     layers = describe_architecture(history.model_info).replace(" ", "\xa0")
     parts = layers.replace("→\xa0", "→ ").split("\xa0|\xa0")
     settings = " ".join(
-        f"{key}: {_describe_value(value)};".replace("_", "\xa0").replace(" ", "\xa0")
+        f"{key}: {_describe_value(value)};".translate(no_break).replace(",\xa0", ", ")
         for key, value in history.model_info.items()
         if value is not None and not key.endswith("_layers")
     )

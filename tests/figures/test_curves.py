@@ -97,6 +97,13 @@ def test_the_record_of_an_autoencoder():
     assert "early stopping" not in words(plot_history(autoencoder_history()))
 
 
+def test_long_hyperparameters_break_between_words():
+    changes = {"rotation": 20, "shear": 15, "zoom": 0.2, "shift": 0.12, "noise": 0.2}
+    text = words(plot_history(autoencoder_history(denoise=changes, augmentation=changes)))
+    found = " ".join(text.replace("\xa0", " ").split())
+    assert found.count("rotation 20, shear 15, zoom 0.2, shift 0.12, noise 0.2") == 2
+
+
 def titles_of(figure):
     return [title for ax in figure.axes if (title := ax.get_title(loc="left"))]
 
