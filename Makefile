@@ -21,11 +21,11 @@ demo: .venv/installed
 research: .venv/installed
 	$(BIN)/python experiments.py run configuration/studies/research.json $(RESEARCH_FLAGS)
 
-# What the recipes reach, beside the same without their parts and scikit-learn's methods: several
-# hours, not measured yet. Stop it at any time; the same command continues.
+# What the recipes reach, beside the same without their parts and scikit-learn's methods. It continues
+# the results in benchmarks/recipes-mnist/, also after a stop; without that folder it starts anew.
 recipes: .venv/installed
 	$(BIN)/python experiments.py label-efficiency -d mnist --counts 1 10 100 1000 all --seeds 5 \
-		--name recipes $(RECIPES_FLAGS)
+		--runs-dir benchmarks $(RECIPES_FLAGS)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(PARALLEL) $(TEST_FLAGS)

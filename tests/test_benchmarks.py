@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import competitors, results, run
+from benchmarks import competitors, fashion_mnist, results, run
 from benchmarks.competitors import PARAMETERS, Job
 from benchmarks.results import Measurement
 from benchmarks.rounds import Round, Worker, get_ratios, interleave
+from cae.data.datasets import load_dataset
 from cae.errors import DataError, UserError
 
 ROOT = Path(__file__).parent.parent
@@ -330,3 +332,20 @@ class TestOutput:
         assert machine["processor"] == "Fast One"
         assert machine["instructions"] == ["avx2", "avx512f", "amx_bf16"]
         assert results.describe_machine(tmp_path / "none")["instructions"] == []
+
+
+def test_fashion_mnist_from_its_package(tmp_path):
+    """Seven images per class, 10 · class + place; six are for training. Empty rows do not count."""
+    with tarfile.open(tmp_path / "package.tgz", "w:gz") as package:
+        for label in range(10):
+            rows = [[10 * label + place] * 784 for place in range(7)]
+            content = json.dumps({"data": [*rows[:3], [], *rows[3:]]}).encode()
+            member = tarfile.TarInfo(f"package/src/clothes/{label}.json")
+            member.size = len(content)
+            package.addfile(member, io.BytesIO(content))
+    fashion_mnist.main(str(tmp_path / "package.tgz"), str(tmp_path / "fashion.npz"))
+    data = load_dataset(str(tmp_path / "fashion.npz"))
+    assert data.images.shape == (60, 28, 28, 1)
+    np.testing.assert_array_equal(data.images[:, 0, 0, 0] // 10, data.labels)
+    assert set(data.images[:, 5, 5, 0] % 10) == set(range(6))
+    np.testing.assert_array_equal(np.load(tmp_path / "fashion.npz")["x_test"][:, 0, 0] % 10, 6)

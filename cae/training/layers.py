@@ -178,7 +178,7 @@ class FusedBatchNorm(keras.layers.Layer):
             return norm(inputs, training=False)
         unused = tf.zeros((0,))
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=tf.cast(inputs, tf.float32),
+            x=inputs,  # bfloat16 stays: the sums are float32 all the same, and casts take time
             scale=norm.gamma.value,
             offset=norm.beta.value,
             mean=unused,
@@ -189,7 +189,7 @@ class FusedBatchNorm(keras.layers.Layer):
         variance *= (count - 1) / count  # it divides by count - 1, Keras by count
         for average, value in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
             average.assign(average * norm.momentum + value * (1 - norm.momentum))
-        return tf.cast(outputs, self.compute_dtype)
+        return outputs
 
 
 def summing_matrix(kernel_length: int, factor: int) -> np.ndarray:

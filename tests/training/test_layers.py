@@ -132,6 +132,18 @@ class TestFusedBatchNorm:
         plain.trainable = False
         np.testing.assert_allclose(fused(self.images, training=True), outputs, rtol=1e-5)
 
+    def test_bfloat16_images_keep_float32_averages(self):
+        """257 ones and a three: bfloat16 has 8 bits, and could not count them."""
+        images = np.ones((258, 1, 1, 1), np.float32)
+        images[-1] = 3
+        plain = keras.layers.BatchNormalization(momentum=0.9, epsilon=0)
+        plain.build(images.shape)
+        outputs = FusedBatchNorm(plain, dtype="bfloat16")(images, training=True)
+        assert outputs.dtype == tf.bfloat16
+        mean = 1 + 2 / 258
+        np.testing.assert_allclose(plain.moving_mean, [0.1 * mean], rtol=1e-5)
+        np.testing.assert_allclose(float(outputs[-1, 0, 0, 0]), 257**0.5, rtol=1e-2)
+
     @pytest.mark.parametrize("shape", [(16, 7, 5, 3), (1, 1, 1, 2)])
     def test_outputs_gradients_and_averages_equal_keras(self, shape):
         images = tf.random.stateless_normal(shape, (1, 2)) * 3 + 1
