@@ -39,6 +39,10 @@ SPREADING_ROUNDS = 50
 PRIOR_ROUNDS = 20
 # Of encodings or pixels in the graph; more are reduced to their principal components.
 GRAPH_DIMENSIONS = 128
+# Similarities of which one maximum is taken, and of which all are in memory, in the search for
+# neighbours.
+NEIGHBOUR_GROUP = 32
+SIMILARITIES_AT_ONCE = 15_000_000
 # Similar neighbours count more: cosine to this power.
 SIMILARITY_POWER = 3
 # Share of the batches before in the running mean of the predictions.
@@ -357,20 +361,51 @@ def _get_graph(features: np.ndarray, neighbours: int) -> Any:
     """The similarity of each image and its neighbours, a symmetric sparse matrix."""
     from scipy import sparse
     from sklearn.decomposition import PCA
-    from sklearn.neighbors import NearestNeighbors
 
     count = len(features)
     if min(features.shape) > GRAPH_DIMENSIONS:
         components = PCA(GRAPH_DIMENSIONS, svd_solver="randomized", random_state=0)
         features = components.fit_transform(features)
-    rows = _to_unit_length(features)
     neighbours = min(neighbours, count - 1)
-    search = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(rows)
-    distances, found = search.kneighbors()  # of unit vectors: squared, they are 2 - 2 cosine
-    cosines = (1 - distances**2 / 2).clip(min=0) ** SIMILARITY_POWER
+    found, cosines = find_neighbours(_to_unit_length(features), neighbours)
     starts = np.repeat(np.arange(count), neighbours)
-    graph = sparse.csr_matrix((cosines.ravel(), (starts, found.ravel())), (count, count))
+    similarities = cosines.ravel().clip(min=0) ** SIMILARITY_POWER
+    graph = sparse.csr_matrix((similarities, (starts, found.ravel())), (count, count))
     return graph.maximum(graph.T)
+
+
+def find_neighbours(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows most similar to each row, in a third of the time that scikit-learn takes.
+
+    Sorting out the largest of many numbers is slow, their maximum is fast: the `count` largest
+    numbers lie in the groups with the `count` largest maxima, and only these are looked into.
+
+    Args:
+        rows: float32 (num_rows, num_values), of length 1.
+        count: Less than num_rows.
+
+    Returns:
+        Their positions, int32, and cosines, float32, both (num_rows, count), the nearest first.
+    """
+    size = NEIGHBOUR_GROUP if len(rows) >= NEIGHBOUR_GROUP * (count + 1) else 1
+    padding = -len(rows) % size
+    others = tf.constant(rows.T.copy())
+
+    @tf.function
+    def search(part: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        cosines = tf.pad(part @ others, [[0, 0], [0, padding]], constant_values=-2.0)
+        groups = tf.reshape(cosines, (len(part), -1, size))
+        _, best = tf.math.top_k(tf.reduce_max(groups, axis=2), count + 1, sorted=False)
+        candidates = tf.reshape(tf.gather(groups, best, batch_dims=1), (len(part), -1))
+        cosines, places = tf.math.top_k(candidates, count + 1)
+        return tf.gather(best, places // size, batch_dims=1) * size + places % size, cosines
+
+    at_once = max(1, SIMILARITIES_AT_ONCE // len(rows))
+    parts = [search(rows[first : first + at_once]) for first in range(0, len(rows), at_once)]
+    found, cosines = map(np.concatenate, zip(*parts, strict=True))
+    is_other = found != np.arange(len(rows))[:, np.newaxis]
+    is_other[is_other.all(axis=1), -1] = False  # as many equal rows come first
+    return tuple(values[is_other].reshape(-1, count) for values in (found, cosines))
 
 
 def _to_unit_length(rows: np.ndarray) -> np.ndarray:

@@ -11,7 +11,13 @@ from cae.data.datasets import Scaling
 from cae.errors import ConfigurationError, UserError
 from cae.records.history import DENSE_ONLY, FULL
 from cae.training import build, train
-from cae.training.unlabelled import Plan, Teaching, keep_confident, spread_labels
+from cae.training.unlabelled import (
+    Plan,
+    Teaching,
+    find_neighbours,
+    keep_confident,
+    spread_labels,
+)
 
 STILL = Augmentation()
 HEAD = {
@@ -79,6 +85,32 @@ class TestLabelSpreading:
     def test_fewer_images_than_neighbours(self):
         labels = self.spread([[1, 0], [0, 1], [1, 0.2]], [0, 1, -1], neighbours=10)
         assert labels[2].argmax() == 0
+
+
+class TestNeighbours:
+    def test_by_hand(self):
+        """Directions of 0, 10, 30 and 60 degrees: neighbours by the angle between."""
+        angles = np.radians([0, 10, 30, 60])
+        rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        found, cosines = find_neighbours(rows, 2)
+        assert found.tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]
+        degrees = np.degrees(np.arccos(cosines))
+        np.testing.assert_allclose(degrees, [[10, 30], [10, 20], [20, 30], [30, 50]], atol=0.1)
+
+    @pytest.mark.parametrize("count", [5, 500, 517])
+    def test_are_those_of_a_search_through_all(self, count):
+        rows = np.random.default_rng(0).normal(size=(count, 6)).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        found, cosines = find_neighbours(rows, 4)
+        all_cosines = rows @ rows.T
+        np.fill_diagonal(all_cosines, -2)
+        np.testing.assert_array_equal(found, np.argsort(-all_cosines, axis=1)[:, :4])
+        np.testing.assert_allclose(cosines, -np.sort(-all_cosines, axis=1)[:, :4], atol=1e-6)
+
+    def test_of_equal_rows_none_is_its_own_neighbour(self):
+        found, cosines = find_neighbours(np.tile(np.float32([[0.6, 0.8]]), (400, 1)), 3)
+        assert (found != np.arange(400)[:, np.newaxis]).all()
+        assert cosines == pytest.approx(1)
 
 
 def test_the_most_confident_of_each_class_keep_their_labels():
