@@ -1,9 +1,10 @@
-"""Checks that take too long for the tests: collapse, what bfloat16 costs, what encoders learn.
+"""Checks that take too long for the tests: collapse, bfloat16, encoders, the parts of a recipe.
 
     python benchmarks/checks.py collapse      every shipped autoencoder, ten seeds, about an hour
     python benchmarks/checks.py collapse --textbook -c configuration/autoencoder_small.json
     python benchmarks/checks.py precision     float32 and bfloat16, five seeds, ten minutes
     python benchmarks/checks.py encodings     autoencoders that undo various changes, ten minutes
+    python benchmarks/checks.py parts         a recipe for few labels without its parts, 20 minutes
 
 They print errors on images of MNIST, as docs/experiments.md and docs/performance.md report them.
 """
@@ -22,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.competitors import Config, get_config, get_plain_autoencoder  # noqa: E402
 from cae import terminal  # noqa: E402
 from cae.config.fields import LabelSpreading  # noqa: E402
+from cae.config.shipped import get_recipes  # noqa: E402
 from cae.data.datasets import get_scaling, load_dataset  # noqa: E402
 from cae.data.splits import NO_CLASS, draw_order  # noqa: E402
 from cae.programs import flags, start  # noqa: E402
@@ -35,6 +37,18 @@ DENOISE = {
     "noise": {"noise": 0.3},
     "geometric": GEOMETRIC,
     "geometric, noise": GEOMETRIC | {"noise": 0.2},
+}
+VIEW = ("rotation", "shear", "zoom", "shift", "cutout")
+# What the classifier of the recipe has instead, in its key unlabelled.
+PARTS = {
+    "whole": {},
+    "without the autoencoder": {},
+    "label spreading on pixels": {"label_spreading": {"on": "pixels"}},
+    "labels spread once": {"label_spreading": {"refresh": None, "last_share": None}},
+    "without label spreading": {"label_spreading": None},
+    "without pseudo-labels of the teacher": {"pseudo_labels": None},
+    "without cutout": {"strong": {"cutout": 0}},
+    "without strong views": {"strong": dict.fromkeys(VIEW, 0)},
 }
 
 
@@ -57,14 +71,18 @@ def check_precision(args: argparse.Namespace) -> int:
     return 0
 
 
+def get_recipe() -> Config:
+    """The recipe for 100 labels."""
+    return json.loads(get_recipes()["few_labels_100"].read_text(encoding="utf-8"))
+
+
 def check_encodings(args: argparse.Namespace) -> int:
     """Trains for three epochs on 12,000 images; ten labels per class label the others."""
     import model as ours
 
     dataset = load_dataset("mnist", limit=12_000)
     scaling = get_scaling(dataset.images)
-    recipe = ROOT / "configuration" / "recipes" / "few_labels_100.json"
-    config = json.loads(recipe.read_text(encoding="utf-8"))["autoencoder"] | {"epochs": 3}
+    config = get_recipe()["autoencoder"] | {"epochs": 3}
     pixels = scaling.apply(dataset.images).reshape(len(dataset.images), -1)
     _report_labels("pixels", [get_label_errors(pixels, dataset.labels)])
     for name, denoise in DENOISE.items():
@@ -77,6 +95,46 @@ def check_encodings(args: argparse.Namespace) -> int:
             encodings = ours.predict(encoder, dataset.images, scaling)
             errors.append(get_label_errors(encodings, dataset.labels))
         _report_labels(name, errors)
+    return 0
+
+
+def check_parts(args: argparse.Namespace) -> int:
+    """Trains on 12,000 images, of which 100 have a label; tests on 10,000 other training images."""
+    import model as ours
+
+    dataset = load_dataset("mnist", limit=22_000)
+    images, unseen = np.split(dataset.images, [12_000])
+    scaling, shape = get_scaling(images), images.shape[1:]
+    recipe = get_recipe()
+    errors = {name: [] for name in PARTS}
+    for seed in range(args.seeds):
+        config = recipe["autoencoder"] | {"seed": seed}
+        autoencoder = ours.get_autoencoder(config, shape)
+        ours.train_autoencoder(autoencoder, config, images, warn=terminal.warn)
+        order = draw_order(dataset.labels[: len(images)], seed)
+        given, others = np.split(order, [LABELS_PER_CLASS * 10])
+        for name, changes in PARTS.items():
+            how = dict(recipe["classifier"]["unlabelled"])
+            for key, change in changes.items():
+                how[key] = change and how[key] | change
+            config = recipe["classifier"] | {"seed": seed, "unlabelled": how}
+            pretrained = name != "without the autoencoder"
+            model = ours.get_classifier(
+                config, shape, 10, encoder=autoencoder, pretrained=pretrained
+            )
+            ours.train_classifier(
+                model,
+                config,
+                images[given],
+                dataset.labels[given],
+                unlabelled=images[np.sort(others)],
+                scaling=scaling,
+                warn=terminal.warn,
+            )
+            found = ours.predict(model, unseen, scaling).argmax(axis=1)
+            errors[name].append(np.mean(found != dataset.labels[len(images) :]))
+            values = ", ".join(f"{error:.2%}" for error in errors[name])
+            terminal.say(f"{name}: {np.mean(errors[name]):.2%} ({values})")
     return 0
 
 
@@ -156,10 +214,12 @@ def main(argv: list[str] | None = None) -> int:
     collapse.add_argument("--textbook", action="store_true", help="train as textbooks do instead")
     precision = commands.add_parser("precision", description=check_precision.__doc__)
     encodings = commands.add_parser("encodings", description=check_encodings.__doc__)
+    parts = commands.add_parser("parts", description=check_parts.__doc__)
     for command, work, seeds in (
         (collapse, check_collapse, 10),
         (precision, check_precision, 5),
         (encodings, check_encodings, 3),
+        (parts, check_parts, 3),
     ):
         command.add_argument("--seeds", **flags.number(1, 1000, "repetitions", default=seeds))
         command.set_defaults(work=work)
