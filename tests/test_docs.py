@@ -12,12 +12,16 @@ import classification
 import experiments
 import make_configs
 import predict
+from cae.config.choices import METHODS
 from cae.config.fields import Augmentation
-from cae.config.load import parse_config
+from cae.config.load import load_recipe, parse_config
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
+from cae.config.shipped import get_recipes
 from cae.config.study_schema import Chain, Study
 from cae.errors import ConfigurationError
 from cae.report.reference import LAYERS, SCHEDULES
+from cae.studies.label_methods import describe_recipe
+from cae.studies.label_results import get_columns, read_results, summarize
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -154,3 +158,23 @@ def test_readme_writes_idx_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "README.md", "exec"), {})
     assert check_dataset("my-images.idx", "my-labels.idx") == (500, (32, 32, 3))
+
+
+class TestRecipes:
+    """The measured recipes: benchmarks/recipes-mnist, which `make recipes` continues."""
+
+    folder = ROOT / "benchmarks" / "recipes-mnist"
+
+    def test_results_are_in_the_documents(self):
+        columns = get_columns(summarize(read_results(self.folder / "results.csv")))
+        rows = [[f"`{name}`" if name in METHODS else name for name in columns]]
+        rows += [list(cells) for cells in zip(*columns.values(), strict=True)]
+        document = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+        for row in rows:
+            assert f"| {' | '.join(cell or '–' for cell in row)} |\n" in document
+
+    def test_the_shipped_ones_were_measured(self):
+        settings = json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))
+        recipes = get_recipes()
+        for recipe in settings["recipes"].values():
+            assert describe_recipe(load_recipe(recipes[recipe["name"]])) == recipe

@@ -6,6 +6,7 @@ it is, costs and reaches. It imports little: `--help` answers at once.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -42,8 +43,14 @@ def get_folder() -> Path:
 
 
 def get_recipes() -> dict[str, Path]:
-    """The shipped recipes by their names."""
-    return {path.stem: path for path in sorted(get_folder().glob("recipes/*.json"))}
+    """The shipped recipes by their names, those for few labels first."""
+
+    def get_labels(path: Path) -> float:
+        labels = read_object(path).get("labels")
+        return labels if isinstance(labels, int) else math.inf
+
+    paths = sorted(get_folder().glob("recipes/*.json"))
+    return {path.stem: path for path in sorted(paths, key=get_labels)}
 
 
 def find_recipe(recipe: str) -> Path:

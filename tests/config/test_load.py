@@ -143,6 +143,11 @@ def test_no_recipe_for_a_number_of_labels():
     assert choose_recipe([Recipe("", 10, None, None)], 10, has_unlabelled=False) is None
 
 
+def test_recipes_are_in_order_of_their_labels():
+    labels = [load_recipe(path).labels for path in get_recipes().values()]
+    assert labels == [10, 100, 1000, ALL]
+
+
 def test_recipes_by_name_or_path(write, tmp_path):
     path = write({})
     assert find_recipe(str(path)) == path
