@@ -331,9 +331,10 @@ class Methods:
         **options: Any,
     ) -> Outcome:
         """Trains a classifier on the chosen images, and tests it."""
-        from cae.training.build import get_classifier
-        from cae.training.predict import predict
-        from cae.training.train import train_classifier
+        with terminal.starting_keras():
+            from cae.training.build import get_classifier
+            from cae.training.predict import predict
+            from cae.training.train import train_classifier
 
         data = self.data
         images, labels = data.training.images[chosen], data.training.labels[chosen]
@@ -369,11 +370,11 @@ class Methods:
 
     def _build_autoencoder(self, subset: Subset) -> "keras.Model | None":
         """That of the recipe with fresh weights; None if the recipe has none."""
-        from cae.training.build import get_autoencoder
-
         config = self.recipes[subset.count].autoencoder
         if config is None:
             return None
+        with terminal.starting_keras():
+            from cae.training.build import get_autoencoder
         shape = self.data.training.images.shape[1:]
         return get_autoencoder(config.model_copy(update={"seed": subset.seed}), shape)
 

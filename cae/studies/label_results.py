@@ -153,6 +153,9 @@ def conclude(results: Sequence[Measurement]) -> list[str]:
     for comparison in COMPARISONS:
         sentences += _conclude(comparison, _get_effects(results, comparison))
     sentences += _name_best(summarize(results))
+    if not sentences and any(result.method == RECIPE for result in results):
+        others = f"{WITHOUT_AUTOENCODER} and {WITHOUT_UNLABELLED}"
+        return [f"Measure {others} to see what the parts of a recipe are worth."]
     if not sentences:
         return [f"Measure {FINE_TUNED} and {SCRATCH} to see whether pretraining helps."]
     if max(len(seeds) for points in _get_errors(results).values() for seeds in points.values()) < 2:

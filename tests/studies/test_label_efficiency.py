@@ -3,7 +3,10 @@
 import itertools
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -472,18 +475,42 @@ def test_an_interrupted_autoencoder_is_trained_again(measure, recipe, folder, mo
     assert len(read_results(folder)) == 2
 
 
-def test_a_recipe_without_an_autoencoder(measure, recipe, folder):
-    """For all labels: the recipe alone, because nothing can be left out."""
+@pytest.fixture
+def recipe_for_all(recipe):
+    """The file of a tiny recipe without an autoencoder."""
     layers = AUTOENCODER["encoder_layers"]
     change(recipe, "classifier", encoder_layers=layers, unlabelled=None, full_train_epochs=1)
     change(recipe, autoencoder=None, labels="all")
-    flags = ["--recipes", recipe, "--seeds", 1, "--methods", *FOLLOWING]
+    return recipe
+
+
+def test_a_recipe_without_an_autoencoder(measure, recipe_for_all, folder):
+    """For all labels: the recipe alone, because nothing can be left out."""
+    flags = ["--recipes", recipe_for_all, "--seeds", 1, "--methods", *FOLLOWING]
     done = measure(*flags, model=None, counts=("4", "all"))
     assert done.exit_code == 0, done.err
     assert "12 labels" in done.err
     assert [(row["method"], row["labels"], row["images_seen"]) for row in read_results(folder)] == [
         (RECIPE, "48", "48")
     ]
+
+
+@pytest.mark.slow
+def test_tensorflow_is_silent(recipe_for_all, files, tmp_path):
+    """A process of its own, because TensorFlow logs while it is imported."""
+    flags = [*files.classifier, "--recipes", recipe_for_all, "--seeds", 1, "--counts", "all"]
+    command = [sys.executable, "experiments.py", "label-efficiency", *flags, "--methods", RECIPE]
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [*map(str, command), "--runs-dir", str(tmp_path / "runs")],
+        cwd=experiments.__file__.removesuffix("experiments.py"),
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Starting TensorFlow" in done.stderr
+    assert not re.search(r"^[IWE]\d{4} |absl|oneDNN", done.stderr, re.MULTILINE), done.stderr
 
 
 def test_results_of_earlier_versions(measure, model, folder):

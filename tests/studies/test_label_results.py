@@ -100,6 +100,11 @@ def test_without_both_networks_there_is_no_conclusion():
     assert "fine-tuned" in sentence and "scratch" in sentence
 
 
+def test_a_recipe_alone_says_what_to_measure():
+    sentence, *_ = conclude(results_of(RECIPE, {10: [0.1]}))
+    assert WITHOUT_AUTOENCODER in sentence and WITHOUT_UNLABELLED in sentence
+
+
 def test_the_table_has_a_row_for_each_number_of_labels():
     results = results_of(SCRATCH, {10: [0.5, 0.7], 1000: [0.05]}) + results_of(FROZEN, {10: [0.5]})
     (table,) = get_tables(summarize(results))
