@@ -54,12 +54,15 @@ def test_a_recipe_learns_from_images_without_labels(tmp_path):
     """With 100 labels of 6,000 digits it errs a third less often than without the other 5,900.
 
     With seeds 0, 1 and 2 it erred in 2.7, 2.5 and 3.5 %, without these images in 6.6, 7.1 and
-    7.4 %. Few images are few steps, so the shipped recipe gets half the filters and more epochs.
+    7.4 %. Few images are few steps, so the shipped recipe gets three convolutions instead of five,
+    half the filters and more epochs.
     """
     recipe = json.loads((CONFIGURATION / "recipes" / "few_labels_100.json").read_text())
     autoencoder_half, classifier_half = recipe["autoencoder"], recipe["classifier"]
     autoencoder_half |= {"epochs": 3, "batch_size": 64}
-    for layer in autoencoder_half["encoder_layers"] + autoencoder_half["decoder_layers"]:
+    encoder_layers = autoencoder_half["encoder_layers"]
+    del encoder_layers[10:12], encoder_layers[5:7]  # the second of two with a batchNorm each
+    for layer in encoder_layers + autoencoder_half["decoder_layers"]:
         if layer[0] == "conv":
             layer[1] //= 2
     classifier_half["full_train_epochs"] = 16
