@@ -4,7 +4,7 @@
     python benchmarks/checks.py collapse --textbook -c configuration/autoencoder_small.json
     python benchmarks/checks.py precision     float32 and bfloat16, five seeds, ten minutes
     python benchmarks/checks.py encodings     autoencoders that undo various changes, ten minutes
-    python benchmarks/checks.py parts         a recipe for few labels without its parts, 20 minutes
+    python benchmarks/checks.py parts         a recipe for few labels without its parts, 40 minutes
 
 They print errors on images of MNIST, as docs/experiments.md and docs/performance.md report them.
 """
