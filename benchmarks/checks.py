@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.competitors import Config, get_config, get_plain_autoencoder  # noqa: E402
 from cae import terminal  # noqa: E402
 from cae.config.fields import LabelSpreading  # noqa: E402
-from cae.config.shipped import get_recipes  # noqa: E402
+from cae.config.shipped import get_recipes, read_object  # noqa: E402
 from cae.data.datasets import get_scaling, load_dataset  # noqa: E402
 from cae.data.splits import NO_CLASS, draw_order  # noqa: E402
 from cae.programs import flags, start  # noqa: E402
@@ -71,18 +71,14 @@ def check_precision(args: argparse.Namespace) -> int:
     return 0
 
 
-def get_recipe() -> Config:
-    """The recipe for 100 labels."""
-    return json.loads(get_recipes()["few_labels_100"].read_text(encoding="utf-8"))
-
-
 def check_encodings(args: argparse.Namespace) -> int:
     """Trains for three epochs on 12,000 images; ten labels per class label the others."""
-    import model as ours
+    with terminal.starting_keras():
+        import model as ours
 
     dataset = load_dataset("mnist", limit=12_000)
     scaling = get_scaling(dataset.images)
-    config = get_recipe()["autoencoder"] | {"epochs": 3}
+    config = read_object(get_recipes()["few_labels_100"])["autoencoder"] | {"epochs": 3}
     pixels = scaling.apply(dataset.images).reshape(len(dataset.images), -1)
     _report_labels("pixels", [get_label_errors(pixels, dataset.labels)])
     for name, denoise in DENOISE.items():
@@ -100,12 +96,13 @@ def check_encodings(args: argparse.Namespace) -> int:
 
 def check_parts(args: argparse.Namespace) -> int:
     """Trains on 12,000 images, of which 100 have a label; tests on 10,000 other training images."""
-    import model as ours
+    with terminal.starting_keras():
+        import model as ours
 
     dataset = load_dataset("mnist", limit=22_000)
     images, unseen = np.split(dataset.images, [12_000])
     scaling, shape = get_scaling(images), images.shape[1:]
-    recipe = get_recipe()
+    recipe = read_object(get_recipes()["few_labels_100"])
     errors = {name: [] for name in PARTS}
     for seed in range(args.seeds):
         config = recipe["autoencoder"] | {"seed": seed}

@@ -153,14 +153,19 @@ def conclude(results: Sequence[Measurement]) -> list[str]:
     for comparison in COMPARISONS:
         sentences += _conclude(comparison, _get_effects(results, comparison))
     sentences += _name_best(summarize(results))
-    if not sentences and any(result.method == RECIPE for result in results):
-        others = f"{WITHOUT_AUTOENCODER} and {WITHOUT_UNLABELLED}"
-        return [f"Measure {others} to see what the parts of a recipe are worth."]
     if not sentences:
-        return [f"Measure {FINE_TUNED} and {SCRATCH} to see whether pretraining helps."]
+        return [_name_missing(results)]
     if max(len(seeds) for points in _get_errors(results).values() for seeds in points.values()) < 2:
         sentences.append("One seed does not show how much is chance: repeat with --seeds 5.")
     return sentences
+
+
+def _name_missing(results: Sequence[Measurement]) -> str:
+    """What to measure where there is nothing to compare."""
+    if any(result.method == RECIPE for result in results):
+        others = f"{WITHOUT_AUTOENCODER} and {WITHOUT_UNLABELLED}"
+        return f"Measure {others} to see what the parts of a recipe are worth."
+    return f"Measure {FINE_TUNED} and {SCRATCH} to see whether pretraining helps."
 
 
 def _name_best(errors: Errors) -> list[str]:

@@ -375,7 +375,7 @@ def _get_graph(features: np.ndarray, neighbours: int) -> Any:
 
 
 def find_neighbours(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows most similar to each row, in a third of the time that scikit-learn takes.
+    """The rows most similar to each row.
 
     Sorting out the largest of many numbers is slow, their maximum is fast: the `count` largest
     numbers lie in the groups with the `count` largest maxima, and only these are looked into.

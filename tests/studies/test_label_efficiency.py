@@ -503,7 +503,7 @@ def test_tensorflow_is_silent(recipe_for_all, files, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(
         [*map(str, command), "--runs-dir", str(tmp_path / "runs")],
-        cwd=experiments.__file__.removesuffix("experiments.py"),
+        cwd=Path(experiments.__file__).parent,
         env=environment,
         capture_output=True,
         text=True,
