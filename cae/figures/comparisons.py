@@ -313,9 +313,20 @@ def plot_label_efficiency(curves: LabelCurves, ax: Axes) -> Axes:
     ax.set_xticks(ticks, [f"{labels:,}" for labels in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("number of labels, log scale")
-    ax.set_title("Test error: mean and 95 % interval over seeds;\narrow: it reaches 0 or 100 %")
+    ax.set_title(_describe_intervals(curves))
     style.outside_legend(ax.figure, ax)
     return ax
+
+
+def _describe_intervals(curves: LabelCurves) -> str:
+    """The title: what bars and arrows mean, where there are any."""
+    bounds = [(low, high) for points in curves.values() for _, _, low, high in points]
+    bounds = [(low, high) for low, high in bounds if low < high]  # neither NaN nor all seeds equal
+    if not bounds:
+        return "Test error"
+    is_open = any(low == 0 or high == 1 for low, high in bounds)
+    arrows = ";\narrow: it reaches 0 or 100 %" if is_open else ""
+    return f"Test error: mean and 95 % interval over seeds{arrows}"
 
 
 def _method_look(index: int, emphasis: int) -> dict[str, Any]:

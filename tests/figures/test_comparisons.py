@@ -143,6 +143,19 @@ def test_label_efficiency_shows_means_and_intervals_in_percent():
     assert_readable(ax.figure)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "has_intervals", "has_arrows"),
+    [((np.nan, np.nan), False, False), ((0.1, 0.3), True, False), ((0, 0.4), True, True)],
+)
+def test_the_title_explains_what_is_drawn(bounds, has_intervals, has_arrows):
+    ax = make_axes()
+    plot_label_efficiency({"pretrained": [(10, 0.2, *bounds)]}, ax)
+    assert ("interval" in ax.get_title(loc="left"), "arrow" in ax.get_title(loc="left")) == (
+        has_intervals,
+        has_arrows,
+    )
+
+
 def test_intervals_of_errors_stay_between_0_and_100_percent():
     """On a linear axis: open ends at 0 and 100 have arrows, others caps."""
     ax = make_axes()
