@@ -35,6 +35,8 @@ RANKING = {
     "classifier": ("val_accuracy", False),
     "test": ("test_accuracy", False),
 }
+# What a run without validation images shows instead, the first that it has; no rank follows from it.
+OTHER_METRICS = ("test_accuracy", "accuracy", "mse")
 COMPLETE, INTERRUPTED, RUNNING, DAMAGED = "complete", "interrupted", "running", "damaged"
 
 
@@ -58,6 +60,14 @@ class Entry:
         return (self.metrics or {}).get(name)
 
     @property
+    def shown(self) -> tuple[str, float | None]:
+        """The name and value of the metric to show: the one that ranks it, or another it has."""
+        ranking, _ = RANKING.get(self.kind, ("", False))
+        metrics = self.metrics or {}
+        name = next((name for name in (ranking, *OTHER_METRICS) if name in metrics), ranking)
+        return name, metrics.get(name)
+
+    @property
     def rank(self) -> tuple[float, str]:
         """Larger is better; of equal runs the latest."""
         _, is_less_better = RANKING[self.kind]
@@ -76,13 +86,14 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """The row of the table as JSON types."""
+        metric, value = self.shown
         return {
             "path": terminal.relative(self.path),
             "name": self.name,
             "kind": self.kind,
             "data": self.data,
-            "metric": RANKING.get(self.kind, ("",))[0],
-            "value": self.value,
+            "metric": metric,
+            "value": value,
             "started": self.started,
             "bytes": self.size,
             "state": self.state,
@@ -99,7 +110,8 @@ def list_runs(args: argparse.Namespace) -> int:
     for column in table.columns[3:5]:
         column.justify = "right"
     for entry in entries:
-        value = "" if entry.value is None else f"{RANKING[entry.kind][0]} {entry.value:.4f}"
+        metric, number = entry.shown
+        value = "" if number is None else f"{metric} {number:.4f}"
         cells = (terminal.relative(entry.path), entry.kind, entry.data, value)
         size = f"{entry.size / 1e6:.1f}"
         table.add_row(*(Text(cell, overflow="fold") for cell in (*cells, size, entry.state)))
@@ -109,7 +121,8 @@ def list_runs(args: argparse.Namespace) -> int:
 
 def print_best(args: argparse.Namespace) -> int:
     """Prints the path of the best saved model, for `$(…)`; returns the exit code."""
-    entries = [entry for entry in _select(args) if entry.model and entry.value is not None]
+    saved = [entry for entry in _select(args) if entry.model and entry.state == COMPLETE]
+    entries = [entry for entry in saved if entry.value is not None]
     data = sorted({entry.data for entry in entries})
     if len(data) > 1:
         raise UsageError(
@@ -117,7 +130,12 @@ def print_best(args: argparse.Namespace) -> int:
         )
     if not entries:
         raise UsageError(
-            args.runs_dir, f"must hold a complete {args.kind} with its model", "none", "Train one."
+            args.runs_dir,
+            f"must hold a complete {args.kind} with its model and a value on validation images",
+            f"{len(saved)} without that value" if saved else "none",
+            "Train with a validation_split above 0, or name a model yourself."
+            if saved
+            else "Train one.",
         )
     terminal.print_as_is(terminal.relative(max(entries, key=lambda entry: entry.rank).model))
     return 0
@@ -285,6 +303,7 @@ def find_models(kind: str, runs_dir: str, input_shape: tuple[int, int, int]) -> 
         return metadata.get("kind") == kind and metadata.get("input_shape") == list(input_shape)
 
     paths = [path for suffix in SUFFIXES for path in Path("models").glob(f"*{suffix}")]
-    paths += Path(runs_dir).glob(f"*/{MODEL_FILE}")
+    for run in ("*", "*/*"):  # the second is one of a study or of a recipe
+        paths += Path(runs_dir).glob(f"{run}/{MODEL_FILE}")
     paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [terminal.relative(path) for path in paths[:LATEST] if fits(path)][:OFFERED]

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cae import terminal as terminal_module
 from cae.config.load import load_config
 from cae.programs import menu
 from cae.records.saved_models import read_metadata
+from cae.records.shelf import find_models
 
 ROOT = Path(__file__).parents[2]
 MENU = "What next: "
@@ -379,3 +381,19 @@ def test_menus_offer_what_was_promised():
         "autoencoder": ["Repeat", "Show", "Save", "Exit"],
         "classifier": ["Repeat", "Show", "Classify", "Exit", "Save"],
     }
+
+
+def test_models_of_a_recipe_are_offered_like_those_of_runs(
+    tmp_path, monkeypatch, trained_autoencoder
+):
+    model = Path(trained_autoencoder.saved).resolve()
+    shape = tuple(read_metadata(model)["input_shape"])
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/alone", "runs/recipe/autoencoder-seed0"):
+        Path(folder).mkdir(parents=True)
+        shutil.copy(model, folder)
+        Path(folder, model.name).rename(Path(folder, "model.keras"))
+    assert sorted(find_models("autoencoder", "runs", shape)) == [
+        "runs/alone/model.keras",
+        "runs/recipe/autoencoder-seed0/model.keras",
+    ]

@@ -66,6 +66,16 @@ def test_list_names_every_run_the_latest_first(runs, capsys):
     assert "runs/study/02-autoencoder" in output.out and "01-classifier" not in output.out
 
 
+def test_run_without_validation_shows_its_test_and_is_no_best(runs, capsys):
+    path = write_run(runs, 1, value=0.9)
+    (path / "metrics.json").write_text(json.dumps({"accuracy": 1.0, "test_accuracy": 0.75}))
+    _, output = call(capsys, "list", "--json")
+    [row] = json.loads(output.out)
+    assert (row["metric"], row["value"]) == ("test_accuracy", 0.75)
+    code, output = call(capsys, "best")
+    assert code == 2 and "1 without" in output.err and "validation_split" in output.err
+
+
 def test_best_is_a_path_for_a_command_line(runs, capsys):
     write_run(runs, 1, value=0.9)
     write_run(runs, 2, value=0.8)
