@@ -15,7 +15,6 @@ from cae.training.steps import Batch
 
 AMOUNTS = {
     "mutual information, weight 0.1": {"mutual_information": 0.1},
-    "mutual information, weight 0.5": {"mutual_information": 0.5},
     "reconstruction, weight 1": {"reconstruction": 1.0},
     "pseudo-labels smoothed by 0.1": {"smoothing": 0.1},
     "a third of the rate for the encoder": {"encoder_rate": 1 / 3},
