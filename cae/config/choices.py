@@ -7,6 +7,7 @@ DATASETS = ("digits", "mnist", "fashion_mnist", "kmnist")
 
 MAX_BATCH_SIZE = 65536  # images
 MAX_EPOCHS = 100_000
+MAX_STEPS = 10_000_000
 MAX_SEED = 2**32 - 1  # what NumPy accepts
 
 # The pixels that a saved model of another program may expect.

@@ -127,6 +127,8 @@ def override(config: Config, **changes: float | None) -> Config:
                 document[field] = value
             elif value is not None:
                 document["optimizer"] = [document["optimizer"][0], value]
+    if changes.get("epochs") is not None:
+        document["min_steps"] = 0
     try:
         return type(config).model_validate(_tuples(document))
     except ValidationError as invalid:

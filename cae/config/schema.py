@@ -15,13 +15,14 @@ bare or wrapped in ``{"model_info": {...}}``. Nothing here needs Keras, so a wro
 at once.
 """
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
-from typing_extensions import override
+from typing_extensions import Self, override
 
-from cae.config.choices import ALL, BEST_EPOCH_BY, CLASS_WEIGHTS
+from cae.config.choices import ALL, BEST_EPOCH_BY, CLASS_WEIGHTS, MAX_EPOCHS, MAX_STEPS
 from cae.config.fields import (
     ACTIVATIONS,
     LOSSES,
@@ -44,7 +45,14 @@ from cae.config.fields import (
     UnlabelledOrNull,
     UpSample,
 )
-from cae.config.values import choice_type, number_type, refusal, suggest_integer, worded
+from cae.config.values import (
+    choice_type,
+    integer_type,
+    number_type,
+    refusal,
+    suggest_integer,
+    worded,
+)
 
 # Keys that people look for under a different name, beyond misspellings.
 OTHER_NAMES = {"learning_rate": "optimizer", "lr": "optimizer", "patience": "early_stopping"}
@@ -68,6 +76,7 @@ class Config(Keys):
     """The hyperparameters that both kinds of models have."""
 
     kind: ClassVar[Kind]
+    epochs_key: ClassVar[str]  # of the only phase, or of the second one
 
     optimizer: OptimizerList = Field(examples=[["adam", 0.001]])
     """`[name, rate]` or `[name, rate, second rate]`: an optimizer of Keras, in any case, and its
@@ -75,6 +84,11 @@ class Config(Keys):
 
     batch_size: BatchSize = Field(examples=[32])
     """Images per training step."""
+
+    min_steps: integer_type(0, MAX_STEPS) = 0
+    """Least number of training steps. Where there are so few images that the epochs take fewer,
+    more epochs are trained, of a classifier in its second phase, and `refresh` comes more rarely in
+    proportion. The flag `--epochs` sets it to 0."""
 
     validation_split: number_type("from 0 to 0.9", ge=0, le=0.9) = 0.1
     """Share of the training images held out to choose the best epoch."""
@@ -106,6 +120,14 @@ class Config(Keys):
         """What training makes of an image: the name of each view -> the changes in turn."""
         return {"augmented": (self.augmentation,)} if self.augmentation else {}
 
+    def lengthened(self, steps_per_epoch: int) -> Self:
+        """The configuration with as many epochs as take `min_steps`."""
+        epochs = getattr(self, self.epochs_key)
+        needed = min(MAX_EPOCHS, math.ceil(self.min_steps / steps_per_epoch))
+        if epochs == 0 or needed <= epochs:
+            return self
+        return self.model_copy(update={self.epochs_key: needed})
+
 
 class AutoencoderConfig(Config):
     """The hyperparameters of an autoencoder, with all defaults."""
@@ -120,6 +142,7 @@ class AutoencoderConfig(Config):
         }
     )
     kind = "autoencoder"
+    epochs_key = "epochs"
 
     encoder_layers: EncoderLayers = Field(examples=[[["conv", 32, [3, 3]], ["pool", [2, 2]]]])
     """Layers from the image to the encoding: `["conv", filters, [h, w]]`, with strides
@@ -200,6 +223,7 @@ class ClassifierConfig(Config):
         }
     )
     kind = "classifier"
+    epochs_key = PHASE_KEYS[-1]
 
     dense_layers: DenseLayers = Field(examples=[[["dense", 64], ["dense", 32]]])
     """Layers between the encoder and the output layer, which is added: `["dense", units]`,
@@ -233,6 +257,17 @@ class ClassifierConfig(Config):
     def views(self) -> dict[str, tuple[Augmentation, ...]]:
         how = self.unlabelled
         return super().views | ({"weak": (how.weak,), "strong": (how.strong,)} if how else {})
+
+    @override
+    def lengthened(self, steps_per_epoch: int) -> Self:
+        longer, how = super().lengthened(steps_per_epoch), self.unlabelled
+        spreading = how and how.label_spreading
+        if longer is self or not spreading or spreading.refresh is None:
+            return longer
+        refresh = round(spreading.refresh * longer.full_train_epochs / self.full_train_epochs)
+        spreading = spreading.model_copy(update={"refresh": refresh})
+        how = how.model_copy(update={"label_spreading": spreading})
+        return longer.model_copy(update={"unlabelled": how})
 
     @field_validator("full_train_epochs")
     @classmethod

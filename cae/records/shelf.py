@@ -35,7 +35,7 @@ RANKING = {
     "classifier": ("val_accuracy", False),
     "test": ("test_accuracy", False),
 }
-# What a run without validation images shows instead, the first that it has; no rank follows from it.
+# Without validation images a run shows the first of these that it has, and has no rank.
 OTHER_METRICS = ("test_accuracy", "accuracy", "mse")
 COMPLETE, INTERRUPTED, RUNNING, DAMAGED = "complete", "interrupted", "running", "damaged"
 

@@ -92,17 +92,19 @@ def plan_recipe(
     Returns:
         The configuration, and how often each labelled image is in an epoch.
     """
-    config, repeats = recipe.classifier, 1
     if method == choices.RECIPE:
-        return config, repeats
+        return recipe.classifier, 1
+    config, repeats, how = recipe.classifier, 1, recipe.classifier.unlabelled
+    steps = math.ceil(num_unlabelled / how.batch_size if how else num_training / config.batch_size)
+    config = config.lengthened(steps)
     how = config.unlabelled
     head_only = 0 if how else config.dense_only_train_epochs
     epochs = config.full_train_epochs + head_only
-    if recipe.autoencoder:
-        seen = recipe.autoencoder.epochs * num_pretraining
+    if autoencoder := recipe.autoencoder:
+        autoencoder = autoencoder.lengthened(math.ceil(num_pretraining / autoencoder.batch_size))
+        seen = autoencoder.epochs * num_pretraining
         epochs += round(seen / (num_unlabelled if how else num_training))
     if method == choices.WITHOUT_UNLABELLED:
-        steps = math.ceil(num_unlabelled / how.batch_size)
         repeats = max(1, round(steps * config.batch_size / num_training))
         epochs *= steps / math.ceil(repeats * num_training / config.batch_size)
         how = None
@@ -110,7 +112,7 @@ def plan_recipe(
         on_pixels = how.label_spreading.model_copy(update={"on": "pixels"})
         how = how.model_copy(update={"label_spreading": on_pixels})
     changes = {"dense_only_train_epochs": 0, "full_train_epochs": max(1, round(epochs))}
-    return config.model_copy(update=changes | {"unlabelled": how}), repeats
+    return config.model_copy(update=changes | {"min_steps": 0, "unlabelled": how}), repeats
 
 
 class Pretrained(NamedTuple):
@@ -402,6 +404,7 @@ def plan_training(
         update={
             "dense_only_train_epochs": head_only,
             "full_train_epochs": epochs - head_only,
+            "min_steps": 0,
             "early_stopping": None,
             "encoder_layers": None,
         }

@@ -420,6 +420,19 @@ def test_override_returns_a_changed_copy():
     assert (both.dense_only_train_epochs, both.full_train_epochs) == (3, 3)
 
 
+def test_few_images_lengthen_a_training_and_the_time_between_refreshes():
+    """100 steps are 25 epochs of 4 instead of 10, so that 2 epochs become 5."""
+    unlabelled = {"label_spreading": {"refresh": 2}}
+    config = parse(CLASSIFIER | {"min_steps": 100, "unlabelled": unlabelled}, "classifier")
+    longer = config.lengthened(4)
+    assert (longer.full_train_epochs, longer.dense_only_train_epochs) == (25, 5)
+    assert longer.unlabelled.label_spreading.refresh == 5
+    assert config.lengthened(10) == config and autoencoder(min_steps=7).lengthened(1).epochs == 10
+    assert autoencoder(min_steps=21).lengthened(2).epochs == 11
+    assert override(config, epochs=3).lengthened(1).full_train_epochs == 3
+    assert override(config, full_train_epochs=0).lengthened(1).full_train_epochs == 0
+
+
 def test_override_names_the_flags_once():
     for kind, document in DOCUMENTS.items():
         with pytest.raises(ConfigurationError) as caught:

@@ -391,6 +391,11 @@ class TestPlans:
         assert (config.dense_only_train_epochs, config.full_train_epochs, repeats) == (0, 5, 1)
         assert config.unlabelled.label_spreading.on == "pixels"
 
+    def test_a_recipe_that_few_images_lengthen(self):
+        """5 steps of 16 an epoch: 15 are 3 epochs, and 270 images 3.4 more."""
+        config, _ = self.plan(WITHOUT_AUTOENCODER, min_steps=15)
+        assert config.lengthened(1).full_train_epochs == 6
+
     @pytest.mark.parametrize(
         ("num_training", "epochs", "repeats"),
         [(20, 5, 1), (10, 5, 2), (3, 4, 7), (100, 1, 1)],

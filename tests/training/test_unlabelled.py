@@ -284,6 +284,15 @@ class TestTraining:
         _, history = fit(images)
         assert [row["phase"] for row in history.epochs] == [DENSE_ONLY, FULL, FULL]
 
+    def test_few_images_are_seen_in_more_epochs(self, images):
+        """24 unlabelled images are 3 steps of 8; without them, 44 labelled ones 11 of 4."""
+        _, history = fit(images, min_steps=11)
+        assert [row["phase"] for row in history.epochs] == [DENSE_ONLY, *[FULL] * 4]
+        config = {**HEAD, "unlabelled": None, "validation_split": 0, "min_steps": 34}
+        model = build.get_classifier(config, images.shape[1:], 4)
+        history = train.train_classifier(model, config, images, np.arange(44) % 4)
+        assert [row["phase"] for row in history.epochs] == [DENSE_ONLY, *[FULL] * 4]
+
     def test_finds_the_labels_of_the_others(self, images):
         """One label per class, and no validation; the last epoch is kept."""
         model, history = fit(
