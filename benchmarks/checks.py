@@ -79,7 +79,8 @@ def check_encodings(args: argparse.Namespace) -> int:
 
     dataset = load_dataset("mnist", limit=12_000)
     scaling = get_scaling(dataset.images)
-    config = read_object(get_recipes()["few_labels_100"])["autoencoder"] | {"epochs": 3}
+    config = read_object(get_recipes()["few_labels_100"])["autoencoder"]
+    config |= {"epochs": 3, "min_steps": 0}
     pixels = scaling.apply(dataset.images).reshape(len(dataset.images), -1)
     _report_labels("pixels", [get_label_errors(pixels, dataset.labels)])
     for name, denoise in DENOISE.items():
@@ -109,7 +110,7 @@ def check_parts(args: argparse.Namespace) -> int:
     recipe = read_object(get_recipes()["few_labels_100"])
     errors = {name: [] for name in parts}
     for seed in range(args.seeds):
-        config = recipe["autoencoder"] | {"seed": seed}
+        config = recipe["autoencoder"] | {"seed": seed, "min_steps": 0}
         autoencoder = ours.get_autoencoder(config, shape)
         ours.train_autoencoder(autoencoder, config, images, warn=terminal.warn)
         order = draw_order(dataset.labels[: len(images)], seed)
@@ -118,7 +119,7 @@ def check_parts(args: argparse.Namespace) -> int:
             how = dict(recipe["classifier"]["unlabelled"])
             for key, change in changes.items():
                 how[key] = change and how[key] | change
-            config = recipe["classifier"] | {"seed": seed, "unlabelled": how}
+            config = recipe["classifier"] | {"seed": seed, "min_steps": 0, "unlabelled": how}
             pretrained = name != "without the autoencoder"
             model = ours.get_classifier(
                 config, shape, 10, encoder=autoencoder, pretrained=pretrained

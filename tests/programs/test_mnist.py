@@ -59,13 +59,13 @@ def test_a_recipe_learns_from_images_without_labels(tmp_path):
     """
     recipe = json.loads((CONFIGURATION / "recipes" / "few_labels_100.json").read_text())
     autoencoder_half, classifier_half = recipe["autoencoder"], recipe["classifier"]
-    autoencoder_half |= {"epochs": 3, "batch_size": 64}
+    autoencoder_half |= {"epochs": 3, "min_steps": 0, "batch_size": 64}
     encoder_layers = autoencoder_half["encoder_layers"]
     del encoder_layers[10:12], encoder_layers[5:7]  # the second of two with a batchNorm each
     for layer in encoder_layers + autoencoder_half["decoder_layers"]:
         if layer[0] == "conv":
             layer[1] //= 2
-    classifier_half["full_train_epochs"] = 16
+    classifier_half |= {"full_train_epochs": 16, "min_steps": 0}
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(recipe))
     command = ["label-efficiency", "-d", "mnist", "--limit", "6000", "--counts", "10"]
