@@ -5,7 +5,6 @@
     python benchmarks/checks.py precision     float32 and bfloat16, five seeds, ten minutes
     python benchmarks/checks.py encodings     autoencoders that undo various changes, ten minutes
     python benchmarks/checks.py parts         a recipe for few labels without its parts, 40 minutes
-    python benchmarks/checks.py trials        the same with terms that were tried, 30 minutes
 
 They print errors on images of MNIST, as docs/experiments.md and docs/performance.md report them.
 """
@@ -46,8 +45,8 @@ PARTS = {
     "without the autoencoder": {},
     "label spreading on pixels": {"label_spreading": {"on": "pixels"}},
     "labels spread once": {"label_spreading": {"refresh": None, "last_share": None}},
-    "without label spreading": {"label_spreading": None},
-    "without pseudo-labels of the teacher": {"pseudo_labels": None},
+    "pseudo-labels of the teacher as well": {"pseudo_labels": {}},
+    "pseudo-labels of the teacher instead": {"label_spreading": None, "pseudo_labels": {}},
     "without cutout": {"strong": {"cutout": 0}},
     "without strong views": {"strong": dict.fromkeys(VIEW, 0)},
 }
@@ -100,22 +99,19 @@ def check_parts(args: argparse.Namespace) -> int:
     """Trains on 12,000 images, of which 100 have a label; tests on 10,000 other training images."""
     with terminal.starting_keras():
         import model as ours
-        from benchmarks import trials
-
-    parts = PARTS if args.check == "parts" else {name: {} for name in trials.AMOUNTS}
 
     dataset = load_dataset("mnist", limit=22_000)
     images, unseen = np.split(dataset.images, [12_000])
     scaling, shape = get_scaling(images), images.shape[1:]
     recipe = read_object(get_recipes()["few_labels_100"])
-    errors = {name: [] for name in parts}
+    errors = {name: [] for name in PARTS}
     for seed in range(args.seeds):
         config = recipe["autoencoder"] | {"seed": seed, "min_steps": 0}
         autoencoder = ours.get_autoencoder(config, shape)
         ours.train_autoencoder(autoencoder, config, images, warn=terminal.warn)
         order = draw_order(dataset.labels[: len(images)], seed)
         given, others = np.split(order, [LABELS_PER_CLASS * 10])
-        for name, changes in parts.items():
+        for name, changes in PARTS.items():
             how = dict(recipe["classifier"]["unlabelled"])
             for key, change in changes.items():
                 how[key] = change and how[key] | change
@@ -124,16 +120,15 @@ def check_parts(args: argparse.Namespace) -> int:
             model = ours.get_classifier(
                 config, shape, 10, encoder=autoencoder, pretrained=pretrained
             )
-            with trials.applied(name, autoencoder):
-                ours.train_classifier(
-                    model,
-                    config,
-                    images[given],
-                    dataset.labels[given],
-                    unlabelled=images[np.sort(others)],
-                    scaling=scaling,
-                    warn=terminal.warn,
-                )
+            ours.train_classifier(
+                model,
+                config,
+                images[given],
+                dataset.labels[given],
+                unlabelled=images[np.sort(others)],
+                scaling=scaling,
+                warn=terminal.warn,
+            )
             found = ours.predict(model, unseen, scaling).argmax(axis=1)
             errors[name].append(np.mean(found != dataset.labels[len(images) :]))
             values = ", ".join(f"{error:.2%}" for error in errors[name])
@@ -218,13 +213,11 @@ def main(argv: list[str] | None = None) -> int:
     precision = commands.add_parser("precision", description=check_precision.__doc__)
     encodings = commands.add_parser("encodings", description=check_encodings.__doc__)
     parts = commands.add_parser("parts", description=check_parts.__doc__)
-    tried = commands.add_parser("trials", description=check_parts.__doc__)
     for command, work, seeds in (
         (collapse, check_collapse, 10),
         (precision, check_precision, 5),
         (encodings, check_encodings, 3),
         (parts, check_parts, 3),
-        (tried, check_parts, 3),
     ):
         command.add_argument("--seeds", **flags.number(1, 1000, "repetitions", default=seeds))
         command.set_defaults(work=work)

@@ -277,10 +277,12 @@ class Teaching(Objective):
         """Pseudo-labels, (batch, num_classes), and their weights, (batch,)."""
         labels = ops.one_hot(ops.take(self._labels, positions), len(self._prior))
         is_labelled = ops.max(labels, axis=1)  # no row of one_hot(NO_CLASS) holds a 1
-        predictions = self._teacher(weak, training=True)  # also for its BatchNorm
         rule = self._how.pseudo_labels
         if rule is None:
+            part = weak[: ops.shape(weak)[0] // 4 + 1]
+            self._teacher(part, training=True)  # for its BatchNorm alone
             return labels, is_labelled
+        predictions = self._teacher(weak, training=True)  # also for its BatchNorm
         predictions = ops.stop_gradient(predictions)
         if rule.align:
             predictions = self._align(predictions)

@@ -36,11 +36,11 @@ def images():
     return draw_four_classes(44)
 
 
-def fit(images, count=20, *, pretrained=True, unlabelled=True, **changes):
+def fit(images, count=20, *, pretrained=True, with_others=True, **changes):
     """Trains on labels of the first images, the others being unlabelled."""
     config = {**HEAD, **changes}
     model = build.get_classifier(config, images.shape[1:], 4)
-    others = images[count:] if unlabelled else None
+    others = images[count:] if with_others else None
     labels = np.arange(count) % 4
     given = {"pretrained": pretrained, "unlabelled": others, "warn": lambda sentence: None}
     return model, train.train_classifier(model, config, images[:count], labels, **given)
@@ -312,6 +312,12 @@ class TestTraining:
         predicted = model.predict(images / 255, verbose=0).argmax(axis=1)
         assert (predicted == np.arange(44) % 4).mean() > 0.95
 
+    def test_by_spread_labels_alone(self, images):
+        """24 unlabelled images in steps of 7 leave 3 for the last one."""
+        how = {"batch_size": 7, "label_spreading": {"neighbours": 3, "share": 1}}
+        _, history = fit(images, unlabelled=how)
+        assert len(history.epochs) == 3
+
     def test_saved_models_are_plain(self, images, tmp_path):
         model, _ = fit(images)
         model.save(tmp_path / "model.keras")
@@ -320,7 +326,7 @@ class TestTraining:
 
     def test_images_are_required(self, images):
         with pytest.raises(UserError, match=r"unlabelled: .* got none"):
-            fit(images, unlabelled=False)
+            fit(images, with_others=False)
 
     def test_a_source_of_pseudo_labels_is_required(self):
         with pytest.raises(ConfigurationError, match="label_spreading"):
