@@ -116,8 +116,7 @@ def train_classifier(
         classes: int64 (num_classes,), sorted; those of `labels` by default.
         unlabelled: (num_unlabelled, height, width, channels), for the key `unlabelled`.
         pretrained: False trains everything in all epochs: a random encoder is not worth freezing.
-        warn: Receives a sentence if there are no images to validate on, or if the CPU cannot
-            compute in bfloat16.
+        warn: Receives a sentence if no images are left to validate on, or the CPU lacks bfloat16.
 
     Returns:
         Rows of both phases, with `loss`, `accuracy`, macro `precision`, `recall` and `f1` in
