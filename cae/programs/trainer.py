@@ -337,7 +337,8 @@ def _describe_training(
     values = config.model_dump(mode="json")
     optimizer = " ".join(map(str, values["optimizer"]))
     optimizer += f" in {compute_dtype}" if config.mixed_precision else ""
-    listed = [key for key in values if key.endswith("epochs")] + ["batch_size", "seed", "loss"]
+    listed = [key for key in values if key.endswith("epochs")]
+    listed += ["min_steps"] * (config.min_steps > 0) + ["batch_size", "seed", "loss"]
     return {
         "images": f"{count:,} of {format_shape(shape)}, {images.dtype}: {len(training):,} for "
         f"training, {len(validation):,} for validation",

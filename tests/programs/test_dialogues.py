@@ -391,8 +391,7 @@ def test_models_of_a_recipe_are_offered_like_those_of_runs(
     monkeypatch.chdir(tmp_path)
     for folder in ("runs/alone", "runs/recipe/autoencoder-seed0"):
         Path(folder).mkdir(parents=True)
-        shutil.copy(model, folder)
-        Path(folder, model.name).rename(Path(folder, "model.keras"))
+        shutil.copy(model, Path(folder, "model.keras"))
     assert sorted(find_models("autoencoder", "runs", shape)) == [
         "runs/alone/model.keras",
         "runs/recipe/autoencoder-seed0/model.keras",
