@@ -120,6 +120,10 @@ class Config(Keys):
         """What training makes of an image: the name of each view -> the changes in turn."""
         return {"augmented": (self.augmentation,)} if self.augmentation else {}
 
+    def count_steps(self, num_training: int, num_unlabelled: int = 0) -> int:
+        """The steps of an epoch, of a classifier of its second phase; at least 1."""
+        return max(1, math.ceil(num_training / self.batch_size))
+
     def lengthened(self, steps_per_epoch: int) -> Self:
         """The configuration with as many epochs as take `min_steps`."""
         epochs = getattr(self, self.epochs_key)
@@ -257,6 +261,12 @@ class ClassifierConfig(Config):
     def views(self) -> dict[str, tuple[Augmentation, ...]]:
         how = self.unlabelled
         return super().views | ({"weak": (how.weak,), "strong": (how.strong,)} if how else {})
+
+    @override
+    def count_steps(self, num_training: int, num_unlabelled: int = 0) -> int:
+        if self.unlabelled is None:
+            return super().count_steps(num_training)
+        return max(1, math.ceil(num_unlabelled / self.unlabelled.batch_size))
 
     @override
     def lengthened(self, steps_per_epoch: int) -> Self:

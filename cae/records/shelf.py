@@ -129,13 +129,14 @@ def print_best(args: argparse.Namespace) -> int:
             args.runs_dir, "runs of one data set are comparable", listed(data), "Add -d DATASET."
         )
     if not entries:
+        required = f"must hold a complete {args.kind} with its model"
+        if not saved:
+            raise UsageError(args.runs_dir, required, "none", "Train one.")
         raise UsageError(
             args.runs_dir,
-            f"must hold a complete {args.kind} with its model and a value on validation images",
-            f"{len(saved)} without that value" if saved else "none",
-            "Train with a validation_split above 0, or name a model yourself."
-            if saved
-            else "Train one.",
+            f"{required} and a value on validation images",
+            f"{len(saved)} without that value",
+            "Train with a validation_split above 0, or name a model yourself.",
         )
     terminal.print_as_is(terminal.relative(max(entries, key=lambda entry: entry.rank).model))
     return 0

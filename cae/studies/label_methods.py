@@ -94,14 +94,13 @@ def plan_recipe(
     """
     if method == choices.RECIPE:
         return recipe.classifier, 1
-    config, repeats, how = recipe.classifier, 1, recipe.classifier.unlabelled
-    steps = math.ceil(num_unlabelled / how.batch_size if how else num_training / config.batch_size)
-    config = config.lengthened(steps)
+    steps, repeats = recipe.classifier.count_steps(num_training, num_unlabelled), 1
+    config = recipe.classifier.lengthened(steps)
     how = config.unlabelled
     head_only = 0 if how else config.dense_only_train_epochs
     epochs = config.full_train_epochs + head_only
     if autoencoder := recipe.autoencoder:
-        autoencoder = autoencoder.lengthened(math.ceil(num_pretraining / autoencoder.batch_size))
+        autoencoder = autoencoder.lengthened(autoencoder.count_steps(num_pretraining))
         seen = autoencoder.epochs * num_pretraining
         epochs += round(seen / (num_unlabelled if how else num_training))
     if method == choices.WITHOUT_UNLABELLED:
@@ -179,7 +178,7 @@ class Autoencoders:
             raise Interrupted
         training, _ = split_validation(len(images), config.validation_split, seed)
         epochs = history.metrics["epochs"]
-        steps = epochs * math.ceil(len(training) / config.batch_size)
+        steps = epochs * config.count_steps(len(training))
         metadata = {
             "kind": "autoencoder",
             "name": recipe.name,
@@ -360,7 +359,7 @@ class Methods:
         steps = per_epoch = math.ceil(num_training / config.batch_size)
         seen = num_training
         if config.unlabelled:
-            steps = math.ceil(len(unlabelled) / config.unlabelled.batch_size)
+            steps = config.count_steps(num_training, len(unlabelled))
             seen = len(unlabelled) + steps * config.batch_size
         probabilities = predict(model, data.test.images, data.scaling)
         return Outcome(

@@ -5,7 +5,6 @@ They are plain Keras models that are never compiled. The loop trains other model
 layers, so what is saved loads anywhere.
 """
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -75,7 +74,7 @@ def train_autoencoder(
     config = as_config(model_info, "autoencoder")
     scaling = scaling or get_scaling(images)
     split = _split(images, config, warn, given=validation)
-    config = config.lengthened(math.ceil(len(split[0]) / config.batch_size))
+    config = config.lengthened(config.count_steps(len(split[0])))
     mean_image, mean_image_error = _measure_mean_image(images, split, scaling)
     _start_output_at(model, mean_image)
     loop = Loop(model, config, name, ("val_loss" if len(split[1]) else "loss",), **options)
@@ -116,7 +115,6 @@ def train_classifier(
         classes: int64 (num_classes,), sorted; those of `labels` by default.
         unlabelled: (num_unlabelled, height, width, channels), for the key `unlabelled`.
         pretrained: False trains everything in all epochs: a random encoder is not worth freezing.
-        warn: Receives a sentence if no images are left to validate on, or the CPU lacks bfloat16.
 
     Returns:
         Rows of both phases, with `loss`, `accuracy`, macro `precision`, `recall` and `f1` in
@@ -132,7 +130,8 @@ def train_classifier(
     classes = get_classes(labels) if classes is None else classes
     targets = encode_labels(labels, classes)
     split = _split(images, config, warn, labels, validation)
-    config = config.lengthened(_count_steps(config, split[0], unlabelled))
+    num_unlabelled = 0 if unlabelled is None else len(unlabelled)
+    config = config.lengthened(config.count_steps(len(split[0]), num_unlabelled))
     loss = _get_loss(config, np.bincount(targets[split[0]], minlength=len(classes)))
     plan = plan_unlabelled(model, config, (images, targets, split[0]), unlabelled, scaling)
     loop = Loop(model, config, name, _get_monitor(config, labels, split[1]), **options)
@@ -150,16 +149,7 @@ def train_classifier(
                 batches = plan.get_batches()
             loop.run(phase, objective, batches, *rest)
             model.get_layer("encoder").trainable = True
-    return loop.finish(len(unlabelled) if plan else len(split[0]))
-
-
-def _count_steps(
-    config: ClassifierConfig, training: np.ndarray, unlabelled: np.ndarray | None
-) -> int:
-    """The steps of an epoch of the second phase."""
-    if config.unlabelled is None or unlabelled is None:
-        return math.ceil(len(training) / config.batch_size)
-    return math.ceil(len(unlabelled) / config.unlabelled.batch_size)
+    return loop.finish(num_unlabelled if plan else len(split[0]))
 
 
 def _get_monitor(
