@@ -431,11 +431,16 @@ class TestDownload:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             is_interrupted.wait(60)  # the connection stays open until then
 
-        with serve(answer) as address:
-            know_content(monkeypatch, "mnist", [address])
-            with pytest.raises(KeyboardInterrupt):
-                datasets.check_dataset("mnist")
-            is_interrupted.set()
+        # In the background of a shell, Ctrl-C is ignored.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with serve(answer) as address:
+                know_content(monkeypatch, "mnist", [address])
+                with pytest.raises(KeyboardInterrupt):
+                    datasets.check_dataset("mnist")
+                is_interrupted.set()
+        finally:
+            signal.signal(signal.SIGINT, before)
         assert len(parts) == 1
         assert list(data_dir.iterdir()) == []
 
