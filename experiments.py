@@ -47,12 +47,25 @@ def main(argv: list[str] | None = None) -> int:
     return start.run(start.call_action, build_parser(), argv)
 
 
+def _find_study(given: str) -> str:
+    """The path of a study, checked before what trains it takes a while to load.
+
+    Raises:
+        ConfigurationError: It is not right; not argparse's error, so it is reported as it is.
+    """
+    from cae.config.study import load_stages
+
+    path = find_shipped(given)
+    load_stages(path)
+    return path
+
+
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="train a study, or continue an interrupted one")
     parser.set_defaults(action="cae.studies.run:run")
     parser.add_argument(
         "study",
-        type=find_shipped,
+        type=_find_study,
         metavar="STUDY.json",
         help="the study, or a chain of studies",
     )

@@ -5,7 +5,8 @@
 `keras` is the textbook script: UpSampling2D and Conv2D, float32 images in memory, `fit` and
 `predict` with their defaults. `torch` is PyTorch as an experienced user writes it (channels last),
 `torch_compile` the same with `torch.compile`. `ours` is this program, or another checkout of it,
-through `model.py`. `_bf16` computes in bfloat16.
+through `model.py`. `_bf16` computes in bfloat16. `model` is a classifier alone on images in memory,
+beside which `ours` classifies the same images from PNG files.
 
 This file imports nothing of the program at its top, so that `ours` can come from any checkout.
 TensorFlow and PyTorch never share a process: each would hold threads that the other one needs.
@@ -35,6 +36,7 @@ FROZEN_EPOCHS = 10
 WARM_UP_IMAGES = 1024  # of trainings that are repeated as a whole
 OUTPUT_KERNEL = (3, 3)
 PARAMETERS = {"small": 74_497, "medium": 332_801, "large": 1_365_505}  # of the autoencoders
+RECIPE = "few_labels_100"  # whose classifier answers, beside the small one
 
 Config = dict[str, Any]  # of configuration/*.json
 
@@ -49,7 +51,7 @@ class Job:
         data: Folder that holds images.npy and labels.npy.
         images: Images per round.
         rounds: How many, the warm-up included.
-        size: Of the autoencoder: small, medium or large.
+        size: Of the autoencoder: small, medium or large; for `answers`, small or `RECIPE`.
         batch_size: Of its training.
         checkout: The repository that `ours` is imported from.
     """
@@ -320,8 +322,12 @@ def train_our_autoencoder(job: Job, driver: Driver) -> None:
 def _get_our_classifier(job: Job, input_shape: Sequence[int]) -> "keras.Model":
     from model import get_autoencoder, get_classifier
 
-    encoder = get_autoencoder(job.autoencoder, input_shape)
-    return get_classifier(job.classifier, input_shape, NUM_CLASSES, encoder=encoder)
+    if job.size == RECIPE:
+        configs = get_config(f"recipes/{RECIPE}")
+    else:
+        configs = {"autoencoder": job.autoencoder, "classifier": job.classifier}
+    encoder = get_autoencoder(configs["autoencoder"], input_shape)
+    return get_classifier(configs["classifier"], input_shape, NUM_CLASSES, encoder=encoder)
 
 
 def train_our_head(job: Job, driver: Driver) -> None:
@@ -355,6 +361,45 @@ def predict_ours(job: Job, driver: Driver) -> None:
     driver.repeat(job.rounds, lambda: predict(classifier, images, scaling))
 
 
+def answer_from_files(job: Job, driver: Driver) -> None:
+    """`predict.py classify` without its output: PNG files to calibrated answers."""
+    from PIL import Image
+
+    from cae.data.datasets import get_scaling
+    from cae.data.pictures import Form
+    from cae.programs.answers import Classifier, ask
+    from cae.records.calibration import UNCALIBRATED, Typical
+    from cae.training.build import with_summary
+    from model import predict
+
+    images = job.load_images()
+    folder = Path(job.data, "png")
+    if not folder.exists():
+        folder.mkdir()
+        for index, image in enumerate(images):
+            Image.fromarray(image[..., 0]).save(folder / f"{index:05}.png")
+    model = with_summary(_get_our_classifier(job, images.shape[1:]))
+    scaling = get_scaling(images)
+    summaries = predict(model, images[:100], scaling)[:, :-NUM_CLASSES]
+    classifier = Classifier(
+        model,
+        Form(*images.shape[1:]),
+        scaling,
+        np.arange(NUM_CLASSES),
+        [str(label) for label in range(NUM_CLASSES)],
+        UNCALIBRATED,
+        Typical.fit(summaries, summaries),
+        looks=None,
+    )
+
+    def answer() -> None:
+        found = sum(len(answers.part.images) for answers in ask(classifier, [str(folder)]))
+        if found != len(images):
+            raise AssertionError(f"{found} answers instead of {len(images)}")
+
+    driver.repeat(job.rounds, answer)
+
+
 TASKS: dict[str, dict[str, Callable[[Job, Driver], None]]] = {
     "autoencoder": {
         "keras": train_keras_autoencoder,
@@ -368,6 +413,7 @@ TASKS: dict[str, dict[str, Callable[[Job, Driver], None]]] = {
     "frozen_phase": {"keras": train_keras_head, "ours": train_our_head},
     "full_phase": {"ours": train_our_classifier},
     "evaluation": {"keras": predict_keras, "ours": predict_ours},
+    "answers": {"model": predict_ours, "ours": answer_from_files},
 }
 
 

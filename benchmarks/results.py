@@ -27,6 +27,7 @@ NAMES = {
     "ours": "ours",
     "ours_bf16": "ours, bfloat16",
     "other": "other checkout",
+    "model": "the model alone",
     "python": "bare Python",
 }
 # Ours, the names of ratios to a peer, and the peer.
@@ -38,12 +39,15 @@ COMPARISONS = (
     ("ours_bf16", "bf16.vs_torch_bf16", "torch_bf16"),
     ("ours_bf16", "bf16.vs_torch_compile", "torch_compile_bf16"),
     ("ours", "vs_other", "other"),
+    ("ours", "vs_model", "model"),
     # The start of a program.
     ("help", "help_vs_python", "python"),
     ("bad_configuration", "bad_configuration_vs_python", "python"),
+    ("bad_study", "bad_study_vs_python", "python"),
 )
 PACKAGES = ("keras", "numpy", "tensorflow", "torch")
-# Instructions that decide how fast convolutions are, and in which precision.
+# Instructions that decide how fast convolutions are, and in which precision; of each maker, the
+# strongest last.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
@@ -92,13 +96,19 @@ def get_results(measurements: Sequence[Measurement]) -> dict[str, dict[str, floa
 
 
 def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
-    """The machine, as far as the numbers depend on it. Only Linux names the instructions."""
+    """The machine, as far as the numbers depend on it. Only Linux names the instructions.
+
+    Its `kind` is the strongest of the instructions: between kinds, even ratios differ.
+    """
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
     facts = dict(re.findall(r"^(.*?)\s*: (.*)$", text, re.MULTILINE))
     known = facts.get("flags", facts.get("Features", "")).split()
+    instructions = [name for name in INSTRUCTIONS if name in known]
     return {
         "processor": facts.get("model name") or platform.processor() or platform.machine(),
-        "instructions": [name for name in INSTRUCTIONS if name in known],
+        "instructions": instructions,
+        "kind": instructions[-1] if instructions else "unknown",
+        "has_bfloat16": any(name.endswith("bf16") for name in instructions),
         "cores": os.cpu_count(),
         "threads": THREADS,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -174,7 +184,9 @@ def plot_speeds(measurements: Mapping[str, Mapping[str, Any]]) -> "Figure | None
     if not panels:
         return None
     drawn = [measurements[f"autoencoder.{size}.{batch}"] for size, batch in panels]
-    processors = ", ".join(dict.fromkeys(found["processor"] for found in drawn))
+    processors = ", ".join(
+        dict.fromkeys(", ".join([f["processor"], *f["instructions"][-1:]]) for f in drawn)
+    )
     sizes, batches = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
     with rc_context(STYLE):
         figure = Figure(figsize=(1.6 + 3.2 * len(sizes), 0.9 + 2.1 * len(batches)))

@@ -6,14 +6,17 @@
     python benchmarks/run.py --against ../before  this checkout against another one, 8 rounds
 
 The competitors are in competitors.py, and rounds.py lets them take turns. A complete run writes
-benchmarks/results.json, whose `results` have stable keys (median, min and max over the rounds),
-and docs/images/benchmark.png:
+benchmarks/results.json, which keeps a document for each kind of processor (`avx2`, `avx512_bf16`),
+and the figure docs/images/benchmark-<kind>.png. The `results` of a document have stable keys
+(median, min and max over the rounds):
 
     autoencoder.<size>.b<batch>.vs_keras, .vs_torch, .vs_torch_compile,
         .bf16.vs_keras, .bf16.vs_torch_bf16, .bf16.vs_torch_compile
     frozen_phase.vs_keras, evaluation.vs_keras
         how many times as fast ours is
-    startup.help_vs_python, startup.bad_configuration_vs_python
+    answers.small.vs_model, answers.few_labels_100.vs_model
+        the share of a classifier's own rate that `predict.py classify` reaches on PNG files
+    startup.help_vs_python, .bad_configuration_vs_python, .bad_study_vs_python
         how many times as long as bare Python a start takes; also in seconds, startup.<what>_seconds
     memory.vs_keras
         our share of their peak memory, both above a process that trains on 256 images
@@ -32,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -42,7 +45,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import results  # noqa: E402
-from benchmarks.competitors import PARAMETERS, TASKS, Job  # noqa: E402
+from benchmarks.competitors import PARAMETERS, RECIPE, TASKS, Job  # noqa: E402
 from benchmarks.results import Measurement  # noqa: E402
 from benchmarks.rounds import Round, Worker, interleave  # noqa: E402
 from cae import files, terminal  # noqa: E402
@@ -51,7 +54,7 @@ from cae.errors import DataError, UsageError  # noqa: E402
 from cae.programs import flags, start  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results.json"
-FIGURE = ROOT / "docs" / "images" / "benchmark.png"
+FIGURES = ROOT / "docs" / "images"
 
 # One to three seconds per round on 2 cores; multiples of all batch sizes.
 ROUND_IMAGES = {"small": 4096, "medium": 2048, "large": 1024}
@@ -73,6 +76,9 @@ class Plan:
     growth_images: tuple[int, ...] = (7_500, 15_000, 30_000, 60_000, 120_000, 240_000)
 
 
+_warn_once = functools.cache(terminal.warn)
+
+
 def measure_autoencoders(plan: Plan, data: str) -> Iterator[Measurement]:
     for size, batch_size in itertools.product(plan.sizes, plan.batch_sizes):
         images = ROUND_IMAGES[size]
@@ -91,6 +97,12 @@ def measure_evaluation(plan: Plan, data: str) -> Iterator[Measurement]:
     )
 
 
+def measure_answers(plan: Plan, data: str) -> Iterator[Measurement]:
+    for size in ("small", RECIPE):
+        job = Job("answers", "", data, plan.evaluated_images, plan.rounds + 1, size)
+        yield _get_speeds(f"answers.{size}", job)
+
+
 def measure_startup(plan: Plan, data: str) -> Iterator[Measurement]:
     program = [sys.executable, str(ROOT / "autoencoder.py")]
     wrong = Path(data, "wrong.json")
@@ -99,6 +111,7 @@ def measure_startup(plan: Plan, data: str) -> Iterator[Measurement]:
         "python": ([sys.executable, "-c", "pass"], 0),
         "help": ([*program, "--help"], 0),
         "bad_configuration": ([*program, "-d", "digits", "-c", str(wrong)], 2),
+        "bad_study": ([sys.executable, str(ROOT / "experiments.py"), "run", str(wrong)], 2),
         "import_keras": ([sys.executable, "-c", "import keras"], 0),
     }
     turns = [[_time_process(*c) for c in commands.values()] for _ in range(plan.rounds + 1)]
@@ -128,6 +141,7 @@ MEASURES: dict[str, Callable[[Plan, str], Iterator[Measurement]]] = {
     "autoencoder": measure_autoencoders,
     "frozen_phase": measure_frozen_phase,
     "evaluation": measure_evaluation,
+    "answers": measure_answers,
     "startup": measure_startup,
     "growth": measure_growth,
 }
@@ -156,11 +170,13 @@ def _get_worker(name: str, job: Job) -> Worker:
 
 def _take_turns(job: Job) -> dict[str, list[float]]:
     """Seconds of the rounds of all competitors at one task; the job's own is ignored."""
-    absent = find_absent()
+    absent = find_absent(TASKS[job.task])
+    for reason in dict.fromkeys(absent.values()):
+        _warn_once(reason)
     workers = {
         name: _get_worker(f"{name}, {job.task}", replace(job, competitor=name))
         for name in TASKS[job.task]
-        if not name.startswith(absent)
+        if name not in absent
     }
     return interleave(workers, job.rounds - 1)
 
@@ -171,16 +187,20 @@ def _get_speeds(key: str, job: Job) -> Measurement:
     return Measurement(key, "images/s", speeds)
 
 
-@functools.cache
-def find_absent() -> tuple[str, ...]:
-    """The first letters of competitors that cannot run here; says why."""
-    if importlib.util.find_spec("torch") is None:
-        terminal.warn("No PyTorch to compare with; pip install -r benchmarks/requirements.txt")
-        return ("torch",)
-    if not shutil.which(os.environ.get("CXX", "c++")):
-        terminal.warn("torch.compile is left out: it needs a C++ compiler")
-        return ("torch_compile",)
-    return ()
+def find_absent(names: Iterable[str]) -> dict[str, str]:
+    """The competitors that cannot run here, with the reason."""
+    has_torch = importlib.util.find_spec("torch") is not None
+    has_compiler = shutil.which(os.environ.get("CXX", "c++")) is not None
+    has_bfloat16 = results.describe_machine()["has_bfloat16"]
+    absent = {}
+    for name in names:
+        if name.startswith("torch") and not has_torch:
+            absent[name] = "No PyTorch to compare with; pip install -r benchmarks/requirements.txt"
+        elif name.startswith("torch_compile") and not has_compiler:
+            absent[name] = "torch.compile is left out: it needs a C++ compiler"
+        elif name.endswith("_bf16") and not has_bfloat16:
+            absent[name] = "bfloat16 is left out: this processor reports no instructions for it"
+    return absent
 
 
 def _time_process(command: list[str], exit_code: int) -> float:
@@ -249,13 +269,18 @@ def measure(args: argparse.Namespace) -> int:
 
 
 def _write(document: dict, keep_others: bool) -> None:
-    if keep_others and RESULTS.exists():
-        earlier = json.loads(RESULTS.read_text(encoding="utf-8"))
+    """Replaces the document of this kind of processor; `keep_others` keeps its other tasks."""
+    documents = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    kind = document["machine"]["kind"]
+    if keep_others and kind in documents:
+        earlier = documents[kind]
         document |= {part: earlier[part] | document[part] for part in ("results", "measurements")}
-    files.write_json(RESULTS, document)
+    files.write_json(RESULTS, documents | {kind: document})
+    written = [RESULTS]
     if figure := results.plot_speeds(document["measurements"]):
-        files.write_figure(FIGURE, figure)
-    terminal.say(f"Results: {terminal.relative(RESULTS)}, {terminal.relative(FIGURE)}")
+        written.append(FIGURES / f"benchmark-{kind}.png")
+        files.write_figure(written[-1], figure)
+    terminal.say(f"Results: {', '.join(terminal.relative(path) for path in written)}")
 
 
 def build_parser() -> flags.Parser:

@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 
 from benchmarks import competitors, fashion_mnist, results, run
-from benchmarks.competitors import PARAMETERS, Job
+from benchmarks.competitors import PARAMETERS, Job, answer_from_files
 from benchmarks.results import Measurement
 from benchmarks.rounds import Round, Worker, get_ratios, interleave
+from cae import terminal
 from cae.data.datasets import load_dataset
 from cae.errors import DataError, UserError
 
@@ -174,6 +175,33 @@ class TestCompetitors:
         assert job.load_pixels().max() == pytest.approx(images.max() / 255)
 
 
+class TestAnswers:
+    def test_files_are_read_in_every_round(self, tmp_path):
+        """A picture that could not be read would make a round shorter, so it is an error."""
+        rng = np.random.default_rng(0)
+        np.save(tmp_path / "images.npy", rng.integers(0, 255, (30, 28, 28, 1), np.uint8))
+        done = []
+
+        class Driver:
+            def repeat(self, rounds, work):
+                work()
+                done.append(rounds)
+                (tmp_path / "png" / "00007.png").write_bytes(b"")
+                work()
+
+        with pytest.raises(AssertionError, match="29 answers instead of 30"):
+            answer_from_files(Job("answers", "ours", str(tmp_path), 30, 2), Driver())
+        assert done == [2]
+
+
+MACHINE = {
+    "processor": "Fast One",
+    "instructions": ["avx2", "avx512_bf16"],
+    "kind": "avx512_bf16",
+    "has_bfloat16": True,
+}
+
+
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
     """run.py without competitors, which writes its files into a folder of its own."""
@@ -186,10 +214,11 @@ def measured(monkeypatch, tmp_path):
         return Round(seconds=2 + images / scale, peak_bytes=10**9 + images * scale)
 
     monkeypatch.setattr(run, "RESULTS", tmp_path / "results.json")
-    monkeypatch.setattr(run, "FIGURE", tmp_path / "benchmark.png")
+    monkeypatch.setattr(run, "FIGURES", tmp_path)
+    monkeypatch.setattr(results, "describe_machine", lambda: MACHINE)
     monkeypatch.setattr(run, "write_data", lambda images, folder: "digits")
     monkeypatch.setattr(run, "interleave", take_turns)
-    monkeypatch.setattr(run, "find_absent", tuple)
+    monkeypatch.setattr(run, "find_absent", lambda names: {})
     monkeypatch.setattr(run, "_time_process", lambda command, exit_code: 0.25 + exit_code)
     monkeypatch.setattr(run, "_train_in_fresh_process", train)
     return tmp_path
@@ -203,13 +232,14 @@ class TestProgram:
     def test_complete_run(self, measured):
         """Stable keys, which the committed results have too; values by hand; the machine."""
         assert run.main([]) == 0
-        document = read(measured / "results.json")
+        document = read(measured / "results.json")["avx512_bf16"]
         medians = {key: spread["median"] for key, spread in document["results"].items()}
-        committed = read(ROOT / "benchmarks" / "results.json")["results"]
+        committed = read(ROOT / "benchmarks" / "results.json").values()
+        committed = {key for document in committed for key in document["results"]}
         # A machine without a C++ compiler has no compiled PyTorch.
         compiled = {f"autoencoder.{s}.b{b}" for s in PARAMETERS for b in (32, 128)}
         compiled = {f"{key}.{low}vs_torch_compile" for key in compiled for low in ("", "bf16.")}
-        assert medians.keys() == committed.keys() | compiled
+        assert medians.keys() == committed | compiled
         # The fake seconds of keras, torch, its three variants, ours and ours_bf16 are 1 to 7.
         assert medians["autoencoder.large.b128.vs_torch"] == pytest.approx(2 / 6)
         assert medians["autoencoder.small.b32.bf16.vs_torch_compile"] == pytest.approx(5 / 7)
@@ -223,7 +253,8 @@ class TestProgram:
         assert len(found["frozen_phase"]["competitors"]["ours"]["rounds"]) == 3
         assert {"date", "processor", "instructions", "unit"} < found["evaluation"].keys()
         assert {"python", "keras", "tensorflow", "torch"} <= document["versions"].keys()
-        assert (measured / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+        figure = measured / "benchmark-avx512_bf16.png"
+        assert figure.read_bytes().startswith(b"\x89PNG")
 
     @pytest.mark.parametrize("flags", [["--quick"], ["--only", "evaluation"], ["--against", "."]])
     def test_a_part_is_only_printed(self, measured, monkeypatch, flags):
@@ -231,11 +262,15 @@ class TestProgram:
         assert run.main(flags) == 0
         assert list(measured.iterdir()) == []
 
-    def test_a_part_can_be_measured_again(self, measured):
-        """With --save the others stay in the file."""
+    def test_a_part_can_be_measured_again(self, measured, monkeypatch):
+        """With --save the others stay in the file, and those of other kinds of processor."""
         for task in (["autoencoder", "--rounds", "2"], ["evaluation"]):
             assert run.main(["--only", *task, "--save"]) == 0
-        document = read(run.RESULTS)
+        monkeypatch.setattr(results, "describe_machine", lambda: {**MACHINE, "kind": "avx2"})
+        assert run.main(["--only", "evaluation", "--save"]) == 0
+        documents = read(run.RESULTS)
+        assert list(documents["avx2"]["measurements"]) == ["evaluation"]
+        document = documents["avx512_bf16"]
         *autoencoders, evaluation = document["measurements"]
         assert evaluation == "evaluation" and len(autoencoders) == 6
         assert len(document["measurements"][autoencoders[0]]["competitors"]["ours"]["rounds"]) == 2
@@ -260,17 +295,27 @@ class TestProgram:
         assert "no/such/folder" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
-        ("found", "left"), [({}, set()), ({"torch": "a module"}, {"torch", "torch_bf16"})]
+        ("found", "has_bfloat16", "left"),
+        [
+            ({}, True, {"ours_bf16"}),
+            ({"torch": "a module"}, True, {"torch", "torch_bf16", "ours_bf16"}),
+            ({"torch": "a module"}, False, {"torch"}),
+        ],
     )
-    def test_torch_and_a_compiler_are_optional(self, monkeypatch, capsys, found, left):
-        """Without them the others still take their turns, and a line says so."""
+    def test_torch_a_compiler_and_bfloat16_are_optional(
+        self, monkeypatch, capsys, found, has_bfloat16, left
+    ):
+        """Without them the others still take their turns, and a line names what is missing."""
         monkeypatch.setattr(run, "interleave", lambda workers, rounds: workers)
-        monkeypatch.setattr(run, "find_absent", run.find_absent.__wrapped__)
+        monkeypatch.setattr(run, "_warn_once", terminal.warn)
         monkeypatch.setattr(run.importlib.util, "find_spec", found.get)
         monkeypatch.setattr(run.shutil, "which", lambda name: None)
+        machine = {**MACHINE, "has_bfloat16": has_bfloat16}
+        monkeypatch.setattr(results, "describe_machine", lambda: machine)
         workers = run._take_turns(Job("autoencoder", "", "", 64, 9))
-        assert workers.keys() - {"keras", "ours", "ours_bf16"} == left
-        assert "torch" in capsys.readouterr().err.lower()
+        assert workers.keys() == left | {"keras", "ours"}
+        warned = capsys.readouterr().err.lower()
+        assert "torch" in warned and ("bfloat16" in warned) != has_bfloat16
 
     def test_unexpected_exit_is_not_timed(self):
         """A program that fails at once would look fast."""
@@ -331,7 +376,9 @@ class TestOutput:
         machine = results.describe_machine(cpuinfo)
         assert machine["processor"] == "Fast One"
         assert machine["instructions"] == ["avx2", "avx512f", "amx_bf16"]
-        assert results.describe_machine(tmp_path / "none")["instructions"] == []
+        assert (machine["kind"], machine["has_bfloat16"]) == ("amx_bf16", True)
+        none = results.describe_machine(tmp_path / "none")
+        assert (none["instructions"], none["kind"], none["has_bfloat16"]) == ([], "unknown", False)
 
 
 def test_fashion_mnist_from_its_package(tmp_path):

@@ -25,9 +25,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from cae.config.json_text import parse_json, read_text
@@ -35,6 +34,9 @@ from cae.config.load import load_config, override, validate_config
 from cae.config.schema import Config
 from cae.config.study_schema import MAX_LABEL, MAX_TRIALS, METRICS, Base, Chain, Range, Study, Vary
 from cae.errors import ConfigurationError, UserError, shown
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # A key that can be varied although it is only a part of another.
 LEARNING_RATE = "learning_rate"
@@ -188,12 +190,16 @@ def _changes(vary: Vary | None) -> Iterator[dict[str, Any]]:
         for values in itertools.product(*vary.grid.values()):
             yield dict(zip(vary.grid, values, strict=True))
     else:
+        import numpy as np  # takes as long to load as all else that a wrong study needs
+
         rng = np.random.default_rng(vary.seed)
         for _ in range(vary.samples):
             yield {key: _draw(rng, drawn_from) for key, drawn_from in vary.search.items()}
 
 
-def _draw(rng: np.random.Generator, drawn_from: Range) -> float | int:
+def _draw(rng: "np.random.Generator", drawn_from: Range) -> float | int:
+    import numpy as np
+
     low, high = drawn_from.low, drawn_from.high
     if drawn_from.scale == "log":
         return drawn_from.tidy(float(np.exp(rng.uniform(np.log(low), np.log(high)))))

@@ -236,7 +236,7 @@ def test_runs_dir_that_is_a_file(below, tmp_path, data, refused, too_early_for_t
 # --- In a process of its own ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("program", ["autoencoder", "classification"])
+@pytest.mark.parametrize("program", ["autoencoder", "classification", "experiments"])
 def test_bad_configuration_answers_before_anything_computes(tmp_path, program):
     """Even where the terminal can only show ASCII."""
     config = write_json(tmp_path / "ä.json", AUTOENCODER | CLASSIFIER, epochs=0)
@@ -247,8 +247,10 @@ def test_bad_configuration_answers_before_anything_computes(tmp_path, program):
         "assert not {'numpy', 'tensorflow', 'keras', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
         "sys.exit(exit_code)\n"
     )
+    images = ["-d", tmp_path / "images"]
+    flags = ["run", config, *images] if program == "experiments" else [*images, "-c", config]
     done = subprocess.run(
-        [sys.executable, "-c", code, "-d", tmp_path / "images", "-c", config],
+        [sys.executable, "-c", code, *flags],
         cwd=ROOT,
         env={"PYTHONIOENCODING": "ascii", "PATH": ""},
         capture_output=True,
