@@ -4,6 +4,7 @@ Every one reads ``where: what is required, got what. Remedy.`` A program's `main
 standard error, one line per problem, and exits with status 2.
 """
 
+import codecs
 import difflib
 import json
 import re
@@ -30,7 +31,7 @@ class UserError(Exception):
     def __init__(self, where: object, required: str, got: object = None, remedy: str = ""):
         found = "" if got is None else f", got {got}"
         # A file name may hold a line break; an error is one line.
-        message = " ".join(f"{where}: {required}{found}. {remedy}".split())
+        message = " ".join(readable(f"{where}: {required}{found}. {remedy}").split())
         # A name in an untrusted file may hold control characters, which a terminal would obey.
         super().__init__(
             re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda code: ascii(code[0])[1:-1], message)
@@ -122,9 +123,26 @@ def key_path(location: Iterable[str | int]) -> str:
     return path.removeprefix(".")
 
 
+def readable(text: str) -> str:
+    r"""The text with `\xf6` in place of a byte of a file's name that is not UTF-8.
+
+    Python holds such a byte as half a character, which can be neither written nor drawn.
+    """
+    return re.sub(r"[\udc80-\udcff]", lambda half: f"\\x{ord(half[0]) - 0xDC00:02x}", text)
+
+
+def _encode_readable(error: UnicodeError) -> tuple[str, int]:
+    letter = error.object[error.start]
+    return readable(letter).encode("ascii", "backslashreplace").decode(), error.start + 1
+
+
+READABLE = "readable"  # of what an encoding cannot hold: as `readable`, or by its number
+codecs.register_error(READABLE, _encode_readable)
+
+
 def printable(text: str) -> str:
     """The text with a question mark in place of every character that a terminal could obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "".join(letter if letter.isprintable() else "?" for letter in readable(text))
 
 
 def parse_whole_number(text: str, low: int, high: int) -> int:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from cae.errors import DataError, UsageError
+from cae.errors import READABLE, DataError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def write_bytes(path: Path, content: bytes, remedy: str = FREE_SPACE) -> None:
 
 def write_text(path: Path, text: str, remedy: str = FREE_SPACE) -> None:
     """Writes a text file in UTF-8; raises as `write_bytes`."""
-    write_bytes(path, text.encode(), remedy)
+    write_bytes(path, text.encode("utf-8", READABLE), remedy)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -141,8 +141,7 @@ def growing_text(path: Path) -> Iterator[TextIO]:
         UsageError: It cannot be written; nothing is left.
     """
     with explaining(path), replace_file(path) as file:
-        # Names of files need not be UTF-8.
-        text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
+        text = io.TextIOWrapper(file, "utf-8", errors=READABLE, newline="")
         yield text
         text.detach()
 

@@ -5,6 +5,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from cae.errors import ConfigurationError, DataError, UserError, key_path, liste
 T = TypeVar("T")
 MAX_FILE_BYTES = 1_000_000
 MAX_NESTING = 20  # brackets within brackets; a configuration needs 5
+# A byte of a file's name that is not UTF-8, which pydantic's own parser refuses.
+HALF = re.compile(rb"(?<!\\ud[89ab][0-9a-f]{2})\\udc[89a-f][0-9a-f]")
 
 
 class _Object(dict):
@@ -158,8 +161,13 @@ def load_record(path: Path, schema: type[T], remedy: str = "Restore the file and
         DataError: With every problem of the file.
     """
     try:
-        return TypeAdapter(schema).validate_json(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(path, "must be readable", error.strerror, remedy) from error
+    try:
+        if HALF.search(content):
+            with suppress(ValueError, RecursionError):
+                return TypeAdapter(schema).validate_python(json.loads(content), strict=False)
+        return TypeAdapter(schema).validate_json(content)
     except ValidationError as error:
         raise DataError.from_validation(path, error, schema, remedy) from error

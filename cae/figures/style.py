@@ -19,6 +19,8 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from cae.errors import readable
+
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 ORANGE, PURPLE, SKY = "#E69F00", "#CC79A7", "#56B4E9"
 BROWN, WINE, INDIGO = "#792D06", "#882255", "#332288"
@@ -96,7 +98,7 @@ def shorten(text: str, width: int) -> str:
 
 def name_image(index: int, image_names: Sequence[str] | None, width: int) -> str:
     """The name of an image, by default its index; of a longer one the end, where files differ."""
-    name = f"image {index}" if image_names is None else image_names[index]
+    name = f"image {index}" if image_names is None else readable(image_names[index])
     if len(name) <= width:
         return name
     stem = str(Path(name).with_suffix(""))

@@ -11,7 +11,7 @@ from pathlib import Path
 from cae import terminal
 from cae.config.choices import CLUSTER
 from cae.config.schema import Config
-from cae.errors import UserError
+from cae.errors import UserError, readable
 from cae.programs.task import Experiment, Task
 from cae.programs.trainer import Trainer
 from cae.records.history import OnEpoch
@@ -127,6 +127,7 @@ class Session:
         """The name of a run: --name, made distinct where it would name several."""
         if self._args.name:
             name = self._args.name if len(self._args.config) < 2 else f"{self._args.name}-{name}"
+        name = readable(name)  # figures show it
         taken = {experiment.name for experiment in self.experiments}
         numbered = (f"{name}-{number}" for number in itertools.count(2))
         return next(name for name in itertools.chain([name], numbered) if name not in taken)

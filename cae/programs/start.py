@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cae.config.shipped import PROJECT
-from cae.errors import UserError
+from cae.errors import READABLE, UserError
 from cae.programs.flags import Parser
 
 # Installed by pyproject.toml.
@@ -30,8 +30,8 @@ def run(program: Callable[[Any], int], parser: Parser, argv: list[str] | None) -
     # Names of files need not be UTF-8, and some terminals and logs cannot show every character.
     for stream, errors in (
         (sys.stdin, "surrogateescape"),
-        (sys.stdout, "backslashreplace"),
-        (sys.stderr, "backslashreplace"),
+        (sys.stdout, READABLE),
+        (sys.stderr, READABLE),
     ):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from cae.config.choices import PROGRAMS
 from cae.config.study import hyperparameters_of
-from cae.errors import UsageError
+from cae.errors import UsageError, readable
 from cae.files import write_json
 from cae.records.history import History
 from cae.records.run import MODEL_FILE, TRIALS_FILE, Run, Start
@@ -227,7 +227,7 @@ class MLflow:
         self._client.log_batch(
             run_id,
             params=[Param(key, str(value)) for key, value in describe(start.config).items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
+            tags=[RunTag(key, readable(value)) for key, value in tags.items()],
         )
         return run_id
 

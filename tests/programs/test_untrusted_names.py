@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, draw_images, run_program, write_json
+from conftest import AUTOENCODER, CLASSIFIER, draw_images, read_rows, run_program, write_json
+from PIL import Image
 
-from cae.data import idx
+from cae.data import idx, stored
 from cae.errors import UserError
 from cae.files import write_csv
 from cae.records.evaluation import evaluate, read_predictions
+from cae.records.run import read_start
 
 ROOT = Path(__file__).parents[2]
 FORMULA = "=cmd|'calc'!A0,<script>alert(1)<"
@@ -66,6 +69,42 @@ def test_everything_a_run_writes(tmp_path):
     for path in done.run.glob("*.json"):
         json.loads(path.read_text())
     assert not list(done.run.rglob("*.htm*"))
+
+
+def test_names_that_are_not_utf8(tmp_path, monkeypatch, autoencoder_config, trained_classifier):
+    """As in ZIP files of Latin-1: shown and written as gr\\xf6, but opened as they are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
+    latin, runs = os.fsdecode(b"gr\xf6"), tmp_path / "runs"
+    folder, run = tmp_path / latin, runs / latin
+    for number in range(8):
+        (folder / f"c{number % 2}").mkdir(parents=True, exist_ok=True)
+        pixels = np.full((8, 8), 30 * number, np.uint8)
+        Image.fromarray(pixels).save(folder / f"c{number % 2}" / f"{latin}{number}.png")
+    config = write_json(tmp_path / f"{latin}.json", AUTOENCODER)
+    done = run_program("autoencoder", "-d", folder, "-c", config, "--run-dir", run, runs_dir=runs)
+    assert done.exit_code == 0, done.err
+    assert (run / "plots" / "worst_reconstructions.png").exists()
+    assert read_start(run).arguments.dataset == str(folder)  # which --resume opens
+    listed = run_program("experiments", "list", runs_dir=runs)
+    assert listed.exit_code == 0 and "damaged" not in listed.out + listed.err
+    assert run_program("experiments", "report", run, runs_dir=None).exit_code == 0
+    assert "gr\\xf6" in (run / "report.html").read_text("utf-8")
+
+    config = write_json(tmp_path / "c.json", CLASSIFIER, encoder_layers=[["conv", 2, [3, 3]]])
+    flags = ["-d", folder, "-c", config, "--test-split", "0.5", "--no-plots"]
+    done = run_program("classification", *flags, runs_dir=runs)
+    assert done.exit_code == 0, done.err
+    (row, _, _, _) = read_rows(done.run / "predictions.csv")
+    assert row["file"].startswith("c0/gr\\xf6")
+
+    use = [trained_classifier.saved, folder / "c1", "-o"]
+    for name, text in ("e.npy", "e.txt"), ("e.csv", "e.csv"):
+        done = run_program("predict", "encode", *use, tmp_path / name, runs_dir=None)
+        assert done.exit_code == 0, done.err
+        assert f"{tmp_path}/gr\\xf6/c1/gr\\xf67.png" in (tmp_path / text).read_text("utf-8")
+    done = run_program("predict", "show", folder / "missing.keras", runs_dir=None)
+    assert done.exit_code == 2 and "/gr\\xf6/missing.keras" in done.err
 
 
 def test_terminal_codes_are_shown_not_sent():
