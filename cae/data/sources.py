@@ -116,10 +116,16 @@ def has_test(name: str, reading: Reading = Reading()) -> bool:
     """Whether a data set comes with test images, or some are set apart."""
     if not is_source(name):
         return name in NAMED_DATASETS
-    if reading.test_split:
-        return True
-    path = Path(name)
-    return "test" in (read_npz(path) if path.suffix.lower() == ".npz" else list_pictures(path))
+    contents, has_own = _read(Path(name), "train", reading)
+    return has_own or bool(_choose_test(contents, reading.test_split).any())
+
+
+def explain_no_test(name: str, reading: Reading) -> str:
+    """Says why no images of a source can be set apart; empty where none were asked for."""
+    contents, _ = _read(Path(name), "train", reading)
+    if contents.labels is None or not reading.test_split:
+        return ""
+    return _describe_too_few(contents, reading.test_split)
 
 
 def read_source(name: str, split: Split, reading: Reading) -> tuple[Contents, np.ndarray]:
@@ -131,34 +137,52 @@ def read_source(name: str, split: Split, reading: Reading) -> tuple[Contents, np
     Raises:
         UserError: The source cannot be used.
     """
-    path = Path(name)
-    if path.suffix.lower() == ".npz":
-        arrays = read_npz(path)
-        part = split if split in arrays else "train"
-        contents = Contents(*arrays[part], get_record(path))
-    else:
-        listings = list_pictures(path, labelled=reading.labelled)
-        part = split if split in listings else "train"
-        arrays = listings
-        contents = _decode(path, listings[part], reading)
+    contents, has_own = _read(Path(name), split, reading)
     rows = np.arange(len(contents.images))
-    if "test" in arrays or not reading.test_split or contents.labels is None:
+    if has_own or not reading.test_split or contents.labels is None:
         return contents, rows
-    count = len(rows) - contents.num_validation
-    hashes, labels = hash_images(contents.images[:count]), contents.labels[:count]
-    is_test, is_labelled = np.zeros(count, bool), labels != NO_LABEL
-    is_test[is_labelled] = split_test(hashes[is_labelled], labels[is_labelled], reading.test_split)
-    is_test |= np.isin(hashes, hashes[is_test])  # their copies without a label
+    is_test = _choose_test(contents, reading.test_split)
+    if split == "train":
+        return contents, rows[~is_test]
     if not is_test.any():
         raise UsageError(
             "--test-split",
             "must set at least one image apart",
-            f"{reading.test_split} of {count} images",
+            _describe_too_few(contents, reading.test_split),
             "Give a larger share, test images with -t, or more images.",
         )
-    if split == "test":
-        return contents, rows[:count][is_test & is_labelled]
-    return contents, np.concatenate([rows[:count][~is_test], rows[count:]])
+    return contents, rows[is_test & (contents.labels != NO_LABEL)]
+
+
+def _read(path: Path, split: Split, reading: Reading) -> tuple[Contents, bool]:
+    """What a part of a source holds, all of it if it has no parts; whether it has test images."""
+    if path.suffix.lower() == ".npz":
+        arrays = read_npz(path)
+        part = split if split in arrays else "train"
+        return Contents(*arrays[part], get_record(path)), "test" in arrays
+    listings = list_pictures(path, labelled=reading.labelled)
+    part = split if split in listings else "train"
+    return _decode(path, listings[part], reading), "test" in listings
+
+
+def _choose_test(contents: Contents, share: float) -> np.ndarray:
+    """bool (num_images,), the images that are set apart for testing: none if they are too few."""
+    is_test = np.zeros(len(contents.images), bool)
+    if contents.labels is None or not share:
+        return is_test
+    count = len(is_test) - contents.num_validation
+    hashes, labels = hash_images(contents.images[:count]), contents.labels[:count]
+    is_labelled = labels != NO_LABEL
+    chosen = split_test(hashes[is_labelled], labels[is_labelled], share)
+    # And their copies without a label.
+    is_test[:count] = np.isin(hashes, hashes[is_labelled][chosen])
+    return is_test
+
+
+def _describe_too_few(contents: Contents, share: float) -> str:
+    count = len(contents.images) - contents.num_validation
+    different = len(np.unique(hash_images(contents.images[:count])))
+    return f"{share} of every class in {count:,} images, {different:,} of them different"
 
 
 def _decode(path: Path, listing: Listing, reading: Reading) -> Contents:

@@ -24,7 +24,7 @@ from cae.data.datasets import (
     join,
     load_dataset,
 )
-from cae.data.sources import Reading, has_test
+from cae.data.sources import Reading, explain_no_test, has_test, is_source
 from cae.data.splits import find_overlaps, hash_images, is_imbalanced
 from cae.errors import DataError, UsageError, listed
 from cae.programs import start
@@ -431,6 +431,14 @@ def load_data(
         more = _load_unlabelled(args, data, scaling)
         unlabelled = join(unlabelled, more) if unlabelled else more
     test = _load_test(args, data, scaling)
+    if test is None and is_source(args.dataset):
+        why = explain_no_test(args.dataset, get_reading(args))
+        if why:
+            terminal.warn(
+                f"{args.dataset}: no image can be set apart for testing ({why}), so all are "
+                "trained on and none is tested. Give test images with -t, a larger --test-split, "
+                "or more images."
+            )
     warn_of_shared_images({"training": data, "unlabelled": unlabelled, "test": test})
     return data, test, unlabelled
 

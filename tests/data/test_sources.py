@@ -12,7 +12,7 @@ from PIL import Image
 from cae.data import idx, pictures, stored
 from cae.data.datasets import check_dataset, divide, load_dataset
 from cae.data.labels import NO_LABEL
-from cae.data.sources import Reading
+from cae.data.sources import Reading, has_test
 from cae.errors import DataError, UserError
 
 ALL = Reading(test_split=0)
@@ -309,9 +309,14 @@ class TestParts:
         assert not set(training.paths) & set(test.paths)
 
     def test_too_few_images_to_set_apart(self, root):
-        fill(root, {"a": 1, "b": 1})
-        with pytest.raises(UserError, match="--test-split"):
-            load(root, reading=Reading())
+        """All are for training; who needs a test hears how many differ."""
+        fill(root, {"a": 2, "b": 2})
+        draw(root / "b" / "copy.png", 50)
+        assert len(load(root, reading=Reading()).images) == 5
+        assert not has_test(str(root), Reading())
+        assert has_test(str(root), Reading(test_split=0.5))
+        with pytest.raises(UserError, match=r"--test-split.* 5 images, 4 of them different"):
+            load(root, "test", reading=Reading())
 
 
 class TestTable:

@@ -66,6 +66,25 @@ def test_a_folder_through_the_programs(tmp_path, monkeypatch):
     assert "triangle (unseen)" in tested.out
 
 
+def test_one_picture_per_class(tmp_path, monkeypatch):
+    """Too few to set one apart: all are trained on, and a classifier says that none is tested."""
+    monkeypatch.setattr(stored, "DATA_DIR", tmp_path)
+    folder, model = tmp_path / "shapes", tmp_path / "model.keras"
+    draw_shapes(folder, 1, 8, np.random.default_rng(0))
+    data, runs = ["-d", folder, "--no-plots"], tmp_path / "runs"
+    config = write_json(tmp_path / "a.json", AUTOENCODER)
+    encoder = run_program("autoencoder", *data, "-c", config, "--save", model, runs_dir=runs)
+    assert encoder.exit_code == 0, encoder.err
+    assert "2 of 8×8×1" in encoder.out
+
+    flags = ["-c", write_json(tmp_path / "c.json", CLASSIFIER), "-model", model]
+    trained = run_program("classification", *data, *flags, runs_dir=runs)
+    assert trained.exit_code == 0, trained.err
+    (warning,) = [line for line in trained.err.splitlines() if "set apart for testing" in line]
+    assert "2 images, 2 of them different" in warning
+    assert "test_accuracy" not in trained.metrics
+
+
 @pytest.mark.slow
 def test_5000_pictures(tmp_path, monkeypatch):
     """The shipped configurations tell circles from squares."""
