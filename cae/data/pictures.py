@@ -14,16 +14,16 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import astuple, dataclass
-from itertools import chain
+from dataclasses import astuple, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cae.config.choices import RESIZE
 from cae.config.shapes import format_shape
@@ -77,11 +77,23 @@ class Form:
         return self.height, self.width, self.channels
 
 
+ANY = Form(1, 1, 1)
+
+
+class UnreadablePicture(DataError):
+    """A picture that cannot be read, and the `reason`."""
+
+    def __init__(self, file: File, reason: str):
+        name = file if isinstance(file, str | Path) else getattr(file, "name", "standard input")
+        super().__init__(name, "must be a picture", reason, "Replace or remove the file.")
+        self.reason = reason
+
+
 def decode(file: File, form: Form) -> np.ndarray:
     """Decodes one picture: uint8 `form.shape`.
 
     Raises:
-        DataError: It cannot be read; the message says why.
+        UnreadablePicture: It cannot be read; the message says why.
     """
     try:
         picture = _open(file, least=2 * max(form.height, form.width))
@@ -89,15 +101,21 @@ def decode(file: File, form: Form) -> np.ndarray:
         picture = picture if picture.mode == mode else picture.convert(mode)
         return np.asarray(_resize(picture, form)).reshape(form.shape)
     except Exception as error:  # Pillow raises errors of all kinds for damaged files
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            getattr(file, "name", file), "must be a picture", reason, "Replace or remove the file."
-        ) from error
+        raise UnreadablePicture(file, _say_why(file, error)) from error
+
+
+def _say_why(file: File, error: Exception) -> str:
+    if not isinstance(error, UnidentifiedImageError):
+        return str(getattr(error, "strerror", None) or error)
+    with suppress(OSError, TypeError):  # not the name of a file
+        if os.path.getsize(file) == 0:  # noqa: PTH202
+            return "an empty file"
+    return f"a file of another format than {', '.join(FORMATS)}"
 
 
 def decode_ahead(
     parts: Iterable[Sequence[File]], form: Form
-) -> Iterator[tuple[File, np.ndarray | DataError]]:
+) -> Iterator[tuple[File, np.ndarray | UnreadablePicture]]:
     """Decodes parts of many pictures, each while the one before it is in use.
 
     Small files keep the interpreter busy, for whose lock threads only wait: one thread decodes
@@ -107,16 +125,16 @@ def decode_ahead(
         Each file with its image, or with the error that says why it cannot be read.
     """
 
-    def attempt(files: Sequence[File]) -> list[np.ndarray | DataError]:
-        images: list[np.ndarray | DataError] = []
+    def attempt(files: Sequence[File]) -> list[np.ndarray | UnreadablePicture]:
+        images: list[np.ndarray | UnreadablePicture] = []
         for file in files:
             try:
                 images.append(decode(file, form))
-            except DataError as error:
+            except UnreadablePicture as error:
                 images.append(error)
         return images
 
-    before: Iterable[tuple[File, np.ndarray | DataError]] = ()
+    before: Iterable[tuple[File, np.ndarray | UnreadablePicture]] = ()
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(os.cpu_count()) as several:
         for files in parts:
             pool = one if _are_small(files) else several
@@ -322,7 +340,9 @@ def _choose_form(listing: Listing, wanted: Wanted, record: Path) -> Form:
         message = f"Looking at {len(looked_at):,} pictures"
         frequent, is_coloured = survey(_track(looked_at, message))
         if frequent is None:
-            decode(looked_at[0], Form(1, 1, 1))  # says why not
+            decoded = _decode_all(replace(listing, files=listing.files[::step]), ANY)
+            unreadable = {x: why for x, why in decoded if isinstance(why, UnreadablePicture)}
+            raise _get_unreadable_error(listing.root, unreadable, len(looked_at)) from None
         write_json(record, [frequent, is_coloured])
         from cae import terminal
 
@@ -337,7 +357,7 @@ def _choose_form(listing: Listing, wanted: Wanted, record: Path) -> Form:
 
 def _fill(path: Path, listing: Listing, form: Form) -> dict[str, str]:
     """Decodes the pictures into a `.npy` file; returns those that cannot be read."""
-    skipped: dict[str, str] = {}
+    unreadable: dict[str, UnreadablePicture] = {}
     count = len(listing.files)
     with explaining(path), replace_file(path) as file:
         _write_header(file, (count, *form.shape))
@@ -345,21 +365,30 @@ def _fill(path: Path, listing: Listing, form: Form) -> dict[str, str]:
             if isinstance(pixels, np.ndarray):
                 file.write(pixels.tobytes())
             else:
-                skipped[name] = str(pixels)
-        if len(skipped) > MAX_UNREADABLE * count:
-            first = "; ".join(list(skipped.values())[:3])
-            raise DataError(
-                listing.root,
-                f"at least {1 - MAX_UNREADABLE:.0%} of the pictures must be readable",
-                f"{len(skipped):,} of {count:,} that are not",
-                f"The first: {first}",
-            )
+                unreadable[name] = pixels
+        if len(unreadable) > MAX_UNREADABLE * count:
+            raise _get_unreadable_error(listing.root, unreadable, count)
         file.seek(0)
-        _write_header(file, (count - len(skipped), *form.shape))
-    return skipped
+        _write_header(file, (count - len(unreadable), *form.shape))
+    return {name: error.reason for name, error in unreadable.items()}
 
 
-def _decode_all(listing: Listing, form: Form) -> Iterator[tuple[str, np.ndarray | DataError]]:
+def _get_unreadable_error(
+    root: Path, unreadable: Mapping[str, UnreadablePicture], count: int
+) -> DataError:
+    first = islice(unreadable.items(), 3)
+    named = ", ".join(f"{name} ({error.reason})" for name, error in first)
+    return DataError(
+        root,
+        f"at least {1 - MAX_UNREADABLE:.0%} of the pictures must be readable",
+        f"{len(unreadable):,} of {count:,} that are not: {named}" + ", …" * (len(unreadable) > 3),
+        "Replace or remove these files.",
+    )
+
+
+def _decode_all(
+    listing: Listing, form: Form
+) -> Iterator[tuple[str, np.ndarray | UnreadablePicture]]:
     files = listing.files
     starts = _track(range(0, len(files), FILES_AT_ONCE), f"Decoding {len(files):,} pictures")
     parts = ([listing.root / x for x in files[start : start + FILES_AT_ONCE]] for start in starts)

@@ -184,12 +184,20 @@ class TestUnreadable:
         data = load(root)
         assert len(data.images) == len(data.labels) == len(data.paths) == 119
         assert data.labels.sum() == 60
-        assert list(data.skipped) == ["a/000.png"]
+        assert data.skipped == {"a/000.png": "an empty file"}
 
     def test_many_are_an_error(self, root, cache):
+        """As empty files of notMNIST; so are all."""
         fill(root, {"a": 5, "b": 5})
-        (root / "a" / "000.png").write_bytes(b"")
-        with pytest.raises(DataError, match=r"1 of 10 .*000\.png"):
+        for count, number in enumerate(["a/000", "a/001", "b/003", "b/004"], 1):
+            (root / f"{number}.png").write_bytes(b"")
+            with pytest.raises(
+                DataError, match=rf"{root}: .*{count} of 10 .*a/000\.png \(an empty"
+            ):
+                load(root)
+        for path in root.glob("*/*.png"):
+            path.write_bytes(b"")
+        with pytest.raises(DataError, match=rf"{root}: .*10 of 10 .*a/000\.png \(an empty"):
             load(root)
         assert not list(cache.glob("*.npy"))
 
