@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +29,7 @@ PLAIN = {
     "highlight": False, "soft_wrap": True, "markup": False, "emoji": False, "force_jupyter": False
 }  # fmt: skip
 WIDEST_TABLE = 200  # characters, where no terminal is
+LEAST_FOLDED = 12  # characters of a text in a column of a table
 OUT = Console(**PLAIN)
 ERR = Console(**PLAIN, stderr=True)
 BACKENDS = ("tensorflow", "jax")  # of Keras
@@ -104,7 +106,16 @@ def print_table(table: Table) -> None:
 def print_rows(
     title: str, rows: Sequence[Mapping[str, str]], numeric: Collection[str] = ()
 ) -> None:
-    """Prints rows with the same keys as a table, with the columns `numeric` to the right."""
+    """Prints rows with the same keys as a table, with the columns `numeric` to the right.
+
+    At a terminal too narrow for it, each row is printed as names with their values.
+    """
+    if OUT.is_terminal and _get_least_width(rows, numeric) > OUT.width:
+        print_sentence(OUT, title, "italic")
+        for row in rows:
+            (heading, first), *others = ((key, printable(value)) for key, value in row.items())
+            show_facts(f"{heading} {first}", dict(others))
+        return
     table = Table(title=title, title_justify="left")
     for heading in rows[0] if rows else ():
         look = {"justify": "right", "no_wrap": True} if heading in numeric else {"overflow": "fold"}
@@ -114,10 +125,19 @@ def print_rows(
     print_table(table)
 
 
+def _get_least_width(rows: Sequence[Mapping[str, str]], numeric: Collection[str]) -> int:
+    """The columns of a terminal that a table takes with its numbers whole and texts folded."""
+    width = 1
+    for heading in rows[0] if rows else ():
+        longest = max(map(cell_len, [heading, *(row[heading] for row in rows)]))
+        width += 3 + (longest if heading in numeric else min(longest, LEAST_FOLDED))
+    return width
+
+
 def show_facts(title: str, facts: dict[str, Any]) -> None:
     """Prints a title, and names with their values below it."""
     OUT.print(Text(title, style="bold"))
-    width = max(map(len, facts))
+    width = max(map(len, facts), default=0)
     for name, value in facts.items():
         longest = max(map(len, str(value).split()), default=0)
         if OUT.is_terminal and width + 4 + longest > OUT.width:  # beside its name it would be cut

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -349,6 +350,20 @@ def test_names_are_shown_in_full(study, run, trainer, monkeypatch, capsys):
     experiments.main(["compare", str(done.run)])
     table = capsys.readouterr().out.rpartition("┘")[0]
     assert "…" not in table and max(map(len, table.splitlines())) <= 80
+
+
+def test_a_table_too_wide_for_the_terminal(monkeypatch, capsys):
+    """Where numbers would be cut, each row is a list; numbers and names stay whole."""
+    monkeypatch.setattr(terminal.OUT, "_force_terminal", True)
+    # 12 for the name, 8 for each number, 3 between columns and 4 at the ends.
+    monkeypatch.setattr(terminal.OUT, "_environ", {"COLUMNS": "48"})
+    row = {"name": "autoencoder_large", "mean": "0.012345", "low": "0.010000", "high": "0.014000"}
+    terminal.print_rows("Comparison", [row], ("mean", "low", "high"))
+    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert [line.split() for line in lines] == [["Comparison"], *map(list, row.items())]
+    monkeypatch.setattr(terminal.OUT, "_environ", {"COLUMNS": "49"})
+    terminal.print_rows("Comparison", [row], ("mean", "low", "high"))
+    assert "│ 0.012345 │ 0.010000 │ 0.014000 │" in capsys.readouterr().out
 
 
 @pytest.fixture
