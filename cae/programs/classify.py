@@ -215,7 +215,8 @@ def record_test(
         figures = draw_evaluation(evaluation, test, scaling) if plots else {}
         run.save_figures(figures)
     print_evaluation(evaluation)
-    terminal.say(f"Report, predictions and figures: {terminal.relative(run.path)}")
+    written = "Report, predictions and figures" if plots else "Report and predictions"
+    terminal.say(f"{written}: {terminal.relative(run.path)}")
     return figures
 
 

@@ -214,7 +214,8 @@ def _record_test(
     from cae.figures.windows import show_windows
 
     run = Run(task.args.runs_dir, f"test-{name}")
-    show_windows(record_test(run, path, task.test, evaluation, scaling).values())
+    plots = not task.args.no_plots
+    show_windows(record_test(run, path, task.test, evaluation, scaling, plots=plots).values())
 
 
 def _choose_experiment(session: Session, *others: str) -> Experiment | None:

@@ -372,6 +372,15 @@ def test_classifier_with_a_given_model(piped, files, trained_autoencoder):
     assert "error: -t: test images are required, got none." in done.err
 
 
+def test_a_test_without_figures(piped, files, trained_classifier):
+    done = piped(
+        "classification", "-model", trained_classifier.saved, "--no-plots",
+        data=files.classifier, answers=["1", "3"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.err
+    assert (done.run / "predictions.csv").exists() and not (done.run / "plots").exists()
+
+
 def test_menus_offer_what_was_promised():
     """1 to 4 are those of the original programs."""
     first_words = {
