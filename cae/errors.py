@@ -96,6 +96,11 @@ def listed(words: Iterable[str], conjunction: str = "or") -> str:
     return f"{', '.join(most)} {conjunction} {last}" if most else last
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def nearest(word: str, choices: Iterable[str]) -> list[str]:
     """The choice most like `word`; failing that, all that contain it or are contained in it."""
     by_lower = {choice.lower(): choice for choice in choices}

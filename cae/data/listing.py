@@ -17,7 +17,7 @@ import numpy as np
 from cae.data.idx import name_idx_files
 from cae.data.labels import NO_LABEL, as_labels
 from cae.data.named import Split
-from cae.errors import DataError, listed, printable, shown
+from cae.errors import DataError, counted, listed, printable, shown
 
 UNLABELLED = ("unlabelled", "unlabeled")  # folders that are no class
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -158,7 +158,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
             raise DataError(
                 folder,
                 "must hold pictures, or one subfolder of pictures per class",
-                f"{len(files)} other files",
+                counted(len(files), "other file"),
                 name_idx_files(folder),
             )
         return Listing(folder, pictures, None, {}, others=tuple(others))
@@ -166,7 +166,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
         raise DataError(
             folder,
             "must hold either pictures or one subfolder per class",
-            f"{len(pictures)} pictures beside the folders {listed(folders[:3], 'and')}",
+            f"{counted(len(pictures), 'picture')} beside the folders {listed(folders[:3], 'and')}",
             f"Move the pictures into the folder of their class, or {UNLABELLED[0]}/.",
         )
     paths, classes = [], []
@@ -181,7 +181,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
                 if len(folders) == 1:
                     remedy = f"Give {folder / name} if its folders are the classes."
             elif inner_files:
-                got, remedy = f"{len(inner_files)} other files", name_idx_files(folder)
+                got, remedy = counted(len(inner_files), "other file"), name_idx_files(folder)
             raise DataError(folder / name, "must hold the pictures of one class", got, remedy)
         paths += [f"{name}/{file}" for file in pictures]
         others += [f"{name}/{file}" for file in inner_others]
@@ -201,7 +201,7 @@ def _list_all(folder: Path, folders: list[str], files: list[str]) -> Listing:
             found += [f"{name}/{file}" for file in new]
     if not pictures:
         raise DataError(
-            folder, "must hold pictures", f"{len(others)} other files", name_idx_files(folder)
+            folder, "must hold pictures", counted(len(others), "other file"), name_idx_files(folder)
         )
     return Listing(folder, pictures, None, {}, others=tuple(others))
 

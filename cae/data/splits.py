@@ -227,8 +227,8 @@ class Overlap:
 
     def __str__(self) -> str:
         return (
-            f"{self._count()} of the {self.second} images also among the {self.first} images"
-            + f" ({self._first_indices()})" * bool(len(self.indices))
+            f"{self._count()} of the {self.second} images {self._is_or_are()} also among the "
+            f"{self.first} images" + f" ({self._first_indices()})" * bool(len(self.indices))
         )
 
     def refuse(self, where: object) -> None:
@@ -245,12 +245,16 @@ class Overlap:
                 "Remove them, or add --allow-leakage to measure nevertheless.",
             )
 
+    def _is_or_are(self) -> str:
+        return "is" if len(self.indices) == 1 else "are"
+
     def _count(self) -> str:
         return f"{len(self.indices):,}" if len(self.indices) else "none"
 
     def _first_indices(self) -> str:
         shown = ", ".join(map(str, self.indices[:SHOWN_INDICES]))
-        return f"numbers {shown}" + ", …" * (len(self.indices) > SHOWN_INDICES)
+        more = ", …" * (len(self.indices) > SHOWN_INDICES)
+        return f"number{'s' * (len(self.indices) > 1)} {shown}{more}"
 
 
 def hash_images(images: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from cae.data.datasets import (
 )
 from cae.data.sources import Reading, explain_no_test, has_test, is_source
 from cae.data.splits import find_overlaps, hash_images, is_imbalanced
-from cae.errors import DataError, UsageError, listed
+from cae.errors import DataError, UsageError, counted, listed
 from cae.programs import start
 from cae.programs.classify import (
     calibrate,
@@ -258,7 +258,7 @@ class ClassifierTask(Task):
                 facts["unlabelled"] += ", not used: the configuration has no key unlabelled"
         return facts | {
             "test": f"{len(self.test.images):,} images" if self.test else "none",
-            "classes": f"{len(counts)}, with {images} images each",
+            "classes": f"{len(counts)}, with {images} image{'s' * (high > 1)} each",
             "encoder": f"{source}, {weights}",
         }
 
@@ -420,7 +420,7 @@ def load_data(
         raise DataError(
             args.labels or args.dataset,
             "the training labels must name at least two classes",
-            f"only {listed(data.names.values())} in {len(data.labels)} images",
+            f"only {listed(data.names.values())} among {counted(len(data.labels), 'label')}",
             "Give more images (a larger --limit), or other labels.",
         )
     data = change_images(data, args, "train")

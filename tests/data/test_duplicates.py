@@ -64,10 +64,10 @@ def test_repeats_are_the_later_ones(images):
 
 def test_an_overlap_in_words():
     assert str(Overlap("training", "test", np.arange(0))) == (
-        "none of the test images also among the training images"
+        "none of the test images are also among the training images"
     )
     assert str(Overlap("training", "test", np.arange(3, 1203))) == (
-        "1,200 of the test images also among the training images (numbers 3, 4, 5, 6, 7, …)"
+        "1,200 of the test images are also among the training images (numbers 3, 4, 5, 6, 7, …)"
     )
 
 
@@ -96,4 +96,4 @@ def test_classification_warns_of_test_images_that_it_trains_on(capsys):
     ):
         tasks.warn_of_shared_images(roles)
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"1 of the test images also among the {role} images (numbers 0)" in line
+        assert f"1 of the test images is also among the {role} images (number 0)" in line

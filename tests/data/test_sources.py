@@ -83,7 +83,7 @@ class TestFolder:
         [
             (lambda root: (root / "empty").mkdir(), "empty: .* got none"),
             (lambda root: draw(root / "a" / "deep" / "1.png"), r"a: .* the folder deep"),
-            (lambda root: draw(root / "1.png"), "1 pictures beside the folders a and b"),
+            (lambda root: draw(root / "1.png"), "1 picture beside the folders a and b"),
             (lambda root: (root / "a" / "l.png").symlink_to("/etc/passwd"), r"l\.png: .* a link"),
             (lambda root: (root / "c").symlink_to("/tmp"), "c: .* a link"),
         ],

@@ -88,7 +88,7 @@ def test_images_of_a_flag_join_those_without_labels(load, files, partly_labelled
 
 def test_test_images_among_those_without_labels_are_told(load, files, capsys):
     load("--unlabelled", files.test)
-    assert "24 of the test images also among the unlabelled" in capsys.readouterr().err
+    assert "24 of the test images are also among the unlabelled" in capsys.readouterr().err
 
 
 def test_images_of_another_size(load, tmp_path):

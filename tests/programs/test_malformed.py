@@ -76,7 +76,7 @@ DATA_FLAGS = {
         "classification", "-d images -dl labels -t test_labels -tl test_labels", "test_labels: "
     ),
     "limit_leaves_one_class": (
-        "classification", "-d images -dl labels --limit 1", "only 0 in 1 images", "--limit"
+        "classification", "-d images -dl labels --limit 1", "only 0 among 1 label", "--limit"
     ),
 }  # fmt: skip
 

@@ -270,11 +270,11 @@ def test_test_images_among_the_training_images_are_refused(measure, model, tmp_p
     done = measure("--methods", "pixels", model=model, data=leaking)
     assert done.exit_code == 2
     assert "the test images must not be among the training images, got 1 of them" in done.err
-    assert "numbers 5. Remove them, or add --allow-leakage" in done.err
+    assert "number 5. Remove them, or add --allow-leakage" in done.err
     assert not (tmp_path / "runs" / "curve").exists()
     allowed = measure("--methods", "pixels", "--allow-leakage", model=model, data=leaking)
     assert allowed.exit_code == 0, allowed.err
-    assert "1 of the test images also among the training images (numbers 5)" in allowed.err
+    assert "1 of the test images is also among the training images (number 5)" in allowed.err
 
 
 def test_test_images_among_the_pretraining_images_are_refused(measure, model, files):
