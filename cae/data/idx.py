@@ -52,6 +52,7 @@ DEFLATE_MAX_RATIO = 1032
 # Raw data above this stays on the disk. Below, a copy is safer: a process that reads a mapped file
 # is killed if the file is truncated.
 MAPPED_BYTES = 1 << 28
+MEASURED_BYTES = 1 << 26  # of compressed data, to say how many there are
 INSPECTED = 64  # items that are enough to tell what a file holds
 MAKE_IDX = "Give an idx file; cae.data.idx.write_idx makes one from a NumPy array."
 
@@ -346,11 +347,15 @@ def _check_data_bytes(path: Path, header: Header, found: int) -> None:
     width, rest = divmod(found, math.prod(header.shape))
     items, part = divmod(found, header.item_bytes)
     got, remedy = f"{found}: the file is truncated", GET_AGAIN
-    if width in (1, 2, 4, 8) and not rest:
-        got, remedy = f"{found}, as of {8 * width}-bit values", WRITE_AGAIN
+    is_other_width = width in (1, 2, 4, 8) and not rest
+    if header.compressed and found > max(8 * header.data_bytes, MEASURED_BYTES):
+        got = f"{found} or more: trailing bytes"
     elif items and not part:
         got = f"{found}: {items} items, not {header.shape[0]}"
+        got += f", or {8 * width}-bit values" * is_other_width
         remedy = f"{GET_AGAIN[:-1]}; if its converter counted wrongly, write it with write_idx."
+    elif is_other_width:
+        got, remedy = f"{found}, as of {8 * width}-bit values", WRITE_AGAIN
     elif found > header.data_bytes:
         got = f"{found}: trailing bytes"
     raise DataError(path, f"must hold {header.data_bytes} bytes of data ({header})", got, remedy)
@@ -372,8 +377,8 @@ def _read_items(path: Path, header: Header, chosen: np.ndarray | None = None) ->
                 file.seek(header.data_offset + start * header.item_bytes)
                 content += _read_bytes(file, size)
             if len(content) != num_bytes:
-                # Of a compressed file, no more than the largest type would take.
-                most = header.data_offset + 8 * header.data_bytes
+                # Of a compressed file, no more than takes a moment: it may be a bomb.
+                most = header.data_offset + max(8 * header.data_bytes, MEASURED_BYTES) + 1
                 end = file.seek(most) if header.compressed else file.seek(0, os.SEEK_END)
                 _check_data_bytes(path, header, end - header.data_offset)
         items = np.frombuffer(content, header.dtype).reshape(num_items, *header.shape[1:])

@@ -100,7 +100,10 @@ def open_content(path: Path) -> Iterator[BinaryIO]:
                 file = layers.enter_context(gzip.GzipFile(mode="rb", fileobj=file))
             yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(path, "must be a complete gzip file", error, GET_AGAIN) from error
+        # Its first bytes are those of a gzip file, or it would not have been opened as one.
+        is_followed = str(error).startswith("Not a gzipped file")
+        reason = "bytes after its end" if is_followed else error
+        raise DataError(path, "must be a complete gzip file", reason, GET_AGAIN) from error
     except OSError as error:
         raise DataError(
             path, "must be readable", error.strerror, "Check its permissions."

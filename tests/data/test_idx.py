@@ -247,8 +247,15 @@ MALFORMED = {
     "one_image_more": (RAW + bytes(4), "got 16: 4 items, not 3"),
     "gzip_two_images_more": (gzip.compress(RAW + bytes(8)), "got 20: 5 items, not 3"),
     "narrower_values": (header(3, 2, 2, code=0x0C) + IMAGE, "48 bytes .*, got 12, as of 8-bit"),
-    "wider_values": (header(3, 2, 2) + bytes(96), "12 bytes .*, got 96, as of 64-bit values"),
-    "gzip_wider_values": (gzip.compress(header(3, 2, 2) + bytes(48)), "got 48, as of 32-bit"),
+    "wider_values_or_more": (header(3, 2, 2) + bytes(96), "got 96: 24 items, not 3, or 64-bit"),
+    "gzip_wider_values_or_more": (
+        gzip.compress(header(3, 2, 2) + bytes(48)),
+        "got 48: 12 items, not 3, or 32-bit values",
+    ),
+    "gzip_many_images_more": (
+        gzip.compress(header(10, 2, 2) + bytes(800)),
+        r"40 bytes .*, got 800: 200 items, not 10\.",
+    ),
     "swapped_int32": (
         header(1, 1, 2, code=0x0C) + struct.pack("<2i", 7, 255),
         "big-endian values, got little-endian",
@@ -274,7 +281,7 @@ MALFORMED = {
         "complete gzip file, got Unknown compression",
     ),
     "gzip_bad_data": (GZIP[:10] + b"\xff" * 10 + GZIP[20:], "complete gzip file, got Error -3"),
-    "gzip_then_garbage": (GZIP + b"garbage", "complete gzip file, got Not a gzipped file"),
+    "gzip_then_garbage": (GZIP + b"garbage", "complete gzip file, got bytes after its end"),
     "nan": (
         header(2, 1, 2, code=0x0D) + struct.pack(">4f", 0, 1, 0, np.nan),
         r"finite pixels, got NaN or infinity in 1 of 2 images, first in image 1",
@@ -303,8 +310,11 @@ def test_malformed_images(path, content, message):
         (RAW, r"labels \(rank 1\), got images \(rank 3: 3 x 2 x 2 uint8\)"),
         (header(1, 3, 2, 2) + IMAGE, r"labels \(rank 1\), got images \(rank 4"),
         (header(13) + IMAGE, "13 bytes of data .*, got 12: 12 items, not 13"),
-        (header(3) + bytes(24), "3 bytes of data .*, got 24, as of 64-bit values"),
-        (header(3, code=0x0C) + bytes(24), "12 bytes of data .*, got 24, as of 64-bit values"),
+        (header(3) + bytes(24), "3 bytes of data .*, got 24: 24 items, not 3, or 64-bit values"),
+        (
+            header(3, code=0x0C) + bytes(24),
+            "12 bytes of data .*, got 24: 6 items, not 3, or 64-bit values",
+        ),
     ],
 )
 def test_malformed_labels(path, content, message):
@@ -325,6 +335,14 @@ def test_any_bytes_give_an_array_or_a_data_error(content, compressed):
                 assert idx.read_images(path).size > 0
             except DataError as error:
                 assert len(str(error).splitlines()) == 1
+
+
+def test_a_gzip_file_is_not_unpacked_to_its_end(path, monkeypatch):
+    """It may be a bomb: what follows the data is counted up to a limit."""
+    monkeypatch.setattr(idx, "MEASURED_BYTES", 1000)
+    path.write_bytes(gzip.compress(header(3, 2, 2) + bytes(5000)))
+    with pytest.raises(DataError, match="12 bytes .*, got 1001 or more: trailing bytes"):
+        idx.read_images(path)
 
 
 def test_absurd_sizes_allocate_nothing(path, monkeypatch):
