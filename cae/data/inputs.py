@@ -169,6 +169,7 @@ def _is_idx(path: Path) -> bool:
 
 def _check_size(name: str, images: np.ndarray, form: Form) -> np.ndarray:
     if images.shape[1:3] != form.shape[:2] or images.shape[3] not in (1, 3, form.channels):
+        idx.check_channels_last(name, images.shape)
         raise DataError(
             name,
             f"must hold images of the model's shape {format_shape(form.shape)}",

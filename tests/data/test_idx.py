@@ -341,7 +341,7 @@ def test_a_gzip_file_is_not_unpacked_to_its_end(path, monkeypatch):
     """It may be a bomb: what follows the data is counted up to a limit."""
     monkeypatch.setattr(idx, "MEASURED_BYTES", 1000)
     path.write_bytes(gzip.compress(header(3, 2, 2) + bytes(5000)))
-    with pytest.raises(DataError, match="12 bytes .*, got 1001 or more: trailing bytes"):
+    with pytest.raises(DataError, match=r"12 bytes .*, got 1001 or more: trailing bytes"):
         idx.read_images(path)
 
 

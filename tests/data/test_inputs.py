@@ -58,6 +58,12 @@ def test_files_that_cannot_be_read_are_reported_and_the_others_go_on(tmp_path, r
     assert sorted(str(error).split(":")[0] for error in errors) == ["2.png", "3.png", "5.idx"]
 
 
+def test_channels_first_as_of_pytorch(tmp_path, read):
+    np.save(tmp_path / "first.npy", np.zeros((2, 1, 8, 8), np.uint8))
+    *_, errors, _ = read("first.npy")
+    assert "2 x 1 x 8 x 8, channels first" in str(errors[0])
+
+
 def test_arrays_keep_their_place_among_pictures(tmp_path, read):
     idx.write_idx(tmp_path / "a.idx", np.full((2, 2, 2), 255, np.uint8))
     np.save(tmp_path / "b.npy", np.full((1, 2, 2), 0.5))
