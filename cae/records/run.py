@@ -186,9 +186,10 @@ class Start(_Record):
         return [*(file for files in self.data.values() for file in files), *self.models]
 
 
-def read_start(path: Path) -> Start:
+def read_start(
+    path: Path, remedy: str = "Restore the file and resume again, or start a new run."
+) -> Start:
     """Reads the `run.json` in a run directory; a missing or damaged file is a `DataError`."""
-    remedy = "Restore the file and resume again, or start a new run."
     return load_record(path / START_FILE, Start, remedy)
 
 

@@ -48,10 +48,12 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
     Raises:
         DataError: The run is incomplete, or its record is damaged.
     """
-    required, remedy = "must be a complete run", "Name a directory that contains metrics.json."
-    if not (path / "metrics.json").exists():
-        raise DataError(path, required, "no metrics.json in it", remedy)
-    start = read_start(path)
+    required = "must be a complete run"
+    remedy = f"Name a directory that contains metrics.json and {START_FILE}."
+    for needed in ("metrics.json", START_FILE):
+        if not (path / needed).exists():
+            raise DataError(path, required, f"no {needed} in it", remedy)
+    start = read_start(path, "Restore the file, or leave the run out.")
     (kind,) = [kind for kind, program in PROGRAMS.items() if program == start.program]
     config = validate_config(start.config, str(path / START_FILE), kind).model_dump(mode="json")
     metrics = load_record(path / "metrics.json", dict[str, Number])

@@ -445,6 +445,9 @@ def test_what_is_no_complete_run_is_named_and_left_out(recorded, tmp_path, capsy
 def test_compare_refuses_what_is_no_run(tmp_path, capsys):
     assert experiments.main(["compare", str(tmp_path)]) == 2
     assert "must be a complete run, got no metrics.json in it" in capsys.readouterr().err
+    (tmp_path / "metrics.json").write_text("{}")  # as in a folder of predict.py evaluate
+    assert experiments.main(["compare", str(tmp_path)]) == 2
+    assert "must be a complete run, got no run.json in it" in capsys.readouterr().err
 
 
 def test_a_damaged_record_of_a_study(tmp_path, capsys):
