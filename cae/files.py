@@ -99,9 +99,9 @@ def write_text(path: Path, text: str, remedy: str = FREE_SPACE) -> None:
     write_bytes(path, text.encode("utf-8", READABLE), remedy)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, remedy: str = FREE_SPACE) -> None:
     """Writes a JSON file, indented by 2; raises as `write_bytes`."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n", remedy)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -29,7 +29,7 @@ from cae.config.choices import RESIZE
 from cae.config.shapes import format_shape
 from cae.data.idx import MAPPED_BYTES
 from cae.data.listing import Listing
-from cae.data.stored import make_data_folder
+from cae.data.stored import get_full_remedy, make_data_folder
 from cae.errors import DataError
 from cae.files import explaining, replace_file, write_json
 
@@ -287,7 +287,7 @@ def decode_listing(listing: Listing, wanted: Wanted) -> Decoded:
             raise ValueError("a damaged cache")
     except (OSError, ValueError, TypeError):
         skipped = _fill(path, listing, form)
-        write_json(skipped_path, skipped)
+        write_json(skipped_path, skipped, get_full_remedy())
         images = _load(path)
         kept = np.array([file not in skipped for file in listing.files])
     return Decoded(images, kept, skipped)
@@ -308,7 +308,7 @@ def take(images: np.ndarray, indices: np.ndarray, key: str) -> np.ndarray:
     name = hashlib.sha256(key.encode() + indices.astype("<i8").tobytes()).hexdigest()[:HASH_LETTERS]
     path = make_data_folder(CACHE) / f"{name}.npy"
     if not path.exists():
-        with explaining(path), replace_file(path) as file:
+        with explaining(path, get_full_remedy()), replace_file(path) as file:
             _write_header(file, (len(indices), *images.shape[1:]))
             for start in range(0, len(indices), IMAGES_AT_ONCE):
                 file.write(images[indices[start : start + IMAGES_AT_ONCE]].tobytes())
@@ -343,7 +343,7 @@ def _choose_form(listing: Listing, wanted: Wanted, record: Path) -> Form:
             decoded = _decode_all(replace(listing, files=listing.files[::step]), ANY)
             unreadable = {x: why for x, why in decoded if isinstance(why, UnreadablePicture)}
             raise _get_unreadable_error(listing.root, unreadable, len(looked_at)) from None
-        write_json(record, [frequent, is_coloured])
+        write_json(record, [frequent, is_coloured], get_full_remedy())
         from cae import terminal
 
         terminal.print_sentence(
@@ -359,7 +359,7 @@ def _fill(path: Path, listing: Listing, form: Form) -> dict[str, str]:
     """Decodes the pictures into a `.npy` file; returns those that cannot be read."""
     unreadable: dict[str, UnreadablePicture] = {}
     count = len(listing.files)
-    with explaining(path), replace_file(path) as file:
+    with explaining(path, get_full_remedy()), replace_file(path) as file:
         _write_header(file, (count, *form.shape))
         for name, pixels in _decode_all(listing, form):
             if isinstance(pixels, np.ndarray):

@@ -66,6 +66,13 @@ def get_data_root() -> Path:
     return make_folder(Path(tempfile.gettempdir()) / "cae-cache", remedy)
 
 
+def get_full_remedy() -> str:
+    """What to do where `get_data_root` is full."""
+    if os.access(DATA_DIR, os.W_OK):
+        return "Free space on the disk, or make data/cache a link to a folder on another one."
+    return "Free space on the disk, or set XDG_CACHE_HOME to a folder on another one."
+
+
 def make_data_folder(name: str) -> Path:
     """Makes a folder in `get_data_root`; if that is not in a checkout, a line says where it is.
 

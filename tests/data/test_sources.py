@@ -240,6 +240,15 @@ class TestCache:
             load(root)
         assert not list(cache.iterdir())
 
+    def test_full_disk_of_the_user(self, root, tmp_path, monkeypatch):
+        """The variable that chooses another folder is named."""
+        fill(root, {"a": 2})
+        monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+        monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
+        with pytest.raises(UserError, match=r"No space left.* set XDG_CACHE_HOME"):
+            load(root)
+
     def test_large_arrays_stay_on_the_disk(self, root, monkeypatch):
         fill(root, {"a": 10, "b": 10})
         in_memory = load(root, reading=Reading(test_split=0.5))
