@@ -64,9 +64,10 @@ class Parser(argparse.ArgumentParser):
             if action.option_strings
         ]
         if unknown:
-            flags = self._flags() if unknown[0].startswith("-") else []
+            chosen = self._get_chosen(parsed)
+            flags = chosen._flags() if unknown[0].startswith("-") else []
             nearest = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1)
-            remedy = f"Did you mean {nearest[0]}?" if nearest else f"See {self.prog} --help."
+            remedy = f"Did you mean {nearest[0]}?" if nearest else f"See {chosen.prog} --help."
             raise UsageError(
                 f"argument {unknown[0]!r}", "must be a flag of this program", None, remedy
             )
@@ -83,6 +84,13 @@ class Parser(argparse.ArgumentParser):
                     f"{unicodedata.name(argument[0])} {argument[0]!r}, as copied from a PDF",
                     f"Type {meant[0]}." if meant else f"See {self.prog} --help.",
                 )
+
+    def _get_chosen(self, parsed: argparse.Namespace) -> "Parser":
+        """The parser of the subcommand on the command line; this one, if there are none."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                return action.choices[getattr(parsed, action.dest)]
+        return self
 
     def _flags(self) -> list[str]:
         return [flag for action in self.all_actions() for flag in action.option_strings]

@@ -40,6 +40,17 @@ def test_an_empty_argument_is_not_taken_for_a_dash(parser):
     assert parser.parse_args(["-d", ""]).dataset == ""
 
 
+def test_a_wrong_flag_of_a_subcommand(parser):
+    """Only flags that this subcommand has are offered."""
+    commands = parser.add_subparsers(dest="subcommand", required=True)
+    commands.add_parser("draw").add_argument("--color")
+    commands.add_parser("count").add_argument("--columns")
+    with pytest.raises(UserError, match=r"Did you mean --color\?"):
+        parser.parse_args(["draw", "--colum"])
+    with pytest.raises(UserError, match=r"See program\.py count --help"):
+        parser.parse_args(["count", "--epoch"])
+
+
 @pytest.mark.parametrize(
     ("program", "exit_code", "written"),
     [
