@@ -86,7 +86,10 @@ def train_autoencoder(
         phase = Phase(FULL, config.epochs, config.optimizer.learning_rate)
         loop.run(phase, Objective(trained, config.loss, metric), *batches)
     history = loop.finish(len(split[0]))
-    _warn_if_collapsed(history, config.loss, mean_image_error, warn)
+    if len(images) == 1:
+        warn("Nothing to learn but one image: there are no others. Give more images.")
+    else:
+        _warn_if_collapsed(history, config.loss, mean_image_error, warn)
     return history
 
 

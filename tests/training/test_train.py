@@ -202,11 +202,12 @@ class TestTrainAutoencoder:
             assert not any("collapse" in sentence for sentence in said) or not warnings
 
     def test_a_single_image(self, images):
-        """It is trained on, and nothing is left to validate on."""
+        """It is trained on, and nothing is left to validate on, nor the same as others."""
         said = []
         model = build_module.get_autoencoder(SMALL, (8, 8, 1))
         train_module.train_autoencoder(model, SMALL, images[:1], warn=said.append)
-        assert ["No validation images" in said[0], "Nothing to learn" in said[1]] == [True, True]
+        assert ["No validation images" in said[0], "one image" in said[1]] == [True, True]
+        assert "the same" not in said[1]
 
     def test_no_validation(self, images):
         """validation_split 0 trains on everything and judges by the training loss."""
