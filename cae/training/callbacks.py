@@ -63,7 +63,7 @@ class BestWeights:
         if not all(map(math.isfinite, [*results.values(), *score])):
             return False  # nothing good comes after NaN
         if not self._history.best or score > self._score(self._history.best) or not score:
-            self.weights = self._model.get_weights()
+            self.weights = _values(self._model.weights)
             self._history.best_epoch = len(self._history.epochs)
             return True
         rows = self._history.epochs
@@ -194,6 +194,7 @@ class Checkpoints:
 
 
 def _values(variables: Sequence[Any]) -> list[np.ndarray]:
+    """Copies; of a variable without dimensions too, where Keras' `get_weights` gives a number."""
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 

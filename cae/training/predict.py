@@ -93,7 +93,7 @@ def freeze_encoder(
         encoder.trainable = False
         outputs = head(InferenceMode(encoder)(model.inputs[0]))
         return keras.Model(model.inputs, outputs, name=DENSE_ONLY), images, scaling, 0.0
-    depends_on = (encoder.to_json(), *encoder.get_weights(), images, repr(scaling))
+    depends_on = (encoder.to_json(), *map(np.asarray, encoder.get_weights()), images, repr(scaling))
     features = get_features(lambda: predict(encoder, images, scaling), depends_on)
     _, flatten, *hidden = head.layers  # the first is its input
     dropout = 0.0

@@ -13,6 +13,7 @@ from cae.errors import ModelFileError
 from cae.foreign.models import find_classifier, find_encoder, load_encoder
 from cae.records.saved_models import save_model
 from cae.training.build import start_from
+from cae.training.predict import sharing_encodings
 
 SHAPE = (8, 8, 1)
 IMAGES = np.random.default_rng(0).random((4, *SHAPE), dtype=np.float32)
@@ -459,6 +460,19 @@ class TestPrograms:
             warnings.simplefilter("error")
             saved = keras.models.load_model(done.run / "model.keras")
             assert saved.predict_on_batch(IMAGES).shape == (4, 3)
+
+    def test_a_normalization_is_kept(self, classify, tmp_path):
+        """Its mean, variance and count have no dimensions; alone and in a study."""
+        first = layers.Normalization(axis=None)
+        first.adapt(IMAGES)
+        chain(first, *textbook_layers()).save(tmp_path / "foreign.keras")
+        done = classify(model=tmp_path / "foreign.keras")
+        assert done.exit_code == 0, done.err
+        with sharing_encodings():
+            assert classify(model=tmp_path / "foreign.keras").exit_code == 0
+        saved = keras.models.load_model(done.run / "model.keras").get_layer("encoder")
+        kept = next(layer for layer in saved.layers if isinstance(layer, layers.Normalization))
+        np.testing.assert_allclose(kept.mean, IMAGES.mean(), rtol=1e-5)
 
     def test_flags(self, classify, tmp_path):
         """They choose the layer and the pixels; `-1..1` is no flag."""
