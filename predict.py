@@ -138,6 +138,7 @@ def _add_reconstruct(commands: Any) -> None:
         help="a new folder for one PNG file per image, a new .idx file, or a new .png file for a "
         "figure of the worst reconstructions",
     )
+    flags.add(parser, "--model-input-range")
 
 
 def _add_anomalies(commands: Any) -> None:

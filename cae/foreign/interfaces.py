@@ -1,4 +1,4 @@
-"""What a model takes and gives, fitted to this program: images in [0, 1], and probabilities.
+"""What a model takes and gives, fitted to this program: images in [0, 1], probabilities.
 
 Keras is imported by the functions that need it.
 """
@@ -29,6 +29,8 @@ PASSING = names_of(
     """
 )
 LINEAR = "linear"  # no activation
+# Activations that show the range of what they make.
+RANGES = {"sigmoid": OWN_RANGE, "hard_sigmoid": OWN_RANGE, "tanh": "-1..1", "hard_tanh": "-1..1"}
 TINY = 1e-30  # a positive float32: its logarithm is finite
 
 Say = Callable[[str], None]
@@ -64,7 +66,7 @@ def adapt_input(
     input_shape: Sequence[int | None],
     input_range: str | None,
     say: Say,
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, str]:
     """Makes of the images of this program what a model takes.
 
     Args:
@@ -76,7 +78,8 @@ def adapt_input(
         say: Receives a sentence on the pixels that were found or assumed.
 
     Returns:
-        Two symbolic tensors: the images (batch, *input_shape) in [0, 1], and the model's input.
+        Two symbolic tensors: the images (batch, *input_shape) in [0, 1], and the model's input;
+        and the pixels that it expects.
 
     Raises:
         ModelFileError: The model takes other shapes, or has several inputs.
@@ -86,14 +89,15 @@ def adapt_input(
     check_one("input", model, where)
     expected = model.inputs[0].shape[1:]
     images = inputs = keras.Input(input_shape, name="images")
-    factor, offset = RESCALINGS[input_range or _find_range(model, where, say)]
+    input_range = input_range or _find_range(model, where, say)
+    factor, offset = RESCALINGS[input_range]
     if factor != 1:
         inputs = keras.layers.Rescaling(factor, offset, name="to_input_range")(inputs)
     if _is_without_channels(expected, input_shape):
         inputs = keras.layers.Reshape(expected, name="to_input_shape")(inputs)
     elif not _fits(expected, input_shape):
         _refuse_shape(expected, input_shape, where)
-    return images, inputs
+    return images, inputs, input_range
 
 
 def _find_range(model: "keras.Model", where: object, say: Say) -> str:
@@ -149,6 +153,53 @@ def _refuse_shape(
 
 
 # --- Outputs --------------------------------------------------------------------------------
+
+
+def is_image(shape: Sequence[int | None], input_shape: Sequence[int | None]) -> bool:
+    """Whether outputs of a shape are images of `input_shape`, with or without their channels."""
+    return tuple(shape) == tuple(input_shape) or _is_without_channels(shape, input_shape)
+
+
+def get_images(
+    network: Unrolled, where: object, input_shape: Sequence[int], input_range: str, say: Say
+) -> Any:
+    """Makes images of this program of an autoencoder's outputs.
+
+    The arguments are those of `adapt_input`; `input_range` is what that returned.
+
+    Returns:
+        A symbolic tensor (batch, *input_shape): in [0, 1] as far as the model keeps to its range.
+
+    Raises:
+        ModelFileError: The outputs are no such images.
+    """
+    import keras
+
+    (outputs,) = network.outputs
+    shape = outputs.shape[1:]
+    if not is_image(shape, input_shape):
+        got = f"a model of {format_shape(input_shape)} to {format_shape(shape)}"
+        raise ModelFileError(where, "must be an autoencoder", got, "Give another model.")
+    factor, offset = RESCALINGS[_find_output_range(network, where, input_range, say)]
+    if factor != 1:
+        from_range = keras.layers.Rescaling(1 / factor, -offset / factor, name="from_output_range")
+        outputs = from_range(outputs)
+    return keras.layers.Reshape(input_shape, name="to_images")(outputs)
+
+
+def _find_output_range(network: Unrolled, where: object, input_range: str, say: Say) -> str:
+    """The pixels that the last layers show to be made, or else those that go in."""
+    last = next((step for step in reversed(network.steps) if step.kind not in PASSING), None)
+    if last and last.kind == "Rescaling":
+        is_large = np.max(last.layer.scale) >= 64  # 255 and 127.5 are usual
+        centred = "-1..1" if np.min(last.layer.offset) < 0 else OWN_RANGE
+        found = "0..255" if is_large else centred
+    else:
+        found = RANGES.get(get_activation(network))
+    if (found or input_range) != OWN_RANGE:
+        why = f"as its layer {last} shows" if found else "as it takes: its last layer does not say"
+        say(f"{where} makes pixels in {found or input_range}, {why}.")
+    return found or input_range
 
 
 def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:

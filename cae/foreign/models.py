@@ -1,4 +1,4 @@
-"""Encoders and classifiers that other programs saved, found by their structure.
+"""Encoders, autoencoders and classifiers that other programs saved, found by their structure.
 
 Every saved model that something begins with comes through here, whoever saved it. What is returned
 takes images (height, width, channels) in [0, 1] and has one output. Keras is imported by the
@@ -20,6 +20,7 @@ from cae.foreign.interfaces import (
     adapt_input,
     check_one,
     get_activation,
+    get_images,
     get_probabilities,
 )
 from cae.foreign.unrolled import Step, Unrolled, list_layers, unroll
@@ -47,7 +48,7 @@ def load_encoder(
 ) -> "keras.Model":
     """Loads a saved model and copies its encoder; the arguments are those of `find_encoder`."""
     model, metadata = load_model(path)
-    input_range = input_range or _get_own_range(metadata)
+    input_range = input_range or get_own_range(metadata)
     return find_encoder(model, path, input_shape, input_range=input_range, **options)
 
 
@@ -56,7 +57,7 @@ def load_classifier(
 ) -> tuple["keras.Model", dict[str, Any]]:
     """Loads a saved classifier and its metadata; the arguments are those of `find_classifier`."""
     model, metadata = load_model(path)
-    input_range = input_range or _get_own_range(metadata)
+    input_range = input_range or get_own_range(metadata)
     return find_classifier(model, path, input_shape, input_range=input_range, say=say), metadata
 
 
@@ -97,7 +98,7 @@ def find_encoder(
     found = model
     if until is None and not is_encoder_name(model.name):
         found = _find_named(model) or model
-    images, inputs = adapt_input(
+    images, inputs, _ = adapt_input(
         found, where, input_shape or found.inputs[0].shape[1:], input_range, say
     )
     network = _unroll(found, inputs, where, with_weights=with_weights)
@@ -140,9 +141,34 @@ def find_classifier(
     import keras
 
     check_one("output", model, where)
-    images, inputs = adapt_input(model, where, input_shape, input_range, say)
+    images, inputs, _ = adapt_input(model, where, input_shape, input_range, say)
     network = _unroll(model, inputs, where)
     return keras.Model(images, get_probabilities(network, where, say), name=model.name)
+
+
+def find_autoencoder(
+    model: "keras.Model",
+    where: object,
+    input_shape: Sequence[int],
+    *,
+    input_range: str | None = None,
+    say: Say = lambda text: None,
+) -> "keras.Model":
+    """Copies an autoencoder; the arguments are those of `find_encoder`.
+
+    Returns:
+        A model of float32 (batch, height, width, channels) in [0, 1] to such images.
+
+    Raises:
+        ModelFileError: It is no autoencoder, or takes other images.
+    """
+    import keras
+
+    check_one("output", model, where)
+    images, inputs, input_range = adapt_input(model, where, input_shape, input_range, say)
+    network = _unroll(model, inputs, where)
+    outputs = get_images(network, where, input_shape, input_range, say)
+    return keras.Model(images, outputs, name=model.name)
 
 
 def is_encoder_name(name: str) -> bool:
@@ -159,7 +185,7 @@ def _find_named(model: "keras.Model") -> "keras.Model | None":
     return next(iter([*named, *filter(None, map(_find_named, nested))]), None)
 
 
-def _get_own_range(metadata: dict[str, Any]) -> str | None:
+def get_own_range(metadata: dict[str, Any]) -> str | None:
     """The pixels that a model of this program expects; None for files of other programs."""
     return OWN_RANGE if "scaling" in metadata else None
 

@@ -24,7 +24,7 @@ from cae.files import (
     write_figures,
     write_text,
 )
-from cae.foreign.models import load_encoder
+from cae.foreign.models import find_autoencoder, get_own_range, load_encoder
 from cae.programs.answers import get_form, get_runner, summarize
 from cae.prompts import new_file
 from cae.records.calibration import Typical
@@ -132,8 +132,8 @@ def reconstruct(args: argparse.Namespace) -> int:
     elif any(make_folder(path, "Give another folder.").iterdir()):
         raise UsageError("--output", "must be a new or empty folder", path)
     model, metadata = _open(args.model)
-    _check_autoencoder(args.model, model)
-    outputs = Outputs(args.model, model, metadata, args.inputs)
+    autoencoder = _get_autoencoder(args.model, model, metadata, args.model_input_range)
+    outputs = Outputs(args.model, autoencoder, metadata, args.inputs)
     if path.suffix:
         names, images, drawn = outputs.collect()
         if path.suffix == ".idx":
@@ -152,11 +152,12 @@ def reconstruct(args: argparse.Namespace) -> int:
     return outputs.exit_code
 
 
-def _check_autoencoder(path: str, model: "keras.Model") -> None:
-    if model.input_shape != model.output_shape:
-        raise ModelFileError(
-            path, "must be an autoencoder", "a model of other outputs", "Give another model."
-        )
+def _get_autoencoder(
+    path: str, model: "keras.Model", metadata: dict[str, Any], input_range: str | None = None
+) -> "keras.Model":
+    form, _ = get_form(path, model, metadata)
+    input_range = input_range or get_own_range(metadata)
+    return find_autoencoder(model, path, form.shape, input_range=input_range, say=terminal.say)
 
 
 # --- Anomalies ------------------------------------------------------------------------------
@@ -212,8 +213,7 @@ def _get_scorer(
     typical = Typical(**metadata["typical"])
     if typical.mean:
         return typical, summarize(path, model, typical)
-    _check_autoencoder(path, model)
-    return typical, with_error(model)
+    return typical, with_error(_get_autoencoder(path, model, metadata))
 
 
 def _find_strange(names: list[str], args: argparse.Namespace) -> np.ndarray:

@@ -10,7 +10,7 @@ from conftest import run_program
 from keras import layers
 
 from cae.errors import ModelFileError
-from cae.foreign.models import find_classifier, find_encoder, load_encoder
+from cae.foreign.models import find_autoencoder, find_classifier, find_encoder, load_encoder
 from cae.records.saved_models import save_model
 from cae.training.build import start_from
 from cae.training.predict import sharing_encodings
@@ -443,6 +443,60 @@ class TestOutputs:
             ModelFileError, match=r"one output, got 2 outputs.*bottom \(MaxPooling2D"
         ):
             find_classifier(joint(), "m", SHAPE)
+
+
+class TestReconstructions:
+    """Images in [0, 1] come out, whatever pixels the model takes and makes."""
+
+    @pytest.mark.parametrize(
+        ("layers_", "input_range", "expect", "word"),
+        [
+            # 255 x / 255 = x goes in; the pixels that come out, brought back by hand.
+            ([layers.Rescaling(1 / 255), layers.Activation("sigmoid")], None,
+             lambda x: 1 / (1 + np.exp(-x)), ""),
+            ([layers.Rescaling(1 / 255), layers.Activation("linear"), layers.Rescaling(255)], None,
+             lambda x: x, "0..255"),
+            ([layers.Rescaling(1 / 127.5, -1), layers.Activation("tanh")], None,
+             lambda x: (np.tanh(2 * x - 1) + 1) / 2, "-1..1"),
+            ([layers.Activation("tanh"), layers.Rescaling(127.5, 127.5)], "-1..1",
+             lambda x: (np.tanh(2 * x - 1) + 1) / 2, "0..255"),
+            ([layers.Activation("sigmoid"), layers.Rescaling(2, -1)], "0..1",
+             lambda x: 1 / (1 + np.exp(-x)), "-1..1"),
+            # Nothing at the end says so: what goes in comes out.
+            ([layers.ReLU()], "0..255", lambda x: x, "0..255"),
+            ([layers.ReLU()], "-1..1", lambda x: (np.maximum(2 * x - 1, 0) + 1) / 2, "-1..1"),
+            ([layers.ReLU()], "0..1", lambda x: x, ""),
+        ],
+    )  # fmt: skip
+    def test_range(self, layers_, input_range, expect, word):
+        """A line says how the outputs are read that are not in 0..1."""
+        said = []
+        options = {"input_range": input_range, "say": said.append}
+        found = find_autoencoder(chain(*layers_), "m.h5", SHAPE, **options)
+        np.testing.assert_allclose(found.predict_on_batch(IMAGES), expect(IMAGES), atol=1e-6)
+        lines = [line for line in said if "makes pixels" in line]
+        assert len(lines) == bool(word) and all(f"in {word}," in line for line in lines)
+
+    @pytest.mark.parametrize("shape", [(8, 8), (64,), (8, 8, 1)])
+    @pytest.mark.parametrize("to", [(8, 8), (64,), (8, 8, 1)])
+    def test_without_channels(self, shape, to):
+        """Images come out as they are, whatever shapes the model takes and makes."""
+        model = chain(layers.Reshape(to), layers.Activation("linear"), shape=shape)
+        check_same(find_autoencoder(model, "m", SHAPE), IMAGES)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (joint, "m: must have one output, got 2 outputs"),
+            (conditional, "m: must have one input, got 2 inputs"),
+            (lambda: chain(layers.AveragePooling2D(2)), "must be an autoencoder.*8×8×1 to 4×4×1"),
+            # As many numbers as the image, but another shape.
+            (lambda: chain(layers.Conv2D(4, 2, strides=2)), "must be an autoencoder.* 4×4×4"),
+        ],
+    )
+    def test_refused(self, make, message):
+        with pytest.raises(ModelFileError, match=message):
+            find_autoencoder(make(), "m", SHAPE)
 
 
 class TestPrograms:

@@ -5,9 +5,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from conftest import read_rows, run_program
+from keras import layers
 from PIL import Image
 
 from cae.data import idx
@@ -271,6 +273,20 @@ class TestEncodings:
         np.testing.assert_array_equal(
             Image.open(written[3]), read_images(Path("drawn.idx"))[3, ..., 0]
         )
+
+    def test_reconstructions_of_another_program(self, run, files, images):
+        """They are those of plain Keras, which takes bytes, as the first layer shows."""
+        parts = [keras.Input((8, 8, 1)), layers.Rescaling(1 / 255), layers.Conv2D(1, 1)]
+        model = keras.Sequential([*parts, layers.Activation("sigmoid")])
+        model.save("m.keras")
+        expected = model.predict_on_batch(255 * images)
+        done = run("reconstruct", "m.keras", files.test, "-o", "r.idx")
+        assert done.exit_code == 0 and "0..255" in done.out
+        np.testing.assert_allclose(read_images(Path("r.idx")) / 255, expected, atol=0.003)
+        flags = ["--model-input-range", "0..1", "-o", "s.idx"]
+        assert run("reconstruct", "m.keras", files.test, *flags).exit_code == 0
+        expected = model.predict_on_batch(images)
+        np.testing.assert_allclose(read_images(Path("s.idx")) / 255, expected, atol=0.003)
 
     def test_scores_of_an_autoencoder(self, run, files, images, trained_autoencoder):
         """They are mean squared errors."""
