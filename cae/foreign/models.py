@@ -5,7 +5,6 @@ takes images (height, width, channels) in [0, 1] and has one output. Keras is im
 functions that need it.
 """
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +21,7 @@ from cae.foreign.interfaces import (
     get_activation,
     get_images,
     get_probabilities,
+    is_image,
 )
 from cae.foreign.unrolled import Step, Unrolled, list_layers, unroll
 from cae.records.saved_models import MAX_ACTIVATIONS, load_model
@@ -110,7 +110,7 @@ def find_encoder(
         check_one("output", found, where)
         outputs = network.outputs
     else:
-        last, reason = _find_last(model, network, where)
+        last, reason = _find_last(model, network, where, images.shape[1:])
         outputs = [last.output]
         say(
             f"The encoder of {where} ends with its layer {last}, {reason}; "
@@ -193,7 +193,9 @@ def get_own_range(metadata: dict[str, Any]) -> str | None:
 # --- By structure ---------------------------------------------------------------------------
 
 
-def _find_last(model: "keras.Model", network: Unrolled, where: object) -> tuple[Step, str]:
+def _find_last(
+    model: "keras.Model", network: Unrolled, where: object, input_shape: Sequence[int]
+) -> tuple[Step, str]:
     """The encoder's last layer, and what it is there."""
     weighted = [number for number, step in enumerate(network.steps) if step.has_weights]
     if len(model.outputs) > 1:
@@ -202,7 +204,7 @@ def _find_last(model: "keras.Model", network: Unrolled, where: object) -> tuple[
         _refuse(model, where, "no layers with weights")
     first, last = weighted[0], weighted[-1]
     expanding = [i for i in range(first + 1, last + 1) if network.steps[i].kind in EXPANDING]
-    if expanding or network.steps[-1].size == math.prod(network.inputs[0].shape[1:]):
+    if expanding or is_image(network.outputs[0].shape[1:], input_shape):
         found = _find_bottleneck(network, first, min([*expanding, last]))
         missing = "an autoencoder with connections around every layer"
     elif len(network.steps[-1].shape) == 3 or _makes_features(network, where):

@@ -139,6 +139,19 @@ STRUCTURES = {
         layers.Dense(3, activation="softmax"),
     ),
     "alone": lambda: chain(layers.Conv2D(2, 3), layers.MaxPooling2D(name="last")),
+    # 2×2×16 are as many numbers as 8×8×1, but no image.
+    "as_many_numbers": lambda: chain(
+        layers.Conv2D(4, 3, **SAME),
+        layers.MaxPooling2D(),
+        layers.Conv2D(16, 3, **SAME),
+        layers.MaxPooling2D(name="last"),
+    ),
+    # All pixels in a row are one.
+    "dense_to_a_row": lambda: chain(
+        layers.Flatten(),
+        layers.Dense(5, activation="relu", name="last"),
+        layers.Dense(64, activation="sigmoid"),
+    ),
     # Outputs of relu are those of no classifier.
     "dense_alone": lambda: chain(
         layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(4, activation="relu", name="last")
