@@ -205,8 +205,8 @@ def _find_last(
     first, last = weighted[0], weighted[-1]
     expanding = [i for i in range(first + 1, last + 1) if network.steps[i].kind in EXPANDING]
     if expanding or is_image(network.outputs[0].shape[1:], input_shape):
-        found = _find_bottleneck(network, first, min([*expanding, last]))
-        missing = "an autoencoder with connections around every layer"
+        found = _find_bottleneck(network, first, expanding, last)
+        missing = "an autoencoder with connections around its narrowest layer"
     elif len(network.steps[-1].shape) == 3 or _makes_features(network, where):
         return network.steps[-1], "the last of all"
     else:
@@ -223,13 +223,27 @@ def _makes_features(network: Unrolled, where: object) -> bool:
     return is_called_so or get_activation(network) not in CLASSIFYING
 
 
-def _find_bottleneck(network: Unrolled, start: int, end: int) -> tuple[Step, str] | None:
-    """Of an autoencoder whose decoder begins at step `end` at the latest."""
-    cuts = [number for number in network.find_cuts() if start <= number < end]
-    if not cuts:
-        return None
+def _find_bottleneck(
+    network: Unrolled, start: int, expanding: Sequence[int], last: int
+) -> tuple[Step, str] | None:
+    """Of an autoencoder whose weights are in the steps from `start` to `last`.
+
+    None if connections lead around what its decoder begins with, as in a U-Net. Around other layers
+    they may: an encoder may have residual blocks and gates.
+    """
     steps = network.steps
-    number = min(cuts, key=lambda number: (steps[number].positions, steps[number].size))
+
+    def width(number: int) -> tuple[int, int]:
+        return steps[number].positions, steps[number].size
+
+    end = min([*expanding, last])
+    cuts = [number for number in network.find_cuts() if start <= number < end]
+    made = {id(steps[number].output): number for number in range(end)}
+    inner = [made[id(tensor)] for tensor in steps[end].inputs if id(tensor) in made]
+    narrowest = min(inner if expanding else range(start, end), key=width, default=None)
+    number = min(cuts, key=width, default=None)
+    if number is None or narrowest is None or width(number) > width(narrowest):
+        return None
     while number + 1 in cuts and steps[number + 1].kind in FINISHING:
         number += 1
     return steps[number], "the narrowest before the decoder"

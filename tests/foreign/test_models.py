@@ -72,6 +72,17 @@ def residual():
     return keras.Model(inputs, layers.Conv2D(1, 3, padding="same")(outputs))
 
 
+def gated():
+    """A gate squeezes the image to a few numbers, and a block has fewer inside than around it."""
+    inputs = keras.Input(SHAPE)
+    features = layers.MaxPooling2D()(layers.Conv2D(4, 3, **SAME)(inputs))
+    gate = layers.Dense(4)(layers.Dense(1)(layers.GlobalAveragePooling2D()(features)))
+    features = layers.Multiply()([features, layers.Reshape((1, 1, 4))(gate)])
+    inside = layers.Conv2D(4, 1)(layers.Conv2D(2, 1)(features))
+    outputs = layers.MaxPooling2D(name="last")(layers.Add()([features, inside]))
+    return keras.Model(inputs, layers.Conv2DTranspose(1, 4, strides=4)(outputs))
+
+
 STRUCTURES = {
     "textbook": textbook,
     "sequential": lambda: keras.Sequential([keras.Input(SHAPE), *textbook_layers()]),
@@ -117,6 +128,7 @@ STRUCTURES = {
         layers.Conv2D(1, 3, padding="same"),
     ),
     "residual": residual,
+    "gated": gated,
     "classifier": lambda: chain(
         layers.Conv2D(2, 3),
         layers.MaxPooling2D(),
@@ -239,6 +251,27 @@ def skipping():
     return keras.Model(inputs, layers.Conv2D(1, 3, padding="same")(joined))
 
 
+def skipping_inside():
+    """A U-Net: the first convolution, at full size, is needed at the end."""
+    inputs = keras.Input(SHAPE)
+    first = layers.Conv2D(2, 3, **SAME)(inputs)
+    bottom = layers.Conv2D(4, 3, **SAME)(layers.MaxPooling2D(name="bottom")(first))
+    joined = layers.Concatenate()([first, layers.UpSampling2D()(bottom)])
+    return keras.Model(inputs, layers.Conv2D(1, 3, padding="same")(joined))
+
+
+def skipping_dense():
+    """Without convolutions."""
+    inputs = keras.Input(SHAPE)
+    first = layers.Dense(8)(layers.Flatten()(inputs))
+    up = layers.Dense(8)(layers.Dense(3, name="bottom")(first))
+    outputs = layers.Dense(64)(layers.Add()([first, up]))
+    return keras.Model(inputs, layers.Reshape(SHAPE)(outputs))
+
+
+UNETS = [skipping, skipping_inside, skipping_dense]
+
+
 def joint():
     """A reconstruction and classes."""
     inputs = keras.Input(SHAPE)
@@ -273,7 +306,7 @@ def perceptron():
 class TestNoStructure:
     """One line with all layers, their types and shapes, and what to do."""
 
-    @pytest.mark.parametrize("make", [skipping, joint, perceptron])
+    @pytest.mark.parametrize("make", [*UNETS, joint, perceptron])
     def test_layers_are_listed(self, make):
         with pytest.raises(ModelFileError, match=r"m\.h5: .*--encoder-until") as caught:
             find_encoder(make(), "m.h5")
@@ -281,7 +314,7 @@ class TestNoStructure:
             assert type(layer).__name__ in str(caught.value)
         assert "bottom (" in str(caught.value)
 
-    @pytest.mark.parametrize("make", [skipping, joint, perceptron, textbook])
+    @pytest.mark.parametrize("make", [*UNETS, joint, perceptron, textbook])
     def test_the_layer_can_be_named(self, make):
         """Also where the structure would say another one."""
         model = make()
