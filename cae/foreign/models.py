@@ -73,9 +73,9 @@ def find_encoder(
 ) -> "keras.Model":
     """Copies the encoder of an autoencoder, or of a classifier, or one that was saved alone.
 
-    A model called `encoder` is taken as it is. Of other autoencoders it is the layers up to the
-    narrowest output before the first upsampling, of classifiers those before Flatten or global
-    pooling.
+    A model called `encoder` is taken as it is, with what stands before it in the model around it.
+    Of other autoencoders it is the layers up to the narrowest output before the first upsampling,
+    of classifiers those before Flatten or global pooling.
 
     Args:
         model: A loaded model.
@@ -98,10 +98,12 @@ def find_encoder(
     found = model
     if until is None and not is_encoder_name(model.name):
         found = _find_named(model) or model
+    if len(model.inputs) > 1:  # the decoder may take others than images
+        model = found
     images, inputs, _ = adapt_input(
-        found, where, input_shape or found.inputs[0].shape[1:], input_range, say
+        model, where, input_shape or model.inputs[0].shape[1:], input_range, say
     )
-    network = _unroll(found, inputs, where, with_weights=with_weights)
+    network = _unroll(model, inputs, where, until=found, with_weights=with_weights)
     if until is not None:
         outputs = [step.output for step in network.steps if step.layer.name == until]
         if not outputs:
@@ -263,12 +265,10 @@ def _refuse(model: "keras.Model", where: object, got: str) -> NoReturn:
     raise ModelFileError(where, required, f"{got}, in the layers {list_layers(model)}", remedy)
 
 
-def _unroll(
-    model: "keras.Model", inputs: object, where: object, with_weights: bool = True
-) -> Unrolled:
+def _unroll(model: "keras.Model", inputs: object, where: object, **options: Any) -> Unrolled:
     """Unrolls a model within the limits of memory."""
     try:
-        network = unroll(model, [inputs], with_weights=with_weights)
+        network = unroll(model, [inputs], **options)
     except Exception as error:  # Keras raises nearly every type
         required = f"must compute with images of shape {format_shape(inputs.shape[1:])}"
         got = " ".join(str(error).split())[-200:]

@@ -79,12 +79,23 @@ class Unrolled:
         return cuts
 
 
-def unroll(model: "keras.Model", inputs: Sequence[Any], *, with_weights: bool = True) -> Unrolled:
+class _Reached(Exception):
+    """Ends the calls: its argument, the outputs, is all that was wanted."""
+
+
+def unroll(
+    model: "keras.Model",
+    inputs: Sequence[Any],
+    *,
+    until: "keras.Model | None" = None,
+    with_weights: bool = True,
+) -> Unrolled:
     """Calls copies of all layers of a model, and of the models in it, on symbolic tensors.
 
     Args:
         model: A Sequential or functional model.
         inputs: A symbolic tensor for each of its inputs.
+        until: A model in it, whose outputs, where it is called first, become those of all.
         with_weights: Whether the copies get the weights, or fresh ones.
 
     Raises:
@@ -99,6 +110,8 @@ def unroll(model: "keras.Model", inputs: Sequence[Any], *, with_weights: bool = 
     def call(layer: "keras.Layer", *args: Any, **kwargs: Any) -> Any:
         if isinstance(layer, keras.Model):
             results = _run_model(layer, keras.tree.flatten(args[0]), call)
+            if layer is until:
+                raise _Reached(results)
             return results[0] if len(results) == 1 else results
         is_new = id(layer) not in copies
         if is_new:
@@ -114,7 +127,10 @@ def unroll(model: "keras.Model", inputs: Sequence[Any], *, with_weights: bool = 
         steps.append(Step(copy, used, output))
         return output
 
-    outputs = _run_model(model, inputs, call)
+    try:
+        outputs = _run_model(model, inputs, call)
+    except _Reached as reached:
+        (outputs,) = reached.args
     return Unrolled(tuple(inputs), tuple(steps), tuple(outputs))
 
 

@@ -202,6 +202,27 @@ class TestStructure:
             check_same(find_encoder(model, "m"), front.predict_on_batch(IMAGES))
         check_same(find_encoder(front, "m"), front.predict_on_batch(IMAGES))
 
+    @pytest.mark.parametrize(
+        ("first", "expected"),
+        [
+            (layers.Normalization(mean=0.13, variance=0.09), lambda x: (x - 0.13) / 0.3),
+            (layers.Rescaling(1 / 127.5, -1), lambda x: 2 * x - 1),
+            (layers.GaussianNoise(0.1), lambda x: x),
+        ],
+    )
+    def test_what_stands_before_a_named_model(self, first, expected):
+        """It belongs to the encoder, and what follows does not."""
+        front = chain(layers.Conv2D(2, 3), layers.Conv2D(9, 3), name="encoder")
+        back = chain(layers.Conv2DTranspose(1, 5), shape=(4, 4, 9), name="decoder")
+        encoder = find_encoder(chain(chain(first, front, back), layers.Rescaling(255)), "m")
+        np.testing.assert_allclose(
+            encoder.predict_on_batch(IMAGES),
+            front.predict_on_batch(expected(IMAGES)),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+        assert len(encoder.trainable_weights) == 4
+
     def test_an_encoder_by_the_name_of_its_file(self, tmp_path):
         """Dense layers without activation end classifiers as well."""
         model = chain(layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(4))
