@@ -85,6 +85,7 @@ def _translate_layer(where: object, name: str, config: dict[str, Any]) -> None:
     for key, value in config.items():
         if key.endswith("_initializer") and isinstance(value, dict):
             value["config"].pop("dtype", None)  # before TensorFlow 2.1
+    config.pop("rng_type", None)  # of layers with random numbers, where Keras 2 asks for it
     for key in UNUSED.get(name, ()):
         config.pop(key, None)
     groups = config.pop("groups", 1) if name in UNGROUPED else 1

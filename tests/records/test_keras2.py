@@ -101,6 +101,12 @@ class TestOlderVersions:
     def test_other_words(self, tmp_path, name, replacements):
         check_outputs(change_config(tmp_path / "m.h5", name, *replacements), name)
 
+    def test_layers_that_say_how_they_draw(self, tmp_path):
+        """As tf_keras writes it under TensorFlow 2.16 and later."""
+        words = '"factor": 0.1', '"factor": 0.1, "rng_type": "stateful"'
+        path = change_config(tmp_path / "m.h5", "preprocessing_215", words)
+        check_outputs(path, "preprocessing_215")
+
     def test_a_file_that_does_not_say_its_version(self, tmp_path):
         """Only Keras 2 left it out."""
         shutil.copyfile(FIXTURES / "autoencoder_215.h5", tmp_path / "m.h5")
