@@ -43,6 +43,22 @@ def translate(where: object, config: dict[str, Any], version: object) -> None:
         _renumber_calls(config["config"])
 
 
+def keep_axes(value: Any) -> None:
+    """Lets layers of an HDF5 file keep their `axis`, in place.
+
+    Keras 3 drops it unless it is one number: from `Normalization(axis=None)`, for instance. Of
+    layers that name their module, it does not.
+    """
+    if isinstance(value, dict):
+        axis = isinstance(value.get("config"), dict) and value["config"].get("axis")
+        if "class_name" in value and isinstance(axis, list) and len(axis) != 1:
+            value.setdefault("module", "keras.layers")
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            keep_axes(item)
+
+
 def _translate_object(where: object, value: Any) -> None:
     """Translates an object and all inside it."""
     if isinstance(value, dict):

@@ -214,7 +214,11 @@ def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
             # Of arguments that Keras 3 has renamed, and maps itself.
             warnings.simplefilter("ignore")
             _rehearse(path, load)
-            return load(), metadata
+            model = load()
+            for layer in _all_layers(model):
+                if isinstance(layer, keras.layers.Normalization):
+                    layer.finalize_state()  # which Keras forgets in nested models of HDF5 files
+            return model, metadata
 
 
 def _read(path: Path, folder: Path | None = None) -> tuple[dict[str, Any], Path]:
@@ -242,7 +246,7 @@ def _read_keras(path: Path, folder: Path | None) -> tuple[dict[str, Any], Path]:
         version = metadata.get("keras_version")
         config = _parse_config(path, archive.read(CONFIG_FILE), version)
         if folder:
-            (folder / CONFIG_FILE).write_text(config)
+            (folder / CONFIG_FILE).write_text(json.dumps(config))
             weights = folder / WEIGHTS_FILE
             with archive.open(WEIGHTS_FILE) as packed, weights.open("wb") as file:
                 shutil.copyfileobj(packed, file)
@@ -264,15 +268,16 @@ def _read_h5(path: Path, folder: Path | None) -> tuple[dict[str, Any], Path]:
             raise ValueError("an HDF5 file without a model")
         config = _parse_config(path, file.attrs[CONFIG_KEY], file.attrs.get("keras_version"))
         if folder:
-            file.attrs[CONFIG_KEY] = config
+            keras2.keep_axes(config)
+            file.attrs[CONFIG_KEY] = json.dumps(config)
         return json.loads(file.attrs.get(METADATA_KEY, "{}")), copy
 
 
-def _parse_config(where: Path, text: str | bytes, version: object) -> str:
+def _parse_config(where: Path, text: str | bytes, version: object) -> dict[str, Any]:
     """A checked configuration, as Keras 3 would have written it."""
     config = untrusted.parse_config(where, text)
     keras2.translate(where, config, version)
-    return json.dumps(config)
+    return config
 
 
 def _rehearse(where: Path, load: Callable[[], "keras.Model"]) -> None:

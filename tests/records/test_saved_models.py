@@ -108,6 +108,22 @@ def test_models_of_other_programs_have_no_metadata(model, tmp_path):
     assert load_model(tmp_path / "plain.keras")[1] == {}
 
 
+@pytest.mark.parametrize("axis", [None, (1, 3), -1])
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_axes_and_statistics_in_hdf5_files(tmp_path, axis, is_nested):
+    """Keras itself loses all axes but a single one, and the statistics within nested models."""
+    images = np.random.default_rng(0).random((3, 8, 8, 2), dtype=np.float32)
+    first = keras.layers.Normalization(axis=axis)
+    first.adapt(9 * images)
+    parts = [keras.Input((8, 8, 2)), first, keras.layers.UnitNormalization(axis=[1, 2])]
+    model = keras.Sequential(parts)
+    model = keras.Sequential([parts[0], model]) if is_nested else model
+    model.save(tmp_path / "m.h5")
+    loaded, _ = load_model(tmp_path / "m.h5")
+    expected = model.predict_on_batch(images)
+    np.testing.assert_allclose(loaded.predict_on_batch(images), expected, atol=1e-6)
+
+
 def test_nested_models_of_keras2():
     """Files of 2020: outputs are what Keras 2 computed, and the encoder is found."""
     images = np.arange(64, dtype="float32").reshape(1, 8, 8, 1) / 64
