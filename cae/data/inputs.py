@@ -78,6 +78,17 @@ def read_parts(
             yield from _read_pictures(found, form, numbers, report)
 
 
+def find_shape(inputs: Iterable[str]) -> tuple[int, ...] | None:
+    """(height, width, channels) of the first images, if an idx or `.npy` file holds them."""
+    path = Path(next(iter(inputs)))
+    try:
+        if path.suffix.lower() == ".npy":
+            return _read_npy(path).shape[1:]
+        return idx.read_images(path).shape[1:] if _is_idx(path) else None
+    except DataError:
+        return None  # whoever reads the images says why
+
+
 def _read_array(
     array: _Array, form: Form, scaling: Scaling, numbers: Iterator[int], report: Report, say: Say
 ) -> Iterator[Part]:
@@ -143,13 +154,13 @@ def _find_pictures(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(files) if not is_ignored(name))
 
 
-def _read_npy(path: Path, form: Form) -> np.ndarray:
+def _read_npy(path: Path, form: Form | None = None) -> np.ndarray:
     """(num_images, height, width, channels); an array of fewer dimensions may be one image."""
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(path, "must be a .npy file of numbers", error) from error
-    if images.ndim == 2 or images.shape == form.shape:
+    if images.ndim == 2 or (form and images.shape == form.shape):
         images = images[np.newaxis]
     images = images if images.ndim == 4 else images[..., np.newaxis]
     if images.ndim != 4 or images.dtype.kind not in "uif" or not np.isfinite(images.sum()):

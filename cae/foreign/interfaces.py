@@ -31,6 +31,11 @@ PASSING = names_of(
 LINEAR = "linear"  # no activation
 # Activations that show the range of what they make.
 RANGES = {"sigmoid": OWN_RANGE, "hard_sigmoid": OWN_RANGE, "tanh": "-1..1", "hard_tanh": "-1..1"}
+CHANNELS = (1, 3)  # of pictures
+TO_CHANNELS_FIRST = (
+    "Put keras.layers.Permute((3, 1, 2)) in front of it, for images of height × width × channels, "
+    "and save that."
+)
 TINY = 1e-30  # a positive float32: its logarithm is finite
 
 Say = Callable[[str], None]
@@ -141,14 +146,23 @@ def _is_without_channels(expected: Sequence[int | None], input_shape: Sequence[i
     return tuple(expected) == (np.prod(input_shape),) or (channels == 1 and list(expected) == size)
 
 
+def check_channels_last(shape: Sequence[int | None], where: object) -> None:
+    """Raises a ModelFileError if a model takes channels first, 1 or 3 of them."""
+    if shape[0] in CHANNELS and shape[-1] not in CHANNELS:
+        required = "must take images of height × width × channels"
+        got = f"{format_shape(shape)} (channels first)"
+        raise ModelFileError(where, required, got, TO_CHANNELS_FIRST)
+
+
 def _refuse_shape(
     expected: Sequence[int | None], input_shape: Sequence[int | None], where: object
 ) -> NoReturn:
     order = " (height × width × channels)" if len(expected) == 3 else ""
+    remedy = "Use images of that shape, or train an autoencoder on these images."
     if tuple(expected) == (input_shape[-1], *input_shape[:-1]):
         order = " (channels first)"
+        remedy = TO_CHANNELS_FIRST
     required = f"takes images of shape {format_shape(expected)}{order}"
-    remedy = "Use images of that shape, or train an autoencoder on these images."
     raise ModelFileError(where, required, f"images of shape {format_shape(input_shape)}", remedy)
 
 

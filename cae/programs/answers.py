@@ -21,11 +21,11 @@ from cae.config.shapes import Shape, format_shape
 from cae.data.appearance import INVERTED, REMEDIES, advise, compare
 from cae.data.datasets import Scaling, check_dataset, load_dataset
 from cae.data.idx import read_labels
-from cae.data.inputs import Part, Report, Say, read_parts
+from cae.data.inputs import Part, Report, Say, find_shape, read_parts
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, UsageError
 from cae.files import growing_text, make_folder, plain_cell, write_bytes
-from cae.foreign.interfaces import OWN_RANGE
+from cae.foreign.interfaces import OWN_RANGE, check_channels_last
 from cae.foreign.models import find_classifier
 from cae.programs.classify import classify_with_file, print_evaluation, record_test
 from cae.programs.starting_points import (
@@ -137,15 +137,27 @@ class Answers(NamedTuple):
     unlike: np.ndarray | None
 
 
-def open_classifier(path: str | Path, *, input_range: str | None = None, say: Say) -> Classifier:
+def open_classifier(
+    path: str | Path,
+    *,
+    input_range: str | None = None,
+    inputs: Sequence[str] | None = None,
+    say: Say,
+) -> Classifier:
     """Loads a saved classifier, of this program or of another one.
+
+    Args:
+        path: Its file.
+        input_range: The pixels that it expects; see `adapt_input`.
+        inputs: What it will be asked about; see `get_form`.
+        say: Receives a sentence for each choice that the model does not make itself.
 
     Raises:
         ModelFileError: It is no classifier.
     """
     with terminal.starting_keras():
         model, metadata = load_model(path)
-    form, scaling = get_form(path, model, metadata)
+    form, scaling = get_form(path, model, metadata, inputs)
     typical = Typical(**metadata["typical"]) if "typical" in metadata else None
     if typical:
         num_classes, model = model.output_shape[-1], summarize(path, model, typical)
@@ -191,17 +203,29 @@ def summarize(path: str | Path, model: "keras.Model", typical: Typical) -> "kera
 
 
 def get_form(
-    path: str | Path, model: "keras.Model", metadata: dict[str, Any]
+    path: str | Path,
+    model: "keras.Model",
+    metadata: dict[str, Any],
+    inputs: Sequence[str] | None = None,
 ) -> tuple[Form, Scaling]:
     """What pictures are brought to for a model, and the scaling of its training images.
 
+    Where the model takes images of any size, or all pixels in a row, the first of `inputs` says the
+    size, if it is an array.
+
     Raises:
-        ModelFileError: It does not state the size of its images.
+        ModelFileError: The size is not known, or channels come first.
     """
-    shape = tuple(metadata.get("input_shape") or model.inputs[0].shape[1:])
-    shape = shape if len(shape) == 3 else (*shape, 1)
+    stated = tuple(metadata.get("input_shape") or model.inputs[0].shape[1:])
+    shape = (*stated, 1) if len(stated) == 2 else stated
     if len(shape) != 3 or None in shape:
-        raise ModelFileError(path, "must state the size of its images", shape)
+        *size, channels = (inputs and find_shape(inputs)) or (None, None)
+        shape = (*size, (shape[-1] if len(shape) == 3 else None) or channels)
+    if len(shape) != 3 or None in shape:
+        required = "must state the height and width of its images"
+        remedy = "Give them as one .idx or .npy file, whose size then counts, or another model."
+        raise ModelFileError(path, required, format_shape(stated), remedy)
+    check_channels_last(shape, path)
     scaling = metadata.get("scaling")
     form = Form(*shape, metadata.get("resize", RESIZE[0]))
     return form, Scaling(**scaling) if scaling else Scaling(0.0, 255.0, "uint8")
@@ -296,7 +320,8 @@ def classify(args: argparse.Namespace) -> int:
     _check_outputs(args)
     given = None if args.test_labels is None else read_labels(Path(args.test_labels))
     say = partial(terminal.print_sentence, terminal.ERR)  # standard output may be JSON
-    classifier = open_classifier(args.model, input_range=args.model_input_range, say=say)
+    options = {"input_range": args.model_input_range, "inputs": args.inputs}
+    classifier = open_classifier(args.model, say=say, **options)
     terminal.announce("Classifying images")
     failures: list[int] = []
     count = 0

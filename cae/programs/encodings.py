@@ -24,6 +24,7 @@ from cae.files import (
     write_figures,
     write_text,
 )
+from cae.foreign.interfaces import OWN_RANGE
 from cae.foreign.models import find_autoencoder, get_own_range, load_encoder
 from cae.programs.answers import get_form, get_runner, summarize
 from cae.prompts import new_file
@@ -100,7 +101,7 @@ def encode(args: argparse.Namespace) -> int:
     if path.suffix == ".npy":
         new_file(str(names_path))
     model, metadata = _open(args.model)
-    form, _ = get_form(args.model, model, metadata)
+    form, _ = get_form(args.model, model, metadata, args.inputs)
     options = {"input_range": args.model_input_range, "until": args.encoder_until}
     encoder = load_encoder(args.model, form.shape, say=terminal.say, **options)
     outputs = Outputs(args.model, encoder, metadata, args.inputs)
@@ -132,7 +133,10 @@ def reconstruct(args: argparse.Namespace) -> int:
     elif any(make_folder(path, "Give another folder.").iterdir()):
         raise UsageError("--output", "must be a new or empty folder", path)
     model, metadata = _open(args.model)
-    autoencoder = _get_autoencoder(args.model, model, metadata, args.model_input_range)
+    form, _ = get_form(args.model, model, metadata, args.inputs)
+    input_range = args.model_input_range or get_own_range(metadata)
+    options = {"input_range": input_range, "say": terminal.say}
+    autoencoder = find_autoencoder(model, args.model, form.shape, **options)
     outputs = Outputs(args.model, autoencoder, metadata, args.inputs)
     if path.suffix:
         names, images, drawn = outputs.collect()
@@ -150,14 +154,6 @@ def reconstruct(args: argparse.Namespace) -> int:
                 write_bytes(file, encode_png(image))
     terminal.say(f"{outputs.count:,} reconstructions: {path}")
     return outputs.exit_code
-
-
-def _get_autoencoder(
-    path: str, model: "keras.Model", metadata: dict[str, Any], input_range: str | None = None
-) -> "keras.Model":
-    form, _ = get_form(path, model, metadata)
-    input_range = input_range or get_own_range(metadata)
-    return find_autoencoder(model, path, form.shape, input_range=input_range, say=terminal.say)
 
 
 # --- Anomalies ------------------------------------------------------------------------------
@@ -213,7 +209,8 @@ def _get_scorer(
     typical = Typical(**metadata["typical"])
     if typical.mean:
         return typical, summarize(path, model, typical)
-    return typical, with_error(_get_autoencoder(path, model, metadata))
+    form, _ = get_form(path, model, metadata)
+    return typical, with_error(find_autoencoder(model, path, form.shape, input_range=OWN_RANGE))
 
 
 def _find_strange(names: list[str], args: argparse.Namespace) -> np.ndarray:

@@ -288,6 +288,41 @@ class TestEncodings:
         expected = model.predict_on_batch(images)
         np.testing.assert_allclose(read_images(Path("s.idx")) / 255, expected, atol=0.003)
 
+    @pytest.mark.parametrize("shape", [(None, None, 1), (64,)])
+    @pytest.mark.parametrize("name", ["images.idx", "images.npy"])
+    def test_a_model_that_does_not_state_the_size(self, run, files, images, shape, name):
+        """An array of images says it; pictures do not."""
+        inner = layers.Conv2D(1, 1) if len(shape) == 3 else layers.Dense(64)
+        model = keras.Sequential([keras.Input(shape), inner])
+        model.save("m.keras")
+        pixels = read_images(files.test)
+        idx.write_idx(name, pixels) if name == "images.idx" else np.save(name, pixels)
+        flags = ["--model-input-range", "0..1"]
+        done = run("encode", "m.keras", name, "-o", "e.npy", "--encoder-until", inner.name, *flags)
+        assert done.exit_code == 0, done.err
+        given = images if len(shape) == 3 else images.reshape(-1, 64)
+        expected = model.predict_on_batch(given)
+        np.testing.assert_allclose(np.load("e.npy"), expected, atol=1e-5)
+        assert run("reconstruct", "m.keras", name, "-o", "r.idx", *flags).exit_code == 0
+        assert read_images(Path("r.idx")).shape == pixels.shape
+        Image.fromarray(pixels[0, ..., 0]).save("1.png")
+        refused = run("encode", "m.keras", "1.png", "-o", "f.npy")
+        assert refused.exit_code == 2 and ".npy" in refused.err
+        assert refused.err.count("error") == 1 and not Path("f.npy").exists()
+
+    def test_a_model_of_channels_first(self, run, files):
+        """The model is what does not fit, and the layer that the error names mends it."""
+        parts = [layers.Permute((2, 3, 1)), layers.Flatten(), layers.Dense(3, "softmax")]
+        model = keras.Sequential([keras.Input((1, 8, 8)), *parts])
+        model.save("m.keras")
+        Image.fromarray(read_images(files.test)[0, ..., 0]).save("1.png")
+        for given in ("1.png", files.test):
+            refused = run("classify", "m.keras", given)
+            assert refused.exit_code == 2 and refused.err.count("error") == 1
+            assert "channels first" in refused.err and "Permute((3, 1, 2))" in refused.err
+        keras.Sequential([keras.Input((8, 8, 1)), layers.Permute((3, 1, 2)), model]).save("n.keras")
+        assert run("classify", "n.keras", "1.png", files.test).exit_code == 0
+
     def test_scores_of_an_autoencoder(self, run, files, images, trained_autoencoder):
         """They are mean squared errors."""
         model, metadata = load_model(trained_autoencoder.saved)
