@@ -325,8 +325,11 @@ def _all_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
 
 def _file_kind(path: Path) -> str:
     required = "must be a .keras or .h5 file"
-    # TensorFlow's own formats.
-    if ((path.parent if path.suffix == ".pb" else path) / "saved_model.pb").exists():
+    # TensorFlow's own formats: folders, files in them, and names of checkpoints without an ending.
+    is_inside = path.suffix == ".pb" or path.name == "variables"
+    folders = [path, *[path.parent] * is_inside]
+    folders += [path.parent.parent] * (path.parent.name == "variables")
+    if any((folder / "saved_model.pb").exists() for folder in folders):
         raise ModelFileError(
             path,
             required,
@@ -334,7 +337,9 @@ def _file_kind(path: Path) -> str:
             "Load it where it was saved, with tf.keras.models.load_model (TensorFlow 2.15 or "
             "older, or the package tf_keras), and save it with model.save('model.h5').",
         )
-    if path.name == "checkpoint" or path.suffix == ".index" or ".data-0" in path.suffix:
+    is_prefix = not path.exists() and Path(f"{path}.index").exists()
+    is_file = path.name == "checkpoint" or path.suffix == ".index" or ".data-0" in path.suffix
+    if is_file or is_prefix or (path.is_dir() and any(path.glob("*.index"))):
         _refuse_weights(path, "a TensorFlow checkpoint, which holds weights alone")
     if path.is_dir():
         remedy = "Name the file in it, for a run its model.keras."
@@ -359,8 +364,8 @@ def _refuse_weights(path: Path, got: str) -> NoReturn:
         path,
         "must hold the model's layers and their weights",
         got,
-        "Build the model, load the weights into it with model.load_weights, and save both with "
-        "model.save('model.keras').",
+        "Build the model in the version of Keras that saved them, load the weights into it with "
+        "model.load_weights, and save both with model.save('model.keras').",
     )
 
 

@@ -147,7 +147,10 @@ def small_model():
 class TestOtherFormats:
     """The error names the format and what to save instead."""
 
-    @pytest.mark.parametrize("name", ["", "saved_model.pb", "keras_metadata.pb"])
+    @pytest.mark.parametrize(
+        "name",
+        ["", "saved_model.pb", "keras_metadata.pb", "variables", "variables/variables.index"],
+    )
     def test_saved_model(self, tmp_path, name):
         """The folder, or a file in it."""
         path = write_saved_model(tmp_path / "model") / name
@@ -156,9 +159,11 @@ class TestOtherFormats:
 
     def test_checkpoint(self, tmp_path):
         """`save_weights` of TensorFlow wrote three files, none of which holds the layers."""
-        for name in ("checkpoint", "m.index", "m.data-00000-of-00001"):
+        names = ("checkpoint", "m.index", "m.data-00000-of-00001")
+        for name in names:
             (tmp_path / name).write_bytes(b"\x00\x01")
-            with pytest.raises(ModelFileError, match="weights"):
+        for name in (*names, "m", ""):  # as `load_weights` takes it, and their folder
+            with pytest.raises(ModelFileError, match=r"TensorFlow checkpoint.* weights"):
                 read_metadata(tmp_path / name)
 
     def test_weights_of_keras3(self, tmp_path):
