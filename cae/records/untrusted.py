@@ -103,13 +103,16 @@ NAMED_FUNCTIONS = {
 SAFE_NAME = re.compile(r"(?!.*\.\.)[^/\\\x00-\x1f\x7f]{1,200}")
 
 
-def _refuse(where: object, got: str) -> NoReturn:
-    raise ModelFileError(
-        where,
-        "must hold plain Keras layers, their weights and nothing else",
-        got,
-        "Save it again with Keras, or give another model.",
-    )
+SAVE_AGAIN = "Save it again with Keras, or give another model."
+BUILD_AGAIN = (
+    "Build the model of layers of keras.layers alone, without Lambda, operations, and classes or "
+    "functions of your own, copy the weights into it and save that, or give another model."
+)
+
+
+def _refuse(where: object, got: str, remedy: str = SAVE_AGAIN) -> NoReturn:
+    required = "must hold plain Keras layers, their weights and nothing else"
+    raise ModelFileError(where, required, got, remedy)
 
 
 # --- Archives -------------------------------------------------------------------------------
@@ -216,9 +219,9 @@ def _check_object(where: object, value: dict[str, Any]) -> None:
         return
     if name not in (CLASSES if module is None else MODULES.get(module, ())):
         origin = "" if module in (None, "keras.layers") else f" of {shown(module)}"
-        _refuse(where, f"{shown(name)}{origin}, which is not a plain layer")
+        _refuse(where, f"{shown(name)}{origin}, which is not a plain layer", BUILD_AGAIN)
     if value.get("registered_name") not in (None, name):
-        _refuse(where, f"the custom object {shown(value['registered_name'])}")
+        _refuse(where, f"the custom object {shown(value['registered_name'])}", BUILD_AGAIN)
 
 
 def _check_function(where: object, value: dict[str, Any]) -> None:
@@ -227,7 +230,7 @@ def _check_function(where: object, value: dict[str, Any]) -> None:
     known = isinstance(name, str) and name in ACTIVATIONS
     registered = value.get("registered_name") in (None, "function", name)
     if value.get("module") != "builtins" or not known or not registered:
-        _refuse(where, f"the function {shown(name)} of {shown(value.get('module'))}")
+        _refuse(where, f"the function {shown(name)} of {shown(value.get('module'))}", BUILD_AGAIN)
 
 
 def _check_text(where: object, key: str, text: str) -> None:
@@ -235,7 +238,7 @@ def _check_text(where: object, key: str, text: str) -> None:
         _refuse(where, f"a layer named {shown(text)}")
     for ending, known in NAMED_FUNCTIONS.items():
         if key.endswith(ending) and _plain(text) not in map(_plain, known):
-            _refuse(where, f"the {key} {shown(text)}")
+            _refuse(where, f"the {key} {shown(text)}", BUILD_AGAIN)
 
 
 def _plain(name: str) -> str:

@@ -185,8 +185,9 @@ def start_from(model: keras.Model, path: str | Path) -> None:
                 path,
                 f"must have the layers of the configuration, here {place}: {required}",
                 f"{place}: {found}",
-                "Use the configuration that it was trained with"
-                + (", or leave out -c." if "model_info" in metadata else "."),
+                "Use the configuration that it was trained with, or leave out -c."
+                if "model_info" in metadata
+                else "List the layers of the file in the configuration, or give another file.",
             )
     for (_, layer), source in zip(own, get_layers(saved), strict=True):
         layer.set_weights(source.get_weights())

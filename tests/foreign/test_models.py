@@ -633,7 +633,8 @@ class TestPrograms:
         """The advice does not lead in a circle: a foreign file has no configuration of its own."""
         textbook().save(tmp_path / "m.h5")
         done = autoencode("--init-from", tmp_path / "m.h5")
-        assert done.exit_code == 2 and "leave out -c" not in done.err
+        assert done.exit_code == 2 and "layers of the file" in done.err
+        assert "leave out -c" not in done.err and "trained with" not in done.err
 
     def test_several_outputs_are_refused_and_the_menu_continues(
         self, tmp_path, files, classifier_config, trained_autoencoder, monkeypatch
