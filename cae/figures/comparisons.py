@@ -220,6 +220,8 @@ def _plot_costs(
     for rank, index in enumerate(named):
         label = f"{index + 1} · {style.shorten(names[index], 40)}"
         looks[index] = style.look(rank) | {"label": label, "zorder": 3 - rank / 100}
+    if others := [index for index in looks if index not in named]:
+        looks[others[0]] = behind | {"label": f"{len(others)} others"}
     figure = Figure(figsize=(8.4, 4 + style.LINE * len(named) / 2))
     axes = figure.subplots(1, 2, sharey=True)
     for ax, cost, front, label in zip(axes, costs, fronts, COSTS.values(), strict=True):

@@ -3,12 +3,12 @@
 Colours: M. Okabe and K. Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/.
 """
 
+import re
 import textwrap
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
@@ -99,10 +99,9 @@ def shorten(text: str, width: int) -> str:
 def name_image(index: int, image_names: Sequence[str] | None, width: int) -> str:
     """The name of an image, by default its index; of a longer one the end, where files differ."""
     name = f"image {index}" if image_names is None else readable(image_names[index])
-    if len(name) <= width:
-        return name
-    stem = str(Path(name).with_suffix(""))
-    return stem if len(stem) <= width else f"…{stem[1 - width :]}"
+    if len(name) > width:
+        name = re.sub(r"(?<=.)\.\w{2,5}$", "", name)  # not the index in images.npy[7]
+    return in_sentence(name if len(name) <= width else f"…{name[1 - width :]}")
 
 
 def text_inches(text: str, size: float) -> float:

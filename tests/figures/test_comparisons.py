@@ -113,7 +113,7 @@ def test_costs_name_the_best_configurations_and_the_pareto_front():
     assert not len(parameters.lines[0].get_xdata())
     np.testing.assert_allclose(seconds.lines[0].get_xydata(), [[5, 0.1]])
     legend = [text.get_text() for text in figures["costs"].legends[0].get_texts()]
-    assert legend[1:] == [f"{n} · {name}" for n, name in enumerate(names[:10], 1)]
+    assert legend[1:] == [*(f"{n} · {name}" for n, name in enumerate(names[:10], 1)), "2 others"]
 
 
 def marks_of(ax, marker):

@@ -95,11 +95,12 @@ def test_worst_reconstructions_come_worst_first():
 
 
 def test_worst_reconstructions_are_named_by_the_ends_of_their_names():
-    images = np.zeros((2, 8, 8, 1), np.float32)
-    names = ["image 17", "pictures/of/cats/0042.png"]
+    """Without the suffix of a picture, but with the index in an array."""
+    images = np.zeros((3, 8, 8, 1), np.float32)
+    names = ["image 17", "pictures/of/cats/0042.png", "my/images.npy[512]"]
     figure = plot_worst_reconstructions(images, images + 0.5, image_names=names)
     captions = [text.get_text().split("\n")[0] for text in drawn_texts(figure)]
-    assert {"image 17", "…/of/cats/0042"} < set(captions)
+    assert {"image 17", "…/of/cats/0042", "…ages.npy[512]"} < set(captions)
 
 
 def test_many_reconstructions_continue_below():
