@@ -258,7 +258,7 @@ class ClassifierTask(Task):
                 facts["unlabelled"] += ", not used: the configuration has no key unlabelled"
         return facts | {
             "test": f"{len(self.test.images):,} images" if self.test else "none",
-            "classes": f"{len(counts)}, with {images} image{'s' * (high > 1)} each",
+            "classes": f"{len(counts)}, with {images} image{'s' * bool(high > 1)} each",
             "encoder": f"{source}, {weights}",
         }
 
