@@ -187,7 +187,7 @@ class Loop:
         """
         iterator = batches.iterate(epoch, step)
         results = {}
-        while step < batches.steps and not self._model.stop_training:
+        while True:  # at least once, as in Keras, if a callback has asked to stop before
             callbacks.on_train_batch_begin(step)
             count = min(batches.steps_per_execution, batches.steps - step)
             steps.train(iterator, count)
@@ -198,13 +198,15 @@ class Loop:
             elif step < batches.steps:
                 self._pause(epoch, step)
             callbacks.on_train_batch_end(step - 1, dict(results))
-        return step, results
+            if step == batches.steps or self._model.stop_training:
+                return step, results
 
     def _pause(self, epoch: int, step: int) -> None:
         """Saves and stops, if need be, between two executions of an epoch."""
-        self._model.stop_training = self._should_stop()
-        if self._model.stop_training or self._checkpoints.is_due(within_epoch=True):
+        requested = self._should_stop()
+        if requested or self._checkpoints.is_due(within_epoch=True):
             self._checkpoints.save(epoch, step)
+        self._model.stop_training |= requested  # or by a callback
 
     def _record(
         self, phase: Phase, optimizer: keras.optimizers.Optimizer, results: dict[str, float]

@@ -83,6 +83,21 @@ class TestCallbacksOfUsers:
         )  # fmt: skip
         assert history.column("phase") == ["dense_only", "dense_only", "full"]
 
+    @pytest.mark.parametrize("moment", ["train", "epoch", "train_batch"])
+    def test_can_stop_before_the_first_execution(self, images, monkeypatch, moment):
+        """As in Keras one is trained all the same: 16 of 36 images."""
+        monkeypatch.setattr(batches, "IMAGES_PER_EXECUTION", 16)
+        ended = []
+        stop = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: ended.append(batch)
+        )
+        setattr(
+            stop, f"on_{moment}_begin", lambda *_, **__: setattr(stop.model, "stop_training", True)
+        )
+        _, history = train_autoencoder(images[0], [stop], epochs=3)
+        assert ended == [1] and len(history.epochs) == 1
+        assert history.epochs[0]["val_mse"] > 0
+
     def test_can_change_the_learning_rate(self, images):
         """Halved after every epoch without progress, which is each but the first."""
         halve = keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=1, min_delta=9)
