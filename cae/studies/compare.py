@@ -325,7 +325,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(flag, "must not exist yet", path, "Choose another name.")
     for problem in problems:
         terminal.warn(f"Left out: {problem}")
-    tables = _compare_by_data(results, _choose_metric(args.runs, kinds.pop()))
+    tables = _compare_by_data(results, _choose_metric(args.runs, results))
     _print_tables(tables, args.sort)
     if args.csv:
         write_table(Path(args.csv), [group for _, groups in tables for group in groups])
@@ -346,7 +346,7 @@ def run(args: argparse.Namespace) -> int:
 def print_runs(paths: Sequence[Path]) -> None:
     """Prints the table of complete runs of one kind, given their directories."""
     results, _ = read_runs(paths)
-    _print_tables(_compare_by_data(results, next(iter(METRICS[results[0].history.kind]))))
+    _print_tables(_compare_by_data(results, _choose_metric(paths, results)))
 
 
 def _print_tables(tables: list[tuple[str, list[Group]]], sort: str = "mean") -> None:
@@ -354,11 +354,16 @@ def _print_tables(tables: list[tuple[str, list[Group]]], sort: str = "mean") -> 
         print_comparison(title, groups, sort_groups(groups, sort))
 
 
-def _choose_metric(paths: Sequence[str], kind: str) -> str:
-    """The metric of the studies if they agree on one, otherwise the first of the kind."""
+def _choose_metric(paths: Sequence[str | Path], results: Sequence[RunResult]) -> str:
+    """The metric of the studies if they agree on one, otherwise the first of the kind.
+
+    Where no run has validation images, it is the same metric on the training images.
+    """
     folders = [Path(path) for path in paths if (Path(path) / TRIALS_FILE).exists()]
     metrics = {read_trials(folder).metric for folder in folders}
-    return metrics.pop() if len(metrics) == 1 else next(iter(METRICS[kind]))
+    metric = metrics.pop() if len(metrics) == 1 else next(iter(METRICS[results[0].history.kind]))
+    is_known = any(metric in result.history.metrics for result in results)
+    return metric if is_known else metric.removeprefix("val_")
 
 
 def _compare_by_data(results: list[RunResult], metric: str) -> list[tuple[str, list[Group]]]:

@@ -1,5 +1,6 @@
 """Comparing records: spread over seeds, the verdict, and which hyperparameters mattered."""
 
+import json
 import math
 
 import pytest
@@ -9,12 +10,14 @@ from report_folders import make_start, write_run
 from cae.config.load import validate_config
 from cae.errors import UserError
 from cae.figures.comparisons import compare_visualization
+from cae.files import write_json
 from cae.records.history import History
 from cae.records.run import FileRecord
 from cae.studies.compare import (
     get_differences,
     group_results,
     influences,
+    print_runs,
     sort_groups,
     verdict,
     write_table,
@@ -97,6 +100,21 @@ def test_runs_without_a_finite_value_come_last(tmp_path):
     assert [group.name for group in groups] == ["a", "nan"]
     assert groups[1].cell("mean") is None and groups[1].best is None
     assert verdict(groups[1:]) == "No run has a finite value."
+
+
+def test_without_validation_images_those_of_training_decide(tmp_path, capsys):
+    """The better run, by 0.1 to 0.2, is the first row."""
+    folders = []
+    for name, value in (("worse", 0.2), ("better", 0.1)):
+        folder = write_run(tmp_path / name, "autoencoder", value, name=name, l2=value)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["mse"] = metrics.pop("val_mse")
+        write_json(folder / "metrics.json", metrics)
+        folders.append(folder)
+    print_runs(folders)
+    output = capsys.readouterr().out
+    assert "Comparison: mse" in output and "No run has a finite value" not in output
+    assert output.index("better") < output.index("worse")
 
 
 def test_of_accuracies_the_largest_is_best(tmp_path):
