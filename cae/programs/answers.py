@@ -366,10 +366,14 @@ def _find_labels(classifier: Classifier, part: Part, given: np.ndarray | None) -
     if given is None:
         of_name = dict(zip(classifier.class_names, classifier.classes.tolist(), strict=True))
         return [of_name.get(Path(name).parent.name) for name in part.names]
+    return pick_labels(part, given)
+
+
+def pick_labels(part: Part, given: np.ndarray) -> list[int]:
+    """The labels of images among those that -tl gives to all, unreadable ones included."""
     if part.numbers[-1] >= len(given):
-        raise DataError(
-            "-tl", "must give a label for every image", f"{len(given)} labels for more images"
-        )
+        found = f"{len(given):,} labels for at least {part.numbers[-1] + 1:,} images"
+        raise DataError("-tl", "must give a label for every image", found)
     return given[part.numbers].tolist()
 
 

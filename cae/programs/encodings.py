@@ -26,7 +26,7 @@ from cae.files import (
 )
 from cae.foreign.interfaces import OWN_RANGE
 from cae.foreign.models import find_autoencoder, get_own_range, load_encoder
-from cae.programs.answers import get_form, get_runner, summarize
+from cae.programs.answers import get_form, get_runner, pick_labels, summarize
 from cae.prompts import new_file
 from cae.records.calibration import Typical
 from cae.records.saved_models import load_model, read_metadata
@@ -64,8 +64,8 @@ class Outputs:
             self.count += len(part.names)
             yield part, self._run(part.images)
 
-    def collect(self) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """The names, images and outputs of all images.
+    def collect(self) -> tuple[Part, np.ndarray]:
+        """All images in one part, and their outputs.
 
         Raises:
             DataError: There are none.
@@ -74,8 +74,9 @@ class Outputs:
         if not found:
             raise DataError("INPUT", "must hold an image that can be read", "none")
         names = [name for part, _ in found for name in part.names]
+        numbers = [number for part, _ in found for number in part.numbers]
         images = np.concatenate([part.images for part, _ in found])
-        return names, images, np.concatenate([outputs for _, outputs in found])
+        return Part(names, numbers, images), np.concatenate([outputs for _, outputs in found])
 
 
 def _open(path: str) -> tuple["keras.Model", dict[str, Any]]:
@@ -116,7 +117,7 @@ def encode(args: argparse.Namespace) -> int:
                     [plain_cell(name), *row] for name, row in zip(part.names, rows, strict=True)
                 )
     else:
-        names, _, encodings = outputs.collect()
+        (names, *_), encodings = outputs.collect()
         content = io.BytesIO()
         np.save(content, encodings)
         write_bytes(path, content.getvalue())
@@ -139,7 +140,7 @@ def reconstruct(args: argparse.Namespace) -> int:
     autoencoder = find_autoencoder(model, args.model, form.shape, **options)
     outputs = Outputs(args.model, autoencoder, metadata, args.inputs)
     if path.suffix:
-        names, images, drawn = outputs.collect()
+        (names, _, images), drawn = outputs.collect()
         if path.suffix == ".idx":
             write_idx(path, to_bytes(drawn))
         else:
@@ -163,10 +164,13 @@ def find_anomalies(args: argparse.Namespace) -> int:
     """Scores images by how unlike those of training they are; returns the exit code."""
     for path in filter(None, (args.csv, args.figures)):
         new_file(path)
+    given = read_labels(Path(args.test_labels)) if args.test_labels else None
     model, metadata = _open(args.model)
     typical, scorer = _get_scorer(args.model, model, metadata)
     outputs = Outputs(args.model, scorer, metadata, args.inputs)
-    names, images, values = outputs.collect()
+    part, values = outputs.collect()
+    is_strange = _find_strange(part, given, args.strange) if args.strange else None
+    names, _, images = part
     scores = typical.get_scores(values[:, : max(1, len(typical.mean))])
     threshold = typical.get_threshold(args.quantile)
     order = np.argsort(-scores, kind="stable")
@@ -183,8 +187,8 @@ def find_anomalies(args: argparse.Namespace) -> int:
         f"of images like those of training, {1 - args.quantile:.2%} do."
     )
     figures = {}
-    if args.strange:
-        figures = _compare_with_labels(_find_strange(names, args), scores)
+    if is_strange is not None:
+        figures = _compare_with_labels(is_strange, scores)
     if args.figures:
         folder = make_folder(args.figures, "Give another folder.")
         figures["strangest"] = _draw_strangest(images, names, scores, order[:SHOWN])
@@ -213,18 +217,19 @@ def _get_scorer(
     return typical, with_error(find_autoencoder(model, path, form.shape, input_range=OWN_RANGE))
 
 
-def _find_strange(names: list[str], args: argparse.Namespace) -> np.ndarray:
+def _find_strange(part: Part, given: np.ndarray | None, strange: list[str]) -> np.ndarray:
     """bool (num_images,): whether the label or folder of each image is among --strange."""
-    labels = [Path(name).parent.name for name in names]
-    if args.test_labels:
-        labels = [str(label) for label in read_labels(Path(args.test_labels)).tolist()]
-    is_strange = np.isin(labels, args.strange)
-    if len(labels) != len(names) or is_strange.all() or not is_strange.any():
+    if given is None:
+        labels = [Path(name).parent.name for name in part.names]
+    else:
+        labels = list(map(str, pick_labels(part, given)))
+    is_strange = np.isin(labels, strange)
+    if is_strange.all() or not is_strange.any():
         raise UsageError(
             "--strange",
             "must name labels or folders of some of the images",
-            f"{is_strange.sum()} of {len(names)} images",
-            "Check the names, and -tl if the images are no pictures in folders.",
+            f"{is_strange.sum()} of {len(labels)} images",
+            "Check the names, or give labels with -tl.",
         )
     return is_strange
 

@@ -347,6 +347,22 @@ class TestEncodings:
         assert {path.name for path in Path("plots").iterdir()} == {"strangest.png", "roc.png"}
         assert float(re.search(r"ROC curve: ([\d.]+)", done.out)[1]) > 0.9
 
+    def test_labels_count_images_that_cannot_be_read(self, run, files, trained_classifier):
+        """As for `classify`: the second of three has a label, which nobody uses."""
+        noise = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype(np.uint8)
+        for name, image in (("1.png", read_images(files.test)[0]), ("3.png", noise)):
+            Image.fromarray(image[..., 0]).save(name)
+        Path("2.png").write_text("no picture")
+        idx.write_idx("labels.idx", np.array([0, 7, 1], np.uint8))
+        idx.write_idx("few.idx", np.array([0, 7], np.uint8))
+        flags = ["1.png", "2.png", "3.png", "--strange", "1", "-tl"]
+        done = run("anomalies", trained_classifier.saved, *flags, "labels.idx")
+        assert done.exit_code == 2 and "2.png" in done.err
+        assert "ROC curve: 1.0000" in done.out
+        done = run("anomalies", trained_classifier.saved, *flags, "few.idx", "--csv", "a.csv")
+        assert done.exit_code == 2 and "-tl: " in done.err and "score" not in done.out
+        assert not Path("a.csv").exists()
+
     @pytest.mark.parametrize(
         ("command", "flags", "words"),
         [
