@@ -134,7 +134,7 @@ def which_devices(text: str) -> str | int:
 def image_size(text: str) -> tuple[int, int]:
     """The type of --image-size: (height, width)."""
     found = re.fullmatch(r"(\d{1,4})[x×](\d{1,4})", text)
-    if not found or "0" in found.groups():
+    if not found or not all(map(int, found.groups())):
         raise argparse.ArgumentTypeError(
             f"must be a height and a width such as 28x28, got {shown(text)}"
         )

@@ -31,6 +31,13 @@ def test_the_command_is_kept_as_a_shell_would_take_it(parser):
     assert parser.parse_args(["-d", "my data"]).command == "program.py -d 'my data'"
 
 
+@pytest.mark.parametrize("size", ["0x28", "28x00", "0000x1", "28", "28x28x1", "-1x5"])
+def test_a_size_has_no_side_of_zero(parser, size):
+    with pytest.raises(UserError, match="--image-size"):
+        parser.parse_args(["--image-size", size])
+    assert parser.parse_args(["--image-size", "08x28"]).image_size == (8, 28)
+
+
 def test_nothing_is_remembered_between_two_command_lines(parser):
     parser.parse_args(["-c", "a"])
     assert parser.parse_args([]).config == []
