@@ -76,6 +76,11 @@ def test_every_layer_and_schedule_is_in_the_reference(form):
     assert all(f"`{argument}`: " in row for argument in form._fields[1:])
 
 
+def test_every_row_of_the_reference_is_one_line():
+    rows = [line for line in REFERENCE.splitlines() if "|" in line]
+    assert all(line.startswith("| ") and line.endswith(" |") for line in rows)
+
+
 def test_every_short_flag_has_a_long_form():
     """-d is --dataset, and so on."""
     for program in PROGRAMS.values():

@@ -145,7 +145,8 @@ def _form_table(title: str, forms: Iterable[Any]) -> str:
         value = (kind, *(object() for _ in examples))
         allowed = _get_allowed(form_type(form), value) if examples else {}
         words = "<br>".join(f"`{key}`: {words}" for key, words in allowed.items())
-        rows.append((f"`{shown(form.EXAMPLE)}`", words or "none", inspect.getdoc(form)))
+        meaning = " ".join(inspect.getdoc(form).split())
+        rows.append((f"`{shown(form.EXAMPLE)}`", words or "none", meaning))
     return _table((title, "arguments", "meaning"), rows)
 
 
