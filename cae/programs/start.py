@@ -21,7 +21,6 @@ COMMANDS = {
     "classification.py": "cae-classify",
     "predict.py": "cae-predict",
     "experiments.py": "cae-experiments",
-    "make_configs.py": "cae-make-configs",
 }
 
 
