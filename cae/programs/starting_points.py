@@ -23,6 +23,7 @@ from cae.records.run import (
     PATHS,
     START_FILE,
     Arguments,
+    Start,
     check_run_dir,
     check_runs_dir,
     find_interrupted,
@@ -394,15 +395,23 @@ def _take_over_run(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:
             f"Type: {shlex.join([*find_command(start.program), '--resume', args.resume])}",
         )
     config = validate_config(start.config, f"config in {path / START_FILE}", kind)
-    for name, value in start.arguments.model_dump(include=set(vars(args))).items():
-        is_file = name == "class_names" and value and Path(start.folder, value).is_file()
-        if name in PATHS or is_file:
-            value = _seen_from_here(value, start.folder)
+    for name, value in see_from_here(start).model_dump(include=set(vars(args))).items():
         setattr(args, name, getattr(args, name) or value)
-    if kind == "classifier" and args.model is None and isinstance(config.encoder_layers, str):
-        args.model = _seen_from_here(config.encoder_layers, start.folder)
     args.config = [str(path / START_FILE)]
     return start.name, config
+
+
+def see_from_here(start: Start) -> Arguments:
+    """The flags of a run, with its paths as they are called here."""
+    values = start.arguments.model_dump()
+    encoder = start.config.get("encoder_layers")
+    if values["model"] is None and isinstance(encoder, str):
+        values["model"] = encoder
+    for name, value in values.items():
+        is_file = name == "class_names" and value and Path(start.folder, value).is_file()
+        if name in PATHS or is_file:
+            values[name] = _seen_from_here(value, start.folder)
+    return Arguments(**values)
 
 
 def _seen_from_here(path: str | None, folder: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from cae import terminal
 from cae.config.shapes import format_shape
 from cae.programs.start import name_command
-from cae.programs.starting_points import repeat_reading
+from cae.programs.starting_points import repeat_reading, see_from_here
 from cae.records.environment import Environment
 from cae.records.run import FileRecord, Start
 from cae.report.pages import Code, Section, Table
@@ -89,7 +89,7 @@ def _reproduce_blocks(environments: Sequence[Environment], commands: Sequence[st
 
 def training_command(folder: Path, start: Start) -> str:
     """The command line that trains the configuration of a run again."""
-    given = start.arguments
+    given = see_from_here(start)
     flags = {
         "-d": given.dataset,
         "-dl": given.labels,

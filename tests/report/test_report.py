@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_a_run_of_a_classifier(classifier_run, report):
     assert ["model", "models/e.keras", "9", SHA[::-1]] in files
     config = classifier_run / "config.json"
     assert page.code[-1].splitlines()[-1] == (
-        f"python classification.py -d digits --limit 40 -model models/e.keras -c {config}"
+        f"python classification.py -d digits --limit 40 -model somewhere/models/e.keras -c {config}"
     )
     (config,) = [code for code in page.code if code.startswith("{")]
     assert validate_config(json.loads(config), "page", "classifier")
@@ -115,6 +116,20 @@ def test_a_command_repeats_how_pictures_are_read(tmp_path):
     command = training_command(tmp_path, make_start("classifier", "pets", {}, flags))
     for words in ("--image-size 32x24", "--color gray", "--test-split 0.1"):
         assert words in command
+
+
+def test_a_command_works_in_the_folder_of_the_page(tmp_path, monkeypatch):
+    """Which may be another one than where the run began: its files are called as from here."""
+    began, here = tmp_path / "began", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    flags = {"dataset": "pets", "test": "digits", "class_names": "a,b", "model": "e.keras"}
+    start = make_start("classifier", "pets", {}, flags, folder=str(began))
+    words = shlex.split(training_command(here / "run", start))
+    assert words[2:] == [
+        *("-d", str(began / "pets"), "-t", "digits", "-model", str(began / "e.keras")),
+        *("-c", "run/config.json", "--class-names", "a,b"),
+    ]
 
 
 def test_pictures_of_a_run(tmp_path, report):
