@@ -32,6 +32,8 @@ FORMULA_STARTS = tuple("=+-@\t\r\n")  # of a cell of a spreadsheet
 FIGURE_DPI = 120
 SECONDS_BETWEEN_TRIES = 0.5  # to lock
 FREE_SPACE = "Free space on the disk, or choose another folder."
+CHECK_FOLDER = "Check the folder and its permissions, or choose another one."
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -64,6 +66,8 @@ def explaining(path: Path, remedy: str = FREE_SPACE) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if remedy == FREE_SPACE and error.errno not in FULL:
+            remedy = CHECK_FOLDER
         raise UsageError(path, "must be writable", error.strerror or error, remedy) from error
 
 

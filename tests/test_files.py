@@ -39,6 +39,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("error", "remedy"), [(errno.EDQUOT, "space"), (errno.EROFS, "permissions")]
+)
+def test_only_a_full_disk_needs_space(tmp_path, monkeypatch, error, remedy):
+    monkeypatch.setattr(os, "fsync", fail_with(error))
+    with pytest.raises(UsageError, match=remedy):
+        write_text(tmp_path / "x", "")
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="permissions"):
+        write_text(tmp_path / "missing" / "x", "")
+
+
 def test_a_record_of_a_file_that_vanished(tmp_path):
     with pytest.raises(DataError, match=f"{tmp_path / 'gone'}: .*No such file"):
         get_record(tmp_path / "gone")

@@ -237,4 +237,4 @@ def check_page_path(path: Path) -> None:
 def write_page(path: Path, page: Page) -> None:
     """Writes a page, in place of an earlier one only: see `check_page_path`."""
     check_page_path(path)
-    write_text(path, render(page), "Free space on the disk, or choose another --output.")
+    write_text(path, render(page))

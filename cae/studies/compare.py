@@ -23,6 +23,7 @@ from cae.config.study import hyperparameters_of, is_larger_better
 from cae.config.study_schema import METRICS, BestEncoder
 from cae.errors import UsageError, printable, shown
 from cae.files import explaining, write_csv, write_figures
+from cae.prompts import new_file
 from cae.records.evaluation import estimate
 from cae.records.run import TRIALS_FILE, FileRecord
 from cae.studies.results import RunResult, read_runs, read_study, read_trials
@@ -320,9 +321,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "RUN", "must name runs of one kind", kinds_found, "Compare one kind at a time."
         )
-    for flag, path in (("--csv", args.csv), ("--figures", args.figures)):
-        if path and Path(path).exists():
-            raise UsageError(flag, "must not exist yet", path, "Choose another name.")
+    if args.csv:
+        new_file(args.csv)
+    if args.figures and Path(args.figures).exists():
+        raise UsageError("--figures", "must not exist yet", args.figures, "Choose another name.")
     for problem in problems:
         terminal.warn(f"Left out: {problem}")
     tables = _compare_by_data(results, _choose_metric(args.runs, results))

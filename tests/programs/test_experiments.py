@@ -337,8 +337,10 @@ def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
     assert table.read_bytes() == (done.run / "results.csv").read_bytes()
     assert experiments.main(["compare", *runs]) == 0
     assert "0.0105" in capsys.readouterr().out  # the mean of 0.01 and 0.011
-    assert experiments.main(["compare", *runs, "--csv", str(table)]) == 2
-    assert "--csv: " in capsys.readouterr().err
+    for path in (table, tmp_path / "missing" / "table.csv"):
+        assert experiments.main(["compare", *runs, "--csv", str(path)]) == 2
+        written = capsys.readouterr()
+        assert str(path.parent) in written.err and written.out == ""
 
 
 def test_names_are_shown_in_full(study, run, trainer, monkeypatch, capsys):
