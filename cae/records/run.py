@@ -55,7 +55,8 @@ FILES = {
     "ends of its 95 % interval, `test_balanced_accuracy`, `test_macro_f1`, `temperature` (which "
     "calibrates the probabilities) and `test_ece` (the expected calibration error with it)",
     "model.keras": "the model with the weights of the best epoch: the one with the lowest "
-    "validation loss (autoencoder) or the highest validation accuracy or F1 (classifier)",
+    "validation loss (autoencoder) or the highest validation accuracy or F1 (classifier); without "
+    "validation images the lowest training loss; with `best_epoch_by` last, the last one",
     "plots/": "the figures",
     "classification_report.txt": "classifiers: precision, recall and F1 per class",
     "predictions.csv": "classifiers: one row per test image, with calibrated "

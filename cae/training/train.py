@@ -244,10 +244,11 @@ def _split(
     split = split_validation(len(images), config.validation_split, config.seed, labels, given)
     if config.validation_split and not len(split[1]):
         reason = "there is only one image" if labels is None else "no class has two images"
-        warn(
-            f"No validation images, because {reason}: all images are trained on, and the weights "
-            "of the epoch with the lowest training loss are kept."
+        is_last = config.kind == "classifier" and config.best_epoch_by == "last"
+        kept = ", and the weights of the epoch with the lowest training loss are kept" * (
+            not is_last
         )
+        warn(f"No validation images, because {reason}: all images are trained on{kept}.")
     return split
 
 

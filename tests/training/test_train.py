@@ -347,6 +347,17 @@ class TestClassifier:
         best = history.epochs[history.best_epoch - 1]
         assert best[score] == max(history.column(score))
 
+    @pytest.mark.parametrize(("by", "is_named"), [("auto", True), ("last", False)])
+    def test_one_image_per_class(self, images, by, is_named):
+        """The epoch with the lowest loss is kept, unless it is to be the last one."""
+        said = []
+        info = {**HEAD, "full_train_epochs": 1, "best_epoch_by": by}
+        model = build_module.get_classifier(
+            info, (8, 8, 1), 2, encoder=build_module.get_autoencoder(MOODY, (8, 8, 1))
+        )
+        train_module.train_classifier(model, info, images[:2], np.arange(2), warn=said.append)
+        assert [("loss" in sentence) for sentence in said] == [is_named]
+
     def test_cached_features_give_the_slow_way_s_result(self, images, labels, monkeypatch):
         """With BatchNorm and Dropout in the encoder: both are in inference mode when frozen."""
         info = {**HEAD, "full_train_epochs": 0, "dense_only_train_epochs": 3}
