@@ -186,8 +186,8 @@ class Baselines:
 def validation_share(count: str) -> float:
     """The share of the labels that chooses the best epoch: a fifth, at least one per class.
 
-    With one label per class there is none to spare: the epoch with the best training accuracy is
-    kept, of equals the one with the lowest training loss.
+    With one label per class there is none to spare: the epoch with the lowest training loss is
+    kept.
     """
     if count == choices.ALL:
         return VALIDATION_SHARE
