@@ -131,10 +131,13 @@ class ProgressTable:
         return max(0.0, sum(estimates) / self.parallel - spent)
 
     def _estimate_seconds(self, trial: Trial) -> float | None:
-        """By the finished trials, those of the same base if any; before, by the running trial."""
+        """By the finished trials, those of the same base if any; before, by the running trial.
+
+        Before, it is None for a trial with `min_steps`, whose epochs follow from its images.
+        """
         done = [outcome for outcome in self._outcomes if outcome.status == DONE]
         known = [outcome for outcome in done if outcome.trial.base == trial.base] or done
-        rate = self.seconds_per_epoch
+        rate = None if trial.config.min_steps else self.seconds_per_epoch
         if known:
             epochs = sum(count_epochs(outcome.trial.config) for outcome in known)
             rate = sum(outcome.seconds for outcome in known) / epochs
@@ -167,7 +170,7 @@ class ProgressTable:
 
 
 def count_epochs(config: Config) -> int:
-    """The epochs of a training; of a classifier those of both phases."""
+    """The epochs of a training; of a classifier those of both phases; without those of `min_steps`."""
     return sum(value for key, value in config.model_dump().items() if key.endswith("epochs"))
 
 

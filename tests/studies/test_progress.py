@@ -83,6 +83,18 @@ def test_the_first_epochs_tell_the_time_left(progress, outcomes, clock):
     assert outcomes[0].seconds == 10
 
 
+def test_with_min_steps_only_finished_trials_tell_the_time_left(progress, outcomes):
+    """Before, nobody knows how many epochs a trial has."""
+    for outcome in outcomes:
+        config = outcome.trial.config.model_copy(update={"epochs": 1, "min_steps": 200})
+        outcome.trial = replace(outcome.trial, config=config)
+    with progress.timing(outcomes[0]) as on_epoch:
+        on_epoch({"epoch": 1})
+        assert progress.estimate_seconds_left() is None
+    finish(outcomes[0], 100)
+    assert progress.estimate_seconds_left() == 5 * 100
+
+
 def test_finished_trials_tell_the_time_left(progress, outcomes):
     """Those of the same base, where there are any."""
     finish(outcomes[0], 100)
