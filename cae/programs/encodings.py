@@ -121,7 +121,8 @@ def encode(args: argparse.Namespace) -> int:
         content = io.BytesIO()
         np.save(content, encodings)
         write_bytes(path, content.getvalue())
-        write_text(names_path, "".join(f"{name}\n" for name in names))
+        lines = (" ".join(name.splitlines()) for name in names)
+        write_text(names_path, "".join(f"{line}\n" for line in lines))
     terminal.say(f"{outputs.count:,} encodings: {path}")
     return outputs.exit_code
 

@@ -261,6 +261,13 @@ class TestEncodings:
         values = [[float(row[key]) for key in row if key != "image"] for row in rows]
         np.testing.assert_allclose(values, expected.reshape(len(rows), -1), atol=1e-6)
 
+    def test_a_line_break_in_a_name_shifts_no_other(self, run, files, trained_classifier):
+        for name in ("a\nb.png", "c.png"):
+            Image.fromarray(read_images(files.test)[0, ..., 0]).save(name)
+        done = run("encode", trained_classifier.saved, "a\nb.png", "c.png", "-o", "e.npy")
+        assert done.exit_code == 0, done.err
+        assert Path("e.txt").read_text() == "a b.png\nc.png\n"
+
     def test_reconstructions(self, run, files, images, trained_autoencoder):
         model, _ = load_model(trained_autoencoder.saved)
         expected = np.asarray(model(images))
