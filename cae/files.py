@@ -1,6 +1,7 @@
-"""Writes, locks and hashes files; the only place that writes.
+"""Writes results, locks and hashes files.
 
-A file is written beside its destination under a temporary name, and renamed when all of it is on
+Only logs of trials, events of TensorBoard and temporary copies are written elsewhere. A file is
+written beside its destination under a temporary name, and renamed when all of it is on
 the disk. So a reader, or a restart after a power cut, finds the old file or the new one.
 """
 
