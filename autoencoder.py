@@ -25,7 +25,11 @@ def build_parser() -> flags.Parser:
     flags.add(parser, "--dataset", metavar="DATASET", help=data)
     labels = "labels of the images; they only colour the figure of the encodings"
     flags.add(parser, "--labels", metavar="FILE", help=labels)
-    flags.add(parser, "--unlabelled", help="more training images, likewise; labels do not count")
+    flags.add(
+        parser,
+        "--unlabelled",
+        help="more training images, in any form that -d takes; labels do not count",
+    )
     flags.add(parser, *flags.CHANGES)
     flags.add_groups(parser, flags.TRAINING)
     flags.add(parser, "--list", const="autoencoder")

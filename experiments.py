@@ -177,8 +177,8 @@ def _add_label_efficiency(commands: Any) -> None:
         "--recipes",
         nargs="+",
         metavar="RECIPE",
-        help="recipes, by name or file; at each number of labels the one for the most labels that "
-        "are not more is followed (default: all shipped ones)",
+        help="recipes, by name or file; each label count uses the recipe with the largest `labels` "
+        "up to it (default: all shipped ones)",
     )
     parser.add_argument(
         "-c",
@@ -278,7 +278,7 @@ def _add_shelf(commands: Any) -> None:
         "those whose models they started from, and the trials of studies.",
     )
     parser.set_defaults(action="cae.records.shelf:prune_runs")
-    stay = flags.number(0, MAX_RUNS, "how many of the latest stay (default: 20)", default=20)
+    stay = flags.number(0, MAX_RUNS, "number of latest runs to keep (default: 20)", default=20)
     parser.add_argument("--keep", **stay)
     flags.add(parser, "--runs-dir")
     _add_yes(parser)

@@ -124,9 +124,9 @@ def read_text(path: str | Path) -> str:
     except ValueError as error:  # a null character in the name
         raise ConfigurationError(shown(str(path)), "must be the name of a file", error) from error
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError(
-            path, f"must be at most {MAX_FILE_BYTES} bytes", "a larger file", "Name another file."
-        )
+        size = max(len(data), path.stat().st_size)  # that of a device is 0
+        required, got = f"must be at most {MAX_FILE_BYTES} bytes", f"at least {size}"
+        raise ConfigurationError(path, required, got, "Name another file.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -86,9 +86,8 @@ class Config(Keys):
     """Images per training step."""
 
     min_steps: integer_type(0, MAX_STEPS) = 0
-    """Least number of training steps. Where there are so few images that the epochs take fewer,
-    more epochs are trained, of a classifier in its second phase, and `refresh` comes more rarely in
-    proportion. The flag `--epochs` sets it to 0."""
+    """Minimum number of training steps. With few images, epochs are added (for a classifier in its
+    second phase) and `refresh` is scaled accordingly. The flag `--epochs` sets it to 0."""
 
     validation_split: number_type("from 0 to 0.9", ge=0, le=0.9) = 0.1
     """Share of the training images held out to choose the best epoch."""
@@ -244,8 +243,8 @@ class ClassifierConfig(Config):
     """Epochs of the second phase, which trains all layers."""
 
     class_weight: choice_type(CLASS_WEIGHTS) | None = None
-    """balanced: in the loss, images of a class count the more the fewer it has, and all classes the
-    same; null: all images count the same."""
+    """balanced: weight each class by the inverse of its frequency; null: all images count the
+    same."""
 
     best_epoch_by: choice_type(BEST_EPOCH_BY) = "auto"
     """What chooses the best epoch on the validation images: `accuracy`, the macro `f1` score,

@@ -60,7 +60,7 @@ def find_recipe(recipe: str) -> Path:
         raise UsageError(
             f"recipe {recipe}",
             f"must be {listed([*shipped, 'a file'])}",
-            "neither",
+            "no file of that name",
             did_you_mean(nearest(recipe, shipped)),
         )
     return shipped.get(recipe, path)

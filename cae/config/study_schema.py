@@ -52,14 +52,14 @@ class Data(Keys):
     """Labels of an idx or .npy file of images."""
 
     test: Text | None = None
-    """Test images, likewise."""
+    """Test images, in any form that `dataset` takes."""
 
     test_labels: Text | None = None
     """Labels of an idx or .npy file of test images."""
 
     limit: Limit | None = None
-    """Use only so many training images, drawn by the seed of each trial; with labels every class
-    gives its share; null: all."""
+    """Use only so many training images, drawn by the seed of each trial; stratified by class if
+    there are labels; null: all."""
 
     unlabelled: Text | None = None
     """More training images, without labels, for classifiers whose configuration uses them."""

@@ -202,7 +202,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "use the labels of N training images per class, those for validation among them, drawn by "
         "the seed; the other images count as unlabelled",
     ),
-    "--test": {"short": "-t", "metavar": "TEST", "help": "test images, likewise"},
+    "--test": {"short": "-t", "metavar": "TEST", "help": "test images, in any form that -d takes"},
     "--test-labels": {
         "short": "-tl",
         "metavar": "TEST_LABELS",
@@ -218,11 +218,11 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--color": {
         "choices": COLORS,
-        "help": "of pictures; auto is gray if none has colour (default: auto)",
+        "help": "convert pictures; auto keeps colour if any has it (default: auto)",
     },
     "--resize": {
         "choices": RESIZE,
-        "help": "how pictures of another ratio fit: with borders, cut or distorted (default: pad)",
+        "help": "fit other aspect ratios by padding, cropping or stretching (default: pad)",
     },
     "--test-split": {
         "type": share,
@@ -255,7 +255,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--list": {
         "action": ListShipped,
-        "help": "list the shipped configurations, with what each is, costs and reaches, and stop",
+        "help": "list the shipped configurations, with description, cost and accuracy, and exit",
     },
     "--epochs": number(1, MAX_EPOCHS, INSTEAD),
     "--batch-size": number(1, MAX_BATCH_SIZE, INSTEAD),
@@ -286,7 +286,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--limit": number(
         1,
         MAX_IMAGES,
-        "use only N training images, drawn by the seed; with labels every class gives its share",
+        "use only N training images, drawn by the seed; stratified by class if there are labels",
     ),
     "--init-from": {
         "metavar": "MODEL",

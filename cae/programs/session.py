@@ -147,7 +147,7 @@ class Session:
         with data_parallel.joined(self._args.devices, command) as workers:
             if workers is None:
                 terminal.warn(
-                    f"--devices {self._args.devices}: only one device was found, and is used alone."
+                    f"--devices {self._args.devices}: found one device; training on it alone."
                 )
             self._trainer.workers = workers
             yield

@@ -64,7 +64,8 @@ def _report(error: UserError) -> int:
 def _explain_system_error(error: OSError | MemoryError) -> UserError:
     """Explains a fault of the machine that no other code expects."""
     if isinstance(error, MemoryError):
-        return UserError("memory", "must hold the images and a batch", "none left", "Use --limit.")
+        remedy = "Use fewer images (--limit) or a smaller --batch-size."
+        return UserError("memory", "must be enough for the images and a batch", None, remedy)
     try:
         sys.stdout.flush()
     except OSError:

@@ -151,7 +151,9 @@ class Trainer:
         if skipped:
             rows = [{"file": file, "reason": reason} for file, reason in skipped.items()]
             write_csv(run.path / "skipped.csv", rows)
-            terminal.warn(f"Files that are no pictures: {len(rows):,}, named in skipped.csv.")
+            terminal.warn(
+                f"Skipped files that are not pictures: {len(rows):,}; skipped.csv lists them."
+            )
 
     def _build(self, start: Start, config: Config) -> "keras.Model":
         with terminal.starting_keras():
@@ -160,8 +162,8 @@ class Trainer:
         if self.workers:
             # Checked before the record changes.
             files = [file for files in [*start.data.values(), start.models] for file in files]
-            num_images = len(self._task.data.images)
-            self.workers.check_same([start.config, num_images, [file.sha256 for file in files]])
+            data = [len(self._task.data.images), *(file.sha256 for file in files)]
+            self.workers.check_same(configuration=start.config, data=data)
         model = self._task.build(config)
         if self._args.init_from:
             build.start_from(model, self._args.init_from)

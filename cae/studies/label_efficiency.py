@@ -155,7 +155,7 @@ def _choose_recipes(
         if recipe := choose_recipe(recipes, labels, data.has_unlabelled(count)):
             chosen[count] = recipe
         else:
-            terminal.warn(f"No recipe is for {labels:,} labels: what needs one is left out there.")
+            terminal.warn(f"No recipe covers {labels:,} labels; methods that need one are skipped.")
     return chosen
 
 
@@ -314,7 +314,7 @@ def _measure(
             except Interrupted:
                 pass
             if stop.requested():  # in the middle of a training
-                terminal.warn("The results so far are saved; the same command resumes.")
+                terminal.warn("Results so far are saved. Run the same command to resume.")
                 return stop.exit_code
             results.append(result)
             files.write_csv(folder / "results.csv", [row.model_dump() for row in results])

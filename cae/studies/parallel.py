@@ -241,7 +241,7 @@ class _Recorder(tune.Callback):
 
     def on_trial_recover(self, trial: TuneTrial, **_: Any) -> None:
         name = trial.config["trials"][0].id
-        self._progress.announce(f"{name}: its process died, another one resumes it")
+        self._progress.announce(f"{name}: process died; resuming in a new one")
 
     def on_experiment_end(self, trials: Sequence[TuneTrial], **_: Any) -> None:
         for trial in trials:

@@ -170,7 +170,7 @@ class ProgressTable:
 
 
 def count_epochs(config: Config) -> int:
-    """The epochs of a training; of a classifier those of both phases; without those of `min_steps`."""
+    """The epochs of a training; of both phases of a classifier; without what `min_steps` adds."""
     return sum(value for key, value in config.model_dump().items() if key.endswith("epochs"))
 
 

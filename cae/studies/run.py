@@ -71,7 +71,9 @@ def _check_ray(args: argparse.Namespace) -> None:
     """Checks the flags for Ray before anything starts."""
     shares = (args.cpus_per_trial, args.gpus_per_trial)
     if args.ray is None and shares != (None, None):
-        raise UsageError("--cpus-per-trial and --gpus-per-trial", "need --ray", None, "Add --ray.")
+        raise UsageError(
+            "--cpus-per-trial and --gpus-per-trial", "require --ray", None, "Add --ray."
+        )
     missing = [name for name in RAY_PACKAGES if args.ray and find_spec(name) is None]
     if missing:
         raise UsageError(

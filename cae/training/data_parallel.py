@@ -72,21 +72,22 @@ class Workers:
         """The value that each worker passes, in their order; waits for all of them."""
         return self._gather(tf.constant([value], tf.int64)).numpy().tolist()
 
-    def check_same(self, description: Any) -> None:
-        """Checks that all workers are about to do what this description, as JSON, says.
+    def check_same(self, **parts: Any) -> None:
+        """Checks that all workers have the same JSON as each part of what they are about to do.
 
         Raises:
-            UsageError: The descriptions differ.
+            UsageError: A part differs.
         """
-        checksums = self.gather(zlib.crc32(json.dumps(description, sort_keys=True).encode()))
-        different = [index for index, other in enumerate(checksums) if other != checksums[0]]
-        if different:
-            raise UsageError(
-                f"worker {different[0]}",
-                "must have the configuration and the data of worker 0",
-                "different ones",
-                "Start all workers with the same command, on copies of the same files.",
-            )
+        for name, part in parts.items():
+            checksums = self.gather(zlib.crc32(json.dumps(part, sort_keys=True).encode()))
+            different = [index for index, other in enumerate(checksums) if other != checksums[0]]
+            if different:
+                raise UsageError(
+                    f"worker {different[0]}",
+                    f"must have the {name} of worker 0 (checksum {checksums[0]:08x})",
+                    f"checksum {checksums[different[0]]:08x}",
+                    "Start all workers with the same command, on copies of the same files.",
+                )
 
     def vary_random_states(self, model: keras.Model) -> None:
         """Gives Dropout different random numbers in every worker; worker 0 keeps its own.

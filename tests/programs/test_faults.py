@@ -437,7 +437,7 @@ class TestMemory:
             raise MemoryError
 
         monkeypatch.setattr(tasks, "load_dataset", fail)
-        assert_one_error(autoencode(), "memory: must hold the images and a batch")
+        assert_one_error(autoencode(), "memory: must be enough")
 
     @pytest.mark.slow
     def test_a_batch_that_does_not_fit(self, tmp_path):

@@ -62,8 +62,8 @@ def test_ray_that_is_not_installed(study, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--cpus-per-trial", "1"], "need --ray"),
-        (["--gpus-per-trial", "0"], "need --ray"),
+        (["--cpus-per-trial", "1"], "require --ray"),
+        (["--gpus-per-trial", "0"], "require --ray"),
         (["--ray", "--gpus-per-trial", "1.5"], "must be a number from 0 to 1, or a whole number"),
         (["--ray", "--cpus-per-trial", "0"], "must be a whole number from 1"),
     ],

@@ -383,5 +383,5 @@ def test_workers_with_different_data(tmp_path, files, autoencoder_config):
         [ROOT / "autoencoder.py", "-d", files.test, *flags],
     ):
         assert ended.exit_code == 2
-        assert "error: worker 1: must have the configuration and the data of worker 0" in ended.err
+        assert "error: worker 1: must have the data of worker 0" in ended.err
     assert not list((tmp_path / "runs").iterdir())
