@@ -78,10 +78,10 @@ class Data(Keys):
     """Bring pictures to this height and width; null: the most frequent size, at most 64 a side."""
 
     color: Literal[COLORS] | None = None
-    """Of pictures; null: gray if none has colour."""
+    """Convert pictures; null keeps colour if any has it."""
 
     resize: Literal[RESIZE] | None = None
-    """How pictures of another ratio fit: with borders, cut or distorted; null: with borders."""
+    """Fit other aspect ratios by padding, cropping or stretching; null: by padding."""
 
     test_split: number_type("from 0 to 0.9", ge=0, le=0.9) | None = None
     """Set this share of every class apart for testing, if there are no test images; null: 0.2."""
