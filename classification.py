@@ -18,13 +18,7 @@ def build_parser() -> flags.Parser:
     """The command line of this program."""
     parser = flags.Parser(prog="classification.py", description=__doc__)
     flags.add(parser, *flags.DATA)
-    parser.add_argument(
-        "-model",
-        "--model",
-        metavar="MODEL",
-        help="a saved autoencoder or classifier (.keras or .h5) whose encoder is used; "
-        "takes precedence over encoder_layers of the configuration",
-    )
+    flags.add(parser, "--model")
     parser.add_argument(
         "--no-pretrained",
         action="store_true",

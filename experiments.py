@@ -172,7 +172,7 @@ def _add_label_efficiency(commands: Any) -> None:
     flags.add(parser, "--dataset", required=True)
     flags.add(parser, "--labels", "--test", "--test-labels", *flags.CHANGES)
     model = "the saved autoencoder to evaluate (default: that of the recipe)"
-    parser.add_argument("-model", "--model", metavar="MODEL", help=model)
+    flags.add(parser, "--model", help=model)
     parser.add_argument(
         "--recipes",
         nargs="+",

@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from cae.config.choices import (
@@ -234,6 +234,12 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "NAMES",
         "help": "names of the labels in ascending order: a,b,c or a text file with one per line",
     },
+    "--model": {
+        "short": "-model",
+        "metavar": "MODEL",
+        "help": "a saved autoencoder or classifier (.keras or .h5) whose encoder is used; "
+        "takes precedence over encoder_layers of the configuration",
+    },
     "--encoder-until": {
         "metavar": "LAYER",
         "help": "the encoder of the saved model ends with this layer (default: as its structure "
@@ -373,6 +379,19 @@ def add(group: argparse._ActionsContainer, *names: str, **changes: Any) -> None:
         options = FLAGS[name] | changes
         short = options.pop("short", None)
         group.add_argument(*([short] if short else []), name, **options)
+
+
+def to_words(values: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that give these values, by their names in parsed flags."""
+    words = []
+    for name, value in values.items():
+        if value is None or value is False:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        words.append(FLAGS.get(flag, {}).get("short", flag))
+        if value is not True:
+            words.append("x".join(map(str, value)) if name == "image_size" else str(value))
+    return words
 
 
 def add_groups(parser: Parser, groups: dict[str, tuple[str, ...]]) -> None:

@@ -18,6 +18,7 @@ from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape, check_shapes, format_shape
 from cae.config.tf_config import get_index
 from cae.errors import ModelFileError, UsageError, listed
+from cae.programs.flags import to_words
 from cae.programs.start import find_command
 from cae.records.run import (
     PATHS,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show", "--devices"}
 # Role of a data set -> its name in flags.
 SPLITS = {"training": "train", "unlabelled": "train", "test": "test"}
+# What a classifier has, and an autoencoder has not.
+LABELLED = ("test", "test_labels", "labels_per_class")
 READING = ("image_size", "color", "resize", "test_split", "class_names")
 
 
@@ -321,15 +324,7 @@ def get_reading(args: argparse.Namespace) -> "Reading":
 
 def repeat_reading(args: argparse.Namespace | Arguments) -> list[str]:
     """The flags that make another program read the same images."""
-    values = {name: getattr(args, name, None) for name in READING}
-    if values["image_size"]:
-        values["image_size"] = "x".join(map(str, values["image_size"]))
-    return [
-        word
-        for name, value in values.items()
-        if value is not None
-        for word in (f"--{name.replace('_', '-')}", str(value))
-    ]
+    return to_words({name: getattr(args, name, None) for name in READING})
 
 
 def choose_scaling(

@@ -7,10 +7,11 @@ from typing import Any
 
 from cae import terminal
 from cae.config.shapes import format_shape
+from cae.programs.flags import to_words
 from cae.programs.start import name_command
-from cae.programs.starting_points import repeat_reading, see_from_here
+from cae.programs.starting_points import see_from_here
 from cae.records.environment import Environment
-from cae.records.run import FileRecord, Start
+from cae.records.run import OUTPUT, FileRecord, Start
 from cae.report.pages import Code, Section, Table
 
 
@@ -89,23 +90,6 @@ def _reproduce_blocks(environments: Sequence[Environment], commands: Sequence[st
 
 def training_command(folder: Path, start: Start) -> str:
     """The command line that trains the configuration of a run again."""
-    given = see_from_here(start)
-    flags = {
-        "-d": given.dataset,
-        "-dl": given.labels,
-        "--unlabelled": given.unlabelled,
-        "--labels-per-class": given.labels_per_class,
-        "-t": given.test,
-        "-tl": given.test_labels,
-        "--limit": given.limit,
-        "-model": given.model,
-        "--encoder-until": given.encoder_until,
-        "--model-input-range": given.model_input_range,
-        "--init-from": given.init_from,
-        "--invert": given.invert,
-        "--transpose": given.transpose,
-        "-c": terminal.relative(folder / "config.json"),
-    }
-    words = [str(word) for flag in flags.items() if flag[1] is not None for word in flag]
-    words += [*repeat_reading(given), *["--no-pretrained"] * given.no_pretrained]
+    given = see_from_here(start).model_dump(exclude=OUTPUT | {"save"})
+    words = to_words(given | {"config": terminal.relative(folder / "config.json")})
     return shlex.join([*name_command(start.program), *words])

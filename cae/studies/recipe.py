@@ -22,7 +22,7 @@ from cae.config.shipped import find_recipe, get_recipes
 from cae.errors import UsageError, listed
 from cae.files import locked
 from cae.programs.start import find_command, repeat_command
-from cae.programs.starting_points import check_layers
+from cae.programs.starting_points import LABELLED, check_layers
 from cae.programs.task import Task
 from cae.programs.tasks import AutoencoderTask, ClassifierTask
 from cae.programs.trainer import Trainer
@@ -36,8 +36,6 @@ ABSENT = {
     **dict.fromkeys(("encoder_until", "model_input_range")),
     **{"config": (), "overwrite": False, "no_pretrained": False},
 }
-# What a classifier has, and an autoencoder has not.
-LABELLED = ("test", "test_labels", "labels_per_class")
 
 
 def run(args: Namespace) -> int:

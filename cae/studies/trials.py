@@ -25,7 +25,8 @@ from cae.data.datasets import load_dataset
 from cae.data.sources import ALL_IMAGES, has_test
 from cae.errors import UserError
 from cae.files import get_record, locked, write_json, write_text
-from cae.programs.starting_points import get_reading, repeat_reading, uses_unlabelled
+from cae.programs.flags import to_words
+from cae.programs.starting_points import LABELLED, get_reading, repeat_reading, uses_unlabelled
 from cae.records import tracking
 from cae.records.history import OnEpoch
 from cae.records.run import PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir
@@ -103,27 +104,21 @@ class Trainer:
         shutil.rmtree(partial, ignore_errors=True)  # killed before it had begun
         config = self.folder / "configuration" / f"{trial.id}.json"
         write_text(config, dump_config(trial.config))
-        data = self.study.data
         (base,) = [base for base in self.study.bases if base.label == trial.base]
-        is_classifier = self.study.kind == "classifier"
-        flags = {
-            "-d": data.dataset,
-            "-dl": data.labels,
-            "-t": data.test if is_classifier else None,
-            "-tl": data.test_labels if is_classifier else None,
-            "--unlabelled": data.unlabelled if uses_unlabelled(trial.config) else None,
-            "--labels-per-class": data.labels_per_class if is_classifier else None,
-            "--limit": data.limit,
-            **data.get_changes(),
-            "-model": trial.model,
-            "--encoder-until": base.encoder_until,
-            "--model-input-range": base.model_input_range,
-            "-c": config,
-            "--name": trial.configuration,
-            "--run-dir": path,
+        absent = {} if self.study.kind == "classifier" else dict.fromkeys(LABELLED)
+        if not uses_unlabelled(trial.config):
+            absent["unlabelled"] = None
+        values = {
+            **dict(self.study.data),
+            **absent,
+            "model": trial.model,
+            "encoder_until": base.encoder_until,
+            "model_input_range": base.model_input_range,
+            "config": config,
+            "name": trial.configuration,
+            "run_dir": path,
         }
-        given = [str(part) for item in flags.items() if item[1] is not None for part in item]
-        return [*given, *repeat_reading(data), *self.tracker_flags, "--no-plots"]
+        return [*to_words(values), *self.tracker_flags, "--no-plots"]
 
 
 def run_program(kind: str, arguments: list[str], log: TextIO, **hooks: Any) -> int:

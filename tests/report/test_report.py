@@ -128,7 +128,7 @@ def test_a_command_works_in_the_folder_of_the_page(tmp_path, monkeypatch):
     words = shlex.split(training_command(here / "run", start))
     assert words[2:] == [
         *("-d", str(began / "pets"), "-t", "digits", "-model", str(began / "e.keras")),
-        *("-c", "run/config.json", "--class-names", "a,b"),
+        *("--class-names", "a,b", "-c", "run/config.json"),
     ]
 
 
