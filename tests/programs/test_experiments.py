@@ -458,11 +458,12 @@ def test_a_damaged_record_of_a_study(tmp_path, capsys):
     assert "trials.json" in capsys.readouterr().err
 
 
-def test_flags_have_subcommands(capsys):
+def test_flags_have_subcommands(study, capsys):
     """A flag of a subcommand is found by its nearest name."""
-    assert experiments.main(["run", "x.json", "--epoch", "3"]) == 2
+    file = str(study())
+    assert experiments.main(["run", file, "--epoch", "3"]) == 2
     assert "Did you mean --epochs?" in capsys.readouterr().err
-    assert experiments.main(["run", "x.json", "-dl", "labels"]) == 2
+    assert experiments.main(["run", file, "-dl", "labels"]) == 2
 
 
 @pytest.mark.slow
