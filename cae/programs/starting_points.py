@@ -382,7 +382,7 @@ def _take_over_run(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:
         )
     path = find_interrupted(args.resume)
     start = read_start(path)
-    if start.program != PROGRAMS[kind]:
+    if start.kind != kind:
         raise UsageError(
             "--resume",
             f"must be a run of {PROGRAMS[kind]}",

@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
+from cae.config.choices import PROGRAMS
 from cae.config.json_text import load_record
 from cae.config.load import dump_config
-from cae.config.schema import Config
+from cae.config.schema import Config, Kind
 from cae.errors import DataError, UsageError, shown
 from cae.files import (
     explaining,
@@ -147,6 +148,11 @@ class Start(_Record):
     models: list[FileRecord]  # that training starts from
     sample: dict[str, Any] | None = None  # which images of the files are trained on; None for all
     appearance: dict[str, Any] | None = None  # of the training images
+
+    @property
+    def kind(self) -> Kind:
+        """What the program trains."""
+        return next(kind for kind, program in PROGRAMS.items() if program == self.program)
 
     def to_json(self) -> dict[str, Any]:
         """The values as JSON types."""

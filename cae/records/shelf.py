@@ -239,12 +239,11 @@ def _read(path: Path) -> Entry:
     if not (path / START_FILE).exists():
         return Entry(path, COMPLETE, "test", str((metrics or {}).get("model", "")), "", "", metrics)
     start = read_start(path)
-    kind = "classifier" if start.program == "classification.py" else "autoencoder"
     state = COMPLETE if metrics is not None else INTERRUPTED
     if state == INTERRUPTED and _is_locked(path):
         state = RUNNING
     data = start.arguments.dataset
-    return Entry(path, state, kind, start.name, data, start.started, metrics, start)
+    return Entry(path, state, start.kind, start.name, data, start.started, metrics, start)
 
 
 def _is_locked(path: Path) -> bool:

@@ -18,7 +18,6 @@ from typing import Any
 
 from PIL import Image
 
-from cae.config.choices import PROGRAMS
 from cae.config.study import hyperparameters_of
 from cae.errors import UsageError, readable
 from cae.files import write_json
@@ -35,7 +34,6 @@ MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"  # MLflow's names for how a run ends
-EXPERIMENTS = {"autoencoder.py": "autoencoders", "classification.py": "classifiers"}
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -58,7 +56,7 @@ def prepare(args: argparse.Namespace, kind: str) -> None:
             Path(args.tensorboard).mkdir(parents=True, exist_ok=True)
     if args.mlflow:
         with _naming("mlflow", args.mlflow):
-            _get_experiment(_connect(args.mlflow), PROGRAMS[kind])
+            _get_experiment(_connect(args.mlflow), kind)
 
 
 def get_trial_flags(args: argparse.Namespace, study: Path) -> list[str]:
@@ -219,7 +217,7 @@ class MLflow:
     def _create(self, path: Path, start: Start) -> str:
         from mlflow.entities import Param, RunTag
 
-        experiment = _get_experiment(self._client, start.program)
+        experiment = _get_experiment(self._client, start.kind)
         run_id = self._client.create_run(experiment, run_name=path.name).info.run_id
         tags = {"command": start.command, "data": start.arguments.dataset, "run": str(path)}
         if (path.parent / TRIALS_FILE).exists():
@@ -264,9 +262,9 @@ def _connect(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def _get_experiment(client: Any, program: str) -> str:
-    """The id of the experiment that holds the runs of a program."""
-    name = EXPERIMENTS[program]
+def _get_experiment(client: Any, kind: str) -> str:
+    """The id of the experiment that holds the runs of a kind of model."""
+    name = f"{kind}s"
     experiment = client.get_experiment_by_name(name)
     return experiment.experiment_id if experiment else client.create_experiment(name)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cae.config.choices import PROGRAMS
 from cae.config.json_text import load_record
 from cae.config.load import validate_config
 from cae.config.values import Number
@@ -54,15 +53,16 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
         if not (path / needed).exists():
             raise DataError(path, required, f"no {needed} in it", remedy)
     start = read_start(path, "Restore the file, or leave the run out.")
-    (kind,) = [kind for kind, program in PROGRAMS.items() if program == start.program]
-    config = validate_config(start.config, str(path / START_FILE), kind).model_dump(mode="json")
+    config = validate_config(start.config, str(path / START_FILE), start.kind).model_dump(
+        mode="json"
+    )
     metrics = load_record(path / "metrics.json", dict[str, Number])
     name, base = printable(name or start.name), printable(base or name or start.name)
     title = f"{name}, seed {config['seed']}"
     try:
         with (path / "history.csv").open(encoding="utf-8", newline="") as file:
             epochs = [_parse_row(row) for row in csv.DictReader(file)]
-        history = History(title, kind, config, epochs, metrics["best_epoch"], metrics)
+        history = History(title, start.kind, config, epochs, metrics["best_epoch"], metrics)
     except FileNotFoundError as error:
         raise DataError(path, required, "no history.csv in it", remedy) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
