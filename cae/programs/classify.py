@@ -14,7 +14,7 @@ from cae.foreign.models import load_classifier
 from cae.programs.starting_points import choose_scaling
 from cae.records.calibration import UNCALIBRATED, Calibration, Typical
 from cae.records.evaluation import Evaluation, evaluate
-from cae.records.run import Run
+from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, Run
 
 if TYPE_CHECKING:
     import keras
@@ -167,7 +167,7 @@ def write_evaluation(run: Run, evaluation: Evaluation, data: Dataset) -> None:
     """Writes the report, and the prediction for every image by its position in the file."""
     evaluation = replace(evaluation, indices=data.positions[evaluation.indices])
     write_text(run.path / "classification_report.txt", evaluation.report_text)
-    write_csv(run.path / "predictions.csv", evaluation.rows)
+    write_csv(run.path / PREDICTIONS_FILE, evaluation.rows)
 
 
 def draw_evaluation(evaluation: Evaluation, data: Dataset, scaling: Scaling) -> dict[str, "Figure"]:
@@ -209,7 +209,7 @@ def record_test(
     with run:
         write_evaluation(run, evaluation, test)
         record = {"model": get_record(model), "data": list(test.files)}
-        write_json(run.path / "metrics.json", record | get_test_metrics(evaluation))
+        write_json(run.path / METRICS_FILE, record | get_test_metrics(evaluation))
         if plots:
             terminal.announce("Drawing figures")
         figures = draw_evaluation(evaluation, test, scaling) if plots else {}

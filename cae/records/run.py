@@ -38,6 +38,8 @@ PARTIAL = ".partial"
 START_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.npz"
 MODEL_FILE = "model.keras"
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.csv"
 TRIALS_FILE = "trials.json"  # the record of a study, in the folder that holds its runs
 # The files of a run and what they hold, for docs/reference.md.
 FILES = {
@@ -212,7 +214,7 @@ def find_interrupted(run: str | Path) -> Path:
     if partial.is_dir():
         return partial
     required = "must be an interrupted run"
-    if (final / "metrics.json").exists():
+    if (final / METRICS_FILE).exists():
         remedy = f"Start a new run from its model: --init-from {final / MODEL_FILE}."
         raise UsageError("--resume", required, f"the complete run {run}", remedy)
     interrupted = sorted(path.name for path in final.parent.glob(f"*{PARTIAL}"))
@@ -307,7 +309,7 @@ class Run:
         write_text(self.path / "config.json", dump_config(config))
         write_json(self.path / "environment.json", environment)
         write_csv(self.path / "history.csv", history.epochs)
-        write_json(self.path / "metrics.json", history.metrics)
+        write_json(self.path / METRICS_FILE, history.metrics)
 
     def save_figures(self, figures: dict[str, Any]) -> list[Path]:
         """Writes figures as `plots/<name>.png`; returns their paths in the complete run."""

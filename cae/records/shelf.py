@@ -23,10 +23,17 @@ from cae.config.choices import DATASETS
 from cae.config.json_text import load_record
 from cae.errors import UsageError, UserError, listed
 from cae.files import explaining, locked
-from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, TRIALS_FILE, Start, read_start
+from cae.records.run import (
+    METRICS_FILE,
+    MODEL_FILE,
+    PARTIAL,
+    START_FILE,
+    TRIALS_FILE,
+    Start,
+    read_start,
+)
 from cae.records.saved_models import SUFFIXES, read_metadata
 
-METRICS_FILE = "metrics.json"
 OFFERED = 9  # models in a dialogue
 LATEST = 40  # that are looked at, so that a folder of thousands does not delay a question
 # Kind of run -> the metric that ranks it, and whether less of it is better.

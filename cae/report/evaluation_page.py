@@ -16,7 +16,7 @@ from cae.config.json_text import load_record
 from cae.data.splits import encode_labels
 from cae.records.calibration import Calibration
 from cae.records.evaluation import Predictions, read_predictions
-from cae.records.run import FileRecord
+from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, FileRecord
 from cae.report.answer import FIRST, describe_scores, use_command
 from cae.report.pages import Code, Folded, KeyFacts, Lead, Page, Section, Table, draw, embed
 
@@ -41,8 +41,8 @@ class Test(BaseModel):
 
 def describe_evaluation(folder: Path) -> Page:
     """The page of a test by `predict.py evaluate`; damaged files are a `DataError`."""
-    test = load_record(folder / "metrics.json", Test)
-    metrics = load_record(folder / "metrics.json", dict[str, Any])
+    test = load_record(folder / METRICS_FILE, Test)
+    metrics = load_record(folder / METRICS_FILE, dict[str, Any])
     model = terminal.relative(test.model.path)
     files = [("model", test.model), *(("test", file) for file in test.data)]
     rows = [(role, terminal.relative(f.path), f.bytes, f.sha256) for role, f in files]
@@ -64,7 +64,7 @@ def describe_evaluation(folder: Path) -> Page:
 
 def prediction_sections(folder: Path, plots: Path, metrics: Mapping[str, Any]) -> list[Section]:
     """The classified images of a folder, and its pictures, if it has any."""
-    sections, predictions = [], folder / "predictions.csv"
+    sections, predictions = [], folder / PREDICTIONS_FILE
     if predictions.exists():
         sections.append(Section("Classified images", _prediction_blocks(predictions, metrics)))
     pictures: list[Any] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cae import terminal
 from cae.errors import DataError
-from cae.records.run import TRIALS_FILE
+from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, TRIALS_FILE
 from cae.report.evaluation_page import describe_evaluation
 from cae.report.label_page import describe_label_efficiency
 from cae.report.pages import Page, check_page_path, write_page
@@ -44,7 +44,7 @@ def _choose_page(folder: Path) -> Callable[[Path], Page]:
         return describe_label_efficiency
     if (folder / "config.json").exists():
         return describe_run
-    if (folder / "metrics.json").exists() and (folder / "predictions.csv").exists():
+    if (folder / METRICS_FILE).exists() and (folder / PREDICTIONS_FILE).exists():
         return describe_evaluation
     if any(folder.glob(f"*/{TRIALS_FILE}")):
         return describe_chain

@@ -25,7 +25,7 @@ from cae.errors import UsageError, printable, shown
 from cae.files import explaining, write_csv, write_figures
 from cae.prompts import new_file
 from cae.records.evaluation import estimate
-from cae.records.run import TRIALS_FILE, FileRecord
+from cae.records.run import MODEL_FILE, TRIALS_FILE, FileRecord
 from cae.studies.results import RunResult, read_runs, read_study, read_trials
 
 if TYPE_CHECKING:
@@ -179,14 +179,14 @@ def best_model(folder: Path, encoder: BestEncoder) -> Path:
     if (folder / TRIALS_FILE).exists():
         results = [result for result in read_study(folder) if result.base == encoder.base]
         for path in best_paths(results, read_trials(folder).metric):
-            if not (path / "model.keras").exists():
+            if not (path / MODEL_FILE).exists():
                 raise UsageError(
                     path,
                     "must contain the model of the best trial",
                     "none",
                     f"Run the study {encoder.study} again; it retrains that trial.",
                 )
-            return path / "model.keras"
+            return path / MODEL_FILE
     raise UsageError(
         folder,
         f"must contain a finished study with the base {encoder.base}",

@@ -14,7 +14,7 @@ from cae.config.load import validate_config
 from cae.config.values import Number
 from cae.errors import DataError, UsageError, UserError, printable
 from cae.records.history import History
-from cae.records.run import PARTIAL, START_FILE, TRIALS_FILE, Start, read_start
+from cae.records.run import METRICS_FILE, PARTIAL, START_FILE, TRIALS_FILE, Start, read_start
 
 # The status of a trial in `trials.json`; `STOPPED` means early, because others were better.
 DONE, FAILED, STOPPED, WAITING = "done", "failed", "stopped", "waiting"
@@ -48,15 +48,15 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
         DataError: The run is incomplete, or its record is damaged.
     """
     required = "must be a complete run"
-    remedy = f"Name a directory that contains metrics.json and {START_FILE}."
-    for needed in ("metrics.json", START_FILE):
+    remedy = f"Name a directory that contains {METRICS_FILE} and {START_FILE}."
+    for needed in (METRICS_FILE, START_FILE):
         if not (path / needed).exists():
             raise DataError(path, required, f"no {needed} in it", remedy)
     start = read_start(path, "Restore the file, or leave the run out.")
     config = validate_config(start.config, str(path / START_FILE), start.kind).model_dump(
         mode="json"
     )
-    metrics = load_record(path / "metrics.json", dict[str, Number])
+    metrics = load_record(path / METRICS_FILE, dict[str, Number])
     name, base = printable(name or start.name), printable(base or name or start.name)
     title = f"{name}, seed {config['seed']}"
     try:

@@ -21,7 +21,7 @@ from cae.programs.start import find_command, repeat_command
 from cae.programs.starting_points import READING, change_images, get_reading
 from cae.records import tracking
 from cae.records.evaluation import read_predictions
-from cae.records.run import check_runs_dir
+from cae.records.run import MODEL_FILE, PREDICTIONS_FILE, check_runs_dir
 from cae.records.saved_models import read_metadata
 from cae.studies import compare
 from cae.studies.progress import ProgressTable
@@ -162,7 +162,7 @@ def _conclude(study: Study, folder: Path, args: argparse.Namespace) -> None:
         kept = compare.best_paths(results, study.metric)
         for result in results:
             if result.path not in kept:
-                (result.path / "model.keras").unlink(missing_ok=True)  # the record stays
+                (result.path / MODEL_FILE).unlink(missing_ok=True)  # the record stays
     if best and not args.no_plots:
         terminal.announce("Drawing figures")
         write_figures(folder / "plots", compare.draw_comparison(groups))
@@ -181,7 +181,7 @@ def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
     from cae.figures import classes
 
     figures = classes.classifier_loss_visualization([best.history], [None])
-    predictions, model = best.path / "predictions.csv", best.path / "model.keras"
+    predictions, model = best.path / PREDICTIONS_FILE, best.path / MODEL_FILE
     if not (predictions.exists() and model.exists()):
         return figures  # there were no images to predict, or another trial was the best before
     metadata = read_metadata(model)

@@ -29,7 +29,7 @@ from cae.programs.flags import to_words
 from cae.programs.starting_points import LABELLED, get_reading, repeat_reading, uses_unlabelled
 from cae.records import tracking
 from cae.records.history import OnEpoch
-from cae.records.run import PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir
+from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir
 from cae.records.saved_models import read_metadata
 from cae.studies.compare import best_model, best_paths
 from cae.studies.progress import Outcome, ProgressTable
@@ -252,7 +252,7 @@ class StudyRun:
         same seed gives the same weights again.
         """
         best = best_paths(read_study(self.folder), self.study.metric)
-        lost = {path for path in best if not (path / "model.keras").exists()}
+        lost = {path for path in best if not (path / MODEL_FILE).exists()}
         for outcome in self.outcomes:
             path = self.folder / outcome.trial.id
             if path in lost:
