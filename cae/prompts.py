@@ -18,6 +18,7 @@ from rich.prompt import InvalidResponse, PromptBase
 from rich.text import Text
 
 from cae.errors import UsageError, UserError, listed, parse_whole_number, shown
+from cae.files import make_folder
 from cae.terminal import OUT, fill, print_sentence
 
 T = TypeVar("T")
@@ -258,4 +259,16 @@ def new_file(name: str) -> Path:
         raise UsageError(
             path.parent, "must be a folder", "no such folder", "Give a name in an existing folder."
         )
+    return path
+
+
+def new_folder(flag: str, name: str) -> Path:
+    """Creates the folder of a flag, unless there is an empty one.
+
+    Raises:
+        UsageError: It is not empty, or cannot be created or written.
+    """
+    path = make_folder(name, "Give another folder.")
+    if any(path.iterdir()):
+        raise UsageError(flag, "must be a new or empty folder", path, "Give another folder.")
     return path

@@ -24,7 +24,7 @@ from cae.data.idx import read_labels
 from cae.data.inputs import Part, Report, Say, find_shape, read_parts
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, UsageError
-from cae.files import growing_text, make_folder, plain_cell, write_bytes
+from cae.files import growing_text, plain_cell, write_bytes
 from cae.foreign.interfaces import OWN_RANGE, check_channels_last
 from cae.foreign.models import find_classifier
 from cae.programs.classify import classify_with_file, print_evaluation, record_test
@@ -35,7 +35,7 @@ from cae.programs.starting_points import (
     get_reading,
     warn_of_looks,
 )
-from cae.prompts import new_file
+from cae.prompts import new_file, new_folder
 from cae.records.calibration import Calibration, Typical
 from cae.records.evaluation import evaluate as compare_with_labels
 from cae.records.run import Run, check_run_dir, check_runs_dir
@@ -357,8 +357,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     for path in (args.csv, args.json):
         if path not in (None, STANDARD_OUTPUT):
             new_file(path)
-    if args.errors and any(make_folder(args.errors, "Give another folder.").iterdir()):
-        raise UsageError("--errors", "must be a new or empty folder", args.errors)
+    if args.errors:
+        new_folder("--errors", args.errors)
 
 
 def _find_labels(classifier: Classifier, part: Part, given: np.ndarray | None) -> list[int | None]:

@@ -27,7 +27,7 @@ from cae.files import (
 from cae.foreign.interfaces import OWN_RANGE
 from cae.foreign.models import find_autoencoder, get_own_range, load_encoder
 from cae.programs.answers import get_form, get_runner, pick_labels, summarize
-from cae.prompts import new_file
+from cae.prompts import new_file, new_folder
 from cae.records.calibration import Typical
 from cae.records.saved_models import load_model, read_metadata
 
@@ -132,8 +132,8 @@ def reconstruct(args: argparse.Namespace) -> int:
     path = Path(args.output)
     if path.suffix:
         _check_output(args.output, (".idx", ".png"))
-    elif any(make_folder(path, "Give another folder.").iterdir()):
-        raise UsageError("--output", "must be a new or empty folder", path)
+    else:
+        new_folder("--output", args.output)
     model, metadata = _open(args.model)
     form, _ = get_form(args.model, model, metadata, args.inputs)
     input_range = args.model_input_range or get_own_range(metadata)

@@ -149,3 +149,12 @@ def test_new_file(tmp_path, name):
     assert prompts.new_file(str(tmp_path / "new.json")) == tmp_path / "new.json"
     with pytest.raises(UsageError, match=f"^{(tmp_path / name).parent}"):
         prompts.new_file(str(tmp_path / name))
+
+
+def test_a_new_folder_may_exist_empty(tmp_path):
+    for _ in range(2):
+        assert prompts.new_folder("--output", str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
+    (tmp_path / "a" / "file").touch()
+    for name in ("a", "a/file"):
+        with pytest.raises(UsageError, match=str(tmp_path / name)):
+            prompts.new_folder("--output", str(tmp_path / name))
