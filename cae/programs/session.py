@@ -11,6 +11,7 @@ from pathlib import Path
 from cae import terminal
 from cae.config.choices import CLUSTER
 from cae.config.schema import Config
+from cae.config.shipped import PROJECT
 from cae.errors import UserError, readable
 from cae.programs.task import Experiment, Task
 from cae.programs.trainer import Trainer
@@ -143,7 +144,7 @@ class Session:
         if self._args.devices == CLUSTER:
             terminal.announce("Waiting for the other workers")
         _, *flags = shlex.split(self._args.command)
-        command = [str(Path(__file__).parents[2] / self.task.program), *flags]
+        command = [str(PROJECT / self.task.program), *flags]
         with data_parallel.joined(self._args.devices, command) as workers:
             if workers is None:
                 terminal.warn(

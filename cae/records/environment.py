@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cae.config.json_text import load_record
+from cae.config.shipped import PROJECT
 from cae.data.datasets import Dataset
 from cae.records.run import FileRecord
 
@@ -86,7 +87,7 @@ def _find_commit() -> str | None:
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parents[2],
+            cwd=PROJECT,
             capture_output=True,
             text=True,
             timeout=10,
