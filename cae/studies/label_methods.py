@@ -48,7 +48,7 @@ class Interrupted(Exception):
     """An autoencoder was asked to stop before it was trained."""
 
 
-class Outcome(NamedTuple):
+class Tested(NamedTuple):
     """What a measurement came to."""
 
     predictions: np.ndarray  # int64 (num_test_images,), labels
@@ -253,7 +253,7 @@ class Methods:
         else:
             given = self.given_encoder if method in ENCODING else None
             encoder = pretrained.encoder if pretrained else given
-            outcome = Outcome(*self._baselines.classify(subset, method, encoder))
+            outcome = Tested(*self._baselines.classify(subset, method, encoder))
         return Measurement(
             method=method,
             per_class=count,
@@ -281,7 +281,7 @@ class Methods:
 
     def _follow(
         self, subset: Subset, method: str, pretrained: Pretrained | None, should_stop: ShouldStop
-    ) -> Outcome:
+    ) -> Tested:
         """Trains the classifier of the recipe, or the same network without a part of it."""
         # In the order of the file, as `experiments.py recipe` trains on them.
         recipe, chosen = self.recipes[subset.count], np.sort(subset.chosen)
@@ -307,7 +307,7 @@ class Methods:
 
     def _train(
         self, subset: Subset, method: str, pretrained: Pretrained | None, should_stop: ShouldStop
-    ) -> Outcome:
+    ) -> Tested:
         """Trains a network with the head of -c."""
         chosen, share = subset.chosen, validation_share(subset.count)
         labels = self.data.training.labels[chosen]
@@ -330,7 +330,7 @@ class Methods:
         pretrained: bool,
         unlabelled: np.ndarray | None = None,
         **options: Any,
-    ) -> Outcome:
+    ) -> Tested:
         """Trains a classifier on the chosen images, and tests it."""
         with terminal.starting_keras():
             from cae.training.build import get_classifier
@@ -362,7 +362,7 @@ class Methods:
             steps = config.count_steps(num_training, len(unlabelled))
             seen = len(unlabelled) + steps * config.batch_size
         probabilities = predict(model, data.test.images, data.scaling)
-        return Outcome(
+        return Tested(
             data.classes[probabilities.argmax(axis=1)],
             len(validation),
             full * steps + head_only * per_epoch,

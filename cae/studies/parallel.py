@@ -39,7 +39,7 @@ from cae.programs.start import StopSignal
 from cae.studies.progress import ProgressTable, count_epochs
 from cae.studies.results import WAITING
 from cae.studies.search import SearchRun, Space
-from cae.studies.trials import StudyRun, Trainer
+from cae.studies.trials import StudyRun, TrialTrainer
 from cae.training.predict import sharing_encodings
 
 DEFAULT_CPUS = 2  # threads per trial: small convolutions gain little from more
@@ -128,7 +128,7 @@ def check_shared(folder: Path) -> None:
 
 
 def train(
-    config: Mapping[str, Any], trainer: Trainer, cpus: int, working_dir: Path
+    config: Mapping[str, Any], trainer: TrialTrainer, cpus: int, working_dir: Path
 ) -> dict[str, Any]:
     """Trains trials in turn, in a thread of a process that Ray has started for them.
 

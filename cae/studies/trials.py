@@ -50,7 +50,7 @@ FILES = {
 
 
 @dataclass(frozen=True)
-class Trainer:
+class TrialTrainer:
     """Trains the trials of a study, in this process or on another machine."""
 
     study: Study
@@ -159,7 +159,7 @@ class StudyRun:
         self.folder = folder
         self.args = args
         flags = tracking.get_trial_flags(args, folder.relative_to(args.runs_dir))
-        self.trainer = Trainer(file.study, folder, flags)
+        self.trainer = TrialTrainer(file.study, folder, flags)
         self.outcomes: list[Outcome] = []
         self._file = file
         self._data = self._identify_data()

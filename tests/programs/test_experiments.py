@@ -284,7 +284,7 @@ def test_saved_models_of_other_programs(tmp_path):
     for bases in ([base], [base | keys]):
         _, (file,) = load_stages(write_json(tmp_path / "study.json", study, bases=bases))
         (trial,) = expand(file, "data", {"head": ("other.h5", "sha")})
-        found.append((trial.id, trials.Trainer(file.study, tmp_path).get_arguments(trial)))
+        found.append((trial.id, trials.TrialTrainer(file.study, tmp_path).get_arguments(trial)))
     (plain, without), (other, arguments) = found
     assert plain != other and "--encoder-until" not in without
     assert arguments[arguments.index("--encoder-until") + 1] == "bottom"
@@ -307,7 +307,7 @@ def test_few_labels(tmp_path):
         _, (file,) = load_stages(write_json(tmp_path / "study.json", study))
         (tmp_path / kind / "configuration").mkdir(parents=True)
         for trial in expand(file, "data", {kind: (None, None)}):
-            found.append(trials.Trainer(file.study, tmp_path / kind).get_arguments(trial))
+            found.append(trials.TrialTrainer(file.study, tmp_path / kind).get_arguments(trial))
     classifier, autoencoder = found
     assert classifier[classifier.index("--labels-per-class") + 1] == "10"
     assert "--labels-per-class" not in autoencoder

@@ -235,9 +235,9 @@ def test_a_node_that_dies_costs_only_time(cluster, start, study, tmp_path):
 def test_a_trial_that_is_slow_to_stop_costs_no_other(cluster, search, tmp_path):
     """Ray waits two seconds for a trial that ASHA has stopped; more must not lose the next one."""
     from cae.studies import parallel
-    from cae.studies.trials import Trainer
+    from cae.studies.trials import TrialTrainer
 
-    class SlowToStop(Trainer):
+    class SlowToStop(TrialTrainer):
         """Every trial is worse than those before."""
 
         def train(self, trial, on_epoch=None):
