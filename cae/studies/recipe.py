@@ -19,7 +19,6 @@ from cae import terminal
 from cae.config.load import Recipe, choose_recipe, load_recipe, override
 from cae.config.schema import CONFIGS, Config
 from cae.config.shipped import find_recipe, get_recipes
-from cae.errors import UsageError, listed
 from cae.files import locked
 from cae.programs.start import find_command, repeat_command
 from cae.programs.starting_points import LABELLED, check_layers
@@ -79,13 +78,6 @@ def _choose(recipes: Sequence[Recipe], task: ClassifierTask) -> Recipe:
     """The shipped recipe for the labels that there are."""
     labels = len(task.data.images)
     recipe = choose_recipe(recipes, labels, task.unlabelled is not None)
-    if recipe is None:
-        raise UsageError(
-            task.args.dataset,
-            "must hold images without labels, for which the shipped recipes are",
-            f"{labels:,} images with labels",
-            f"Add --unlabelled IMAGES, or name {listed(recipe.name for recipe in recipes)}.",
-        )
     terminal.say(f"Recipe for {labels:,} labels: {recipe.name}")
     return recipe
 
