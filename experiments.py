@@ -25,7 +25,7 @@ from cae.config.choices import (
 from cae.config.shipped import find_shipped
 from cae.programs import flags, start
 
-MAX_CPUS = 4096
+MAX_PER_TRIAL = 4096  # cores, or GPUs
 MAX_RUNS = 10**6
 
 
@@ -121,7 +121,7 @@ def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
         "ADDRESS",
     )
     cores = "with --ray: cores per trial (default: 2, or 1 on a machine with one)"
-    parser.add_argument("--cpus-per-trial", **flags.number(1, MAX_CPUS, cores))
+    parser.add_argument("--cpus-per-trial", **flags.number(1, MAX_PER_TRIAL, cores))
     parser.add_argument(
         "--gpus-per-trial",
         type=_share_of_gpus,
@@ -137,7 +137,7 @@ def _share_of_gpus(text: str) -> float:
         share = float(text)
     except ValueError:
         share = -1
-    if not (0 <= share <= 1 or share in range(MAX_CPUS)):
+    if not (0 <= share <= 1 or share in range(MAX_PER_TRIAL)):
         raise argparse.ArgumentTypeError(
             f"must be a number from 0 to 1, or a whole number, got {text!r}"
         )
