@@ -118,7 +118,7 @@ class Task(ABC):
 
     @property
     def program(self) -> str:
-        """The file of the program."""
+        """The program that trains models of this kind, such as `autoencoder.py`."""
         return PROGRAMS[self.kind]
 
     @property

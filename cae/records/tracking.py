@@ -149,7 +149,7 @@ class EventFile:
         self.write(summary=Summary(value=[Summary.Value(tag=path.stem, image=image)]))
 
     def close(self) -> None:
-        """Closes the file."""
+        """Writes what is still in memory; no event may follow."""
         self._file.close()
 
 

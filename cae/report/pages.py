@@ -106,7 +106,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its caption."""
+    """A picture inside the page, which has no other files."""
 
     source: str  # its data URL
     size: tuple[int, int]  # width and height in CSS pixels
