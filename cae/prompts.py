@@ -1,9 +1,9 @@
 """Questions at the terminal: ask, explain what is wrong with an answer, ask again.
 
 A parser turns the answer into a value. It refuses one by a `ValueError` that reads ``must be …``,
-or by a `UserError`. The end of the input is an error, never a loop. Lines can be edited and called
-back with the arrow keys, and Tab completes names of files. The answers `back`, or Ctrl-C, and `?`
-are understood everywhere.
+or by a `UserError`. The end of the input is never a loop: at a terminal, where it is Ctrl-D, it
+ends the program, elsewhere it is an error. Lines can be edited and called back with the arrow keys,
+and Tab completes names of files. The answers `back`, or Ctrl-C, and `?` are understood everywhere.
 """
 
 import glob
@@ -23,11 +23,21 @@ from cae.terminal import OUT, fill, print_sentence
 
 T = TypeVar("T")
 ROOM = 10  # columns for an answer
-HELP = "Enter takes the answer in brackets, back returns to the question before, Ctrl-D ends."
+HELP = (
+    "Enter takes the answer in brackets, back returns to the question before, if there is one, "
+    "Ctrl-D ends."
+)
 
 
 class InputEnded(UsageError):
     """Nobody is there to answer, so asking again is useless."""
+
+
+class Left(SystemExit):
+    """The answer is Ctrl-D at a terminal: the program ends with exit code 0.
+
+    At a menu it is Exit.
+    """
 
 
 class Back(KeyboardInterrupt):
@@ -97,7 +107,8 @@ def ask(question: str, parse: Callable[[str], T], default: Any = None, help: str
 
     Raises:
         Back: The answer is `back`, or Ctrl-C at a terminal.
-        InputEnded: The input ended.
+        Left: The answer is Ctrl-D at a terminal.
+        InputEnded: The input ended elsewhere.
     """
     if isinstance(default, tuple | list):
         default = ",".join(map(str, default))
@@ -108,6 +119,9 @@ def ask(question: str, parse: Callable[[str], T], default: Any = None, help: str
         return _Prompt(question + bracketed, parse, "" if default is None else str(default), help)()
     except EOFError as error:
         OUT.print()
+        if sys.stdin.isatty():
+            OUT.print("Ended.")
+            raise Left from None
         raise InputEnded(
             "standard input",
             f"an answer is required to '{question.strip()}'",

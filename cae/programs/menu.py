@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -99,18 +99,27 @@ def _show_menu(session: Session) -> int:
     while not session.is_stopped:
         terminal.say("")
         try:
-            action = actions[prompts.choose("What next", texts, None) - 1]
+            number = _choose("What next", texts, default=None)
         except prompts.InputEnded:
             break
-        except prompts.Back as back:
-            if back.is_typed:
-                continue
-            raise
+        action = actions[number - 1] if number else None
         if action is None:
             break
         with suppress(prompts.Back):
             _try(action, session)
     return session.exit_code
+
+
+def _choose(question: str, texts: Sequence[str], default: int | None) -> int | None:
+    """A choice of a menu; None is Exit by Ctrl-D. `back` asks again."""
+    while True:
+        try:
+            return prompts.choose(question, texts, default)
+        except prompts.Left:
+            return None
+        except prompts.Back as back:
+            if not back.is_typed:
+                raise
 
 
 def _is_classifier(args: argparse.Namespace) -> bool:
@@ -124,7 +133,7 @@ def _offer_test(session: Session) -> bool:
     model = session.task.args.model
     terminal.say(f"{model} is a trained classifier.")
     ways = ["Classify the test images with it", "Train a new classifier on its encoder", "Exit"]
-    while (choice := prompts.choose("Your choice", ways)) == 1:
+    while (choice := _choose("Your choice", ways, default=1)) == 1:
         _try(lambda session: _classify_with_file(session, Path(model)), session)
     return choice == 2
 

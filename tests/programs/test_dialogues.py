@@ -250,11 +250,23 @@ def test_ctrl_c_and_back_in_a_dialogue(tmp_path, files, terminal):
 
 
 def test_end_of_input_at_a_terminal(files, terminal):
+    """It is no mistake, but the wish to leave."""
     at = terminal("autoencoder", *files.autoencoder)
     at.says("Your choice [1]: ")
     at.child.sendeof()
-    assert at.end() == 2
-    assert "error: standard input: an answer is required to 'Your choice'" in at.output.getvalue()
+    assert at.end() == 0
+    assert "error:" not in at.output.getvalue()
+
+
+def test_a_trained_classifier_at_a_terminal(files, terminal, trained_classifier):
+    """There is nothing before its menu to go back to, and Ctrl-D is Exit."""
+    at = terminal("classification", *files.classifier, "-model", trained_classifier.saved)
+    at.answer("Your choice [1]: ", "back")
+    at.says("Train a new classifier")
+    at.says("Your choice [1]: ")
+    at.child.sendeof()
+    assert at.end() == 0
+    assert "error:" not in at.output.getvalue()
 
 
 def test_ctrl_c_at_a_question(files, terminal):
@@ -318,6 +330,13 @@ def test_input_that_ends(piped, monkeypatch, trained_autoencoder, program, answe
     assert len(done.err.splitlines()) == 1
     assert re.match(r"error: standard input: an answer is required to '.+', got the end", done.err)
     assert "give -c FILE" in done.err
+
+
+def test_input_that_ends_at_the_menu_of_a_trained_classifier(piped, trained_classifier):
+    """A script that says nothing has not chosen to leave."""
+    done = piped("classification", "-model", trained_classifier.saved)
+    assert done.exit_code == 2
+    assert done.err.startswith("error: standard input: an answer is required")
 
 
 def test_own_decoder_and_end_of_input_in_the_menu(tmp_path, piped):
