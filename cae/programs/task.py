@@ -66,7 +66,8 @@ class Experiment:
         """Its most important final values, on one line."""
         shown = ["loss", "val_loss", "mse", "val_mse"]
         if self.history.kind == "classifier":
-            shown = ["accuracy", "val_accuracy", "val_f1", "test_accuracy", "test_macro_f1"]
+            shown = ["accuracy", "val_accuracy", "val_f1", "test_accuracy"]
+            shown += ["test_balanced_accuracy", "test_macro_f1"]
         values = self.history.metrics
         return ", ".join(f"{key} {values[key]:.4f}" for key in shown if key in values)
 

@@ -241,24 +241,24 @@ class ClassifierTask(Task):
     @override
     def describe(self, config: ClassifierConfig) -> dict[str, Any]:
         _, counts = np.unique(self.data.labels, return_counts=True)
-        low, high = counts.min(), counts.max()
-        images = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        low, high = int(counts.min()), int(counts.max())
+        images = counted(high, "image") if low == high else f"{low:,} to {counted(high, 'image')}"
         weights = "its weights" if self._is_pretrained(config) else "fresh weights"
         source = self.get_model_file(config) or "layers of the configuration"
+        facts = {}
         if is_imbalanced(self.data.labels):
             names = self.class_names[counts.argmax()], self.class_names[counts.argmin()]
-            images += (
-                f" ({names[0]} has {high / low:.1f} times as many as {names[1]}; class_weight "
-                f"{config.class_weight or 'none'}, best epoch by {config.best_epoch_by})"
+            facts["imbalance"] = (
+                f"{names[0]} has {high / low:.1f} times as many images as {names[1]}; class_weight "
+                f"{config.class_weight or 'none'}, {self._name_best_epoch(config)}"
             )
-        facts = {}
         if self.unlabelled:
             facts["unlabelled"] = f"{len(self.unlabelled.images):,} other images without labels"
             if not uses_unlabelled(config):
                 facts["unlabelled"] += ", not used: the configuration has no key unlabelled"
         return facts | {
             "test": f"{len(self.test.images):,} images" if self.test else "none",
-            "classes": f"{len(counts)}, with {images} image{'s' * bool(high > 1)} each",
+            "classes": f"{len(counts)}, with {images} each",
             "encoder": f"{source}, {weights}",
         }
 
@@ -333,6 +333,14 @@ class ClassifierTask(Task):
         given = [word for flag, value in test.items() if value for word in (flag, value)]
         changes = [*repeat_reading(self.args), *get_changes(self.args, "test")]
         return [*program, "evaluate", model, *given, *changes]
+
+    def _name_best_epoch(self, config: ClassifierConfig) -> str:
+        """What chooses the best epoch where classes are of unequal size."""
+        if config.best_epoch_by == "last":
+            return "the last epoch is kept"
+        if not config.validation_split and self.data.validation is None:
+            return "best epoch by loss"
+        return f"best epoch by val_{'accuracy' if config.best_epoch_by == 'accuracy' else 'f1'}"
 
     def _is_pretrained(self, config: ClassifierConfig) -> bool:
         return self.get_model_file(config) is not None and not self.args.no_pretrained

@@ -197,6 +197,22 @@ def test_62_classes_numbered_with_gaps(tmp_path):
         assert_is_figure(path)
 
 
+def test_classes_of_unequal_size(tmp_path):
+    """What is said of them, and a result that does not hide the small class."""
+    data = write_dataset(tmp_path / "data", classes=(3, 3, 3, 3, 7), count=50)
+    head = write_json(
+        tmp_path / "head.json", CLASSIFIER, encoder_layers=AUTOENCODER["encoder_layers"]
+    )
+    flags = ["-c", head, "--epochs", "1", "--no-plots"]
+    done = run_program("classification", *data.classifier, *flags, runs_dir=tmp_path / "runs")
+    assert done.exit_code == 0
+    assert "2, with 10 to 40 images each" in done.out
+    assert "3 has 4.0 times as many images as 7" in done.out
+    assert "class_weight none, best epoch by val_f1" in done.out
+    value = done.metrics["test_balanced_accuracy"]
+    assert f"test_balanced_accuracy {value:.4f}" in " ".join(done.out.split())
+
+
 class TestSeveralConfigurations:
     def test_are_compared_and_the_best_saved(self, tmp_path, autoencode, autoencoder_config):
         other = write_json(tmp_path / "slow.json", AUTOENCODER, optimizer=["adam", 1e-6])
