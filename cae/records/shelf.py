@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from cae.records.run import (
 from cae.records.saved_models import SUFFIXES, read_metadata
 
 OFFERED = 9  # models in a dialogue
+WIDE = 120  # columns of a terminal from which on the table also says when
 LATEST = 40  # that are looked at, so that a folder of thousands does not delay a question
 # Kind of run -> the metric that ranks it, and whether less of it is better.
 RANKING = {
@@ -114,6 +116,9 @@ def list_runs(args: argparse.Namespace) -> int:
         terminal.print_as_is(json.dumps([entry.to_json() for entry in entries], indent=2))
         return 0
     table = Table("run", "kind", "data", "value", "MB", "state", box=None, pad_edge=False)
+    has_room = not terminal.OUT.is_terminal or terminal.OUT.width >= WIDE
+    if has_room:
+        table.add_column("when (UTC)", no_wrap=True)
     for column in table.columns[3:5]:
         column.justify = "right"
     for entry in entries:
@@ -121,7 +126,9 @@ def list_runs(args: argparse.Namespace) -> int:
         value = "" if number is None else f"{metric} {number:.4f}"
         cells = (terminal.relative(entry.path), entry.kind, entry.data, value)
         size = f"{entry.size / 1e6:.1f}"
-        table.add_row(*(Text(cell, overflow="fold") for cell in (*cells, size, entry.state)))
+        when = [entry.started[:16].replace("T", " ")] * has_room
+        row = (*cells, size, entry.state, *when)
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
     terminal.print_table(table)
     return 0
 
@@ -137,6 +144,7 @@ def print_best(args: argparse.Namespace) -> int:
         )
     if not entries:
         required = f"must hold a complete {args.kind} with its model"
+        required += f" on {args.dataset}" if args.dataset else ""
         if not saved:
             raise UsageError(args.runs_dir, required, "none", "Train one.")
         raise UsageError(
@@ -244,13 +252,26 @@ def _read(path: Path) -> Entry:
     is_partial = path.suffix == PARTIAL
     metrics = None if is_partial else load_record(path / METRICS_FILE, dict[str, Any])
     if not (path / START_FILE).exists():
-        return Entry(path, COMPLETE, "test", str((metrics or {}).get("model", "")), "", "", metrics)
+        return _read_test(path, metrics or {})
     start = read_start(path)
     state = COMPLETE if metrics is not None else INTERRUPTED
     if state == INTERRUPTED and _is_locked(path):
         state = RUNNING
     data = start.arguments.dataset
     return Entry(path, state, start.kind, start.name, data, start.started, metrics, start)
+
+
+def _read_test(path: Path, metrics: dict[str, Any]) -> Entry:
+    """A test of a saved classifier; its record says when only by the time of its file."""
+    written = datetime.fromtimestamp((path / METRICS_FILE).stat().st_mtime, timezone.utc)
+    model, images, *_ = (
+        str(file["path"]) if isinstance(file, dict) and "path" in file else ""
+        for file in (metrics.get("model"), *(metrics.get("data") or ()), None)
+    )
+    folder = Path(images).parent.name
+    data = folder if folder in DATASETS else images
+    started = written.isoformat(timespec="seconds")
+    return Entry(path, COMPLETE, "test", model, data, started, metrics)
 
 
 def _is_locked(path: Path) -> bool:

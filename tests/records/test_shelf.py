@@ -1,7 +1,9 @@
 """`experiments.py list, best, show, rm, prune` on runs written by hand."""
 
 import json
+import os
 import sys
+from datetime import datetime, timezone
 
 import pytest
 
@@ -66,6 +68,38 @@ def test_list_names_every_run_the_latest_first(runs, capsys):
     assert "runs/study/02-autoencoder" in output.out and "01-classifier" not in output.out
 
 
+def write_test(folder, day, images):
+    """A test of a saved classifier, recorded on that day."""
+    path = folder / f"{day:02}-test"
+    path.mkdir(parents=True)
+    record = {"model": {"path": "m.keras"}, "data": [{"path": images}], "test_accuracy": 0.75}
+    (path / "metrics.json").write_text(json.dumps(record))
+    seconds = datetime(2026, 11, day, tzinfo=timezone.utc).timestamp()
+    os.utime(path / "metrics.json", (seconds, seconds))
+    return path
+
+
+def test_tests_stand_in_their_place_with_their_images(runs, capsys):
+    write_run(runs, 1, value=0.5)
+    write_test(runs, 2, "pictures")
+    write_run(runs, 3, value=0.25)
+    write_test(runs, 4, "/somewhere/data/mnist/t10k-images-idx3-ubyte")
+    _, output = call(capsys, "list", "--json")
+    rows = [(row["path"], row["data"], row["started"]) for row in json.loads(output.out)]
+    assert rows == [
+        ("runs/04-test", "mnist", "2026-11-04T00:00:00+00:00"),
+        ("runs/03-classifier", "mnist", "2026-11-03T00:00:00+00:00"),
+        ("runs/02-test", "pictures", "2026-11-02T00:00:00+00:00"),
+        ("runs/01-classifier", "mnist", "2026-11-01T00:00:00+00:00"),
+    ]
+    _, output = call(capsys, "list")
+    assert "2026-11-04 00:00" in output.out
+    _, output = call(capsys, "prune", "--keep", 2, "--yes")
+    assert sorted(path.name for path in runs.iterdir()) == [
+        "01-classifier", "03-classifier", "04-test",  # the best, and the latest two
+    ]  # fmt: skip
+
+
 def test_run_without_validation_shows_its_test_and_is_no_best(runs, capsys):
     path = write_run(runs, 1, value=0.9)
     (path / "metrics.json").write_text(json.dumps({"accuracy": 1.0, "test_accuracy": 0.75}))
@@ -90,6 +124,7 @@ def test_best_is_a_path_for_a_command_line(runs, capsys):
     assert code == 2 and "digits" in output.err and "mnist" in output.err
     code, output = call(capsys, "best", "-d", "kmnist")
     assert code == 2 and not output.out
+    assert "classifier" in output.err and "kmnist" in output.err
 
 
 def test_show_prints_command_hyperparameters_and_results(runs, capsys):
