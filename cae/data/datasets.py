@@ -401,6 +401,11 @@ def _reader(path: Path) -> ModuleType:
     return arrays if path.suffix.lower() == ".npy" else idx
 
 
+def read_labels(path: str) -> np.ndarray:
+    """The labels in an idx or `.npy` file: int64 (num_images,)."""
+    return _reader(Path(path)).read_labels(Path(path))
+
+
 def _name_classes(
     labels: np.ndarray | None, named: NamedDataset | None, split: Split, reading: Reading
 ) -> dict[int, str]:
@@ -462,14 +467,15 @@ def _find_files(
     """The paths of the images and of the labels, if any."""
     if labels is None and images in NAMED_DATASETS:
         labels = images
+    images_path = _find_file(images, split, "images")
     if labels is None and labels_required:
+        _reader(images_path).read_images_header(images_path)  # a missing file is said first
         raise UsageError(
             LABELS_FLAGS[split],
             f"must give the labels of the images in {images}",
             "nothing",
             f"Add {LABELS_FLAGS[split]} FILE, or use a data set: {', '.join(NAMED_DATASETS)}.",
         )
-    images_path = _find_file(images, split, "images")
     return images_path, None if labels is None else _find_file(labels, split, "labels")
 
 

@@ -94,6 +94,11 @@ def is_source(name: str) -> bool:
     return (bool(name) and path.is_dir()) or path.suffix.lower() in (*TABLES, ".npz")
 
 
+def holds_pictures(name: str) -> bool:
+    """Whether this is the path of a folder or table, whose images are decoded."""
+    return is_source(name) and Path(name).suffix.lower() != ".npz"
+
+
 def read_names(given: str) -> list[str]:
     """The names that --class-names gives, in a file or separated by commas.
 

@@ -19,8 +19,7 @@ from cae import terminal
 from cae.config.choices import RESIZE
 from cae.config.shapes import Shape, format_shape
 from cae.data.appearance import INVERTED, REMEDIES, advise, compare
-from cae.data.datasets import Scaling, check_dataset, load_dataset
-from cae.data.idx import read_labels
+from cae.data.datasets import Scaling, check_dataset, load_dataset, read_labels
 from cae.data.inputs import Part, Report, Say, find_shape, read_parts
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, UsageError
@@ -32,6 +31,7 @@ from cae.programs.starting_points import (
     change_images,
     change_shape,
     check_model_shape,
+    check_reading,
     get_reading,
     warn_of_looks,
 )
@@ -66,6 +66,7 @@ def evaluate(args: argparse.Namespace) -> int:
     labels = args.test_labels or (None if args.test else args.labels)
     if images is None:
         raise UsageError("-d", "test images are required", "none", "Add -d DATA or -t TEST.")
+    check_reading(args)
     source = {"split": "test", "labels_required": True, "reading": get_reading(args)}
     _, shape = check_dataset(images, labels, **source)
     name = _check_classifier(args.model, change_shape(shape, args, "test"))
@@ -318,7 +319,7 @@ def classify(args: argparse.Namespace) -> int:
     """Classifies any images; returns the exit code, 2 if some could not be read."""
     _check_classifier(args.model)
     _check_outputs(args)
-    given = None if args.test_labels is None else read_labels(Path(args.test_labels))
+    given = None if args.test_labels is None else read_labels(args.test_labels)
     say = partial(terminal.print_sentence, terminal.ERR)  # standard output may be JSON
     options = {"input_range": args.model_input_range, "inputs": args.inputs}
     classifier = open_classifier(args.model, say=say, **options)

@@ -43,7 +43,8 @@ RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show", "--devices"}
 SPLITS = {"training": "train", "unlabelled": "train", "test": "test"}
 # What a classifier has, and an autoencoder has not.
 LABELLED = ("test", "test_labels", "labels_per_class")
-READING = ("image_size", "color", "resize", "test_split", "class_names")
+PICTURES = ("image_size", "color", "resize")
+READING = (*PICTURES, "test_split", "class_names")
 
 
 def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config]]:
@@ -322,9 +323,51 @@ def get_reading(args: argparse.Namespace) -> "Reading":
     return reading.like(metadata.get("input_shape"))
 
 
-def repeat_reading(args: argparse.Namespace | Arguments) -> list[str]:
-    """The flags that make another program read the same images."""
-    return to_words({name: getattr(args, name, None) for name in READING})
+def check_reading(args: "argparse.Namespace | Data") -> None:
+    """Refuses flags that say how images are read but change nothing for those that are given.
+
+    Raises:
+        UsageError: There are no pictures to decode, or images from which none are set apart.
+    """
+    roles = ("dataset", "test", "unlabelled", "pretraining")
+    names = [name for role in roles if (name := getattr(args, role, None))]
+    if not all(name in DATASETS or Path(name).exists() for name in names):
+        return  # whoever reads them says so
+    useless = {name for name in READING if getattr(args, name, None)}
+    useless -= set(name_useful(args.dataset, *names))
+    for name in PICTURES:
+        if name in useless:
+            raise UsageError(
+                f"--{name.replace('_', '-')}",
+                "is for pictures in a folder or a table",
+                listed(names, "and"),
+                "Leave it out.",
+            )
+    is_own = args.dataset and args.dataset not in DATASETS and not getattr(args, "test", None)
+    if "test_split" in useless and is_own:
+        raise UsageError(
+            "--test-split",
+            "sets test images apart in a folder, a table or an .npz file",
+            args.dataset,
+            "Give test images with -t, or save images and labels as one .npz file.",
+        )
+
+
+def name_useful(dataset: str | None, *others: str | None) -> list[str]:
+    """The names in `READING` that have an effect on images of these names."""
+    from cae.data.sources import holds_pictures, is_source
+
+    pictures = PICTURES if any(holds_pictures(name) for name in (dataset, *others) if name) else ()
+    return [*pictures, *(["test_split"] if dataset and is_source(dataset) else []), "class_names"]
+
+
+def repeat_reading(args: "argparse.Namespace | Arguments | Data", *names: str | None) -> list[str]:
+    """The flags that make another program read the same images.
+
+    With the names of what it reads, the training images first, those alone that have an effect.
+    """
+    useful = name_useful(*names) if names else READING
+    return to_words({name: getattr(args, name, None) for name in useful})
 
 
 def choose_scaling(

@@ -40,6 +40,7 @@ from cae.programs.starting_points import (
     change_images,
     change_shape,
     check_model_shape,
+    check_reading,
     get_changes,
     get_reading,
     repeat_reading,
@@ -66,6 +67,7 @@ class AutoencoderTask(Task):
     @override
     @classmethod
     def check(cls, args: argparse.Namespace) -> tuple[Shape, str | None]:
+        check_reading(args)
         _, shape = check_dataset(args.dataset, args.labels, reading=get_reading(args))
         input_shape = change_shape(shape, args, "train")
         _check_unlabelled_shape(args, input_shape)
@@ -160,7 +162,8 @@ class AutoencoderTask(Task):
             return [*start.find_command("predict.py"), "show", terminal.relative(saved)]
         config = terminal.relative(find_shipped(SHIPPED["classifier"][0]))
         model = ["-model", terminal.relative(saved), "-c", config]
-        changes = [*repeat_reading(self.args), *get_changes(self.args, "train")]
+        reading = repeat_reading(self.args, self.args.dataset)
+        changes = [*reading, *get_changes(self.args, "train")]
         return [*start.find_command("classification.py"), *data, *changes, *model]
 
     def _reconstruct(self, experiment: Experiment, chosen: np.ndarray) -> np.ndarray:
@@ -331,7 +334,8 @@ class ClassifierTask(Task):
             "-tl": self.args.test_labels,
         }
         given = [word for flag, value in test.items() if value for word in (flag, value)]
-        changes = [*repeat_reading(self.args), *get_changes(self.args, "test")]
+        reading = repeat_reading(self.args, test["-d"], test["-t"])
+        changes = [*reading, *get_changes(self.args, "test")]
         return [*program, "evaluate", model, *given, *changes]
 
     def _name_best_epoch(self, config: ClassifierConfig) -> str:
@@ -372,6 +376,7 @@ def _test_source(args: argparse.Namespace) -> str | None:
 
 def check_data(args: argparse.Namespace) -> Shape:
     """Checks the training and test data from their headers; returns the images' shape."""
+    check_reading(args)
     reading = get_reading(args)
     test = _test_source(args)
     if args.test_labels and not test:

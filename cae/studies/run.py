@@ -18,7 +18,7 @@ from cae.data.splits import encode_labels
 from cae.errors import UsageError
 from cae.files import locked, write_figures
 from cae.programs.start import find_command, repeat_command
-from cae.programs.starting_points import READING, change_images, get_reading
+from cae.programs.starting_points import READING, change_images, check_reading, get_reading
 from cae.records import tracking
 from cae.records.evaluation import read_predictions
 from cae.records.run import MODEL_FILE, PREDICTIONS_FILE, check_runs_dir
@@ -109,6 +109,7 @@ def _check_study(file: StudyFile) -> None:
     """Checks the configurations, data and models of a study, before any study is trained."""
     expand(file, None, {})
     data = file.study.data
+    check_reading(data)
     check_dataset(data.dataset, data.labels, reading=get_reading(data))
     if data.unlabelled:
         check_dataset(data.unlabelled, reading=ALL_IMAGES)

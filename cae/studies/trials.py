@@ -26,7 +26,14 @@ from cae.data.sources import ALL_IMAGES, has_test
 from cae.errors import UserError
 from cae.files import get_record, locked, write_json, write_text
 from cae.programs.flags import to_words
-from cae.programs.starting_points import LABELLED, get_reading, repeat_reading, uses_unlabelled
+from cae.programs.starting_points import (
+    LABELLED,
+    READING,
+    get_reading,
+    name_useful,
+    repeat_reading,
+    uses_unlabelled,
+)
 from cae.records import tracking
 from cae.records.history import OnEpoch
 from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir
@@ -108,9 +115,10 @@ class TrialTrainer:
         absent = {} if self.study.kind == "classifier" else dict.fromkeys(LABELLED)
         if not uses_unlabelled(trial.config):
             absent["unlabelled"] = None
+        data = dict(self.study.data) | absent
+        useful = name_useful(data["dataset"], data.get("test"), data.get("unlabelled"))
         values = {
-            **dict(self.study.data),
-            **absent,
+            **{key: value for key, value in data.items() if key in useful or key not in READING},
             "model": trial.model,
             "encoder_until": base.encoder_until,
             "model_input_range": base.model_input_range,

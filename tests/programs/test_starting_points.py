@@ -4,10 +4,12 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
-from conftest import CLASSIFIER, write_json
+from conftest import CLASSIFIER, run_program, write_json
 from report_folders import make_start
 
 import classification
+from cae.config.shipped import SHIPPED
+from cae.data import idx
 from cae.data.appearance import describe
 from cae.data.datasets import Dataset, Scaling, get_scaling
 from cae.errors import DataError
@@ -16,6 +18,7 @@ from cae.programs.starting_points import (
     change_shape,
     get_changes,
     read_configs,
+    repeat_reading,
     warn_of_looks,
 )
 from cae.programs.tasks import check_same_shape
@@ -143,3 +146,51 @@ def test_a_resumed_run_finds_its_file_of_names(tmp_path, monkeypatch, given, fou
     args = classification.build_parser().parse_args(["--resume", str(run)])
     read_configs(args, "classifier")
     assert args.class_names == (found if given == "a,b" else str(tmp_path / found))
+
+
+@pytest.fixture
+def arrays(tmp_path, files):
+    """Flags that name the tiny images and labels as `.npy`."""
+    np.save(tmp_path / "x.npy", idx.read_images(files.images))
+    np.save(tmp_path / "y.npy", idx.read_labels(files.labels))
+    return ["-d", tmp_path / "x.npy", "-dl", tmp_path / "y.npy"]
+
+
+class TestFlagsWithoutEffect:
+    @pytest.mark.parametrize(
+        ("flag", "value"), [("--image-size", "4x4"), ("--color", "rgb"), ("--resize", "crop")]
+    )
+    def test_of_pictures_where_there_are_none(
+        self, classifier_config, arrays, tmp_path, flag, value
+    ):
+        for data in (arrays, ["-d", "digits"]):
+            for command in (
+                ["classification", *data, "-c", classifier_config],
+                ["autoencoder", *data, "-c", SHIPPED["autoencoder"][0]],
+            ):
+                done = run_program(*command, flag, value, runs_dir=tmp_path / "runs")
+                assert done.exit_code == 2 and not done.runs
+                assert done.err.startswith(f"error: {flag}: is for pictures")
+                assert len(done.err.splitlines()) == 1
+
+    def test_a_share_of_arrays_in_files(self, classifier_config, arrays, tmp_path):
+        share = ["--test-split", "0.2"]
+        command = ["classification", *arrays, "-c", classifier_config, *share]
+        done = run_program(*command, runs_dir=tmp_path / "runs")
+        assert done.exit_code == 2 and not done.runs
+        assert done.err.startswith("error: --test-split: ") and "-t" in done.err
+
+    def test_a_missing_file_is_the_first_thing_to_say(self, classifier_config, tmp_path):
+        flags = ["-d", tmp_path / "none", "-c", classifier_config, "--image-size", "4x4"]
+        done = run_program("classification", *flags, runs_dir=tmp_path / "runs")
+        assert done.exit_code == 2
+        assert done.err.startswith(f"error: {tmp_path / 'none'}: ")
+        assert "no such file" in done.err.lower()
+
+    def test_a_next_command_leaves_them_out(self, tmp_path, files):
+        given = Namespace(image_size=(8, 8), color=None, test_split=0.25, class_names="a,b")
+        (tmp_path / "folder").mkdir()
+        assert repeat_reading(given, str(files.images)) == ["--class-names", "a,b"]
+        assert repeat_reading(given, str(tmp_path / "folder")) == [
+            "--image-size", "8x8", "--test-split", "0.25", "--class-names", "a,b",
+        ]  # fmt: skip
