@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cae import terminal
-from cae.data.idx import read_labels, write_idx
+from cae.data.datasets import read_labels
+from cae.data.idx import write_idx
 from cae.data.inputs import Part, read_parts
 from cae.data.pictures import encode_png, to_bytes
 from cae.errors import DataError, ModelFileError, UsageError, listed
@@ -165,7 +166,7 @@ def find_anomalies(args: argparse.Namespace) -> int:
     """Scores images by how unlike those of training they are; returns the exit code."""
     for path in filter(None, (args.csv, args.figures)):
         new_file(path)
-    given = read_labels(Path(args.test_labels)) if args.test_labels else None
+    given = read_labels(args.test_labels) if args.test_labels else None
     model, metadata = _open(args.model)
     typical, scorer = _get_scorer(args.model, model, metadata)
     outputs = Outputs(args.model, scorer, metadata, args.inputs)

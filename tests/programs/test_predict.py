@@ -101,7 +101,8 @@ class TestClassify:
 
     def test_answers_of_a_test(self, ask, files, trained_classifier):
         """Predictions and probabilities are those of the training's test."""
-        flags = ["-tl", files.test_labels, "--csv", "answers.csv"]
+        np.save("labels.npy", idx.read_labels(files.test_labels))
+        flags = ["-tl", "labels.npy", "--csv", "answers.csv"]
         done, rows = ask(files.test, *flags)
         assert done.exit_code == 0, done.err
         tested = read_rows(trained_classifier.run / "predictions.csv")
@@ -353,6 +354,14 @@ class TestEncodings:
         assert done.exit_code == 0, done.err
         assert {path.name for path in Path("plots").iterdir()} == {"strangest.png", "roc.png"}
         assert float(re.search(r"ROC curve: ([\d.]+)", done.out)[1]) > 0.9
+        np.save("labels.npy", np.repeat([0, 1], len(images)))
+        flags = ["-tl", "labels.npy", "--strange", "1"]
+        again = run("anomalies", trained_classifier.saved, "all.npy", *flags)
+        assert again.out.splitlines()[-1] in done.out
+        flags = ["-tl", "all.npy", "--strange", "1"]
+        refused = run("anomalies", trained_classifier.saved, "all.npy", *flags)
+        assert refused.exit_code == 2 and refused.err.startswith("error: all.npy: ")
+        assert not refused.out
 
     def test_labels_count_images_that_cannot_be_read(self, run, files, trained_classifier):
         """As for `classify`: the second of three has a label, which nobody uses."""
