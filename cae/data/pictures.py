@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,10 @@ SMALL_FILE = 16_000
 IMAGES_AT_ONCE = 4096
 HASH_LETTERS = 32
 CACHE = "cache"
+MISSING = "no such file"
+
+# Such a picture is an error here, which says more.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 T = TypeVar("T")
 File = str | Path | BinaryIO
@@ -85,7 +90,8 @@ class UnreadablePicture(DataError):
 
     def __init__(self, file: File, reason: str):
         name = file if isinstance(file, str | Path) else getattr(file, "name", "standard input")
-        super().__init__(name, "must be a picture", reason, "Replace or remove the file.")
+        remedy = "Check its path." if reason == MISSING else "Replace or remove the file."
+        super().__init__(name, "must be a picture", reason, remedy)
         self.reason = reason
 
 
@@ -105,8 +111,12 @@ def decode(file: File, form: Form) -> np.ndarray:
 
 
 def _say_why(file: File, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return MISSING
+    if isinstance(error, Image.DecompressionBombError):
+        return f"over {MAX_PIXELS:,} pixels"
     if not isinstance(error, UnidentifiedImageError):
-        return str(getattr(error, "strerror", None) or error)
+        return str(getattr(error, "strerror", None) or error).rstrip(".")
     with suppress(OSError, TypeError):  # not the name of a file
         if os.path.getsize(file) == 0:  # noqa: PTH202
             return "an empty file"

@@ -1,8 +1,13 @@
 """Pictures of every kind become arrays of one form."""
 
 import io
+import os
+import re
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,8 +150,25 @@ class TestUnreadable:
         assert survey([path]) == (None, False)
 
     def test_missing(self, tmp_path):
-        with pytest.raises(DataError, match="No such file"):
+        with pytest.raises(DataError, match=r"no such file\. Check its path\.$"):
             decode(tmp_path / "none.png", GRAY)
+
+    @pytest.mark.parametrize("side", [10_000, 20_000])
+    def test_too_many_pixels_in_one_line(self, tmp_path, side):
+        """Pillow warns of the first and refuses the second in words of its own."""
+        (tmp_path / "huge.png").write_bytes(png_claiming(side, side))
+        code = (
+            "from cae.data.pictures import *; print(survey(['huge.png'])); decode('huge.png', ANY)"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.stdout == "(None, False)\n"
+        assert "Warning" not in done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert re.search(r"huge\.png: must be a picture, got .*over 89,478,485[^.]*\. Rep", last)
 
     def test_pixels_of_an_unknown_range(self, tmp_path):
         with pytest.raises(DataError, match=r"0\.0 to 300\.0 instead of 0 to 1"):
