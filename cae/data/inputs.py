@@ -17,9 +17,9 @@ from cae.config.shapes import format_shape
 from cae.data import idx
 from cae.data.appearance import Say, match_scaling
 from cae.data.datasets import Scaling
-from cae.data.listing import is_ignored
-from cae.data.pictures import Form, decode_ahead
-from cae.errors import DataError
+from cae.data.listing import is_ignored, is_picture
+from cae.data.pictures import MISSING, Form, decode_ahead
+from cae.errors import DataError, counted
 
 STANDARD_INPUT = "-"
 PART = 1024  # images
@@ -67,15 +67,28 @@ def read_parts(
         form: What pictures are brought to; arrays must have its height and width.
         scaling: Brings the training images to [0, 1]; arrays of another range are recognized.
         report: Receives the error of each file that cannot be used.
-        say: Receives a sentence on arrays of another range.
+        say: Receives a sentence on arrays of another range, and on other files in a folder.
+
+    Raises:
+        DataError: There is no picture and no array.
     """
-    numbers = count()
-    for is_array, found in groupby(_find(inputs, form, report), lambda x: isinstance(x, _Array)):
+    numbers, inputs = count(), list(inputs)
+    reported: list[DataError] = []
+
+    def note(error: DataError) -> None:
+        reported.append(error)
+        report(error)
+
+    found = _find(inputs, form, note, say)
+    for is_array, alike in groupby(found, lambda x: isinstance(x, _Array)):
         if is_array:
-            for array in found:
-                yield from _read_array(array, form, scaling, numbers, report, say)
+            for array in alike:
+                yield from _read_array(array, form, scaling, numbers, note, say)
         else:
-            yield from _read_pictures(found, form, numbers, report)
+            yield from _read_pictures(alike, form, numbers, note)
+    if next(numbers) == 0 and not reported:
+        remedy = "Give pictures, folders of them, idx or .npy files."
+        raise DataError(", ".join(inputs), "must hold an image", "none", remedy)
 
 
 def find_shape(inputs: Iterable[str]) -> tuple[int, ...] | None:
@@ -121,14 +134,16 @@ def _read_pictures(
             yield Part(names, kept_numbers, BYTES.apply(np.stack(images)))
 
 
-def _find(inputs: Iterable[str], form: Form, report: Report) -> Iterator[Picture | _Array]:
+def _find(
+    inputs: Iterable[str], form: Form, report: Report, say: Say
+) -> Iterator[Picture | _Array]:
     for given in inputs:
         path = Path(given)
         try:
             if given == STANDARD_INPUT:
-                yield from _read_standard_input(form, report)
+                yield from _read_standard_input(form, report, say)
             elif path.is_dir():
-                yield from _find_pictures(path)
+                yield from _find_pictures(path, say)
             elif path.suffix.lower() == ".npy":
                 yield _Array(given, _check_size(given, _read_npy(path, form), form))
             elif _is_idx(path):
@@ -139,19 +154,25 @@ def _find(inputs: Iterable[str], form: Form, report: Report) -> Iterator[Picture
             report(error)
 
 
-def _read_standard_input(form: Form, report: Report) -> Iterator[Picture | _Array]:
+def _read_standard_input(form: Form, report: Report, say: Say) -> Iterator[Picture | _Array]:
     file = sys.stdin.buffer
     if b"\0" in file.peek(PART):  # in every picture, in no path
         yield io.BytesIO(file.read())
         return
     lines = (os.fsdecode(line.strip()) for line in file)
-    yield from _find(filter(None, lines), form, report)
+    yield from _find(filter(None, lines), form, report, say)
 
 
-def _find_pictures(folder: Path) -> Iterator[Path]:
+def _find_pictures(folder: Path, say: Say) -> Iterator[Path]:
+    """The files in a folder that have the name of a picture, as in training."""
+    others = 0
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_ignored(name))
-        yield from (Path(parent, name) for name in sorted(files) if not is_ignored(name))
+        names = [name for name in sorted(files) if not is_ignored(name)]
+        yield from (Path(parent, name) for name in names if is_picture(name))
+        others += sum(not is_picture(name) for name in names)
+    if others:
+        say(f"{folder}: {counted(others, 'other file')} skipped, without the name of a picture.")
 
 
 def _read_npy(path: Path, form: Form | None = None) -> np.ndarray:
@@ -159,7 +180,8 @@ def _read_npy(path: Path, form: Form | None = None) -> np.ndarray:
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(path, "must be a .npy file of numbers", error) from error
+        reason = MISSING if isinstance(error, FileNotFoundError) else error
+        raise DataError(path, "must be a .npy file of numbers", reason) from error
     if images.ndim == 2 or (form and images.shape == form.shape):
         images = images[np.newaxis]
     images = images if images.ndim == 4 else images[..., np.newaxis]

@@ -123,6 +123,11 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in IGNORED
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file of this name is a picture."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 - a third faster
+
+
 def _scan(folder: Path, root: Path) -> tuple[list[str], list[str]]:
     """The names of the folders and files in a folder, sorted, without those to ignore."""
     folders, files = [], []
@@ -208,9 +213,10 @@ def _list_all(folder: Path, folders: list[str], files: list[str]) -> Listing:
 
 def _divide(files: list[str]) -> tuple[list[str], list[str]]:
     """Names of pictures, and of other files."""
-    is_picture = [os.path.splitext(name)[1].lower() in SUFFIXES for name in files]  # noqa: PTH122
-    pairs = list(zip(files, is_picture, strict=True))
-    return [name for name, yes in pairs if yes], [name for name, yes in pairs if not yes]
+    pictures, others = [], []
+    for name in files:
+        (pictures if is_picture(name) else others).append(name)
+    return pictures, others
 
 
 def _join(root: Path, parts: dict[str, str], found: dict[str, Listing]) -> Listing:

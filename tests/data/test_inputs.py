@@ -10,6 +10,7 @@ from cae.data import idx
 from cae.data.datasets import Scaling
 from cae.data.inputs import read_parts
 from cae.data.pictures import Form
+from cae.errors import DataError
 
 FORM = Form(2, 2, 1)
 BYTES = Scaling(0.0, 255.0, "uint8")
@@ -45,6 +46,28 @@ def test_folders_are_searched_in_the_order_of_names(tmp_path, read):
     names, *_, errors, _ = read(".")
     assert names == ["a/x/1.png", "b/10.png", "b/2.png"]
     assert not errors
+
+
+def test_other_files_in_a_folder_are_counted_and_skipped(tmp_path, read):
+    """As in training; a file that is named itself must be a picture."""
+    draw(tmp_path / "a" / "1.png")
+    for name in ("a/notes.txt", "a/b/labels.csv", "a/.hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    names, _, _, errors, said = read("a")
+    assert (names, errors) == (["a/1.png"], [])
+    assert len(said) == 1 and "a: 2 other files" in said[0]
+    names, _, _, errors, _ = read("a/1.png", "a/notes.txt")
+    assert names == ["a/1.png"] and len(errors) == 1
+
+
+def test_nothing_to_read(tmp_path, read):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"^empty: must hold an image"):
+        read("empty")
+    (tmp_path / "empty" / "notes.txt").write_text("text")
+    with pytest.raises(DataError, match=r"^empty: must hold an image"):
+        read("empty")
 
 
 def test_files_that_cannot_be_read_are_reported_and_the_others_go_on(tmp_path, read):
