@@ -90,7 +90,8 @@ def _check_classifier(path: str, input_shape: Shape | None = None) -> str:
             path, "must be a classifier", metadata["kind"], "Give one saved by classification.py."
         )
     if input_shape:
-        check_model_shape(path, input_shape)
+        remedy = "Give images of that shape, or pictures in files, which are converted."
+        check_model_shape(path, input_shape, remedy)
     return metadata.get("name", Path(path).stem)
 
 

@@ -180,8 +180,17 @@ def check_layers(config: Config, model: str | None, input_shape: Shape, where: o
     check_shapes(config, input_shape, where)
 
 
-def check_model_shape(path: str, input_shape: Shape) -> None:
+def check_model_shape(
+    path: str,
+    input_shape: Shape,
+    remedy: str = "Train an autoencoder on images of this shape first.",
+) -> None:
     """Checks that a saved model takes these images, without loading Keras.
+
+    Args:
+        path: The model.
+        input_shape: (height, width, channels) of the images.
+        remedy: Where transposing does not help.
 
     Raises:
         ModelFileError: It is not a model, or takes images of another shape.
@@ -192,9 +201,7 @@ def check_model_shape(path: str, input_shape: Shape) -> None:
             path,
             f"takes images of shape {format_shape(tuple(expected))}",
             f"images of shape {format_shape(input_shape)}",
-            "Add --transpose."
-            if swap_sides(input_shape) == tuple(expected)
-            else "Train an autoencoder on images of this shape first.",
+            "Add --transpose." if swap_sides(input_shape) == tuple(expected) else remedy,
         )
 
 

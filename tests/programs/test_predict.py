@@ -84,6 +84,13 @@ class TestEvaluate:
         assert done.exit_code == 2 and not done.runs
         assert words in done.err
 
+    def test_images_of_other_channels(self, predict, files, trained_classifier, tmp_path):
+        """The remedy is one for a classifier that is trained already."""
+        np.save(tmp_path / "x.npy", np.repeat(read_images(files.test), 3, axis=3))
+        flags = ["-t", tmp_path / "x.npy", "-tl", files.test_labels]
+        done = predict("evaluate", trained_classifier.saved, *flags)
+        assert done.exit_code == 2 and "8×8×3" in done.err and "autoencoder" not in done.err
+
 
 class TestClassify:
     @pytest.fixture
@@ -135,6 +142,12 @@ class TestClassify:
         assert wrong and all(row["label"] == row["image"].split("/")[1] for row in rows)
         names = sorted(path.name.split("-")[:2] for path in Path("wrong").iterdir())
         assert names == sorted([row["label"], row["prediction"]] for row in wrong)
+
+    def test_nothing_to_classify(self, tmp_path, ask):
+        (tmp_path / "empty").mkdir()
+        done, rows = ask("empty", "--csv", "answers.csv")
+        assert done.exit_code == 2 and "error: empty: must hold an image" in done.err
+        assert rows is None and not Path("answers.csv").exists()
 
     def test_a_classifier_of_another_program(self, ask, files):
         """It names neither classes nor typical images."""
