@@ -140,6 +140,9 @@ def override(config: Config, **changes: float | None) -> Config:
         raise ConfigurationError.joining(dict.fromkeys(lines)) from None
 
 
+OTHER_FLAGS = dict.fromkeys(("learning_rate", "lr"), "--learning-rate")
+
+
 def set_values(config: Config, assignments: Iterable[str]) -> Config:
     """A copy of `config` with the values of `KEY=VALUE`, validated like those of a file.
 
@@ -161,6 +164,9 @@ def set_values(config: Config, assignments: Iterable[str]) -> Config:
             value = json.loads(text)
         except ValueError:
             value = text
+        if flag := OTHER_FLAGS.get(key.lower()):
+            required = "must name a key of the configuration"
+            raise ConfigurationError(where, required, shown(key), f"Use {flag} {text}.")
         _set(document, key.split("."), value, where)
     return validate_config(document, "--set", config.kind)
 

@@ -254,7 +254,9 @@ def _name_similar_files(path: Path) -> str:
     return did_you_mean(str(path.with_name(name)) for name in nearest(path.name, beside)[:3])
 
 
-def name_idx_files(folder: Path) -> str:
+def name_idx_files(
+    folder: Path, otherwise: str = "It holds no idx file: give the path of one."
+) -> str:
     """Names the idx files in a folder and in the folders in it, among the first 100 entries."""
 
     def is_idx(path: Path) -> bool:
@@ -270,7 +272,7 @@ def name_idx_files(folder: Path) -> str:
     except OSError:
         names = []
     if not names:
-        return "It holds no idx file: give the path of one."
+        return otherwise
     return f"Give one of the idx files in it: {', '.join(sorted(names))}."
 
 

@@ -31,6 +31,7 @@ SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
     ".pbm", ".pgm", ".ppm", ".pnm",
 }  # fmt: skip
+NAME_PICTURES = "Names of pictures end in .png, .jpg and the like."
 MOST_COLUMNS = 32  # of a table of pictures; Kaggle's MNIST has one per pixel
 # What file managers and archives leave behind; so do names that begin with a dot.
 IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -79,6 +80,14 @@ def list_pictures(source: Path, *, labelled: bool = True) -> dict[Split, Listing
     folders, files = _scan(source, source)
     list_folder = _list_folder if labelled else _list_all
     parts = {part: name for name in folders if (part := PARTS.get(name.lower()))}
+    others = [name for name in folders if name.lower() not in PARTS]
+    if "train" in parts and others and _scan(source / parts["train"], source)[0]:
+        raise DataError(
+            source / others[0],
+            f"must not lie beside {listed(parts.values(), 'and')}, which hold the images",
+            None,
+            "Move it away.",
+        )
     if "train" not in parts or len(parts) < len(folders):
         return {"train": list_folder(source, folders, files)}
     found = {}
@@ -164,7 +173,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
                 folder,
                 "must hold pictures, or one subfolder of pictures per class",
                 counted(len(files), "other file"),
-                name_idx_files(folder),
+                name_idx_files(folder, NAME_PICTURES),
             )
         return Listing(folder, pictures, None, {}, others=tuple(others))
     if pictures:
@@ -186,7 +195,10 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
                 if len(folders) == 1:
                     remedy = f"Give {folder / name} if its folders are the classes."
             elif inner_files:
-                got, remedy = counted(len(inner_files), "other file"), name_idx_files(folder)
+                got, remedy = (
+                    counted(len(inner_files), "other file"),
+                    name_idx_files(folder, remedy),
+                )
             raise DataError(folder / name, "must hold the pictures of one class", got, remedy)
         paths += [f"{name}/{file}" for file in pictures]
         others += [f"{name}/{file}" for file in inner_others]
@@ -206,7 +218,10 @@ def _list_all(folder: Path, folders: list[str], files: list[str]) -> Listing:
             found += [f"{name}/{file}" for file in new]
     if not pictures:
         raise DataError(
-            folder, "must hold pictures", counted(len(others), "other file"), name_idx_files(folder)
+            folder,
+            "must hold pictures",
+            counted(len(others), "other file"),
+            name_idx_files(folder, NAME_PICTURES),
         )
     return Listing(folder, pictures, None, {}, others=tuple(others))
 

@@ -52,6 +52,8 @@ def test_values_by_key_by_item_and_in_objects_that_are_null(config):
         ("=3", "KEY=VALUE"),
         ("optimizer.2=1", "from 0 to 1"),
         ("l2.x=1", "0.0"),
+        ("learning_rate=0.1", "Use --learning-rate 0.1."),
+        ("lr=0.1", "Use --learning-rate 0.1."),
     ],
 )
 def test_wrong_assignments_are_named(config, assignment, named):

@@ -101,6 +101,17 @@ class TestFolder:
         with pytest.raises(DataError, match=f"Give {root / 'data'} "):
             load(root)
 
+    def test_a_folder_beside_those_of_training_and_test(self, root):
+        for part in ("train", "test"):
+            fill(root / part, {"a": 1, "b": 1})
+        (root / "docs").mkdir()
+        with pytest.raises(DataError, match=r"docs: must not lie beside test and train\b"):
+            load(root)
+
+    def test_classes_may_be_called_like_parts(self, root):
+        fill(root, {"bus": 1, "test": 1, "train": 1})
+        assert load(root).names == {0: "bus", 1: "test", 2: "train"}
+
     def test_an_empty_path_is_not_the_current_folder(self, root, monkeypatch):
         fill(root, {"a": 1, "b": 1})
         monkeypatch.chdir(root)
