@@ -299,8 +299,14 @@ def _ask_layers(
             continue
         layers.append(layer)
         shapes.append(follow(layer, shapes[-1]))
-        if shapes[-1]:
-            OUT.print(f"    gives {format_shape(shapes[-1])}")
+        size = shapes[-1] or _get_units(layers)
+        if size:
+            OUT.print(f"    gives {format_shape(size)}")
+
+
+def _get_units(layers: list[list]) -> Shape | None:
+    """The units of the last dense layer; None before the first."""
+    return next(((layer[1],) for layer in reversed(layers) if layer[0] == "dense"), None)
 
 
 def _ask_layer(form: type, defaults: Sequence[Any], shape: Shape | None) -> list:
