@@ -434,7 +434,7 @@ def load_data(
             args.labels or args.dataset,
             "the training labels must name at least two classes",
             f"only {listed(data.names.values())} among {counted(len(data.labels), 'label')}",
-            "Give more images (a larger --limit), or other labels.",
+            "Use a larger --limit." if args.limit else "Give images of another class too.",
         )
     data = change_images(data, args, "train")
     scaling = get_scaling(data.images)

@@ -96,7 +96,7 @@ DATA_FILES = {
         "test: ",
         "float32 from -1 to 2",
     ),
-    "one_class": ({"labels": LABELS * 0}, "labels: ", "only 0"),
+    "one_class": ({"labels": LABELS * 0}, "labels: ", "only 0", "of another class too."),
 }
 
 
