@@ -87,7 +87,7 @@ def test_one_picture_per_class(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_5000_pictures(tmp_path, monkeypatch):
-    """The shipped configurations tell circles from squares."""
+    """The shipped configurations tell circles from squares, in all three commands."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
     folder, model = tmp_path / "shapes", tmp_path / "model.keras"
@@ -100,4 +100,9 @@ def test_5000_pictures(tmp_path, monkeypatch):
     assert trained.exit_code == 0, trained.err
     rows = read_rows(trained.run / "predictions.csv")
     assert len(rows) == 1000
+    assert np.mean([row["correct"] == "1" for row in rows]) > 0.95
+    asked = ["classify", trained.run / "model.keras", folder, "--csv", tmp_path / "predictions.csv"]
+    assert run_program("predict", *asked, runs_dir=None).exit_code == 0
+    rows = read_rows(tmp_path / "predictions.csv")
+    assert len(rows) == 5000
     assert np.mean([row["correct"] == "1" for row in rows]) > 0.95
