@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -36,7 +37,6 @@ from cae.records.run import (
 from cae.records.saved_models import SUFFIXES, read_metadata
 
 OFFERED = 9  # models in a dialogue
-WIDE = 120  # columns of a terminal from which on the table also says when
 LATEST = 40  # that are looked at, so that a folder of thousands does not delay a question
 # Kind of run -> the metric that ranks it, and whether less of it is better.
 RANKING = {
@@ -115,22 +115,36 @@ def list_runs(args: argparse.Namespace) -> int:
     if args.json:
         terminal.print_as_is(json.dumps([entry.to_json() for entry in entries], indent=2))
         return 0
-    table = Table("run", "kind", "data", "value", "MB", "state", box=None, pad_edge=False)
-    has_room = not terminal.OUT.is_terminal or terminal.OUT.width >= WIDE
-    if has_room:
-        table.add_column("when (UTC)", no_wrap=True)
+    rows = [_get_cells(entry) for entry in entries]
+    columns = ("run", "kind", "data", "value", "MB", "state", "when (UTC)")
+    width = sum(2 + max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True))
+    if terminal.OUT.is_terminal and width > terminal.OUT.width:  # paths stay whole, to be copied
+        for path, *facts, megabytes, state, when in rows:
+            terminal.print_as_is(path)
+            line = ", ".join(filter(None, (*facts, f"{megabytes} MB", state, when)))
+            terminal.print_sentence(terminal.OUT, f"  {line}")
+        return 0
+    table = Table(*columns, box=None, pad_edge=False)
     for column in table.columns[3:5]:
         column.justify = "right"
-    for entry in entries:
-        metric, number = entry.shown
-        value = "" if number is None else f"{metric} {number:.4f}"
-        cells = (terminal.relative(entry.path), entry.kind, entry.data, value)
-        size = f"{entry.size / 1e6:.1f}"
-        when = [entry.started[:16].replace("T", " ")] * has_room
-        row = (*cells, size, entry.state, *when)
+    for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     terminal.print_table(table)
     return 0
+
+
+def _get_cells(entry: Entry) -> tuple[str, ...]:
+    """The row of a run in the table."""
+    metric, number = entry.shown
+    return (
+        terminal.relative(entry.path),
+        entry.kind,
+        entry.data,
+        "" if number is None else f"{metric} {number:.4f}",
+        f"{entry.size / 1e6:.1f}",
+        entry.state,
+        entry.started[:16].replace("T", " "),
+    )
 
 
 def print_best(args: argparse.Namespace) -> int:

@@ -1,13 +1,16 @@
 """`experiments.py list, best, show, rm, prune` on runs written by hand."""
 
+import io
 import json
 import os
 import sys
 from datetime import datetime, timezone
 
 import pytest
+from rich.console import Console
 
 import experiments
+from cae import terminal
 from cae.files import locked
 
 PROGRAMS = {"autoencoder": "autoencoder.py", "classifier": "classification.py"}
@@ -66,6 +69,18 @@ def test_list_names_every_run_the_latest_first(runs, capsys):
     ]
     _, output = call(capsys, "list", "--kind", "autoencoder")
     assert "runs/study/02-autoencoder" in output.out and "01-classifier" not in output.out
+
+
+def test_paths_stay_whole_at_a_narrow_terminal(runs, capsys, monkeypatch):
+    """So that they can be copied: the other facts follow on a line of their own."""
+    path = write_run(runs / "a_study_of_many_configurations", 1, value=0.5)
+    console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    monkeypatch.setattr(terminal, "OUT", console)
+    call(capsys, "list")
+    lines = console.file.getvalue().splitlines()
+    assert lines[0].strip() == str(path.relative_to(runs.parent))
+    assert max(map(len, lines)) <= 60
+    assert "val_accuracy 0.5000" in lines[1] and "2026-11-01 00:00" in "".join(lines)
 
 
 def write_test(folder, day, images):
