@@ -25,6 +25,8 @@ from cae.files import get_record
 
 CHANNELS = {"gray": 1, "rgb": 3}
 TEST_SPLIT = 0.2
+# A data set of so many images, or an archive of so many bytes, is read at once to see what it has.
+FEW, FEW_BYTES = 1000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,27 @@ def read_names(given: str) -> list[str]:
 
 
 def has_test(name: str, reading: Reading = Reading()) -> bool:
-    """Whether a data set comes with test images, or some are set apart."""
+    """Whether a data set comes with test images, or some are set apart.
+
+    Of more than a few images some are, or `read_source` says why not: to see it takes all of them.
+    """
+    path = Path(name)
     if not is_source(name):
         return name in NAMED_DATASETS
-    contents, has_own = _read(Path(name), "train", reading)
-    return has_own or bool(_choose_test(contents, reading.test_split).any())
+    if reading.test_split and not _holds_few(path, reading):
+        return True
+    is_archive = path.suffix.lower() == ".npz"
+    parts = read_npz(path) if is_archive else list_pictures(path, labelled=reading.labelled)
+    if "test" in parts or not reading.test_split:
+        return "test" in parts
+    contents, _ = _read(path, "train", reading)
+    return bool(_choose_test(contents, reading.test_split).any())
+
+
+def _holds_few(path: Path, reading: Reading) -> bool:
+    if path.suffix.lower() == ".npz":
+        return path.is_file() and path.stat().st_size <= FEW_BYTES
+    return len(list_pictures(path, labelled=reading.labelled)["train"].files) <= FEW
 
 
 def explain_no_test(name: str, reading: Reading) -> str:

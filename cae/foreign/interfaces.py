@@ -1,4 +1,4 @@
-"""What a model takes and gives, fitted to this program: images in [0, 1], probabilities.
+"""What a model takes and gives, fitted to this program: images in [0, 1] and probabilities.
 
 Keras is imported by the functions that need it.
 """

@@ -346,6 +346,15 @@ class TestParts:
         with pytest.raises(UserError, match=r"--test-split.* 5 images, 4 of them different"):
             load(root, "test", reading=Reading())
 
+    def test_many_images_are_not_read_to_see_whether_there_is_a_test(self, root):
+        """None of these could be: each file is empty."""
+        for name in ("a", "b"):
+            (root / name).mkdir(parents=True)
+            for number in range(501):
+                (root / name / f"{number}.png").touch()
+        assert has_test(str(root), Reading())
+        assert not has_test(str(root), Reading(test_split=0.0))
+
 
 class TestTable:
     def test_paths_and_labels(self, root):
