@@ -195,6 +195,9 @@ def plot_speeds(measurements: Mapping[str, Mapping[str, Any]]) -> "Figure | None
             ax = axes[batches.index(batch), sizes.index(size)]
             _draw_bars(found["competitors"], ax)
             ax.set_title(f"{size}, batch {batch[1:]}")
+        for column in axes.T:  # which shares one scale, with room for the numbers
+            fastest = max(bar.get_width() for ax in column for bar in ax.patches)
+            column[0].set_xlim(0, 1.25 * fastest)
         axes[0, 0].invert_yaxis()  # shared by all: the first competitor on top
         figure.supxlabel(
             "images/s in the fastest round; the line reaches to the median", fontsize=9
@@ -220,6 +223,4 @@ def _draw_bars(competitors: Mapping[str, Mapping[str, Any]], ax: "Axes") -> None
         error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
     )
     ax.bar_label(bars, fmt="{:,.0f}", padding=4, fontsize=8)
-    ax.margins(x=0.25)
-    ax.set_xlim(left=0)
     ax.spines[["top", "right"]].set_visible(False)

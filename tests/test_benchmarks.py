@@ -369,6 +369,18 @@ class TestOutput:
         assert labels == [results.NAMES[name] for name in BF16_SPEEDS]
         assert ax.get_xlim()[0] == 0 and ax.get_xlim()[1] > 60
 
+    def test_no_bar_leaves_its_panel(self):
+        """The panels of a size share one scale, also where larger batches are faster."""
+        speeds = {32: {"keras": [10.0], "ours": [20.0]}, 128: {"keras": [15.0], "ours": [40.0]}}
+        measurements = [
+            Measurement(f"autoencoder.small.b{batch}", "images/s", found)
+            for batch, found in speeds.items()
+        ]
+        figure = results.plot_speeds(results.get_document(measurements)["measurements"])
+        assert len(figure.axes) == 2
+        for ax in figure.axes:
+            assert ax.get_xlim()[0] == 0 and ax.get_xlim()[1] > 40
+
     def test_machine_names_its_instructions(self, tmp_path):
         """Ratios between competitors depend on them; other systems than Linux do not say."""
         cpuinfo = tmp_path / "cpuinfo"

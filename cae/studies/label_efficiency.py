@@ -271,13 +271,14 @@ def _digest(hashes: np.ndarray, labels: np.ndarray | None = None) -> str:
 def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """Writes the settings that results depend on, unless those in the file differ.
 
-    Recipes for other numbers of labels stay in the file.
+    Recipes for other numbers of labels stay in the file. The sentences about duplicates follow from
+    the hashed data, so an earlier version may have worded them differently.
     """
-    recipes = settings["recipes"]
+    recipes, apart = settings["recipes"], ("recipes", "leakage")
     if path.exists():
         before = load_record(path, dict[str, Any], "Choose another --name.")
         earlier = before.get("recipes", {})
-        pairs = {key: (before.get(key), settings[key]) for key in settings if key != "recipes"}
+        pairs = {key: (before.get(key), settings[key]) for key in settings if key not in apart}
         for count in earlier.keys() & recipes.keys():
             pairs[f"recipe for {count} labels per class"] = earlier[count], recipes[count]
         for key, (old, new) in pairs.items():
