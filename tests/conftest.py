@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cae.data import idx
 from cae.errors import UserError
@@ -20,6 +21,11 @@ for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THR
     os.environ.setdefault(threads, "1")
 # Set in the processes of pytest-xdist; it would override the size of terminals that tests open.
 os.environ.pop("COLUMNS", None)
+# No test depends on time: machines are slow, and busy with others.
+settings.register_profile(
+    "slow machines", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("slow machines")
 
 CLASSES = (2, 5, 61)  # gaps in the numbering
 AUTOENCODER = {

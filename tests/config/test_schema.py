@@ -6,7 +6,7 @@ import re
 import hypothesis.strategies as st
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from cae.config.fields import OPTIMIZERS
 from cae.config.json_text import MAX_FILE_BYTES
@@ -30,7 +30,7 @@ CLASSIFIER = {
     "batch_size": 64,
 }
 # A busy machine stalls for seconds, which says nothing about the code.
-lenient = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+fewer = settings(max_examples=50)
 DOCUMENTS = {"autoencoder": AUTOENCODER, "classifier": CLASSIFIER}
 
 
@@ -353,7 +353,7 @@ def test_keys_written_twice_are_all_named_beside_other_problems():
     assert line.startswith("my.json: model_info.seed: must occur once in its object")
 
 
-@lenient
+@fewer
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
@@ -486,7 +486,7 @@ documents = st.one_of(
 )
 
 
-@lenient
+@fewer
 @given(documents)
 def test_what_is_written_is_read_back_the_same(document):
     kind, values = document
@@ -498,7 +498,7 @@ def test_what_is_written_is_read_back_the_same(document):
     assert validate_config(config.model_dump(), "model_info", kind) == config
 
 
-@lenient
+@fewer
 @given(documents)
 def test_the_json_schema_accepts_what_the_models_accept(document):
     _, values = document

@@ -145,7 +145,7 @@ def test_pools_of_a_classifier_are_checked():
 factor_lists = st.lists(st.integers(1, 4), max_size=4)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(factor_lists.filter(bool), factor_lists, st.integers(1, 32))
 def test_it_fits_or_the_proposed_layer_makes_it_fit(pools, upsamples, side):
     config, input_shape = scaling(pools, upsamples), (side, side, 1)

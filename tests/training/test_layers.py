@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cae.training import build, train
@@ -19,7 +19,7 @@ from cae.training.layers import (
     summing_matrix,
 )
 
-lenient = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+fewer = settings(max_examples=25)
 
 
 def pair_and_fused(kernel_size, size, filters, **arguments):
@@ -60,7 +60,7 @@ def test_summing_matrix_by_hand(kernel_length, factor, expected):
 
 
 class TestUpSampleConv2D:
-    @lenient
+    @fewer
     @example(kernel_size=(3, 3), size=(1, 2), image=(3, 1, 2), filters=1, activation="linear")
     @given(
         kernel_size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
@@ -88,7 +88,7 @@ class TestUpSampleConv2D:
 
 
 class TestFewFiltersConv2D:
-    @lenient
+    @fewer
     @given(
         kernel_size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
         image=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4)),
