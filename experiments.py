@@ -14,6 +14,7 @@ from cae.config.choices import (
     COLUMNS,
     COUNTS,
     HEAD,
+    MAX_IMAGES,
     MAX_SEED,
     METHODS,
     MOST_EPOCHS,
@@ -229,7 +230,7 @@ def _add_measurement_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> str:
-    return text if text == ALL else str(flags.whole_number(1, flags.MAX_IMAGES)(text))
+    return text if text == ALL else str(flags.whole_number(1, MAX_IMAGES)(text))
 
 
 def _add_report(commands: Any) -> None:

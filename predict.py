@@ -51,7 +51,7 @@ def _add_classify(commands: Any) -> None:
     )
     parser.add_argument(
         "--unsure-below",
-        type=_probability,
+        type=flags.probability,
         metavar="P",
         help="call answers below this probability unsure (default: as calibrated in training, "
         "else 0.5)",
@@ -77,17 +77,6 @@ def _add_model_and_inputs(parser: argparse.ArgumentParser, model: str) -> None:
         help="pictures, folders of them (with their subfolders), idx or .npy files; - for such "
         "paths on standard input, one per line, or for one picture there",
     )
-
-
-def _probability(text: str) -> float:
-    """The type of a flag: a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
-    return value
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -147,7 +136,7 @@ def _add_anomalies(commands: Any) -> None:
     _add_model_and_inputs(parser, "a saved autoencoder or classifier of this program")
     parser.add_argument(
         "--quantile",
-        type=_probability,
+        type=flags.probability,
         default=0.99,
         metavar="Q",
         help="an anomaly scores higher than this share of images like those of training "

@@ -8,7 +8,7 @@ import codecs
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class ConfigurationError(UserError):
 
 
 # --- Words for people -----------------------------------------------------------------------
+
+Say = Callable[[str], None]  # receives a sentence, to print it or to keep it
 
 
 def shown(value: Any) -> str:
@@ -160,6 +162,17 @@ def parse_whole_number(text: str, low: int, high: int) -> int:
     if re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()) and low <= int(text) <= high:
         return int(text)
     raise ValueError(f"must be a whole number from {low} to {high}, got {shown(text)}")
+
+
+def parse_number(text: str, low: float, high: float) -> float:
+    """Reads a decimal number, as `parse_whole_number` reads a whole one."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if low <= value <= high:
+        return value
+    raise ValueError(f"must be a number from {low:g} to {high:g}, got {shown(text)}")
 
 
 # --- Errors of pydantic ---------------------------------------------------------------------

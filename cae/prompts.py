@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from rich.prompt import InvalidResponse, PromptBase
 from rich.text import Text
 
-from cae.errors import UsageError, UserError, listed, parse_whole_number, shown
+from cae.errors import UsageError, UserError, listed, parse_number, parse_whole_number, shown
 from cae.files import make_folder
 from cae.terminal import OUT, fill, print_sentence
 
@@ -209,17 +209,7 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 
 def number(low: float, high: float) -> Callable[[str], float]:
     """Parses a decimal number in [low, high]."""
-
-    def parse(answer: str) -> float:
-        try:
-            value = float(answer)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise ValueError(f"must be a number from {low:g} to {high:g}, got {shown(answer)}")
-        return value
-
-    return parse
+    return lambda answer: parse_number(answer, low, high)
 
 
 def pair(low: int, high: int) -> Callable[[str], tuple[int, int]]:

@@ -9,6 +9,7 @@ MAX_BATCH_SIZE = 65536  # images
 MAX_EPOCHS = 100_000
 MAX_STEPS = 10_000_000
 MAX_SEED = 2**32 - 1  # what NumPy accepts
+MAX_IMAGES = 2**32 - 1  # what the header of an idx file can say
 
 # The pixels that a saved model of another program may expect.
 INPUT_RANGES = ("0..1", "0..255", "-1..1")

@@ -5,14 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from cae.config.choices import CHANGED, COLORS, INPUT_RANGES, RESIZE
+from cae.config.choices import CHANGED, COLORS, INPUT_RANGES, MAX_IMAGES, RESIZE
 from cae.config.fields import Epochs, Keys, Seed
 from cae.config.values import Number, integer_type, number_type, refusal, worded
 from cae.errors import listed, shown
 
 MAX_TRIALS = 10_000
 MAX_LABEL = 80  # characters of a trial's name, which is also the name of a folder
-MAX_LIMIT = 2**32 - 1  # images; what the header of an idx file can say
 # The metrics that can decide, all on validation images: True where larger is better.
 METRICS = {
     "autoencoder": {"val_mse": False, "val_loss": False},
@@ -31,7 +30,7 @@ ImageSize = Annotated[
     Field(min_length=2, max_length=2),
     worded("must be [height, width] in pixels"),
 ]
-Limit = integer_type(1, MAX_LIMIT)
+Limit = integer_type(1, MAX_IMAGES)
 
 
 def _count_seeds(value: Any) -> Any:

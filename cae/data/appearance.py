@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from cae.data.datasets import Scaling
-from cae.errors import DataError, listed
+from cae.errors import DataError, Say, listed
 
 INVERTED = "inverted"
 TRANSPOSED = "transposed"
@@ -47,7 +47,7 @@ CAUSES: dict[str, tuple[tuple[str, ...], Callable[..., tuple[Any, ...]]]] = {
 }
 EXTREME = 0.1  # of the range: pixels this near to its ends are the darkest and the brightest
 MIN_IMAGES = 20  # fewer do not show how training images vary
-MAX_IMAGES = 2000  # evenly spaced among all
+SAMPLED = 2000  # images, evenly spaced among all
 MAX_PIXELS = 2**25  # of all these together
 TOP_SHARE = 0.1
 MIN_SCORE = 0.5
@@ -60,7 +60,6 @@ MARGIN = 0.1
 MAX_OUTSIDE = 0.01
 
 Features = dict[str, np.ndarray]  # name -> float (num_images,) or (num_images, length)
-Say = Callable[[str], None]
 
 
 # --- Looks ----------------------------------------------------------------------------------
@@ -150,7 +149,7 @@ def advise(images: str, causes: Mapping[str, str], remedies: Mapping[str, str] =
 
 def _measure(images: np.ndarray, scaling: Scaling) -> Features:
     """The features of a sample of images."""
-    count = min(len(images), MAX_IMAGES, max(MIN_IMAGES, MAX_PIXELS // images[0].size))
+    count = min(len(images), SAMPLED, max(MIN_IMAGES, MAX_PIXELS // images[0].size))
     sample = images[np.linspace(0, len(images) - 1, count).astype(int)]
     gray = scaling.apply(sample).mean(axis=3)  # (count, height, width)
     border = np.concatenate([gray[:, 0], gray[:, -1], gray[:, :, 0], gray[:, :, -1]], axis=1)

@@ -15,16 +15,16 @@ import numpy as np
 
 from cae.config.shapes import format_shape
 from cae.data import idx
-from cae.data.appearance import Say, match_scaling
+from cae.data.appearance import match_scaling
 from cae.data.datasets import Scaling
 from cae.data.listing import is_ignored, is_picture
 from cae.data.pictures import MISSING, Form, decode_ahead
-from cae.errors import DataError, counted
+from cae.data.stored import GZIP_MAGIC
+from cae.errors import DataError, Say, counted
 
 STANDARD_INPUT = "-"
 PART = 1024  # images
 BYTES = Scaling(0.0, 255.0, "uint8")  # of decoded pictures
-GZIP = b"\x1f\x8b"
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
 INSPECTED = 2000  # images of an array, to recognize the range of its pixels
 
@@ -197,7 +197,7 @@ def _is_idx(path: Path) -> bool:
             start = file.read(4)
     except OSError:
         return False  # `decode` says why
-    return start.startswith(GZIP) or (start[:2] == b"\0\0" and start[2:3] >= b"\x08")
+    return start.startswith(GZIP_MAGIC) or (start[:2] == b"\0\0" and start[2:3] >= b"\x08")
 
 
 def _check_size(name: str, images: np.ndarray, form: Form) -> np.ndarray:

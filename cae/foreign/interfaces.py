@@ -3,14 +3,14 @@
 Keras is imported by the functions that need it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
 from cae.config.choices import INPUT_RANGES
 from cae.config.shapes import format_shape
-from cae.errors import ModelFileError
+from cae.errors import ModelFileError, Say
 from cae.foreign.unrolled import Unrolled, get_layers, list_layers
 from cae.records.untrusted import names_of
 
@@ -37,8 +37,6 @@ TO_CHANNELS_FIRST = (
     "and save that."
 )
 TINY = 1e-30  # a positive float32: its logarithm is finite
-
-Say = Callable[[str], None]
 
 
 def check_one(what: Literal["input", "output"], model: "keras.Model", where: object) -> None:

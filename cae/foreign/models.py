@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cae.config.shapes import format_shape
-from cae.errors import ModelFileError
+from cae.errors import ModelFileError, Say
 from cae.foreign.interfaces import (
     LINEAR,
     OWN_RANGE,
-    Say,
     adapt_input,
     check_one,
     get_activation,

@@ -20,9 +20,9 @@ from cae.config.choices import RESIZE
 from cae.config.shapes import Shape, format_shape
 from cae.data.appearance import INVERTED, REMEDIES, advise, compare
 from cae.data.datasets import Scaling, check_dataset, load_dataset, read_labels
-from cae.data.inputs import Part, Report, Say, find_shape, read_parts
+from cae.data.inputs import Part, Report, find_shape, read_parts
 from cae.data.pictures import Form, encode_png
-from cae.errors import DataError, ModelFileError, UsageError
+from cae.errors import DataError, ModelFileError, Say, UsageError
 from cae.files import growing_text, plain_cell, write_bytes
 from cae.foreign.interfaces import OWN_RANGE, check_channels_last
 from cae.foreign.models import find_classifier

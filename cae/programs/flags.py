@@ -18,14 +18,14 @@ from cae.config.choices import (
     INPUT_RANGES,
     MAX_BATCH_SIZE,
     MAX_EPOCHS,
+    MAX_IMAGES,
     MAX_SEED,
     RESIZE,
     VERSION,
 )
 from cae.config.shipped import find_shipped, get_descriptions
-from cae.errors import UsageError, parse_whole_number, shown
+from cae.errors import UsageError, parse_number, parse_whole_number, shown
 
-MAX_IMAGES = 2**32 - 1  # the limit of the header of an idx file
 MAX_DEVICES = 64  # of one machine
 # Characters that word processors and PDFs put where a flag's hyphen belongs.
 DASHES = "‐‑‒–—―−"  # noqa: RUF001 - that is the point
@@ -109,14 +109,19 @@ class Parser(argparse.ArgumentParser):
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     """The type of a flag that takes a whole number in [low, high]."""
+    return lambda text: _parse(parse_whole_number, text, low, high)
 
-    def parse(text: str) -> int:
-        try:
-            return parse_whole_number(text, low, high)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
 
-    return parse
+def probability(text: str) -> float:
+    """The type of a flag that takes a number from 0 to 1."""
+    return _parse(parse_number, text, 0, 1)
+
+
+def _parse(read: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return read(*arguments)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def which_devices(text: str) -> str | int:

@@ -6,7 +6,6 @@ All of it is found and checked before Keras loads, and a wrong configuration bef
 import argparse
 import shlex
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from cae.config.load import load_config, override, set_values, validate_config
 from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape, check_shapes, format_shape
 from cae.config.tf_config import get_index
-from cae.errors import ModelFileError, UsageError, listed
+from cae.errors import ModelFileError, Say, UsageError, listed
 from cae.programs.flags import to_words
 from cae.programs.start import find_command
 from cae.records.run import (
@@ -258,7 +257,7 @@ def warn_of_looks(
     datasets: "dict[str, Dataset]",
     scaling: "Scaling",
     args: argparse.Namespace,
-    warn: Callable[[str], None],
+    warn: Say,
 ) -> None:
     """Warns of images that look unlike those that a saved model was trained on.
 

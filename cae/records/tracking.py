@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from cae.config.study import hyperparameters_of
-from cae.errors import UsageError, readable
+from cae.errors import Say, UsageError, readable
 from cae.files import write_json
 from cae.records.history import History
 from cae.records.run import MODEL_FILE, TRIALS_FILE, Run, Start
@@ -275,7 +275,7 @@ TRACKERS = {"tensorboard": TensorBoard, "mlflow": MLflow}  # by flag, and packag
 class Trackers:
     """The trackers of one run; one that fails is dropped, and `warn` receives a sentence on it."""
 
-    def __init__(self, warn: Callable[[str], None]):
+    def __init__(self, warn: Say):
         self._warn = warn
         self._trackers: list[TensorBoard | MLflow] = []
 
@@ -315,7 +315,7 @@ def opened(
     run: Run,
     start: Start,
     rows: Sequence[dict[str, Any]],
-    warn: Callable[[str], None],
+    warn: Say,
 ) -> Iterator[Trackers]:
     """Opens the trackers that the flags ask for, and closes them when training ends.
 

@@ -12,8 +12,8 @@ from keras import ops
 from cae.config.load import validate_config
 from cae.config.schema import ClassifierConfig, Config, Kind
 from cae.config.shapes import check_shapes, get_rounding
-from cae.errors import ModelFileError, UserError
-from cae.foreign.interfaces import OWN_RANGE, Say, check_shape
+from cae.errors import ModelFileError, Say, UserError
+from cae.foreign.interfaces import OWN_RANGE, check_shape
 from cae.foreign.models import find_encoder, load_encoder
 from cae.foreign.unrolled import get_layers
 from cae.records.saved_models import load_model

@@ -17,6 +17,7 @@ from cae.config.fields import Augmentation
 from cae.config.schema import ClassifierConfig, Config
 from cae.data.datasets import Scaling, get_scaling
 from cae.data.splits import encode_labels, get_classes, is_imbalanced, split_validation
+from cae.errors import Say
 from cae.records.history import DENSE_ONLY, FULL, History
 from cae.training import device
 from cae.training.batches import INFERENCE_BATCH_SIZE, WHOLE, Batches
@@ -44,7 +45,7 @@ def train_autoencoder(
     scaling: Scaling | None = None,
     validation: np.ndarray | None = None,
     name: str = "autoencoder",
-    warn: Callable[[str], None] = print,
+    warn: Say = print,
     **options: Any,
 ) -> History:
     """Trains an autoencoder to reconstruct its input; the best epoch's weights are kept.
@@ -105,7 +106,7 @@ def train_classifier(
     unlabelled: np.ndarray | None = None,
     pretrained: bool = True,
     name: str = "classifier",
-    warn: Callable[[str], None] = print,
+    warn: Say = print,
     **options: Any,
 ) -> History:
     """Trains the dense head on the frozen encoder, then everything; keeps the best weights.
@@ -236,7 +237,7 @@ class MacroScores(keras.metrics.Metric):
 def _split(
     images: np.ndarray,
     config: Config,
-    warn: Callable[[str], None],
+    warn: Say,
     labels: np.ndarray | None = None,
     given: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -320,9 +321,7 @@ def _get_phases(config: ClassifierConfig, pretrained: bool) -> list[Phase]:
     return [phase for phase in phases if phase.epochs]
 
 
-def _precision(
-    model: keras.Model, config: Config, warn: Callable[[str], None]
-) -> AbstractContextManager[None]:
+def _precision(model: keras.Model, config: Config, warn: Say) -> AbstractContextManager[None]:
     if device.get_compute_dtype(config) == "bfloat16":
         return bfloat16_inside(model)
     if config.mixed_precision:
@@ -362,9 +361,7 @@ def _start_output_at(model: keras.Model, mean_image: np.ndarray) -> None:
     output.bias.assign(mean_pixel)
 
 
-def _warn_if_collapsed(
-    history: History, loss: str, mean_image_error: float, warn: Callable[[str], None]
-) -> None:
+def _warn_if_collapsed(history: History, loss: str, mean_image_error: float, warn: Say) -> None:
     """Warns if there was nothing to learn, or the reconstructions are no better than the mean."""
     if mean_image_error < SAME_IMAGES:
         warn("Nothing to learn: all images are the same. Check the file of images.")
