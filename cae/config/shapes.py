@@ -46,7 +46,7 @@ class Rounding(NamedTuple):
     cropping: tuple[tuple[int, int], tuple[int, int]]  # rows (top, bottom), columns (left, right)
 
 
-class _Scaling(NamedTuple):
+class _Resizing(NamedTuple):
     """The layers that change the size of images: index in their list -> factors.
 
     Strides count as pools, and those of transposed convolutions as upsampling. `sizes` holds the
@@ -59,13 +59,13 @@ class _Scaling(NamedTuple):
     rounds_up: bool
 
 
-def _get_scaling(config: Config, size: Size) -> _Scaling:
+def _get_resizing(config: Config, size: Size) -> _Resizing:
     """Pools round up in an autoencoder whose decoder would otherwise miss the images' size."""
     encoder = config.encoder_layers if isinstance(config.encoder_layers, tuple) else ()
     decoder = config.decoder_layers if config.kind == "autoencoder" else ()
-    resizing = (Pool, StridedConv, UpSample, ConvTranspose)  # the factors are their last values
-    pools = {index: x[-1] for index, x in enumerate(encoder) if isinstance(x, resizing)}
-    upsamples = {index: x[-1] for index, x in enumerate(decoder) if isinstance(x, resizing)}
+    kinds = (Pool, StridedConv, UpSample, ConvTranspose)  # the factors are their last values
+    pools = {index: x[-1] for index, x in enumerate(encoder) if isinstance(x, kinds)}
+    upsamples = {index: x[-1] for index, x in enumerate(decoder) if isinstance(x, kinds)}
 
     def get_sizes(round_up: bool) -> list[Size]:
         sizes = [size]
@@ -81,7 +81,7 @@ def _get_scaling(config: Config, size: Size) -> _Scaling:
 
     sizes = get_sizes(round_up=False)
     rounds_up = config.kind == "autoencoder" and sizes[-1] != size
-    return _Scaling(pools, upsamples, get_sizes(True) if rounds_up else sizes, rounds_up)
+    return _Resizing(pools, upsamples, get_sizes(True) if rounds_up else sizes, rounds_up)
 
 
 def get_rounding(config: AutoencoderConfig, input_shape: Shape) -> Rounding:
@@ -90,19 +90,19 @@ def get_rounding(config: AutoencoderConfig, input_shape: Shape) -> Rounding:
     Padding "same" adds half of what a pool lacks before the image, rounded down, and the rest after
     it; the decoder crops the same, so that every pixel stays in its place, or near it with strides.
     """
-    scaling, target = _get_scaling(config, tuple(input_shape[:2])), input_shape[:2]
+    resizing, target = _get_resizing(config, tuple(input_shape[:2])), input_shape[:2]
     rounded, before, scale = [], [0, 0], [1, 1]
-    for (index, factors), size in zip(scaling.pools.items(), scaling.sizes, strict=False):
-        missing = [-side % f * scaling.rounds_up for side, f in zip(size, factors, strict=True)]
+    for (index, factors), size in zip(resizing.pools.items(), resizing.sizes, strict=False):
+        missing = [-side % f * resizing.rounds_up for side, f in zip(size, factors, strict=True)]
         if any(missing):
             rounded.append(index)
         before = [b + m // 2 * s for b, m, s in zip(before, missing, scale, strict=True)]
         scale = [s * factor for s, factor in zip(scale, factors, strict=True)]
     cropping = tuple(
         (first, got - wanted - first)
-        for first, got, wanted in zip(before, scaling.sizes[-1], target, strict=True)
+        for first, got, wanted in zip(before, resizing.sizes[-1], target, strict=True)
     )
-    return Rounding(tuple(rounded), scaling.sizes[-1], cropping)
+    return Rounding(tuple(rounded), resizing.sizes[-1], cropping)
 
 
 def check_shapes(config: Config, input_shape: Shape, where: str) -> None:
@@ -113,7 +113,7 @@ def check_shapes(config: Config, input_shape: Shape, where: str) -> None:
     Raises:
         ConfigurationError: Names the sizes along the layers and a change to try.
     """
-    pools, upsamples, sizes, rounds_up = _get_scaling(config, tuple(input_shape[:2]))
+    pools, upsamples, sizes, rounds_up = _get_resizing(config, tuple(input_shape[:2]))
     for kept, (index, factors) in enumerate(pools.items()):
         if factors[0] > sizes[kept][0] or factors[1] > sizes[kept][1]:
             kind = "pool" if isinstance(config.encoder_layers[index], Pool) else "stride"

@@ -32,7 +32,7 @@ from pydantic import ValidationError
 from cae.config.json_text import parse_json, read_text
 from cae.config.load import load_config, override, validate_config
 from cae.config.schema import Config
-from cae.config.study_schema import MAX_LABEL, MAX_TRIALS, METRICS, Base, Chain, Range, Study, Vary
+from cae.config.study_schema import MAX_NAME, MAX_TRIALS, METRICS, Base, Chain, Range, Study, Vary
 from cae.errors import ConfigurationError, UserError, shown
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def expand(
     Args:
         file: The study.
         data: What tells its data from others, as JSON.
-        models: Label of a base -> path of the model its encoder comes from, and its SHA-256.
+        models: Title of a base -> path of the model its encoder comes from, and its SHA-256.
 
     Raises:
         ConfigurationError: A configuration is wrong, or a varied value is not allowed.
@@ -151,14 +151,14 @@ def expand(
     problems: list[UserError] = []
     trials: dict[str, Trial] = {}
     for base in file.study.bases:
-        model, model_digest = models.get(base.label, (None, None))
-        for label, config in _configurations(file, base, problems):
+        model, model_digest = models.get(base.title, (None, None))
+        for title, config in _configurations(file, base, problems):
             for seed in file.study.seeds:
                 seeded = override(config, seed=seed, epochs=file.study.epochs)
-                content = [base.label, seeded.model_dump(mode="json"), data, model_digest]
+                content = [base.title, seeded.model_dump(mode="json"), data, model_digest]
                 content += [base.model_flags] * bool(base.model_flags)
                 digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-                trial = Trial(base.label, label, seeded, model, digest)
+                trial = Trial(base.title, title, seeded, model, digest)
                 trials.setdefault(digest, trial)  # a base can be one of its own variations
     if not problems and len(trials) > MAX_TRIALS:
         problems = [UserError(file.path, f"must have at most {MAX_TRIALS} trials", len(trials))]
@@ -175,9 +175,9 @@ def _configurations(
     for path in base.paths:
         config = load_config(file.resolve(path), file.study.kind)
         for changes in _changes(file.study.vary):
-            label = _label(base.label_of(path), changes)
+            title = _name(base.title_of(path), changes)
             try:
-                yield label, _change(config, changes, f"{file.path}: vary ({label})")
+                yield title, _change(config, changes, f"{file.path}: vary ({title})")
             except ConfigurationError as error:
                 problems.append(error)
 
@@ -216,10 +216,10 @@ def _change(config: Config, changes: dict[str, Any], where: str) -> Config:
     return validate_config(document | changes, where, config.kind)
 
 
-def _label(name: str, changes: dict[str, Any]) -> str:
+def _name(title: str, changes: dict[str, Any]) -> str:
     """The name of a changed configuration, fit for a folder."""
     parts = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    return re.sub(r"[^\w.=-]+", "-", "-".join([name, *parts]))[:MAX_LABEL].strip("-=.")
+    return re.sub(r"[^\w.=-]+", "-", "-".join([title, *parts]))[:MAX_NAME].strip("-=.")
 
 
 def hyperparameters_of(model_info: dict[str, Any]) -> dict[str, Any]:

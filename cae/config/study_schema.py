@@ -11,7 +11,7 @@ from cae.config.values import Number, integer_type, number_type, refusal, worded
 from cae.errors import listed, shown
 
 MAX_TRIALS = 10_000
-MAX_LABEL = 80  # characters of a trial's name, which is also the name of a folder
+MAX_NAME = 80  # characters of a trial's name, which is also the name of a folder
 # The metrics that can decide, all on validation images: True where larger is better.
 METRICS = {
     "autoencoder": {"val_mse": False, "val_loss": False},
@@ -21,8 +21,8 @@ Text = Annotated[str, Field(min_length=1), worded("must be text in double quotes
 FilePath = Annotated[str, Field(min_length=1), worded("must be the path of a file")]
 Name = Annotated[
     str,
-    Field(pattern=r"^\w[\w.-]*$", max_length=MAX_LABEL),
-    worded(f'must be a name of letters, digits and "_.-", at most {MAX_LABEL} characters'),
+    Field(pattern=r"^\w[\w.-]*$", max_length=MAX_NAME),
+    worded(f'must be a name of letters, digits and "_.-", at most {MAX_NAME} characters'),
 ]
 Changed = Literal[CHANGED]
 ImageSize = Annotated[
@@ -210,7 +210,7 @@ class Base(Keys):
     """As the flag `--model-input-range`, for the saved `model`."""
 
     @property
-    def label(self) -> str:
+    def title(self) -> str:
         """Its name; without one that of its file."""
         return self.name or Path(self.configuration).stem
 
@@ -224,11 +224,11 @@ class Base(Keys):
         """The files of its configurations."""
         return [self.configuration, *self.variations]
 
-    def label_of(self, path: str) -> str:
+    def title_of(self, path: str) -> str:
         """The name of one of its configurations."""
         stem = Path(path).stem
         if path == self.configuration:
-            return self.label
+            return self.title
         return f"{self.name}-{stem}" if self.name else stem
 
     @model_validator(mode="after")
@@ -279,9 +279,9 @@ class Study(Keys):
 
     @field_validator("bases")
     @classmethod
-    def _check_labels(cls, bases: list[Base]) -> list[Base]:
-        labels = [base.label for base in bases]
-        repeated = [label for n, label in enumerate(labels) if label in labels[:n]]
+    def _check_titles(cls, bases: list[Base]) -> list[Base]:
+        titles = [base.title for base in bases]
+        repeated = [title for n, title in enumerate(titles) if title in titles[:n]]
         if repeated:
             raise refusal(
                 f"must have different names, not {shown(repeated[0])} twice",

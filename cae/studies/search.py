@@ -68,15 +68,15 @@ class SearchRun(StudyRun):
 
     def get_trials(self, space: Space, values: dict[str, Any]) -> list[Trial]:
         """The trials of a configuration with other values: one per seed."""
-        label = space.base.label_of(space.path)
-        alone = {"name": label, "configuration": space.path, "variations": []}
+        title = space.base.title_of(space.path)
+        alone = {"name": title, "configuration": space.path, "variations": []}
         changes = {
             "bases": [space.base.model_copy(update=alone)],
             "vary": Vary(grid={key: [value] for key, value in values.items()}) if values else None,
         }
         file = StudyFile(self._file.path, self.study.model_copy(update=changes))
-        trials = expand(file, self._data, {label: self._models[space.base.label]})
-        return [replace(trial, base=space.base.label) for trial in trials]
+        trials = expand(file, self._data, {title: self._models[space.base.title]})
+        return [replace(trial, base=space.base.title) for trial in trials]
 
     def add(self, trials: Iterable[Trial]) -> None:
         """Adds trials, with the results of those that are finished or were stopped early."""

@@ -111,7 +111,7 @@ class TrialTrainer:
         shutil.rmtree(partial, ignore_errors=True)  # killed before it had begun
         config = self.folder / "configuration" / f"{trial.id}.json"
         write_text(config, dump_config(trial.config))
-        (base,) = [base for base in self.study.bases if base.label == trial.base]
+        (base,) = [base for base in self.study.bases if base.title == trial.base]
         absent = {} if self.study.kind == "classifier" else dict.fromkeys(LABELLED)
         if not uses_unlabelled(trial.config):
             absent["unlabelled"] = None
@@ -171,7 +171,7 @@ class StudyRun:
         self.outcomes: list[Outcome] = []
         self._file = file
         self._data = self._identify_data()
-        self._models = {base.label: self._find_model(base) for base in self.study.bases}
+        self._models = {base.title: self._find_model(base) for base in self.study.bases}
         self.add(
             trial
             for trial in self.expand()

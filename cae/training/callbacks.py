@@ -203,17 +203,17 @@ class ShowProgress(keras.callbacks.Callback):
 
     Args:
         console: Where to draw; standard error leaves standard output to results.
-        label: What is being trained, e.g. `autoencoder_small`.
+        name: What is being trained, e.g. `autoencoder_small`.
         metrics: What the line of an epoch shows, each followed by its `val_` value.
         show_phase: Whether to name the phase.
     """
 
     def __init__(
-        self, console: Console, label: str, metrics: tuple[str, ...], show_phase: bool = False
+        self, console: Console, name: str, metrics: tuple[str, ...], show_phase: bool = False
     ):
         super().__init__()
         self._console = console
-        self._label = label
+        self._name = name
         self._metrics = metrics
         self._show_phase = show_phase
         self._bar: Progress | None = None
@@ -279,7 +279,7 @@ class ShowProgress(keras.callbacks.Callback):
     @property
     def _heading(self) -> str:
         phase = f", {self.params['phase']}" if self._show_phase else ""
-        return f"{self._label}{phase}: epoch {self._epoch + 1}/{self.params['epochs']}"
+        return f"{self._name}{phase}: epoch {self._epoch + 1}/{self.params['epochs']}"
 
     @property
     def _short_heading(self) -> str:

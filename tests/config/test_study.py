@@ -62,7 +62,7 @@ def test_the_original_research_is_shipped():
     assert len(expand(screening, "", {})) == 24
     assert len(expand(classifiers.rounds[0], "", {})) == 15
     assert len(classifiers.study.bases) == 5
-    bases = {base.label for base in autoencoders.study.bases}
+    bases = {base.title for base in autoencoders.study.bases}
     assert {base.encoder.base for base in classifiers.study.bases} < bases
 
 
