@@ -6,9 +6,9 @@
     python benchmarks/run.py --against ../before  this checkout against another one, 8 rounds
 
 The competitors are in competitors.py, and rounds.py lets them take turns. A complete run writes
-benchmarks/results.json, which keeps a document for each kind of processor (`avx2`, `avx512_bf16`),
-and the figure docs/images/benchmark-<kind>.png. The `results` of a document have stable keys
-(median, min and max over the rounds):
+benchmarks/results.json after each measurement: a document for each kind of processor (`avx2`,
+`avx512_bf16`), and the figure docs/images/benchmark-<kind>.png. The `results` of a document have
+stable keys (median, min and max over the rounds):
 
     autoencoder.<size>.b<batch>.vs_keras, .vs_torch, .vs_torch_compile,
         .bf16.vs_keras, .bf16.vs_torch_bf16, .bf16.vs_torch_compile
@@ -244,11 +244,16 @@ def get_plan(args: argparse.Namespace) -> Plan:
 
 
 def measure(args: argparse.Namespace) -> int:
-    """Measures, prints the table, and writes the files at the end."""
+    """Measures and prints the table; writes what a complete run, or --save, has measured so far."""
     plan, is_complete = get_plan(args), not (args.quick or args.only or args.against)
     if args.against and not Path(args.against, "model.py").is_file():
         raise UsageError("--against", "must be a checkout of this repository", args.against)
-    measurements = []
+    measurements: list[Measurement] = []
+
+    def save(keep_others: bool) -> list[Path]:
+        facts = {"command": args.command, "dataset": dataset, "plan": asdict(plan)}
+        return _write(results.get_document(measurements, **facts), keep_others)
+
     with tempfile.TemporaryDirectory() as data:
         dataset = write_data(max(60_000, *plan.growth_images), data)
         if args.against:
@@ -258,18 +263,23 @@ def measure(args: argparse.Namespace) -> int:
         for measurement in measured:
             terminal.ERR.print(measurement.key)
             measurements.append(measurement)
+            if is_complete or args.save:
+                save(keep_others=True)  # an interruption costs only what comes after
     machine = results.describe_machine()
     instructions = ", ".join(machine["instructions"]) or "instructions unknown"
     terminal.say(f"Images: {dataset}. Processor: {machine['processor']} ({instructions}).")
     terminal.OUT.print(results.make_table(measurements))
     if is_complete or args.save:
-        facts = {"command": args.command, "dataset": dataset, "plan": asdict(plan)}
-        _write(results.get_document(measurements, **facts), keep_others=not is_complete)
+        written = save(keep_others=not is_complete)
+        terminal.say(f"Results: {', '.join(terminal.relative(path) for path in written)}")
     return 0
 
 
-def _write(document: dict, keep_others: bool) -> None:
-    """Replaces the document of this kind of processor; `keep_others` keeps its other tasks."""
+def _write(document: dict, keep_others: bool) -> list[Path]:
+    """Replaces the document of this kind of processor; returns the files.
+
+    `keep_others` keeps its other measurements.
+    """
     documents = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     kind = document["machine"]["kind"]
     if keep_others and kind in documents:
@@ -280,7 +290,7 @@ def _write(document: dict, keep_others: bool) -> None:
     if figure := results.plot_speeds(document["measurements"]):
         written.append(FIGURES / f"benchmark-{kind}.png")
         files.write_figure(written[-1], figure)
-    terminal.say(f"Results: {', '.join(terminal.relative(path) for path in written)}")
+    return written
 
 
 def build_parser() -> flags.Parser:

@@ -275,6 +275,16 @@ class TestProgram:
         assert evaluation == "evaluation" and len(autoencoders) == 6
         assert len(document["measurements"][autoencoders[0]]["competitors"]["ours"]["rounds"]) == 2
 
+    def test_what_was_measured_before_a_stop_is_kept(self, measured, monkeypatch):
+        """Ctrl-C in the second of two tasks."""
+
+        def stop(command, exit_code):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(run, "_time_process", stop)
+        assert run.main(["--only", "evaluation", "--only", "startup", "--save"]) == 130
+        assert list(read(run.RESULTS)["avx512_bf16"]["measurements"]) == ["evaluation"]
+
     def test_other_checkout_is_compared(self, measured, monkeypatch, capsys):
         """The same jobs from two places: three autoencoders and both phases of a classifier."""
         jobs = {}
