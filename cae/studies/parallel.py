@@ -234,7 +234,7 @@ class _Recorder(tune.Callback):
 
     def on_trial_complete(self, trial: TuneTrial, **_: Any) -> None:
         if "error" in trial.last_result:
-            self._judge(trial, trial.last_result["error"])
+            self._record(trial, trial.last_result["error"])
         elif not self._stop.requested():  # ASHA has stopped it
             self._run.stop(trial.config["trials"], trial.last_result["value"])
             self._record(trial)
@@ -246,16 +246,14 @@ class _Recorder(tune.Callback):
     def on_experiment_end(self, trials: Sequence[TuneTrial], **_: Any) -> None:
         for trial in trials:
             if trial.status == TuneTrial.ERROR:  # its processes have died too often
-                self._judge(trial, str(trial.get_error()).strip().splitlines()[-1][:200])
+                self._record(trial, str(trial.get_error()).strip().splitlines()[-1][:200])
 
-    def _judge(self, trial: TuneTrial, error: str) -> None:
-        for outcome in self._run.get_outcomes(trial.config["trials"]):
+    def _record(self, trial: TuneTrial, error: str | None = None) -> None:
+        outcomes = self._run.get_outcomes(trial.config["trials"])
+        for outcome in outcomes if error is not None else ():
             self._run.judge(outcome, error)
-        self._record(trial)
-
-    def _record(self, trial: TuneTrial) -> None:
         self._run.record()
-        for outcome in self._run.get_outcomes(trial.config["trials"]):
+        for outcome in outcomes:
             self._progress.show(outcome)
 
 
