@@ -19,6 +19,12 @@ def format_shape(shape: Iterable[int | None]) -> str:
     return TIMES.join("any" if size is None else str(size) for size in shape)
 
 
+def swap_sides(shape: Shape) -> Shape:
+    """The shape of transposed images."""
+    height, width, channels = shape
+    return width, height, channels
+
+
 def follow(layer: Sequence[Any], shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
     """The shape of a layer's output, where pools round up; None if that of its input is unknown.
 

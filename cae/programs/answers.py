@@ -27,14 +27,14 @@ from cae.files import growing_text, plain_cell, write_bytes
 from cae.foreign.interfaces import OWN_RANGE, check_channels_last
 from cae.foreign.models import find_classifier
 from cae.programs.classify import classify_with_file, print_evaluation, record_test
-from cae.programs.starting_points import (
+from cae.programs.images import (
     change_images,
     change_shape,
-    check_model_shape,
     check_reading,
     get_reading,
     warn_of_looks,
 )
+from cae.programs.starting_points import check_model_shape
 from cae.prompts import new_file, new_folder
 from cae.records.calibration import Calibration, Typical
 from cae.records.evaluation import evaluate as compare_with_labels

@@ -11,7 +11,7 @@ from cae.data.datasets import Dataset, Scaling
 from cae.data.splits import encode_labels, get_classes
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
-from cae.programs.starting_points import choose_scaling
+from cae.programs.images import choose_scaling
 from cae.records.calibration import UNCALIBRATED, Calibration, Typical
 from cae.records.evaluation import Evaluation, evaluate
 from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, Run

@@ -5,19 +5,15 @@ All of it is found and checked before Keras loads, and a wrong configuration bef
 
 import argparse
 import shlex
-from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cae import terminal
-from cae.config.choices import CHANGED, DATASETS, PROGRAMS
+from cae.config.choices import DATASETS, PROGRAMS
 from cae.config.load import load_config, override, set_values, validate_config
 from cae.config.schema import Config, Kind
-from cae.config.shapes import Shape, check_shapes, format_shape
+from cae.config.shapes import Shape, check_shapes, format_shape, swap_sides
 from cae.config.tf_config import get_index
-from cae.errors import ModelFileError, Say, UsageError, listed
-from cae.programs.flags import to_words
+from cae.errors import ModelFileError, UsageError
 from cae.programs.start import find_command
 from cae.records.run import (
     PATHS,
@@ -31,19 +27,8 @@ from cae.records.run import (
 )
 from cae.records.saved_models import check_destination, read_metadata
 
-if TYPE_CHECKING:
-    from cae.config.study_schema import Data
-    from cae.data.datasets import Dataset, Scaling
-    from cae.data.sources import Reading
-
 # What may be given again when a run is resumed; everything else is recorded in the run.
 RESUME_FLAGS = {"--resume", "--overwrite", "--no-plots", "--show", "--devices"}
-# Role of a data set -> its name in flags.
-SPLITS = {"training": "train", "unlabelled": "train", "test": "test"}
-# What a classifier has, and an autoencoder has not.
-LABELLED = ("test", "test_labels", "labels_per_class")
-PICTURES = ("image_size", "color", "resize")
-READING = (*PICTURES, "test_split", "class_names")
 
 
 def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config]]:
@@ -202,201 +187,6 @@ def check_model_shape(
             f"images of shape {format_shape(input_shape)}",
             "Add --transpose." if swap_sides(input_shape) == tuple(expected) else remedy,
         )
-
-
-# --- Images as the flags change them ---------------------------------------------------------
-
-
-def is_changed(which: str | None, split: str) -> bool:
-    """Whether a value of --invert or --transpose includes the images of `train` or `test`."""
-    return which in (CHANGED[0], split)
-
-
-def get_changes(args: argparse.Namespace, split: str) -> list[str]:
-    """The flags that change the images of a split, without their values."""
-    return [flag for flag in ("--invert", "--transpose") if is_changed(vars(args)[flag[2:]], split)]
-
-
-def change_shape(shape: Shape, args: argparse.Namespace, split: str) -> Shape:
-    """The shape of the images of a split after --transpose."""
-    return swap_sides(shape) if is_changed(args.transpose, split) else shape
-
-
-def change_images(
-    data: "Dataset",
-    args: "argparse.Namespace | Data",
-    split: str,
-    training: "Scaling | None" = None,
-) -> "Dataset":
-    """The data of a split after --invert and --transpose.
-
-    Args:
-        data: As loaded.
-        args: The flags, or the data of a study.
-        split: `train` or `test`.
-        training: The scaling of the training images, to whose range these are converted.
-
-    Raises:
-        DataError: The range of the images cannot be told.
-    """
-    from cae.data.appearance import invert, match_range, transpose
-    from cae.data.datasets import get_scaling
-
-    images = data.images
-    if training:
-        images = match_range(training, images, data.name, terminal.say)
-    if is_changed(args.transpose, split):
-        images = transpose(images)
-    if is_changed(args.invert, split):
-        images = invert(images, training or get_scaling(images))
-    return replace(data, images=images)
-
-
-def warn_of_looks(
-    model_file: str | Path | None,
-    datasets: "dict[str, Dataset]",
-    scaling: "Scaling",
-    args: argparse.Namespace,
-    warn: Say,
-) -> None:
-    """Warns of images that look unlike those that a saved model was trained on.
-
-    Without such a model, or where it does not tell, the test images are compared with the training
-    images.
-
-    Args:
-        model_file: The saved model.
-        datasets: The data by their role, a key of `SPLITS`.
-        scaling: Brings all images to [0, 1].
-        args: The flags, of which the warning names those that help.
-        warn: Receives a sentence for each kind of difference.
-    """
-    from cae.data import appearance
-
-    metadata = read_metadata(model_file) if model_file else {}
-    looks, compared = metadata.get("appearance"), dict(datasets)
-    if looks is None and "training" in datasets:
-        looks = appearance.describe(compared.pop("training").images, scaling)
-    found = {
-        role: appearance.compare(looks, data.images, scaling) for role, data in compared.items()
-    }
-    found = {role: causes for role, causes in found.items() if causes}
-    alike = defaultdict(list)  # causes -> roles, which are mended together
-    for role, causes in found.items():
-        alike[tuple(causes)].append(role)
-    for roles in alike.values():
-        remedies = appearance.REMEDIES | _get_remedies(roles, datasets, args)
-        name = f"The {listed(roles, 'and')} images"
-        warn(appearance.advise(name, found[roles[0]], remedies))
-
-
-def _get_remedies(
-    roles: list[str], datasets: "dict[str, Dataset]", args: argparse.Namespace
-) -> dict[str, str]:
-    """How to invert or transpose the images of some roles, and no others."""
-    from cae.data.appearance import INVERTED, TRANSPOSED
-
-    wrong = {SPLITS[role] for role in roles}
-    if any(SPLITS[role] in wrong for role in datasets if role not in roles):
-        what = {INVERTED: "dark and bright", TRANSPOSED: "rows and columns"}
-        return {cause: f"swap {sides} in their file" for cause, sides in what.items()}
-    splits = {SPLITS[role] for role in datasets}
-    return {
-        INVERTED: _toggle("--invert", args.invert, wrong, splits),
-        TRANSPOSED: _toggle("--transpose", args.transpose, wrong, splits),
-    }
-
-
-def _toggle(flag: str, which: str | None, wrong: set[str], splits: set[str]) -> str:
-    """How to change a flag so that the images of the splits in `wrong` change, and no others."""
-    changed = {split for split in splits if is_changed(which, split)} ^ wrong
-    if not changed:
-        return f"leave out {flag}"
-    return f"use {flag}" if changed == splits else f"use {flag} {changed.pop()}"
-
-
-def get_reading(args: argparse.Namespace) -> "Reading":
-    """How the flags say that images are read; pictures fit the saved model that they name."""
-    from cae.data.sources import Reading
-
-    given = {name: getattr(args, name, None) for name in READING}
-    if getattr(args, "test", None):
-        given["test_split"] = 0.0
-    model = getattr(args, "init_from", None) or getattr(args, "model", None)
-    metadata = read_metadata(model) if model else {}
-    given["resize"] = given["resize"] or metadata.get("resize")
-    reading = Reading(**{key: value for key, value in given.items() if value is not None})
-    return reading.like(metadata.get("input_shape"))
-
-
-def check_reading(args: "argparse.Namespace | Data") -> None:
-    """Refuses flags that say how images are read but change nothing for those that are given.
-
-    Raises:
-        UsageError: There are no pictures to decode, or images from which none are set apart.
-    """
-    roles = ("dataset", "test", "unlabelled", "pretraining")
-    names = [name for role in roles if (name := getattr(args, role, None))]
-    if not all(name in DATASETS or Path(name).exists() for name in names):
-        return  # whoever reads them says so
-    useless = {name for name in READING if getattr(args, name, None)}
-    useless -= set(name_useful(args.dataset, *names))
-    for name in PICTURES:
-        if name in useless:
-            raise UsageError(
-                f"--{name.replace('_', '-')}",
-                "is for pictures in a folder or a table",
-                listed(names, "and"),
-                "Leave it out.",
-            )
-    is_own = args.dataset and args.dataset not in DATASETS and not getattr(args, "test", None)
-    if "test_split" in useless and is_own:
-        raise UsageError(
-            "--test-split",
-            "sets test images apart in a folder, a table or an .npz file",
-            args.dataset,
-            "Give test images with -t, or save images and labels as one .npz file.",
-        )
-
-
-def name_useful(dataset: str | None, *others: str | None) -> list[str]:
-    """The names in `READING` that have an effect on images of these names."""
-    from cae.data.sources import holds_pictures, is_source
-
-    pictures = PICTURES if any(holds_pictures(name) for name in (dataset, *others) if name) else ()
-    return [*pictures, *(["test_split"] if dataset and is_source(dataset) else []), "class_names"]
-
-
-def repeat_reading(args: "argparse.Namespace | Arguments | Data", *names: str | None) -> list[str]:
-    """The flags that make another program read the same images.
-
-    With the names of what it reads, the training images first, those alone that have an effect.
-    """
-    useful = name_useful(*names) if names else READING
-    return to_words({name: getattr(args, name, None) for name in useful})
-
-
-def choose_scaling(
-    model_file: str | None, data: "Dataset", unlabelled: "Dataset | None" = None
-) -> "Scaling":
-    """The scaling that a saved model was trained with; without one that of the training images.
-
-    Raises:
-        DataError: The images have another range, and it cannot be told which.
-    """
-    from cae.data.appearance import match_scaling
-    from cae.data.datasets import Scaling, get_scaling
-
-    metadata = read_metadata(model_file) if model_file else {}
-    if "scaling" not in metadata:
-        return get_scaling(data.images, *([unlabelled.images] if unlabelled else []))
-    return match_scaling(Scaling(**metadata["scaling"]), data.images, data.name, terminal.say)
-
-
-def swap_sides(shape: Shape) -> Shape:
-    """The shape of transposed images."""
-    height, width, channels = shape
-    return width, height, channels
 
 
 def _take_over_model(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:

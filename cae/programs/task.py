@@ -16,7 +16,7 @@ from cae.config.shapes import Shape
 from cae.data.datasets import Dataset, Scaling
 from cae.data.labels import NO_LABEL
 from cae.data.splits import encode_labels, get_classes
-from cae.programs.starting_points import choose_scaling
+from cae.programs.images import choose_scaling
 from cae.records.evaluation import Evaluation
 from cae.records.history import History
 from cae.records.run import Run

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +14,9 @@ from cae.config.architecture import describe_architecture
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shapes import Shape, format_shape, get_rounding
 from cae.config.shipped import SHIPPED, find_shipped
-from cae.data.datasets import (
-    Dataset,
-    Scaling,
-    check_dataset,
-    check_unlabelled,
-    divide,
-    get_scaling,
-    join,
-    load_dataset,
-)
-from cae.data.sources import Reading, explain_no_test, has_test, is_source
-from cae.data.splits import find_overlaps, hash_images, is_imbalanced
-from cae.errors import DataError, UsageError, counted, listed
+from cae.data.datasets import check_unlabelled
+from cae.data.splits import is_imbalanced
+from cae.errors import UsageError, counted
 from cae.programs import start
 from cae.programs.classify import (
     calibrate,
@@ -36,17 +26,15 @@ from cae.programs.classify import (
     spread_out,
     write_evaluation,
 )
-from cae.programs.starting_points import (
-    change_images,
-    change_shape,
-    check_model_shape,
-    check_reading,
+from cae.programs.images import (
+    check_images,
+    check_labelled_images,
     get_changes,
-    get_reading,
+    load_images,
+    load_labelled_images,
     repeat_reading,
-    swap_sides,
-    uses_unlabelled,
 )
+from cae.programs.starting_points import check_model_shape, uses_unlabelled
 from cae.programs.task import INSPECTED_IMAGES, Experiment, Task
 from cae.records.calibration import Typical
 from cae.records.history import History
@@ -67,10 +55,7 @@ class AutoencoderTask(Task):
     @override
     @classmethod
     def check(cls, args: argparse.Namespace) -> tuple[Shape, str | None]:
-        check_reading(args)
-        _, shape = check_dataset(args.dataset, args.labels, reading=get_reading(args))
-        input_shape = change_shape(shape, args, "train")
-        _check_unlabelled_shape(args, input_shape)
+        input_shape = check_images(args)
         if args.init_from:
             check_model_shape(args.init_from, input_shape)
         return input_shape, None
@@ -78,13 +63,7 @@ class AutoencoderTask(Task):
     @override
     @classmethod
     def load(cls, args: argparse.Namespace, seed: int) -> "AutoencoderTask":
-        data = load_dataset(
-            args.dataset, args.labels, limit=args.limit, seed=seed, reading=get_reading(args)
-        )
-        data = change_images(data, args, "train")
-        if args.unlabelled:
-            data = join(data, _load_unlabelled(args, data, get_scaling(data.images)))
-        return cls(args, data)
+        return cls(args, load_images(args, seed))
 
     @override
     def build(self, config: AutoencoderConfig) -> "keras.Model":
@@ -182,7 +161,7 @@ class ClassifierTask(Task):
     @classmethod
     def check(cls, args: argparse.Namespace) -> tuple[Shape, str | None]:
         model = _get_given_model(args)
-        input_shape = check_data(args)
+        input_shape = check_labelled_images(args)
         if model:
             check_model_shape(model, input_shape)
         return input_shape, model
@@ -190,7 +169,7 @@ class ClassifierTask(Task):
     @override
     @classmethod
     def load(cls, args: argparse.Namespace, seed: int) -> "ClassifierTask":
-        return cls(args, *load_data(args, seed))
+        return cls(args, *load_labelled_images(args, seed))
 
     @override
     def get_model_file(self, config: ClassifierConfig) -> str | None:
@@ -367,128 +346,3 @@ def _get_given_model(args: argparse.Namespace) -> str | None:
             "Remove one of the two.",
         )
     return args.init_from or args.model
-
-
-def _test_source(args: argparse.Namespace) -> str | None:
-    """The path or name of the test images; None when there are none."""
-    return args.test or (args.dataset if has_test(args.dataset, get_reading(args)) else None)
-
-
-def check_data(args: argparse.Namespace) -> Shape:
-    """Checks the training and test data from their headers; returns the images' shape."""
-    check_reading(args)
-    reading = get_reading(args)
-    test = _test_source(args)
-    if args.test_labels and not test:
-        raise UsageError("-tl", "requires the test images", "no -t", "Add -t TEST, or remove -tl.")
-    _, shape = check_dataset(args.dataset, args.labels, labels_required=True, reading=reading)
-    input_shape = change_shape(shape, args, "train")
-    if test:
-        reading = reading.like(change_shape(input_shape, args, "test"))
-        _, shape = check_dataset(
-            test, args.test_labels, split="test", labels_required=True, reading=reading
-        )
-        check_same_shape(test, change_shape(shape, args, "test"), input_shape, "test")
-    _check_unlabelled_shape(args, input_shape)
-    return input_shape
-
-
-def _check_unlabelled_shape(args: argparse.Namespace, input_shape: Shape) -> None:
-    if getattr(args, "unlabelled", None):
-        reading = _get_unlabelled_reading(args, input_shape)
-        _, shape = check_dataset(args.unlabelled, reading=reading)
-        check_same_shape(args.unlabelled, change_shape(shape, args, "train"), input_shape)
-
-
-def check_same_shape(name: str, shape: Shape, input_shape: Shape, split: str = "train") -> None:
-    """Refuses images of a split that have not the shape of the training images."""
-    if shape != input_shape:
-        raise DataError(
-            name,
-            f"must hold images of the training images' shape {format_shape(input_shape)}",
-            format_shape(shape),
-            "Add --transpose test."
-            if split == "test" and swap_sides(shape) == input_shape
-            else "Give images of that height, width and number of channels.",
-        )
-
-
-def load_data(
-    args: argparse.Namespace, seed: int
-) -> tuple[Dataset, Dataset | None, Dataset | None]:
-    """Loads labelled images of at least two classes, test images, and images without labels.
-
-    The last two may be None. The seed draws the images of --limit and the labels of
-    --labels-per-class.
-    """
-    data = load_dataset(
-        args.dataset,
-        args.labels,
-        limit=args.limit,
-        seed=seed,
-        labels_required=True,
-        reading=get_reading(args),
-    )
-    if len(data.names) < 2:
-        raise DataError(
-            args.labels or args.dataset,
-            "the training labels must name at least two classes",
-            f"only {listed(data.names.values())} among {counted(len(data.labels), 'label')}",
-            "Use a larger --limit." if args.limit else "Give images of another class too.",
-        )
-    data = change_images(data, args, "train")
-    scaling = get_scaling(data.images)
-    changes, per_class = get_changes(args, "train"), getattr(args, "labels_per_class", None)
-    data, unlabelled = divide(data, per_class, seed, changes)
-    if getattr(args, "unlabelled", None):
-        more = _load_unlabelled(args, data, scaling)
-        unlabelled = join(unlabelled, more) if unlabelled else more
-    test = _load_test(args, data, scaling)
-    if test is None and is_source(args.dataset):
-        why = explain_no_test(args.dataset, get_reading(args))
-        if why:
-            terminal.warn(
-                f"{args.dataset}: no image can be set apart for testing ({why}), so all are "
-                "trained on and none is tested. Give test images with -t, a larger --test-split, "
-                "or more images."
-            )
-    warn_of_shared_images({"training": data, "unlabelled": unlabelled, "test": test})
-    return data, test, unlabelled
-
-
-def _load_unlabelled(args: argparse.Namespace, data: Dataset, scaling: Scaling) -> Dataset:
-    reading = _get_unlabelled_reading(args, data.images.shape[1:])
-    unlabelled = load_dataset(args.unlabelled, reading=reading)
-    unlabelled = replace(unlabelled, labels=None, class_names={}, validation=None)
-    return change_images(unlabelled, args, "train", scaling)
-
-
-def _get_unlabelled_reading(args: argparse.Namespace, input_shape: Shape) -> Reading:
-    """How --unlabelled is read: all of it, and pictures as the training images."""
-    reading = replace(get_reading(args), test_split=0.0, class_names=None, labelled=False)
-    return reading.like(change_shape(input_shape, args, "train"))
-
-
-def _load_test(args: argparse.Namespace, data: Dataset, scaling: Scaling) -> Dataset | None:
-    source = _test_source(args)
-    if source is None:
-        return None
-    test = load_dataset(
-        source,
-        args.test_labels,
-        split="test",
-        labels_required=True,
-        reading=get_reading(args).like(change_shape(data.images.shape[1:], args, "test")),
-    )
-    return change_images(test.numbered_like(data.names), args, "test", scaling)
-
-
-def warn_of_shared_images(datasets: dict[str, Dataset | None]) -> None:
-    """Warns of test images that are trained on, with or without labels."""
-    if not datasets["test"]:
-        return
-    hashes = {role: hash_images(data.images) for role, data in datasets.items() if data}
-    for overlap in find_overlaps(hashes):
-        if overlap.second == "test" and len(overlap.indices):
-            overlap = replace(overlap, indices=datasets["test"].positions[overlap.indices])
-            terminal.warn(f"{overlap}: test results will look better than they are.")

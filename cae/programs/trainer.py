@@ -19,8 +19,8 @@ from cae.data.appearance import describe as describe_appearance
 from cae.data.datasets import Scaling
 from cae.data.splits import split_validation
 from cae.files import get_record, write_csv
+from cae.programs.images import get_reading, warn_of_looks
 from cae.programs.start import StopSignal, find_command
-from cae.programs.starting_points import get_reading, warn_of_looks
 from cae.programs.task import Experiment, Task
 from cae.records import tracking
 from cae.records.checkpoint import Checkpoint

@@ -38,7 +38,7 @@ from cae.data.datasets import check_dataset, get_scaling, load_dataset
 from cae.data.sources import has_test
 from cae.errors import ConfigurationError, DataError, UsageError, UserError, shown
 from cae.foreign.models import load_encoder
-from cae.programs import starting_points, tasks
+from cae.programs import images, starting_points
 from cae.programs.start import StopSignal
 from cae.records.environment import describe_environment
 from cae.records.evaluation import Estimate
@@ -164,32 +164,30 @@ def _choose_recipes(
 
 def _check_files(args: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
     """Checks the headers of all files, before anything is loaded."""
-    if not args.test and not has_test(args.dataset, starting_points.get_reading(args)):
+    if not args.test and not has_test(args.dataset, images.get_reading(args)):
         raise UsageError("-t", "test images are required", "none", "Add -t TEST -tl TEST_LABELS.")
-    shape = tasks.check_data(args)
+    shape = images.check_labelled_images(args)
     if args.model:
         starting_points.check_model_shape(args.model, shape)
     for recipe in recipes:
         config = recipe.autoencoder or recipe.classifier
         starting_points.check_layers(config, None, shape, recipe.name)
     if args.pretraining:
-        _, other_shape = check_dataset(args.pretraining, reading=starting_points.get_reading(args))
-        other_shape = starting_points.change_shape(other_shape, args, "train")
-        tasks.check_same_shape(args.pretraining, other_shape, shape)
+        _, other_shape = check_dataset(args.pretraining, reading=images.get_reading(args))
+        other_shape = images.change_shape(other_shape, args, "train")
+        images.check_same_shape(args.pretraining, other_shape, shape)
     check_runs_dir(args.runs_dir)
 
 
 def _load_data(args: argparse.Namespace) -> LabelledData:
-    training, test, unlabelled = tasks.load_data(args, seed=0)
+    training, test, unlabelled = images.load_labelled_images(args, seed=0)
     pretraining = unlabelled or training
     if args.pretraining:
-        pretraining = load_dataset(args.pretraining, reading=starting_points.get_reading(args))
-        pretraining = starting_points.change_images(
-            pretraining, args, "train", get_scaling(training.images)
-        )
-    scaling = starting_points.choose_scaling(args.model, training, unlabelled)
+        pretraining = load_dataset(args.pretraining, reading=images.get_reading(args))
+        pretraining = images.change_images(pretraining, args, "train", get_scaling(training.images))
+    scaling = images.choose_scaling(args.model, training, unlabelled)
     data = LabelledData(training, test, pretraining.images, scaling, unlabelled)
-    starting_points.warn_of_looks(args.model, data.datasets, scaling, args, terminal.warn)
+    images.warn_of_looks(args.model, data.datasets, scaling, args, terminal.warn)
     return data
 
 

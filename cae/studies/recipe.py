@@ -20,8 +20,9 @@ from cae.config.load import Recipe, choose_recipe, load_recipe, override
 from cae.config.schema import CONFIGS, Config
 from cae.config.shipped import find_recipe, get_recipes
 from cae.files import locked
+from cae.programs.images import LABELLED
 from cae.programs.start import find_command, repeat_command
-from cae.programs.starting_points import LABELLED, check_layers
+from cae.programs.starting_points import check_layers
 from cae.programs.task import Task
 from cae.programs.tasks import AutoencoderTask, ClassifierTask
 from cae.programs.trainer import Trainer

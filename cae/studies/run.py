@@ -17,8 +17,8 @@ from cae.data.sources import ALL_IMAGES, has_test
 from cae.data.splits import encode_labels
 from cae.errors import UsageError
 from cae.files import locked, write_figures
+from cae.programs.images import READING, change_images, check_reading, get_reading
 from cae.programs.start import find_command, repeat_command
-from cae.programs.starting_points import READING, change_images, check_reading, get_reading
 from cae.records import tracking
 from cae.records.evaluation import read_predictions
 from cae.records.run import MODEL_FILE, PREDICTIONS_FILE, check_runs_dir

@@ -26,14 +26,8 @@ from cae.data.sources import ALL_IMAGES, has_test
 from cae.errors import UserError
 from cae.files import get_record, locked, write_json, write_text
 from cae.programs.flags import to_words
-from cae.programs.starting_points import (
-    LABELLED,
-    READING,
-    get_reading,
-    name_useful,
-    repeat_reading,
-    uses_unlabelled,
-)
+from cae.programs.images import LABELLED, READING, get_reading, name_useful, repeat_reading
+from cae.programs.starting_points import uses_unlabelled
 from cae.records import tracking
 from cae.records.history import OnEpoch
 from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir

@@ -7,7 +7,7 @@ from cae.data import splits
 from cae.data.datasets import Dataset
 from cae.data.splits import Overlap, find_overlaps, find_repeats, hash_images
 from cae.errors import DataError
-from cae.programs import tasks
+from cae.programs.images import warn_of_shared_images
 
 
 @pytest.fixture
@@ -87,13 +87,13 @@ def test_classification_warns_of_test_images_that_it_trains_on(capsys):
     training, test, other = (
         Dataset("images", array, None, {}, ()) for array in (images, images[1:2], images + 99)
     )
-    tasks.warn_of_shared_images({"training": training, "unlabelled": training, "test": other})
-    tasks.warn_of_shared_images({"training": training, "unlabelled": training, "test": None})
+    warn_of_shared_images({"training": training, "unlabelled": training, "test": other})
+    warn_of_shared_images({"training": training, "unlabelled": training, "test": None})
     assert capsys.readouterr().err == ""
     for role, roles in (
         ("training", {"training": training, "unlabelled": None, "test": test}),
         ("unlabelled", {"training": other, "unlabelled": training, "test": test}),
     ):
-        tasks.warn_of_shared_images(roles)
+        warn_of_shared_images(roles)
         (line,) = capsys.readouterr().err.splitlines()
         assert f"1 of the test images is also among the {role} images (number 0)" in line

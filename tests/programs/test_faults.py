@@ -23,7 +23,7 @@ from cae import prompts
 from cae.config.load import validate_config
 from cae.data import datasets, idx
 from cae.errors import UsageError
-from cae.programs import tasks
+from cae.programs import images
 from cae.programs.questions import offer_to_save
 from cae.records import run as run_module
 from cae.records.run import Run
@@ -409,7 +409,7 @@ class TestFilesThatVanish:
     def test_encoder_after_the_check(self, tmp_path, classify, trained_autoencoder, monkeypatch):
         model = tmp_path / "encoder.keras"
         shutil.copy(trained_autoencoder.saved, model)
-        monkeypatch.setattr(tasks, "load_dataset", vanish_after(tasks.load_dataset, model))
+        monkeypatch.setattr(images, "load_dataset", vanish_after(images.load_dataset, model))
         done = classify(model=model)
         assert_one_error(done, str(model))
         assert done.runs == []
@@ -436,7 +436,7 @@ class TestMemory:
         def fail(*args, **kwargs):
             raise MemoryError
 
-        monkeypatch.setattr(tasks, "load_dataset", fail)
+        monkeypatch.setattr(images, "load_dataset", fail)
         assert_one_error(autoencode(), "memory: must be enough")
 
     @pytest.mark.slow

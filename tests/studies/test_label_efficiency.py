@@ -125,7 +125,8 @@ def model(tmp_path, monkeypatch):
     """A stand-in for a saved autoencoder, for what needs none."""
     path = tmp_path / "model.keras"
     path.write_bytes(b"weights")
-    monkeypatch.setattr("cae.programs.starting_points.read_metadata", lambda path: {})
+    for module in ("images", "starting_points"):
+        monkeypatch.setattr(f"cae.programs.{module}.read_metadata", lambda path: {})
     return path
 
 
