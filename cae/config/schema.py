@@ -53,6 +53,7 @@ from cae.config.values import (
     suggest_integer,
     worded,
 )
+from cae.errors import UserError
 
 # Keys that people look for under a different name, beyond misspellings.
 OTHER_NAMES = {"learning_rate": "optimizer", "lr": "optimizer", "patience": "early_stopping"}
@@ -254,6 +255,31 @@ class ClassifierConfig(Config):
     unlabelled: UnlabelledOrNull = None
     """How to learn from images without labels in the second phase: an object with
     `label_spreading`, `pseudo_labels` or both; null: from the labelled images alone."""
+
+    def check_unlabelled(self, num_unlabelled: int) -> None:
+        """Refuses to learn from images without labels where that is not possible.
+
+        Raises:
+            UserError: There are no such images, or Keras runs on another backend than TensorFlow.
+        """
+        if self.unlabelled is None:
+            return
+        if num_unlabelled == 0:
+            raise UserError(
+                "unlabelled",
+                "this key of the configuration requires images without labels",
+                "none",
+                "Add --unlabelled IMAGES, or --labels-per-class N to try it.",
+            )
+        from cae.terminal import get_backend  # with rich, which is slow to load
+
+        if (backend := get_backend()) != "tensorflow":
+            raise UserError(
+                "unlabelled",
+                "this key of the configuration requires Keras on TensorFlow",
+                backend,
+                "Set KERAS_BACKEND=tensorflow.",
+            )
 
     @property
     @override

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from cae.config.schema import ClassifierConfig
 from cae.data import arrays, idx
 from cae.data.labels import NO_LABEL
 from cae.data.named import (
@@ -30,7 +29,7 @@ from cae.data.named import (
 from cae.data.pictures import take
 from cae.data.sources import Reading, is_source, read_names, read_source
 from cae.data.splits import draw_order, draw_sample, get_classes
-from cae.errors import DataError, UsageError, UserError
+from cae.errors import DataError, UsageError
 from cae.files import get_record
 
 LABELS_FLAGS = {"train": "-dl", "test": "-tl"}
@@ -369,32 +368,6 @@ def join(first: Dataset, unlabelled: Dataset) -> Dataset:
         paths=np.array([*names, *(f"{unlabelled.name}: {name}" for name in more)]),
         skipped={**first.skipped, **unlabelled.skipped},
     )
-
-
-def check_unlabelled(config: ClassifierConfig, unlabelled: np.ndarray | None) -> None:
-    """Refuses to train a classifier on images without labels where that is not possible.
-
-    Raises:
-        UserError: There are no such images, or Keras runs on another backend than TensorFlow.
-    """
-    if config.unlabelled is None:
-        return
-    if unlabelled is None or not len(unlabelled):
-        raise UserError(
-            "unlabelled",
-            "this key of the configuration requires images without labels",
-            "none",
-            "Add --unlabelled IMAGES, or --labels-per-class N to try it.",
-        )
-    from cae.terminal import get_backend  # with rich, which is slow to load
-
-    if (backend := get_backend()) != "tensorflow":
-        raise UserError(
-            "unlabelled",
-            "this key of the configuration requires Keras on TensorFlow",
-            backend,
-            "Set KERAS_BACKEND=tensorflow.",
-        )
 
 
 def _reader(path: Path) -> ModuleType:

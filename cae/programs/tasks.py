@@ -14,7 +14,6 @@ from cae.config.architecture import describe_architecture
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shapes import Shape, format_shape, get_rounding
 from cae.config.shipped import SHIPPED, find_shipped
-from cae.data.datasets import check_unlabelled
 from cae.data.splits import is_imbalanced
 from cae.errors import UsageError, counted
 from cae.programs import start
@@ -180,7 +179,7 @@ class ClassifierTask(Task):
 
     @override
     def check_config(self, config: ClassifierConfig) -> None:
-        check_unlabelled(config, self.unlabelled and self.unlabelled.images)
+        config.check_unlabelled(len(self.unlabelled.images) if self.unlabelled else 0)
         if uses_unlabelled(config) and self.args.devices:
             raise UsageError(
                 "--devices",

@@ -23,7 +23,7 @@ from keras import ops
 
 from cae.config.fields import LabelSpreading, Unlabelled
 from cae.config.schema import ClassifierConfig
-from cae.data.datasets import Scaling, check_unlabelled
+from cae.data.datasets import Scaling
 from cae.data.splits import NO_CLASS
 from cae.training.batches import Batches
 from cae.training.predict import predict
@@ -165,9 +165,9 @@ def plan_unlabelled(
     Arguments are those of `Plan`.
 
     Raises:
-        UserError: As `check_unlabelled`.
+        UserError: As `config.check_unlabelled`.
     """
-    check_unlabelled(config, unlabelled)
+    config.check_unlabelled(0 if unlabelled is None else len(unlabelled))
     if config.unlabelled is None:
         return None
     return Plan(model, config, labelled, unlabelled, scaling)

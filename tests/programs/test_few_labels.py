@@ -12,7 +12,7 @@ import autoencoder
 import classification
 from cae import terminal
 from cae.config.load import validate_config
-from cae.data import datasets, idx, stored
+from cae.data import idx, stored
 from cae.data.labels import NO_LABEL
 from cae.errors import UserError
 from cae.programs.starting_points import get_sample_seed, read_configs
@@ -143,14 +143,14 @@ def test_an_autoencoder_learns_from_all_images(autoencode, partly_labelled, file
 
 
 @pytest.mark.parametrize(
-    ("unlabelled", "backend", "named"),
-    [(None, "tensorflow", "--unlabelled"), ([], "tensorflow", "none"), ([1], "jax", "got jax")],
+    ("count", "backend", "named"),
+    [(0, "tensorflow", "got none"), (0, "tensorflow", "--unlabelled"), (1, "jax", "got jax")],
 )
-def test_where_images_without_labels_cannot_be_used(monkeypatch, unlabelled, backend, named):
+def test_where_images_without_labels_cannot_be_used(monkeypatch, count, backend, named):
     config = validate_config(CLASSIFIER | {"unlabelled": {"pseudo_labels": {}}}, "", "classifier")
     monkeypatch.setattr(terminal, "get_backend", lambda: backend)
     with pytest.raises(UserError, match=r"^unlabelled: ") as error:
-        datasets.check_unlabelled(config, unlabelled)
+        config.check_unlabelled(count)
     assert named in str(error.value)
 
 
