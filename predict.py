@@ -59,8 +59,8 @@ def _add_classify(commands: Any) -> None:
     parser.add_argument(
         "--invert",
         choices=("auto", "always"),
-        help="swap dark and bright: auto does so if the images look dark on light beside those of "
-        "training",
+        help="swap dark and bright: auto does so if the images look dark on light, unlike the "
+        "training images",
     )
     parser.add_argument(
         "--transpose", action="store_true", help="swap rows and columns of the images"

@@ -24,8 +24,8 @@ from cae.terminal import OUT, fill, print_sentence
 T = TypeVar("T")
 ROOM = 10  # columns for an answer
 HELP = (
-    "Enter takes the answer in brackets, back returns to the question before, if there is one, "
-    "Ctrl-D ends."
+    "Enter accepts the answer in brackets, back returns to the previous question, Ctrl-D ends the "
+    "program."
 )
 
 

@@ -345,8 +345,8 @@ class LabelSpreading(Keys):
     left to `pseudo_labels`."""
 
     refresh: Epochs | None = None
-    """Spread the labels again after so many epochs, each time by the encodings of the classifier so
-    far beside those before training; null: never."""
+    """Spread the labels again every so many epochs, each time by the encodings before training
+    together with those of the classifier so far; null: never."""
 
     last_share: number_type("above 0, at most 1", gt=0, le=1) | None = None
     """With `refresh`: the share that keeps its label after the last time, towards which `share`
@@ -379,8 +379,8 @@ class Unlabelled(Keys):
     """How a classifier learns from images without labels, in steps that hold both kinds."""
 
     batch_size: BatchSize = 112
-    """Unlabelled images per step, beside `batch_size` labelled ones; an epoch is a pass over the
-    unlabelled images."""
+    """Unlabelled images per step, in addition to `batch_size` labelled ones; an epoch is a pass
+    over the unlabelled images."""
 
     weight: number_type("from 0 to 100", ge=0, le=100) = 1.0
     """Weight of the unlabelled images' loss."""

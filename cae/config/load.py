@@ -75,9 +75,9 @@ def _unwrap(document: Any, where: str, kind: Kind) -> tuple[dict[str, Any], str]
         return keys, where
     inner = keys.pop("model_info")
     if keys:
-        beside = ", ".join(map(shown, keys))
+        others = ", ".join(map(shown, keys))
         raise ConfigurationError(
-            where, "must have no keys beside model_info", beside, "Move them into model_info."
+            where, "must have no keys besides model_info", others, "Move them into model_info."
         )
     return _unwrap(inner, f"{where}: model_info", kind)[0], where
 

@@ -192,7 +192,7 @@ class AutoencoderConfig(Config):
     @classmethod
     def _noise_or_denoise(cls, noise: float, info: ValidationInfo) -> float:
         if noise and info.data.get("denoise"):
-            raise refusal("must be 0 beside denoise", "Write it as the noise of denoise.")
+            raise refusal("must be 0 with denoise", "Set the noise of denoise instead.")
         return noise
 
     @field_validator("decoder_layers")

@@ -142,7 +142,7 @@ def advise(images: str, causes: Mapping[str, str], remedies: Mapping[str, str] =
     looks = [f"{cause} ({values})" if values else cause for cause, values in causes.items()]
     mended = [remedies[cause] for cause in causes]
     return (
-        f"{images} look {listed(looks, 'and')} beside those that the model is trained on. "
+        f"{images} look {listed(looks, 'and')}, compared with the training images. "
         f"If they are, {listed(mended, 'and')}."
     )
 

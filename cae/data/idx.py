@@ -212,7 +212,7 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
     if array.ndim not in (1, *IMAGES_RANKS) or array.size == 0:
         raise DataError(
             path,
-            "must be written from labels (N,) or images (N, H, W) or (N, H, W, C), none of them 0",
+            "must be written from labels (N,) or images (N, H, W) or (N, H, W, C), not empty",
             f"shape {array.shape}",
             "Reshape the array.",
         )
@@ -229,7 +229,7 @@ def _get_stored_bytes(path: Path) -> int:
         reason = getattr(error, "strerror", None) or error
         remedy = _name_similar_files(path) or "Check the path."
         if os.path.islink(path):  # noqa: PTH114 - this raises for no name
-            reason, remedy = f"a link to {path.readlink()}, which is missing", "Mend the link."
+            reason, remedy = f"a link to {path.readlink()}, which is missing", "Repair the link."
         raise DataError(path, "must be an existing file", reason, remedy) from error
     if stat.S_ISDIR(status.st_mode):
         raise DataError(path, "must be a file", "a directory", name_idx_files(path))
@@ -279,7 +279,7 @@ def name_idx_files(
 def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
     """Reads a header from the first bytes of the uncompressed content."""
     if not start:
-        raise DataError(path, "must be an idx file", "a gzip file of nothing", GET_AGAIN)
+        raise DataError(path, "must be an idx file", "an empty gzip file", GET_AGAIN)
     if start[2:4] == b"\0\0" and start[1] in DTYPES:
         raise DataError(
             path, "must be big-endian", "a byte-swapped (little-endian) idx header", WRITE_AGAIN

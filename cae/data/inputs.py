@@ -172,7 +172,7 @@ def _find_pictures(folder: Path, say: Say) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if is_picture(name))
         others += sum(not is_picture(name) for name in names)
     if others:
-        say(f"{folder}: {counted(others, 'other file')} skipped, without the name of a picture.")
+        say(f"{folder}: skipped {counted(others, 'other file')}, not named like pictures.")
 
 
 def _read_npy(path: Path, form: Form | None = None) -> np.ndarray:

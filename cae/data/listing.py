@@ -84,9 +84,9 @@ def list_pictures(source: Path, *, labelled: bool = True) -> dict[Split, Listing
     if "train" in parts and others and _scan(source / parts["train"], source)[0]:
         raise DataError(
             source / others[0],
-            f"must not lie beside {listed(parts.values(), 'and')}, which hold the images",
+            f"must not be in the folder of {listed(parts.values(), 'and')}, which hold the images",
             None,
-            "Move it away.",
+            "Move it elsewhere.",
         )
     if "train" not in parts or len(parts) < len(folders):
         return {"train": list_folder(source, folders, files)}
@@ -188,7 +188,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
         inner, inner_files = _scan(folder / name, folder)
         pictures, inner_others = _divide(inner_files)
         if inner or not pictures:
-            got, remedy = "none", "Add some, or move the folder away."
+            got, remedy = "none", "Add some, or move the folder elsewhere."
             if inner:
                 got = f"the folder {inner[0]}"
                 remedy = f"Move its pictures into {folder / name}."

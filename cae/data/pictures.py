@@ -120,7 +120,7 @@ def _say_why(file: File, error: Exception) -> str:
     with suppress(OSError, TypeError):  # not the name of a file
         if os.path.getsize(file) == 0:  # noqa: PTH202
             return "an empty file"
-    return f"a file of another format than {', '.join(FORMATS)}"
+    return f"a file in none of the formats {', '.join(FORMATS)}"
 
 
 def decode_ahead(

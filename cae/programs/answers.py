@@ -306,7 +306,7 @@ def _choose_inversion(
     causes = compare(looks, images, UNIT)
     is_inverted = invert == "auto" and causes.pop(INVERTED, None) is not None
     if is_inverted:
-        say("The images are inverted: beside those of training they look dark on light.")
+        say("The images are inverted: unlike the training images, they look dark on light.")
     if causes:
         flags = {INVERTED: "use --invert auto"}
         warn(advise("The images", causes, REMEDIES | flags))

@@ -51,11 +51,11 @@ LAYER_QUESTIONS = {
 }
 OFFERED = 9  # configurations
 LAYER_HELP = {
-    "conv": "a convolution with as many filters, each of this height and width.",
+    "conv": "a convolution with this many filters of this height and width.",
     "convTranspose": "a transposed convolution: images become larger by its strides.",
-    "pool": "keeps the largest of every height × width values: images become smaller.",
-    "upSample": "repeats every value height × width times: images become larger.",
-    "dense": "so many units, each connected with all values before it.",
+    "pool": "keeps the largest value of every height × width area: images become smaller.",
+    "upSample": "repeats every value over an area of height × width: images become larger.",
+    "dense": "this many units, each connected to all values before it.",
     "batchNorm": "batch normalization.",
     "drop": "dropout: sets this share of the values to 0 while training.",
 }

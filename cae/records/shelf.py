@@ -154,7 +154,7 @@ def print_best(args: argparse.Namespace) -> int:
     data = sorted({entry.data for entry in entries})
     if len(data) > 1:
         raise UsageError(
-            args.runs_dir, "runs of one data set are comparable", listed(data), "Add -d DATASET."
+            args.runs_dir, "must hold runs of one data set", listed(data, "and"), "Add -d DATASET."
         )
     if not entries:
         required = f"must hold a complete {args.kind} with its model"

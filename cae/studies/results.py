@@ -16,7 +16,7 @@ from cae.errors import DataError, UsageError, UserError, printable
 from cae.records.history import History
 from cae.records.run import METRICS_FILE, PARTIAL, START_FILE, TRIALS_FILE, Start, read_start
 
-# The status of a trial in `trials.json`; `STOPPED` means early, because others were better.
+# The status of a trial in `trials.json`; `STOPPED` means early, because other trials were better.
 DONE, FAILED, STOPPED, WAITING = "done", "failed", "stopped", "waiting"
 
 

@@ -119,7 +119,8 @@ class SearchRun(StudyRun):
     def stop(self, trials: Iterable[Trial], value: float) -> None:
         """Takes trials as stopped early; the first of them had reached `value`."""
         for outcome in self.get_outcomes(trials):
-            outcome.status, outcome.reason, outcome.value = STOPPED, "others were better", value
+            outcome.status, outcome.reason = STOPPED, "other trials were better"
+            outcome.value = value
             value = math.nan
             if self.args.keep == "best":
                 run = self.folder / (outcome.trial.id + PARTIAL)

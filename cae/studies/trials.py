@@ -267,7 +267,7 @@ class StudyRun:
         outcome.status = FAILED
         path = self.folder / outcome.trial.id
         if not path.exists():
-            outcome.reason = reason or "it left no record"
+            outcome.reason = reason or "no record was written"
             return
         try:
             history = read_result(path).history

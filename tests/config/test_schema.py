@@ -299,7 +299,7 @@ def test_a_file_for_the_other_program_gets_one_line(document, kind, program):
         ('{"model_info": 3}', "my.json: model_info: must be an object, {...}, got 3."),
         (
             '{"model_info": {}, "epochs": 1}',
-            'must have no keys beside model_info, got "epochs". Move them into model_info.',
+            'no keys besides model_info, got "epochs". Move them into model_info.',
         ),
         ("[" * 100_000, "my.json: must be nested at most 20 deep"),
         ('{"a":' * 30 + "1" + "}" * 30, "my.json: must be nested at most 20 deep"),

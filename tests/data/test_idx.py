@@ -177,7 +177,7 @@ GZIP = gzip.compress(RAW, mtime=0)
 BAD_CHECKSUM = GZIP[:-8] + bytes(4) + GZIP[-4:]
 MALFORMED = {
     "empty": (b"", "must be an idx file, got an empty file"),
-    "empty_gzip": (gzip.compress(b""), "got a gzip file of nothing"),
+    "empty_gzip": (gzip.compress(b""), "got an empty gzip file"),
     "one_byte": (b"\0", "header of 4 bytes or more, got 1 in all"),
     "three_bytes": (RAW[:3], "header of 4 bytes or more, got 3 in all"),
     "header_cut_off": (RAW[:10], "header of 16 bytes, got 10"),
