@@ -56,7 +56,7 @@ def warn(sentence: str) -> None:
 
 
 def announce(step: str) -> None:
-    """Says on standard error what a silence of more than a second is about to be spent on."""
+    """Names on standard error a step that is about to take more than a second."""
     ERR.print(Text(f"{step} …"))
 
 
@@ -106,7 +106,7 @@ def print_table(table: Table) -> None:
 def print_rows(
     title: str, rows: Sequence[Mapping[str, str]], numeric: Collection[str] = ()
 ) -> None:
-    """Prints rows with the same keys as a table, with the columns `numeric` to the right.
+    """Prints rows with the same keys as a table, with the columns `numeric` aligned to the right.
 
     At a terminal too narrow for it, each row is printed as names with their values.
     """
@@ -192,7 +192,7 @@ def starting_keras() -> Iterator[None]:
 
 
 def drop_common_start(names: Sequence[str]) -> list[str]:
-    """Leaves out the words that all names begin with: what differs is what is read.
+    """Removes the words with which all names begin: what differs is what matters.
 
     `autoencoder_small` and `autoencoder_large` become `small` and `large`. A number keeps the word
     before it, and a value its key.

@@ -345,8 +345,8 @@ class LabelSpreading(Keys):
     left to `pseudo_labels`."""
 
     refresh: Epochs | None = None
-    """Spread the labels again every so many epochs, each time by the encodings before training
-    together with those of the classifier so far; null: never."""
+    """Epochs after which the labels are spread again, by the encodings before training together
+    with those of the classifier so far; null: they are spread once."""
 
     last_share: number_type("above 0, at most 1", gt=0, le=1) | None = None
     """With `refresh`: the share that keeps its label after the last time, towards which `share`

@@ -142,7 +142,7 @@ def expand(
 
     Args:
         file: The study.
-        data: What tells its data from others, as JSON.
+        data: What identifies its data, as JSON.
         models: Title of a base -> path of the model its encoder comes from, and its SHA-256.
 
     Raises:

@@ -57,14 +57,14 @@ class Data(Keys):
     """Labels of an idx or .npy file of test images."""
 
     limit: Limit | None = None
-    """Use only so many training images, drawn by the seed of each trial; stratified by class if
+    """Use only this many training images, drawn by the seed of each trial; stratified by class if
     there are labels; null: all."""
 
     unlabelled: Text | None = None
     """More training images, without labels, for classifiers whose configuration uses them."""
 
     labels_per_class: Limit | None = None
-    """For classifiers: use the labels of only so many images per class, drawn by the seed of each
+    """For classifiers: use the labels of only this many images per class, drawn by the seed of each
     trial; null: all."""
 
     invert: Changed | None = None

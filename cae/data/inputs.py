@@ -1,6 +1,6 @@
 """Images to ask a model about, part by part: pictures, folders of them, arrays, standard input.
 
-What cannot be read is reported, and the rest goes on.
+What cannot be read is reported and left out.
 """
 
 import io

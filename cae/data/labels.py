@@ -15,7 +15,7 @@ QMNIST_COLUMNS = 8  # class, NIST series, writer, and five more
 
 
 def as_labels(where: object, values: np.ndarray) -> np.ndarray:
-    """Takes the classes out of labels; any form but integers (N,) is said in a line, and so is -1.
+    """Extracts the classes from labels; a line reports a form other than integers (N,), and any -1.
 
     As in scikit-learn, -1 marks images without a label, but only if it is the only negative label
     beside at least two others: data of the classes -1 and 1 stay as they are.

@@ -143,7 +143,7 @@ def _round(quotas: np.ndarray, total: int, low: int, high: np.ndarray) -> np.nda
 
 
 def _draw(class_of: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
-    """Draws so many images of each class: bool (num_images,)."""
+    """Draws images, `counts` of each class: bool (num_images,)."""
     rng = np.random.default_rng(seed)
     drawn = np.zeros(len(class_of), bool)
     for index, count in enumerate(counts):

@@ -18,7 +18,7 @@ GRID_PANELS = 64  # of small multiples, at most
 
 
 def name_projection(num_images: int) -> str:
-    """What `project_encodings` shows of so many images."""
+    """The projection that `project_encodings` uses for a number of images, in words."""
     return "Principal components" if num_images < FEW_IMAGES else "t-SNE"
 
 

@@ -191,7 +191,7 @@ def outside_legend(figure: FigureBase, *axes: Axes) -> None:
 
 
 def _fit_columns(labels: Sequence[str], width: float) -> int:
-    """The most columns of a legend that fit into so many inches."""
+    """The largest number of columns of a legend that fits into a width in inches."""
     widths = [text_inches(label, STYLE["legend.fontsize"]) + 0.6 for label in labels]
     for columns in range(len(labels), 1, -1):
         # As Matplotlib divides them: of four in three columns, the first holds two.

@@ -319,7 +319,7 @@ def opened(
 ) -> Iterator[Trackers]:
     """Opens the trackers that the flags ask for, and closes them when training ends.
 
-    `rows` are the epochs before it was interrupted; `warn` hears of trackers that fail.
+    `rows` are the epochs before an interruption; `warn` receives a sentence if a tracker fails.
 
     Raises:
         UsageError: A tracker cannot write; a resumed run continues without it.

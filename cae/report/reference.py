@@ -68,7 +68,7 @@ def _configuration() -> list[str]:
         _key_table(AutoencoderConfig, beyond=Config),
         "### Classifier",
         _key_table(ClassifierConfig, beyond=Config),
-        "In both phases of a classifier the learning-rate schedule starts anew.",
+        "The learning-rate schedule starts again in each phase of a classifier.",
         "### Optimizers",
         f"By name: {listed((f'`{name}`' for name in OPTIMIZERS), 'and')}.",
         "### Layers",
@@ -77,7 +77,7 @@ def _configuration() -> list[str]:
         "autoencoder would therefore miss it, they round up, and the decoder crops the rows and "
         "columns that are too many. The upSample and convTranspose layers must undo them. After a "
         "dense layer at the end of `encoder_layers`, the decoder begins with a dense layer (relu) "
-        "as large as the last image in the encoder, in whose shape `decoder_layers` get it.",
+        "as large as the last image in the encoder, reshaped to it for `decoder_layers`.",
         "### Learning-rate schedules",
         _form_table("schedule", SCHEDULES),
         "### Augmentation and denoise",

@@ -232,8 +232,8 @@ def verdict(groups: list[Group]) -> str:
 def get_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
     """The hyperparameters in which groups differ, each with its value in every group.
 
-    Layers that differ within a base are told by their changes from its most frequent ones, such as
-    ``+ drop 0.2``.
+    Layers that differ within a base are described by their changes from its most frequent ones,
+    such as ``+ drop 0.2``.
     """
     first = [group.results[0] for group in groups]
     given = [

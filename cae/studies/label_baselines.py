@@ -52,11 +52,11 @@ class LabelledData:
         return get_classes(self.training.labels)
 
     def get_size(self, count: str) -> int:
-        """How many labels so many per class, or `all`, are."""
+        """How many labels there are in all with `count` per class, or with `all`."""
         return len(self.training.labels) if count == choices.ALL else int(count) * len(self.classes)
 
     def has_unlabelled(self, count: str) -> bool:
-        """Whether so many labels per class leave images without one."""
+        """Whether `count` labels per class leave images without a label."""
         return bool(self.unlabelled) or self.get_size(count) < len(self.training.labels)
 
     def get_unlabelled(self, chosen: np.ndarray) -> np.ndarray:

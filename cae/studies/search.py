@@ -117,7 +117,7 @@ class SearchRun(StudyRun):
         return waiting, finished
 
     def stop(self, trials: Iterable[Trial], value: float) -> None:
-        """Takes trials as stopped early; the first of them had reached `value`."""
+        """Marks trials as stopped early; the first of them had reached `value`."""
         for outcome in self.get_outcomes(trials):
             outcome.status, outcome.reason = STOPPED, "other trials were better"
             outcome.value = value
