@@ -28,7 +28,7 @@ def build_parser() -> flags.Parser:
     flags.add(
         parser,
         "--unlabelled",
-        help="more training images, in any form that -d takes; labels do not count",
+        help="more training images, in any form that -d takes; labels are ignored",
     )
     flags.add(parser, *flags.CHANGES)
     flags.add_groups(parser, flags.TRAINING)

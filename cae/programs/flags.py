@@ -198,13 +198,13 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--labels": {"short": "-dl", "metavar": "LABELS", "help": "labels of the training images"},
     "--unlabelled": {
         "metavar": "IMAGES",
-        "help": "more training images, without labels: as for -d, but subfolders and labels do not "
-        "count",
+        "help": "more training images, without labels, in any form that -d takes; subfolders and "
+        "labels are ignored",
     },
     "--labels-per-class": number(
         1,
         MAX_IMAGES,
-        "use the labels of N training images per class, those for validation among them, drawn by "
+        "use the labels of N training images per class, including those for validation, drawn by "
         "the seed; the other images count as unlabelled",
     ),
     "--test": {"short": "-t", "metavar": "TEST", "help": "test images, in any form that -d takes"},
@@ -268,10 +268,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         "action": ListShipped,
         "help": "list the shipped configurations, with description, cost and accuracy, and exit",
     },
-    "--epochs": number(1, MAX_EPOCHS, INSTEAD),
-    "--batch-size": number(1, MAX_BATCH_SIZE, INSTEAD),
-    "--learning-rate": {"type": float, "metavar": "X", "help": INSTEAD},
-    "--seed": number(0, MAX_SEED, INSTEAD),
+    "--epochs": number(1, MAX_EPOCHS, f"epochs to train {INSTEAD}"),
+    "--batch-size": number(1, MAX_BATCH_SIZE, f"images per training step {INSTEAD}"),
+    "--learning-rate": {"type": float, "metavar": "X", "help": f"rate of the optimizer {INSTEAD}"},
+    "--seed": number(0, MAX_SEED, f"seed of all random numbers {INSTEAD}"),
     "--set": {
         "action": "append",
         "default": [],
@@ -281,7 +281,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--class-weight": {
         "choices": CLASS_WEIGHTS,
-        "help": f"for a classifier of classes of unequal size, {INSTEAD}",
+        "help": f"weights of classes of unequal size in the loss, {INSTEAD}",
     },
     "--mixed-precision": {
         "action": "store_const",
