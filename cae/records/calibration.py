@@ -1,7 +1,8 @@
 """How far answers can be believed: calibrated probabilities, and images unlike those of training.
 
 Guo et al. 2017, "On calibration of modern neural networks"; Geifman & El-Yaniv 2017, "Selective
-classification for deep neural networks".
+classification for deep neural networks". The temperature is fitted here because scikit-learn's
+`CalibratedClassifierCV(method="temperature")` needs version 1.8, which Python 3.10 does not have.
 """
 
 from dataclasses import dataclass

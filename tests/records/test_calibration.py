@@ -60,8 +60,10 @@ def test_the_temperature_is_that_of_scikit_learn():
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     theirs = CalibratedClassifierCV(FrozenEstimator(Given()), method="temperature")
     expected = theirs.fit(logits, targets).predict_proba(logits)
-    ours = Calibration.fit(probabilities, targets).apply(probabilities)
-    np.testing.assert_allclose(ours, expected, atol=1e-3)
+    ours = Calibration.fit(probabilities, targets)
+    (calibrator,) = theirs.calibrated_classifiers_[0].calibrators
+    assert ours.temperature == pytest.approx(1 / calibrator.beta_, rel=1e-3)
+    np.testing.assert_allclose(ours.apply(probabilities), expected, atol=1e-3)
 
 
 def test_without_a_mistake_the_temperature_remains():
