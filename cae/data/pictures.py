@@ -44,6 +44,9 @@ FILES_AT_ONCE = 1024
 TASK = 32  # pictures that a thread decodes before it takes others: each taking costs as much as one
 # Bytes. With two cores, one thread is faster for PNG files of 8 KB, two for those of 27 KB.
 SMALL_FILE = 16_000
+READ_AT_ONCE = 65536  # bytes; Pillow asks for a few at a time, which costs a tenth of decoding
+# Where a picture says, apart from the tags of TIFF, that it lies on its side.
+ORIENTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 IMAGES_AT_ONCE = 4096
 HASH_LETTERS = 32
 CACHE = "cache"
@@ -105,7 +108,8 @@ def decode(file: File, form: Form) -> np.ndarray:
         picture = _open(file, least=2 * max(form.height, form.width))
         mode = "L" if form.channels == 1 else "RGB"
         picture = picture if picture.mode == mode else picture.convert(mode)
-        return np.asarray(_resize(picture, form)).reshape(form.shape)
+        # With half of the calls that numpy.asarray makes.
+        return np.frombuffer(_resize(picture, form).tobytes(), np.uint8).reshape(form.shape)
     except Exception as error:  # Pillow raises errors of all kinds for damaged files
         raise UnreadablePicture(file, _say_why(file, error)) from error
 
@@ -190,24 +194,37 @@ def survey(files: Iterable[str | Path]) -> tuple[tuple[int, int] | None, bool]:
     return (max(round(height * scale), 1), max(round(width * scale), 1)), is_coloured
 
 
-def _open(file: str | Path | BinaryIO, least: int) -> Image.Image:
+def _open(file: File, least: int) -> Image.Image:
     """Decodes the first frame, upright and opaque, to mode L or RGB.
 
     A large JPEG may come smaller, with both sides at least `least`.
     """
-    picture = Image.open(file, formats=FORMATS)
+    if not isinstance(file, str | Path):
+        return _load_first(file, least)
+    with open(file, "rb", buffering=0) as raw:  # noqa: PTH123 - a tenth of the time of Path.open
+        start, more = raw.read(READ_AT_ONCE), raw.read(1)
+        if not more:
+            return _load_first(io.BytesIO(start), least)
+        if raw.seekable():
+            return _load_first(io.BufferedReader(raw), least)
+        return _load_first(io.BytesIO(start + more + raw.readall()), least)
+
+
+def _load_first(content: BinaryIO, least: int) -> Image.Image:
+    picture = Image.open(content, formats=FORMATS)
     with picture:
         if picture.width * picture.height > MAX_PIXELS:
             raise ValueError(f"{picture.width} x {picture.height} pixels, over {MAX_PIXELS:,}")
         picture.draft(None, (least, least))  # JPEG only: decodes a half, quarter or eighth
         picture.load()
-        ImageOps.exif_transpose(picture, in_place=True)
+        if picture.format == "TIFF" or not ORIENTED.isdisjoint(picture.info):
+            ImageOps.exif_transpose(picture, in_place=True)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     elif picture.mode[0] in "IF":
         picture = _reduce_depth(picture)
-    return picture if picture.mode == "L" else picture.convert("RGB")
+    return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
 
 
 def _has_colour(picture: Image.Image) -> bool:

@@ -6,12 +6,13 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from cae.data.pictures import Form, decode, survey
 from cae.errors import DataError
@@ -91,6 +92,36 @@ class TestDecode:
         path = save(tmp_path / "a.png", np.array([[0, 255]], np.uint8), exif=exif)
         assert decode(path, Form(2, 1, 1))[..., 0].tolist() == [[0], [255]]
         assert survey([path]) == ((2, 1), False)
+
+    @pytest.mark.parametrize("suffix", ["jpg", "tiff", "webp", "png"])
+    def test_every_format_that_can_turn_a_photograph_does(self, tmp_path, suffix):
+        """Dark above bright, turned to the right."""
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        pixels = np.repeat(np.array([0, 255], np.uint8), 32).reshape(64, 1) * np.ones((1, 64), "u1")
+        path = save(tmp_path / f"a.{suffix}", pixels, exif=exif)
+        decoded = decode(path, Form(64, 64, 1)).astype(int)
+        assert decoded[:, -1].mean() < 10 and decoded[:, 0].mean() > 245
+
+    def test_orientation_in_xmp(self, tmp_path):
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+        path = save(tmp_path / "a.png", np.array([[0, 255]], np.uint8), pnginfo=info)
+        assert decode(path, Form(2, 1, 1))[..., 0].tolist() == [[0], [255]]
+
+    def test_files_of_every_length(self, tmp_path):
+        """Small ones are read at once, the larger ones in parts, also from a pipe."""
+        pixels = np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8)
+        for image, form in ((pixels, Form(300, 300, 1)), (pixels[:5, :5], Form(5, 5, 1))):
+            path = save(tmp_path / "a.png", image)
+            pipe = tmp_path / "pipe"
+            pipe.unlink(missing_ok=True)
+            os.mkfifo(pipe)
+            writer = threading.Thread(target=pipe.write_bytes, args=[path.read_bytes()])
+            writer.start()
+            for name in (path, str(pipe)):
+                assert (decode(name, form)[..., 0] == image).all()
+            writer.join()
 
     def test_from_an_open_file(self):
         file = io.BytesIO()
