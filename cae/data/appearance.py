@@ -59,6 +59,8 @@ CLEAR_RATIO = 16
 MARGIN = 0.1
 MAX_OUTSIDE = 0.01
 
+LUMINANCE = np.array([0.299, 0.587, 0.114])  # of RGB; ITU-R BT.601, as Pillow
+
 Features = dict[str, np.ndarray]  # name -> float (num_images,) or (num_images, length)
 
 
@@ -238,6 +240,32 @@ def match_range(training: Scaling, images: np.ndarray, where: object, say: Say) 
     if np.dtype(training.dtype).kind != "f":
         pixels = np.rint(pixels)
     return pixels.astype(training.dtype)
+
+
+def match_channels(channels: int, images: np.ndarray, where: object, say: Say) -> np.ndarray:
+    """Brings gray images to RGB and the reverse, as pictures in files are brought to a model.
+
+    Args:
+        channels: Those of the training images. Where they are not 1 or 3, or those of the images
+            are not, the images stay as they are.
+        images: (num_images, height, width, channels).
+        where: What to call the images.
+        say: Receives a sentence if the channels change.
+
+    Returns:
+        Images in their type: gray ones three times, in a read-only view, RGB ones as luminance.
+    """
+    if {channels, images.shape[3]} != {1, 3}:
+        return images
+    if channels == 3:
+        say(f"{where}: gray images for a model of RGB; each channel gets the gray values.")
+        return np.broadcast_to(images, (*images.shape[:3], channels))
+    say(f"{where}: RGB images for a model of gray ones; they are converted to gray by luminance.")
+    gray = np.empty((*images.shape[:3], channels), images.dtype)
+    for start in range(0, len(images), MAX_IMAGES):
+        part = images[start : start + MAX_IMAGES] @ LUMINANCE
+        gray[start : start + MAX_IMAGES, ..., 0] = part if gray.dtype.kind == "f" else np.rint(part)
+    return gray
 
 
 def invert(images: np.ndarray, scaling: Scaling) -> np.ndarray:

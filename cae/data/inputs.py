@@ -15,7 +15,7 @@ import numpy as np
 
 from cae.config.shapes import format_shape
 from cae.data import idx
-from cae.data.appearance import match_scaling
+from cae.data.appearance import match_channels, match_scaling
 from cae.data.datasets import Scaling
 from cae.data.listing import is_ignored, is_picture
 from cae.data.pictures import MISSING, Form, decode_ahead
@@ -25,11 +25,10 @@ from cae.errors import DataError, Say, counted
 STANDARD_INPUT = "-"
 PART = 1024  # images
 BYTES = Scaling(0.0, 255.0, "uint8")  # of decoded pictures
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
 INSPECTED = 2000  # images of an array, to recognize the range of its pixels
 
 T = TypeVar("T")
-Picture = Path | BinaryIO
+Picture = str | BinaryIO
 Report = Callable[[DataError], object]
 
 
@@ -45,6 +44,11 @@ class Part(NamedTuple):
     names: list[str]
     numbers: list[int]
     images: np.ndarray
+
+    @property
+    def folders(self) -> list[str]:
+        """The name of the folder of each file, in a tenth of the time that pathlib takes."""
+        return [os.path.basename(os.path.dirname(name)) for name in self.names]  # noqa: PTH119, PTH120
 
 
 class _Array(NamedTuple):
@@ -111,17 +115,17 @@ def _read_array(
         report(error)
         return
     for start in range(0, len(array.images), PART):
-        images = own.apply(array.images[start : start + PART])
+        images = array.images[start : start + PART]
+        images = match_channels(form.channels, images, array.name, say)
+        say = _ignore  # once is enough
         names = [f"{array.name}[{start + index}]" for index in range(len(images))]
-        images = _fit_channels(images, form.channels)
-        yield Part(names, list(islice(numbers, len(images))), images)
+        yield Part(names, list(islice(numbers, len(images))), own.apply(images))
 
 
 def _read_pictures(
     pictures: Iterable[Picture], form: Form, numbers: Iterator[int], report: Report
 ) -> Iterator[Part]:
-    files = (str(picture) if isinstance(picture, Path) else picture for picture in pictures)
-    decoded = decode_ahead(_divide(files), form)
+    decoded = decode_ahead(_divide(pictures), form)
     for part in _divide(zip(decoded, numbers, strict=False)):  # numbers never end
         kept = []
         for (file, image), number in part:
@@ -138,18 +142,19 @@ def _find(
     inputs: Iterable[str], form: Form, report: Report, say: Say
 ) -> Iterator[Picture | _Array]:
     for given in inputs:
-        path = Path(given)
         try:
             if given == STANDARD_INPUT:
                 yield from _read_standard_input(form, report, say)
-            elif path.is_dir():
-                yield from _find_pictures(path, say)
-            elif path.suffix.lower() == ".npy":
-                yield _Array(given, _check_size(given, _read_npy(path, form), form))
-            elif _is_idx(path):
-                yield _Array(given, _check_size(given, idx.read_images(path), form))
+            elif os.path.isdir(given):  # noqa: PTH112 - as below, where there are many files
+                yield from _find_pictures(Path(given), say)
+            elif is_picture(given):
+                yield str(Path(given)) if "./" in given or "//" in given else given
+            elif given.lower().endswith(".npy"):
+                yield _Array(given, _check_size(given, _read_npy(Path(given), form), form))
+            elif _is_idx(Path(given)):
+                yield _Array(given, _check_size(given, idx.read_images(given), form))
             else:
-                yield path
+                yield given
         except DataError as error:
             report(error)
 
@@ -163,13 +168,14 @@ def _read_standard_input(form: Form, report: Report, say: Say) -> Iterator[Pictu
     yield from _find(filter(None, lines), form, report, say)
 
 
-def _find_pictures(folder: Path, say: Say) -> Iterator[Path]:
+def _find_pictures(folder: Path, say: Say) -> Iterator[str]:
     """The files in a folder that have the name of a picture, as in training."""
     others = 0
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_ignored(name))
         names = [name for name in sorted(files) if not is_ignored(name)]
-        yield from (Path(parent, name) for name in names if is_picture(name))
+        start = "" if parent == os.curdir else f"{Path(parent)}{os.sep}"
+        yield from (f"{start}{name}" for name in names if is_picture(name))
         others += sum(not is_picture(name) for name in names)
     if others:
         say(f"{folder}: skipped {counted(others, 'other file')}, not named like pictures.")
@@ -201,7 +207,8 @@ def _is_idx(path: Path) -> bool:
 
 
 def _check_size(name: str, images: np.ndarray, form: Form) -> np.ndarray:
-    if images.shape[1:3] != form.shape[:2] or images.shape[3] not in (1, 3, form.channels):
+    channels = {images.shape[3], form.channels}
+    if images.shape[1:3] != form.shape[:2] or (len(channels) > 1 and channels != {1, 3}):
         idx.check_channels_last(name, images.shape)
         raise DataError(
             name,
@@ -212,16 +219,12 @@ def _check_size(name: str, images: np.ndarray, form: Form) -> np.ndarray:
     return images
 
 
+def _ignore(_: str) -> None:
+    """Says nothing."""
+
+
 def _sample(images: np.ndarray) -> np.ndarray:
     return images[:: max(1, len(images) // INSPECTED)]
-
-
-def _fit_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    if images.shape[3] == channels:
-        return images
-    if channels == 1:
-        return (images @ LUMINANCE)[..., np.newaxis]
-    return np.repeat(images[..., :1], channels, axis=3)
 
 
 def _divide(items: Iterable[T]) -> Iterator[list[T]]:

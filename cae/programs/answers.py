@@ -32,6 +32,7 @@ from cae.programs.images import (
     change_shape,
     check_reading,
     get_reading,
+    match_colour,
     warn_of_looks,
 )
 from cae.programs.starting_points import check_model_shape
@@ -75,6 +76,7 @@ def evaluate(args: argparse.Namespace) -> int:
     else:
         check_runs_dir(args.runs_dir)
     test = change_images(load_dataset(images, labels, **source), args, "test")
+    test = match_colour(test, args.model)
     tested = classify_with_file(args.model, test, input_range=args.model_input_range)
     warn_of_looks(args.model, {"test": test}, tested[1], args, terminal.warn)
     run = Run(args.runs_dir, f"test-{name}", args.run_dir)
@@ -91,7 +93,7 @@ def _check_classifier(path: str, input_shape: Shape | None = None) -> str:
         )
     if input_shape:
         remedy = "Give images of that shape, or pictures in files, which are converted."
-        check_model_shape(path, input_shape, remedy)
+        check_model_shape(path, input_shape, remedy, any_colour=True)
     return metadata.get("name", Path(path).stem)
 
 
@@ -367,7 +369,7 @@ def _find_labels(classifier: Classifier, part: Part, given: np.ndarray | None) -
     """The labels of images: those given, or the folder of each if it is called like a class."""
     if given is None:
         of_name = dict(zip(classifier.class_names, classifier.classes.tolist(), strict=True))
-        return [of_name.get(Path(name).parent.name) for name in part.names]
+        return list(map(of_name.get, part.folders))
     return pick_labels(part, given)
 
 

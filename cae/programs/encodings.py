@@ -221,10 +221,7 @@ def _get_scorer(
 
 def _find_strange(part: Part, given: np.ndarray | None, strange: list[str]) -> np.ndarray:
     """bool (num_images,): whether the label or folder of each image is among --strange."""
-    if given is None:
-        labels = [Path(name).parent.name for name in part.names]
-    else:
-        labels = list(map(str, pick_labels(part, given)))
+    labels = part.folders if given is None else list(map(str, pick_labels(part, given)))
     is_strange = np.isin(labels, strange)
     if is_strange.all() or not is_strange.any():
         raise UsageError(

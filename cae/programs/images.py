@@ -17,6 +17,7 @@ from cae.data.appearance import (
     compare,
     describe,
     invert,
+    match_channels,
     match_range,
     match_scaling,
     transpose,
@@ -316,6 +317,15 @@ def change_images(
 
 
 # --- Compared -------------------------------------------------------------------------------
+
+
+def match_colour(data: Dataset, model_file: str) -> Dataset:
+    """The data with gray images as RGB or the reverse, if the saved model takes such images."""
+    expected = read_metadata(model_file).get("input_shape")
+    if not expected:
+        return data
+    images = match_channels(expected[2], data.images, data.name, terminal.say)
+    return replace(data, images=images)
 
 
 def warn_of_looks(

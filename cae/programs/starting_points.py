@@ -168,6 +168,8 @@ def check_model_shape(
     path: str,
     input_shape: Shape,
     remedy: str = "Train an autoencoder on images of this shape first.",
+    *,
+    any_colour: bool = False,
 ) -> None:
     """Checks that a saved model takes these images, without loading Keras.
 
@@ -175,11 +177,14 @@ def check_model_shape(
         path: The model.
         input_shape: (height, width, channels) of the images.
         remedy: Where transposing does not help.
+        any_colour: Whether gray images fit a model of RGB, and the reverse: see `match_colour`.
 
     Raises:
         ModelFileError: It is not a model, or takes images of another shape.
     """
     expected = read_metadata(path).get("input_shape")
+    if any_colour and expected and {expected[2], input_shape[2]} == {1, 3}:
+        input_shape = (*input_shape[:2], expected[2])
     if expected and tuple(expected) != input_shape:
         raise ModelFileError(
             path,

@@ -61,6 +61,20 @@ def test_other_files_in_a_folder_are_counted_and_skipped(tmp_path, read):
     assert names == ["a/1.png"] and len(errors) == 1
 
 
+def test_names_are_shown_short(tmp_path, read):
+    """As given, without what adds nothing, whether a folder or each file is given."""
+    draw(tmp_path / "a" / "b" / "1.png")
+    for given in ("./a", "a//b/", "a/./b/1.png", "./a/b/1.png", "a/b/1.png"):
+        assert read(given)[0] == ["a/b/1.png"]
+    whole = str(tmp_path / "a")
+    assert read(whole)[0] == [f"{whole}/b/1.png"]
+
+
+def test_a_folder_that_is_called_like_a_picture(tmp_path, read):
+    draw(tmp_path / "a.png" / "1.png")
+    assert read("a.png")[0] == ["a.png/1.png"]
+
+
 def test_nothing_to_read(tmp_path, read):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"^empty: must hold an image"):
@@ -102,9 +116,20 @@ def test_arrays_keep_their_place_among_pictures(tmp_path, read):
 def test_channels_become_those_of_the_model(tmp_path, read, channels, pixel):
     np.save(tmp_path / "gray.npy", np.full((1, 2, 2), 255, np.uint8))
     np.save(tmp_path / "rgb.npy", np.full((1, 2, 2, 3), 255, np.uint8))
-    _, _, pixels, errors, _ = read("gray.npy", "rgb.npy", form=Form(2, 2, channels))
+    _, _, pixels, errors, said = read("gray.npy", "rgb.npy", form=Form(2, 2, channels))
     assert not errors
     np.testing.assert_allclose(pixels, [pixel, pixel], atol=1e-6)
+    assert [line.split(":")[0] for line in said] == ["gray.npy" if channels == 3 else "rgb.npy"]
+
+
+def test_arrays_become_gray_as_pictures_do(tmp_path, read):
+    """Red has a luminance of 0.299, in bytes 76."""
+    red = np.zeros((1, 2, 2, 3), np.uint8)
+    red[..., 0] = 255
+    np.save(tmp_path / "red.npy", red)
+    Image.fromarray(red[0]).save(tmp_path / "red.png")
+    _, _, pixels, *_ = read("red.npy", "red.png")
+    np.testing.assert_allclose(pixels, [[76 / 255], [76 / 255]], atol=1e-6)
 
 
 class TestStandardInput:

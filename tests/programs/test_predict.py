@@ -84,12 +84,51 @@ class TestEvaluate:
         assert done.exit_code == 2 and not done.runs
         assert words in done.err
 
-    def test_images_of_other_channels(self, predict, files, trained_classifier, tmp_path):
-        """The remedy is one for a classifier that is trained already."""
+    def test_rgb_arrays_for_a_gray_model(self, predict, files, trained_classifier, tmp_path):
+        """Those whose channels are equal are the gray images."""
         np.save(tmp_path / "x.npy", np.repeat(read_images(files.test), 3, axis=3))
+        flags = ["-t", tmp_path / "x.npy", "-tl", files.test_labels, "--no-plots"]
+        done = predict("evaluate", trained_classifier.saved, *flags)
+        assert done.exit_code == 0, done.err
+        assert done.out.startswith("x.npy: ") and "luminance" in done.out
+        predictions = [(run / "predictions.csv") for run in (done.run, trained_classifier.run)]
+        assert predictions[0].read_bytes() == predictions[1].read_bytes()
+
+    @pytest.mark.parametrize("form", ["x.npy", "x.idx", "x.npz"])
+    def test_gray_arrays_for_a_model_of_rgb(self, predict, tmp_path, form):
+        """The class of the model is whether blue is bright, which gray 255 is."""
+        pixels = np.repeat(np.array([0, 255], np.uint8), 10)[:, None, None] * np.ones((2, 2), "u1")
+        labels, path = (pixels[:, 0, 0] > 0).astype(np.uint8), tmp_path / form
+        flags = ["-t", path]
+        if form == "x.npz":
+            np.savez(path, images=pixels, labels=labels)
+        else:
+            idx.write_idx(path, pixels) if form == "x.idx" else np.save(path, pixels)
+            np.save(tmp_path / "y.npy", labels)
+            flags += ["-tl", tmp_path / "y.npy"]
+        model = save_blue_classifier(tmp_path / "blue.keras")
+        done = predict("evaluate", model, *flags, "--no-plots")
+        assert done.exit_code == 0, done.err
+        assert done.out.startswith(f"{form}: ") and "gray" in done.out.splitlines()[0]
+        assert done.metrics["test_accuracy"] == 1
+
+    def test_images_of_two_channels(self, predict, files, trained_classifier, tmp_path):
+        """The remedy is one for a classifier that is trained already."""
+        np.save(tmp_path / "x.npy", np.repeat(read_images(files.test), 2, axis=3))
         flags = ["-t", tmp_path / "x.npy", "-tl", files.test_labels]
         done = predict("evaluate", trained_classifier.saved, *flags)
-        assert done.exit_code == 2 and "8×8×3" in done.err and "autoencoder" not in done.err
+        assert done.exit_code == 2 and "8×8×2" in done.err and "autoencoder" not in done.err
+
+
+def save_blue_classifier(path):
+    """Saves a classifier of 2×2 RGB images: 1 if the mean of blue is above a half, else 0."""
+    dense = layers.Dense(2, "softmax")
+    model = keras.Sequential([keras.Input((2, 2, 3)), layers.GlobalAveragePooling2D(), dense])
+    dense.set_weights([np.array([[0, 0], [0, 0], [0, 20]], np.float32), np.array([10, 0], "f4")])
+    scaling = {"offset": 0.0, "scale": 255.0, "dtype": "uint8"}
+    known = {"kind": "classifier", "input_shape": [2, 2, 3], "scaling": scaling, "classes": [0, 1]}
+    save_model(model, path, known)
+    return path
 
 
 class TestClassify:
@@ -142,6 +181,16 @@ class TestClassify:
         assert wrong and all(row["label"] == row["image"].split("/")[1] for row in rows)
         names = sorted(path.name.split("-")[:2] for path in Path("wrong").iterdir())
         assert names == sorted([row["label"], row["prediction"]] for row in wrong)
+
+    def test_gray_arrays_for_a_model_of_rgb(self, tmp_path, ask):
+        """More of them than are classified at once; one line says what becomes of them."""
+        pixels = np.zeros((1500, 2, 2), np.uint8)
+        pixels[1::2] = 255
+        np.save("x.npy", pixels)
+        done, rows = ask("x.npy", model=save_blue_classifier(tmp_path / "blue.keras"))
+        assert done.exit_code == 0, done.err
+        assert [row["prediction"] for row in rows] == ["0", "1"] * 750
+        assert done.err.count("x.npy: ") == 1
 
     def test_nothing_to_classify(self, tmp_path, ask):
         (tmp_path / "empty").mkdir()
