@@ -146,10 +146,11 @@ def _share_of_gpus(text: str) -> float:
 
 
 def _add_compare(commands: Any) -> None:
-    parser = commands.add_parser("compare", help="compare runs, or the trials of a study")
+    help = "compare runs, those of recipes, or the trials of studies"
+    parser = commands.add_parser("compare", help=help)
     parser.set_defaults(action="cae.studies.compare:run")
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run directories, or directories of studies"
+        "runs", nargs="+", metavar="RUN", help="directories of runs, recipes and studies"
     )
     parser.add_argument(
         "--sort",
@@ -235,13 +236,15 @@ def _count(text: str) -> str:
 
 def _add_report(commands: Any) -> None:
     parser = commands.add_parser(
-        "report", help="write a run, a test, a study, a chain or label-efficiency as one HTML page"
+        "report",
+        help="write a run, a test, a recipe, a study, a chain or label-efficiency as one HTML page",
     )
     parser.set_defaults(action="cae.report.report:run")
     parser.add_argument(
         "folder",
         metavar="FOLDER",
-        help="the directory of a run, a test, a study, a chain of studies, or of label-efficiency",
+        help="the directory of a run, a test, a recipe, a study, a chain of studies, or of "
+        "label-efficiency",
     )
     parser.add_argument(
         "--output",

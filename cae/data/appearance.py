@@ -262,9 +262,9 @@ def match_channels(channels: int, images: np.ndarray, where: object, say: Say) -
         return np.broadcast_to(images, (*images.shape[:3], channels))
     say(f"{where}: RGB images for a model of gray ones; they are converted to gray by luminance.")
     gray = np.empty((*images.shape[:3], channels), images.dtype)
-    for start in range(0, len(images), MAX_IMAGES):
-        part = images[start : start + MAX_IMAGES] @ LUMINANCE
-        gray[start : start + MAX_IMAGES, ..., 0] = part if gray.dtype.kind == "f" else np.rint(part)
+    for start in range(0, len(images), SAMPLED):
+        part = images[start : start + SAMPLED] @ LUMINANCE
+        gray[start : start + SAMPLED, ..., 0] = part if gray.dtype.kind == "f" else np.rint(part)
     return gray
 
 

@@ -1,4 +1,4 @@
-"""Writes a run, a test, a study, a chain of studies or label-efficiency as one HTML page.
+"""Writes a run, a test, a recipe, a study, a chain of studies or label-efficiency as one HTML page.
 
 python experiments.py report runs/research
 python experiments.py report runs/2026-11-23T12-00-00Z-autoencoder_small --output small.html
@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cae import terminal
+from cae.config.choices import PROGRAMS
 from cae.errors import DataError
-from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, TRIALS_FILE
+from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, START_FILE, TRIALS_FILE
 from cae.report.evaluation_page import describe_evaluation
 from cae.report.label_page import describe_label_efficiency
 from cae.report.pages import Page, check_page_path, write_page
+from cae.report.recipe_page import describe_recipe
 from cae.report.run_page import describe_run
 from cae.report.study_page import describe_chain, describe_study
 
@@ -48,9 +50,11 @@ def _choose_page(folder: Path) -> Callable[[Path], Page]:
         return describe_evaluation
     if any(folder.glob(f"*/{TRIALS_FILE}")):
         return describe_chain
+    if any(path for kind in PROGRAMS for path in folder.glob(f"{kind}-seed*/{START_FILE}")):
+        return describe_recipe
     raise DataError(
         folder,
-        "must be the folder of a finished run or of a study",
+        "must be the folder of a finished run, a recipe or a study",
         "none of their files in it" if folder.is_dir() else "no folder",
         "Name a folder in runs.",
     )

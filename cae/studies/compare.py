@@ -121,7 +121,7 @@ def _origin(result: RunResult) -> str:
     given = result.start.arguments
     keys = {"limit", "labels_per_class", "no_pretrained", "encoder_until", "model_input_range"}
     unlabelled = [file.sha256 for file in result.start.data.get("unlabelled", [])]
-    models = [file.sha256 for file in result.start.models] or given.model
+    models = result.describe_models() or given.model
     hyperparameters = hyperparameters_of(result.history.model_info)
     flags = given.model_dump(include=keys)
     return json.dumps([_data_key(result), unlabelled, models, flags, hyperparameters])
@@ -315,19 +315,15 @@ def influences(groups: Sequence[Group]) -> list[tuple[str, str, int, float, floa
 def run(args: argparse.Namespace) -> int:
     """Compares runs or studies on the terminal, and in the files that the flags name."""
     results, problems = read_runs(map(Path, args.runs))
-    kinds = {result.history.kind for result in results}
-    if len(kinds) != 1:
-        kinds_found = " and ".join(sorted(f"{kind}s" for kind in kinds)) or "no finished run"
-        raise UsageError(
-            "RUN", "must name runs of one kind", kinds_found, "Compare one kind at a time."
-        )
+    if not results:
+        raise UsageError("RUN", "must name finished runs", "none of them", "Train some first.")
     if args.csv:
         new_file(args.csv)
     if args.figures and Path(args.figures).exists():
         raise UsageError("--figures", "must not exist yet", args.figures, "Choose another name.")
     for problem in problems:
         terminal.warn(f"Left out: {problem}")
-    tables = _compare_by_data(results, _choose_metric(args.runs, results))
+    tables = _compare_by_kind(args.runs, results)
     _print_tables(tables, args.sort)
     if args.csv:
         write_table(Path(args.csv), [group for _, groups in tables for group in groups])
@@ -346,9 +342,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_runs(paths: Sequence[Path]) -> None:
-    """Prints the table of complete runs of one kind, given their directories."""
+    """Prints the table of complete runs, given their directories."""
     results, _ = read_runs(paths)
-    _print_tables(_compare_by_data(results, _choose_metric(paths, results)))
+    _print_tables(_compare_by_kind(paths, results))
 
 
 def _print_tables(tables: list[tuple[str, list[Group]]], sort: str = "mean") -> None:
@@ -361,14 +357,29 @@ def _choose_metric(paths: Sequence[str | Path], results: Sequence[RunResult]) ->
 
     Where no run has validation images, it is the same metric on the training images.
     """
+    known = METRICS[results[0].history.kind]
     folders = [Path(path) for path in paths if (Path(path) / TRIALS_FILE).exists()]
-    metrics = {read_trials(folder).metric for folder in folders}
-    metric = metrics.pop() if len(metrics) == 1 else next(iter(METRICS[results[0].history.kind]))
+    metrics = {read_trials(folder).metric for folder in folders} & known.keys()
+    metric = metrics.pop() if len(metrics) == 1 else next(iter(known))
     is_known = any(metric in result.history.metrics for result in results)
     return metric if is_known else metric.removeprefix("val_")
 
 
-def _compare_by_data(results: list[RunResult], metric: str) -> list[tuple[str, list[Group]]]:
+def _compare_by_kind(
+    paths: Sequence[str | Path], results: Sequence[RunResult]
+) -> list[tuple[str, list[Group]]]:
+    """For each kind and data set a title and the groups."""
+    by_kind = _split(results, lambda result: result.history.kind)
+    tables = []
+    for kind, members in by_kind.items():
+        title = f"Comparison of {kind}s" if len(by_kind) > 1 else "Comparison"
+        tables += _compare_by_data(members, _choose_metric(paths, members), title)
+    return tables
+
+
+def _compare_by_data(
+    results: list[RunResult], metric: str, title: str
+) -> list[tuple[str, list[Group]]]:
     """For each data set a title and the groups, of which no two have the same name.
 
     Of the runs that have everything in common, the seed too, the latest counts.
@@ -391,7 +402,7 @@ def _compare_by_data(results: list[RunResult], metric: str) -> list[tuple[str, l
                 name = f"{group.name} ({group.results[0].path.name})"
                 groups[number] = replace(group, name=name)
         data = f" on {_describe_data(members[0])}" if len(sets) > 1 else ""
-        tables.append((f"Comparison{data}", groups))
+        tables.append((f"{title}{data}", groups))
     return tables
 
 

@@ -28,7 +28,7 @@ from cae.programs.tasks import AutoencoderTask, ClassifierTask
 from cae.programs.trainer import Trainer
 from cae.records import tracking
 from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, check_runs_dir, read_start
-from cae.studies.results import read_result
+from cae.studies.results import get_recipe_path, read_result
 
 # What the programs that train have, and this command has not.
 ABSENT = {
@@ -70,7 +70,7 @@ def _run(args: Namespace) -> int:
                 return exit_code
     _show_results(recipe, seeds, folder)
     terminal.say(f"Runs: {terminal.relative(folder)}")
-    model = _get_path(folder, "classifier", seeds[0]) / MODEL_FILE
+    model = get_recipe_path(folder, "classifier", seeds[0]) / MODEL_FILE
     terminal.say(f"Next: {shlex.join(first.next_command(model))}")
     return 0
 
@@ -83,10 +83,6 @@ def _choose(recipes: Sequence[Recipe], task: ClassifierTask) -> Recipe:
     return recipe
 
 
-def _get_path(folder: Path, kind: str, seed: int) -> Path:
-    return folder / f"{kind}-seed{seed}"
-
-
 def _train_pair(recipe: Recipe, classifier: ClassifierTask, seed: int, folder: Path) -> int:
     """Trains what is not complete of a pair; returns the exit code."""
     if recipe.autoencoder:
@@ -96,7 +92,7 @@ def _train_pair(recipe: Recipe, classifier: ClassifierTask, seed: int, folder: P
         task = AutoencoderTask.load(args, seed)
         if exit_code := _train(task, recipe, override(recipe.autoencoder, seed=seed), folder):
             return exit_code
-        model = _get_path(folder, "autoencoder", seed) / MODEL_FILE
+        model = get_recipe_path(folder, "autoencoder", seed) / MODEL_FILE
         classifier.args.model = terminal.relative(model)
     return _train(classifier, recipe, override(recipe.classifier, seed=seed), folder)
 
@@ -108,7 +104,7 @@ def _train(task: Task, recipe: Recipe, config: Config, folder: Path) -> int:
         DataError: The run began with other settings or data.
         UserError: The loss was not always finite.
     """
-    name, path = f"{recipe.name}-{config.kind}", _get_path(folder, config.kind, config.seed)
+    name, path = f"{recipe.name}-{config.kind}", get_recipe_path(folder, config.kind, config.seed)
     trainer = Trainer(task, names_resume=False)
     partial = path.with_name(path.name + PARTIAL)
     begun = [place for place in (path, partial) if (place / START_FILE).exists()]
@@ -135,7 +131,7 @@ def _show_results(recipe: Recipe, seeds: Sequence[int], folder: Path) -> None:
     """Prints the test error and the seconds of each seed, their means and standard deviations."""
     kinds = [kind for kind in CONFIGS if getattr(recipe, kind)]
     metrics = {
-        kind: [read_result(_get_path(folder, kind, seed)).history.metrics for seed in seeds]
+        kind: [read_result(get_recipe_path(folder, kind, seed)).history.metrics for seed in seeds]
         for kind in kinds
     }
     columns = {}  # heading -> form and values

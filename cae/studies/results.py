@@ -1,9 +1,10 @@
-"""Reads the files of studies: `trials.json` and the records of finished runs. No Keras."""
+"""Reads `trials.json` of studies, folders of recipes and the records of finished runs. No Keras."""
 
 import csv
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ class RunResult:
         """A final value; NaN where the run has no finite one."""
         value = self.history.metrics.get(metric, math.nan)
         return value if math.isfinite(value) else math.nan
+
+    def describe_models(self) -> list[Any]:
+        """The saved models that it began with: the SHA-256 of each.
+
+        The autoencoder of a recipe is told by its hyperparameters: each seed has one of its own.
+        """
+        seed = self.history.model_info["seed"]
+        own = get_recipe_path(self.path.parent, "autoencoder", seed)
+        described: list[Any] = []
+        for file in self.start.models:
+            is_own = Path(file.path).parent.name == own.name and (own / START_FILE).exists()
+            config = read_start(own).config if is_own else {}
+            described.append({**config, "seed": None} if is_own else file.sha256)
+        return described
 
 
 def read_result(path: Path, name: str | None = None, base: str | None = None) -> RunResult:
@@ -117,8 +132,20 @@ def read_study(folder: Path) -> list[RunResult]:
     ]
 
 
+def get_recipe_path(folder: Path, kind: str, seed: int) -> Path:
+    """The directory of a run of a recipe, in the folder of all its runs."""
+    return folder / f"{kind}-seed{seed}"
+
+
+def find_recipe_seeds(folder: Path) -> list[int]:
+    """The seeds with which the classifier of a recipe has been trained completely."""
+    names = (path.parent.name for path in folder.glob(f"classifier-seed*/{START_FILE}"))
+    seeds = (name.rpartition("seed")[2] for name in names)
+    return sorted(int(seed) for seed in seeds if seed.isdecimal())
+
+
 def read_runs(paths: Iterable[Path]) -> tuple[list[RunResult], list[UserError]]:
-    """Reads runs, and the finished trials of studies; a run named twice counts once.
+    """Reads runs, and those in a folder, as of a recipe or a study; one named twice counts once.
 
     Returns:
         The complete runs, and why each of the other folders is left out.
@@ -128,7 +155,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[RunResult], list[UserError]]:
     """
     results: dict[Path, RunResult] = {}
     problems: list[UserError] = []
-    for path in paths:
+    for path in chain.from_iterable(map(_list_runs, paths)):
         try:
             for result in _read_folder(path):
                 results.setdefault(result.path.resolve(), result)
@@ -137,6 +164,13 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[RunResult], list[UserError]]:
     if problems and not results:
         raise type(problems[0]).joining(problems)
     return list(results.values()), problems
+
+
+def _list_runs(path: Path) -> list[Path]:
+    """The runs in a folder, as of a recipe; otherwise the path itself."""
+    if any((path / name).exists() for name in (TRIALS_FILE, START_FILE, METRICS_FILE)):
+        return [path]
+    return sorted(file.parent for file in path.glob(f"*/{START_FILE}")) or [path]
 
 
 def _read_folder(path: Path) -> list[RunResult]:

@@ -111,6 +111,52 @@ def test_the_answer_comes_first(classifier_run, report):
     assert page.code[1] == page.code[-1].splitlines()[-1]
 
 
+@pytest.fixture
+def recipe(tmp_path):
+    """The folder of a recipe with seeds 0 and 1, whose classifiers err in 25 and 15 %."""
+    folder = tmp_path / "few-digits"
+    for seed, accuracy in enumerate((0.75, 0.85)):
+        autoencoder = write_run(folder / f"autoencoder-seed{seed}", "autoencoder", 0.1, seed)
+        model = str(autoencoder / "model.keras")
+        run = write_run(folder / f"classifier-seed{seed}", "classifier", 0.9, seed, model=model)
+        metrics = json.loads((run / "metrics.json").read_text()) | {"test_accuracy": accuracy}
+        write_json(run / "metrics.json", metrics)
+        start = json.loads((run / "run.json").read_text())
+        start["models"][0]["sha256"] = f"{seed}" * 64
+        write_json(run / "run.json", start)
+    return folder
+
+
+def test_a_recipe(recipe, report):
+    """The mean of its seeds, the first pair in full, and what was read and began with."""
+    page = report(recipe)
+    assert "80.00 %, the mean of 2 seeds (standard deviation 7.07)" in page.text
+    assert page.table("Each seed") == [
+        ["seed", "test accuracy, %", "seconds"],
+        ["0", "75.00", "15.00"],
+        ["1", "85.00", "15.00"],
+    ]
+    assert re.findall("<h2>(.*)</h2>", page.html)[:2] == ["The classifier", "The autoencoder"]
+    assert ["model", f"{recipe}/autoencoder-seed1/model.keras", "9", "1" * 64] in page.table(
+        "Files"
+    )
+
+
+def test_a_recipe_whose_classifier_is_missing(recipe, capsys):
+    for seed in (0, 1):
+        (recipe / f"classifier-seed{seed}").rename(recipe / f"classifier-seed{seed}.partial")
+    assert experiments.main(["report", str(recipe)]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {recipe}: must hold a complete classifier")
+
+
+def test_the_seeds_of_a_recipe_are_one_row(recipe, capsys):
+    """Though each has an autoencoder of its own."""
+    assert experiments.main(["compare", str(recipe)]) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [(row[1].strip(), row[2].strip()) for row in rows] == [("tiny", "2")] * 2
+
+
 def test_a_command_repeats_how_pictures_are_read(tmp_path):
     flags = {"image_size": (32, 24), "color": "gray", "test_split": 0.1}
     command = training_command(tmp_path, make_start("classifier", "pets", {}, flags))

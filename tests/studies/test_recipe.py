@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import run_program, write_json
+from conftest import read_rows, run_program, write_json
 
 from cae.config import shipped
 from cae.data import idx
@@ -84,6 +84,22 @@ def test_the_same_command_trains_nothing_again(pair, recipe, flags):
     assert again.exit_code == 0, again.err
     assert state(pair.run) == before
     assert table(again) == table(pair)
+
+
+def test_the_folder_of_a_pair_can_be_compared_and_reported(pair, tmp_path):
+    """A table for each half, and a page of both."""
+    compared = run_program(
+        "experiments", "compare", pair.run, "--csv", tmp_path / "r.csv", runs_dir=None
+    )
+    assert compared.exit_code == 0, compared.err
+    rows = read_rows(tmp_path / "r.csv")
+    assert [row["run"] for row in rows] == ["autoencoder-seed3", "classifier-seed3"]
+    page = tmp_path / "r.html"
+    reported = run_program("experiments", "report", pair.run, "--output", page, runs_dir=None)
+    assert reported.exit_code == 0, reported.err
+    text = page.read_text(encoding="utf-8")
+    accuracy = read_result(pair.run / "classifier-seed3").history.metrics["test_accuracy"]
+    assert f"{100 * accuracy:.2f} %" in text and f"{pair.run}/classifier-seed3/model.keras" in text
 
 
 def test_the_recipe_is_chosen_by_the_labels(pair, flags, tmp_path, monkeypatch):
