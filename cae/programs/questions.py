@@ -192,7 +192,9 @@ class _Questions:
                 return layers
 
     def _ask_decoder(self, encoder: list[list], shape: Shape) -> list[list]:
-        if prompts.confirm("Mirror the encoder in the decoder", True):
+        last = self._last
+        is_mirror = not last or last["decoder_layers"] == _mirror(last["encoder_layers"])
+        if prompts.confirm("Mirror the encoder in the decoder", is_mirror):
             return _mirror(encoder)
         OUT.print("Decoder, from the encoding back to the image:")
         forms = [Conv, UpSample, ConvTranspose, BatchNorm, Drop]

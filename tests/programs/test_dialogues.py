@@ -14,9 +14,11 @@ import pexpect
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
 
+import autoencoder
 from cae import terminal as terminal_module
-from cae.config.load import load_config
+from cae.config.load import load_config, validate_config
 from cae.programs import menu
+from cae.programs.questions import ask_config
 from cae.records.saved_models import read_metadata
 from cae.records.shelf import find_models
 
@@ -279,6 +281,20 @@ def test_ctrl_c_at_a_question(files, terminal):
     assert "Traceback" not in at.output.getvalue()
 
 
+def test_lines_are_completed_and_called_back(tmp_path, files, terminal):
+    """Tab completes the name of a file, and the arrow key brings the line again."""
+    write_json(tmp_path / "with-a-fault.json", AUTOENCODER, epochs=0)
+    at = terminal("autoencoder", *files.autoencoder)
+    at.answer("Your choice [1]: ", "1")
+    for keys in ("with\t\r", "\x1b[A\r"):
+        at.says("File [1]: ")
+        at.child.send(keys)
+        at.says("with-a-fault.json: epochs: must be")
+    at.says("File [1]: ")
+    at.child.sendeof()
+    assert at.end() == 0
+
+
 def test_an_answer_that_is_not_utf_8_is_asked_again(files):
     done = subprocess.run(
         [sys.executable, "autoencoder.py", *files.autoencoder],
@@ -351,6 +367,19 @@ def test_own_decoder_and_end_of_input_in_the_menu(tmp_path, piped):
     assert [list(layer) for layer in config.decoder_layers] == [
         ["upSample", (2, 2)], ["conv", 2, (3, 3)],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("decoder", ["mirrored", "own"])
+def test_the_last_answers_are_offered_again(monkeypatch, decoder):
+    """Enter at every question gives the same hyperparameters."""
+    changes = {"epochs": 7, "batch_size": 5, "optimizer": ["sgd", 0.3]}
+    if decoder == "own":
+        changes["decoder_layers"] = [["upSample", [2, 2]], ["drop", 0.1], ["conv", 3, [5, 5]]]
+    last = validate_config(AUTOENCODER | changes, "last", "autoencoder")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("2\n" + 40 * "\n"))
+    args = autoencoder.build_parser().parse_args(["-d", "x"])
+    _, config = ask_config("autoencoder", args, (8, 8, 1), last)
+    assert config == last
 
 
 def test_layers_that_do_not_fit_are_asked_again(piped, monkeypatch):
