@@ -231,18 +231,20 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
         remedy = "Give one saved by classification.py."
         raise ModelFileError(where, "must be a classifier", got, remedy)
     activation, is_single = get_activation(network), shape == (1,)
+    is_rounded = outputs.dtype != "float32"  # of mixed precision: sums may be a hundredth off
+    outputs = ops.cast(outputs, "float32") if is_rounded else outputs
     match activation:
         case "sigmoid" | "linear" if is_single:
             say(f"{where} has one output: the probability of the second class.")
             second = outputs if activation == "sigmoid" else ops.sigmoid(outputs)
             return ops.concatenate([1 - second, second], axis=1)
         case "softmax" if not is_single:
-            return outputs
+            return _divide_by_sum(outputs) if is_rounded else outputs
         case "log_softmax" if not is_single:
-            return ops.exp(outputs)
+            return ops.softmax(outputs) if is_rounded else ops.exp(outputs)
         case "sigmoid" if not is_single:
             say(f"{where} ends with sigmoid: its outputs are divided by their sum.")
-            return ops.softmax(ops.log(ops.maximum(outputs, TINY)))  # = outputs / sum(outputs)
+            return _divide_by_sum(outputs)
         case "linear" if not is_single:
             say(f"{where} ends without an activation: softmax makes probabilities of its outputs.")
             return ops.softmax(outputs)
@@ -252,16 +254,30 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
     raise ModelFileError(where, required, got, remedy)
 
 
+def _divide_by_sum(outputs: Any) -> Any:
+    """Positive outputs (batch, num_classes), with the sum 1."""
+    from keras import ops
+
+    return ops.softmax(ops.log(ops.maximum(outputs, TINY)))
+
+
 def get_activation(network: Unrolled) -> str | None:
-    """The activation that makes the outputs: None where that cannot be said."""
+    """The activation that makes the outputs: None where that cannot be said.
+
+    Nor can it of a softmax at each place of an image if the outputs are those of several places.
+    """
     import keras
 
+    is_of_one_place = True
     for step in reversed(network.steps):
+        name = None
         if step.kind == "Softmax":
-            return "softmax"
-        if hasattr(step.layer, "activation"):
+            name = "softmax"
+        elif hasattr(step.layer, "activation"):
             name = keras.activations.serialize(step.layer.activation)
-            return name if isinstance(name, str) else None
-        if step.kind not in PASSING | {"GlobalAveragePooling2D"} or step.kind == "Flatten":
-            return None
+        elif step.kind in PASSING | {"GlobalAveragePooling2D"}:
+            is_of_one_place &= step.inputs[0].shape[-1] == step.shape[-1]
+            continue
+        is_known = isinstance(name, str) and (is_of_one_place or "softmax" not in name)
+        return name if is_known else None
     return None

@@ -168,6 +168,9 @@ STRUCTURES = {
     "dense_alone": lambda: chain(
         layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(4, activation="relu", name="last")
     ),
+    "flat_alone": lambda: chain(
+        layers.Conv2D(2, 3, activation="relu"), layers.Flatten(name="last")
+    ),
 }
 
 
@@ -472,6 +475,14 @@ class TestOutputs:
             ([layers.Dense(3), layers.Softmax()], lambda x: x, ""),
             ([layers.Dense(3), layers.Activation("softmax"), layers.Dropout(0.1)], lambda x: x, ""),
             ([layers.Dense(3, activation="log_softmax")], np.exp, ""),
+            # Of a convolution, if it has one place.
+            ([layers.Reshape(SHAPE), layers.Conv2D(3, 8, activation="softmax"), layers.Flatten()],
+             lambda x: x, ""),
+            # Of mixed precision, whose probabilities have three digits.
+            ([layers.Dense(30, activation="softmax", dtype="bfloat16")],
+             lambda x: np.float32(x) / np.float32(x).sum(axis=1)[:, None], ""),
+            ([layers.Dense(1, activation="sigmoid", dtype="bfloat16")],
+             lambda x: np.hstack([1 - np.float32(x), np.float32(x)]), "second"),
             ([layers.Dense(3)], lambda x: np.exp(x) / np.exp(x).sum(axis=1)[:, None], "softmax"),
             # One output is the probability of the second class.
             ([layers.Dense(1, activation="sigmoid")], lambda x: np.hstack([1 - x, x]), "second"),
@@ -499,8 +510,11 @@ class TestOutputs:
             ([layers.Dense(1, activation="softmax")], "softmax"),
             ([layers.Dense(3), layers.BatchNormalization()], "BatchNormalization"),
             ([layers.Reshape(SHAPE), layers.Conv2D(2, 3)], "6×6×2"),
+            # Four places, each with a sum of 1.
+            ([layers.Reshape(SHAPE), layers.Conv2D(3, 4, strides=4, activation="softmax"),
+              layers.Reshape((12,))], r"reshape.* \(Reshape, 12\) .*unknown"),
         ],
-    )
+    )  # fmt: skip
     def test_unknown_meaning(self, last, message):
         with pytest.raises(ModelFileError, match=f"m.h5: .*{message}"):
             self.classify(*last)
@@ -520,6 +534,8 @@ class TestReconstructions:
         [
             # 255 x / 255 = x goes in; the pixels that come out, brought back by hand.
             ([layers.Rescaling(1 / 255), layers.Activation("sigmoid")], None,
+             lambda x: 1 / (1 + np.exp(-x)), ""),
+            ([layers.Rescaling(1 / 255), layers.Activation("sigmoid"), layers.Flatten()], None,
              lambda x: 1 / (1 + np.exp(-x)), ""),
             ([layers.Rescaling(1 / 255), layers.Activation("linear"), layers.Rescaling(255)], None,
              lambda x: x, "0..255"),
