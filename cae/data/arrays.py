@@ -102,9 +102,9 @@ def _check_pair(
     if labels is None:
         return images, None, {}
     if len(labels) != len(images):
-        raise DataError(
-            path, f"must hold {len(images)} labels, one per image", len(labels), "Correct the file."
-        )
+        required = f"must hold {len(images)} labels, one per image"
+        remedy = idx.advise_on_counts(len(labels), images.shape)
+        raise DataError(path, required, len(labels), remedy)
     return images, *_as_labels(path, labels)
 
 

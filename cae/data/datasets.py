@@ -213,9 +213,7 @@ def check_dataset(
                 labels_path,
                 f"must hold {num_images} labels, one per image in {images_path}",
                 f"{num_labels} labels",
-                "Give images and labels that belong together."
-                if num_labels not in header.shape[2:]
-                else "Put the axis of the images first: images = numpy.moveaxis(images, -1, 0).",
+                idx.advise_on_counts(num_labels, header.shape),
             )
     return num_images, (height, width, *(channels or [1]))
 

@@ -138,6 +138,13 @@ def check_channels_last(where: object, shape: tuple[int, ...]) -> None:
         )
 
 
+def advise_on_counts(num_labels: int, shape: tuple[int, ...]) -> str:
+    """What to do with images that are as many as their first axis says, and not `num_labels`."""
+    if num_labels in shape[2:]:
+        return "Put the axis of the images first: images = numpy.moveaxis(images, -1, 0)."
+    return "Give images and labels that belong together."
+
+
 def read_labels_header(path: str | os.PathLike) -> Header:
     """Like `read_header`, for a file of labels: one row or number per image."""
     header = read_header(path)

@@ -501,6 +501,7 @@ class TestArrays:
         [
             ({"x": IMAGES}, "got x"),
             ({"images": IMAGES, "labels": LABELS[:3]}, "6 labels"),
+            ({"images": np.zeros((8, 9, 6)), "labels": LABELS}, "moveaxis"),
             ({"images": LABELS}, "shape"),
             ({"images": np.zeros((2, 3, 8, 8))}, "channels first"),
             ({"images": IMAGES, "labels": LABELS / 2}, "whole numbers"),
