@@ -71,7 +71,7 @@ def _run(args: Namespace) -> int:
     _show_results(recipe, seeds, folder)
     terminal.say(f"Runs: {terminal.relative(folder)}")
     model = get_recipe_path(folder, "classifier", seeds[0]) / MODEL_FILE
-    terminal.say(f"Next: {shlex.join(first.next_command(model))}")
+    terminal.print_as_is(f"Next: {shlex.join(first.next_command(model))}")
     return 0
 
 

@@ -102,6 +102,16 @@ def test_the_folder_of_a_pair_can_be_compared_and_reported(pair, tmp_path):
     assert f"{100 * accuracy:.2f} %" in text and f"{pair.run}/classifier-seed3/model.keras" in text
 
 
+def test_the_next_command_stays_on_one_line(pair, recipe, flags, monkeypatch):
+    """At a narrow terminal too, where it is to be copied."""
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "40")):
+        monkeypatch.setenv(name, value)
+    again = start(recipe, *flags, runs_dir=pair.run.parent)
+    (line,) = [line for line in again.out.splitlines() if line.startswith("Next: ")]
+    (whole,) = [line for line in pair.out.splitlines() if line.startswith("Next: ")]
+    assert line == whole
+
+
 def test_the_recipe_is_chosen_by_the_labels(pair, flags, tmp_path, monkeypatch):
     for labels, name in ((5, "five"), (15, "tiny-recipe"), (16, "sixteen"), ("all", "all")):
         path = tmp_path / "configuration" / "recipes" / f"{name}.json"
