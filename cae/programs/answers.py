@@ -26,7 +26,7 @@ from cae.errors import DataError, ModelFileError, Say, UsageError
 from cae.files import growing_text, plain_cell, write_bytes
 from cae.foreign.interfaces import OWN_RANGE, check_channels_last
 from cae.foreign.models import find_classifier
-from cae.programs.classify import classify_with_file, print_evaluation, record_test
+from cae.programs.classify import classify_with_file, name_outputs, print_evaluation, record_test
 from cae.programs.images import (
     change_images,
     change_shape,
@@ -146,6 +146,7 @@ def open_classifier(
     *,
     input_range: str | None = None,
     inputs: Sequence[str] | None = None,
+    labels: np.ndarray | None = None,
     say: Say,
 ) -> Classifier:
     """Loads a saved classifier, of this program or of another one.
@@ -154,6 +155,7 @@ def open_classifier(
         path: Its file.
         input_range: The pixels that it expects; see `adapt_input`.
         inputs: What it will be asked about; see `get_form`.
+        labels: Of these images, if they are known; see `name_outputs`.
         say: Receives a sentence for each choice that the model does not make itself.
 
     Raises:
@@ -169,7 +171,7 @@ def open_classifier(
         input_range = input_range or (OWN_RANGE if "scaling" in metadata else None)
         model = find_classifier(model, path, form.shape, input_range=input_range, say=say)
         num_classes = model.output_shape[-1]
-    classes = np.array(metadata.get("classes", range(num_classes)), np.int64)
+    classes = name_outputs(path, metadata, num_classes, labels, say)
     names = metadata.get("class_names", [str(label) for label in classes.tolist()])
     if not len(classes) == len(names) == num_classes:
         raise ModelFileError(path, f"must name its {num_classes} classes", names)
@@ -325,7 +327,7 @@ def classify(args: argparse.Namespace) -> int:
     given = None if args.test_labels is None else read_labels(args.test_labels)
     say = partial(terminal.print_sentence, terminal.ERR)  # standard output may be JSON
     options = {"input_range": args.model_input_range, "inputs": args.inputs}
-    classifier = open_classifier(args.model, say=say, **options)
+    classifier = open_classifier(args.model, labels=given, say=say, **options)
     terminal.announce("Classifying images")
     failures: list[int] = []
     count = 0

@@ -1,5 +1,6 @@
 """Classifies images whose labels are known, and records how well."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import numpy as np
 from cae import terminal
 from cae.data.datasets import Dataset, Scaling
 from cae.data.splits import encode_labels, get_classes
+from cae.errors import listed
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
 from cae.programs.images import choose_scaling
@@ -134,18 +136,57 @@ def classify_with_file(
         path, test.images.shape[1:], input_range=input_range, say=terminal.say
     )
     num_classes = model.output_shape[1]
-    classes, names = metadata.get("classes"), metadata.get("class_names")
-    if classes is None or len(classes) != num_classes:
-        classes = get_classes(known.labels)
-        classes = classes if len(classes) == num_classes else np.arange(num_classes)
+    classes = name_outputs(path, metadata, num_classes, known.labels, terminal.say)
+    names = metadata.get("class_names")
     if names is not None and len(names) != num_classes:
         names = None
     if names is not None:
         test = test.numbered_like(dict(zip(classes, names, strict=True)))
     scaling = choose_scaling(path, known)
     calibration = Calibration(**metadata.get("calibration", {}))
-    classes = np.asarray(classes, np.int64)
     return classify(model, test, scaling, classes, names, calibration=calibration), scaling
+
+
+def name_outputs(
+    path: str | Path,
+    metadata: dict[str, Any],
+    num_classes: int,
+    labels: np.ndarray | None,
+    say: Callable[[str], None],
+) -> np.ndarray:
+    """The labels that the outputs of a saved classifier stand for, in their order.
+
+    Where its file does not say: the labels that occur, if they are as many; else those from 0 on,
+    or from 1 on, as EMNIST counts, if the largest that occurs is the number of outputs.
+
+    Args:
+        path: Its file.
+        metadata: What the file says.
+        num_classes: The number of outputs.
+        labels: Of images to test or train with, if there are any.
+        say: Receives a sentence unless the numbers from 0 on are all there is.
+
+    Returns:
+        int64 (num_classes,), ascending.
+    """
+    classes = metadata.get("classes")
+    if classes is not None and len(classes) == num_classes:
+        return np.array(classes, np.int64)
+    found = np.arange(num_classes)
+    known = found if labels is None else get_classes(labels)
+    if len(known) == num_classes:
+        found = known
+    elif known.size and known.max() == num_classes:
+        found += 1
+    if not np.array_equal(known, np.arange(num_classes)):
+        words = [f"{found[0]} to {found[-1]}"]
+        if found[-1] - found[0] >= num_classes:
+            words = list(map(str, found.tolist()))
+        say(
+            f"{path} does not name its classes: its {num_classes} outputs are taken for the labels "
+            f"{listed(words, 'and')}, in this order."
+        )
+    return found
 
 
 def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:

@@ -131,6 +131,42 @@ def save_blue_classifier(path):
     return path
 
 
+@pytest.mark.parametrize(
+    ("num_outputs", "labels", "said"),
+    [
+        (4, [0, 1, 2, 3], None),
+        (5, [1, 3, 4, 5], "1 to 5"),  # as EMNIST counts, without images of class 2
+        (5, [1, 2, 3, 4], "0 to 4"),
+        (3, [2, 5, 61], "2, 5 and 61"),
+    ],
+)
+def test_labels_that_a_foreign_classifier_does_not_name(
+    predict, tmp_path, num_outputs, labels, said
+):
+    """The output of a class is large for a bright pixel in its column; a line says what is taken
+    for what.
+    """
+    model = keras.Sequential([keras.Input((2, 8, 1)), layers.Flatten(), layers.Dense(num_outputs)])
+    model.layers[-1].set_weights([np.eye(16, num_outputs) * 9, np.zeros(num_outputs)])
+    model.save(tmp_path / "m.keras")
+    first = int(said[0]) if said and "to" in said else None
+    columns = range(len(labels)) if first is None else [label - first for label in labels]
+    images = np.zeros((len(labels), 2, 8), np.uint8)
+    images[range(len(labels)), 0, columns] = 255
+    idx.write_idx(tmp_path / "images", images)
+    idx.write_idx(tmp_path / "labels", np.array(labels, np.uint8))
+    data = ["-tl", tmp_path / "labels"]
+    done = predict("evaluate", tmp_path / "m.keras", "-t", tmp_path / "images", *data, "--no-plots")
+    assert done.exit_code == 0 and "Accuracy 100.00%" in done.out
+    asked = run_program(
+        "predict", "classify", tmp_path / "m.keras", tmp_path / "images", *data, runs_dir=None
+    )
+    assert asked.exit_code == 0 and "Accuracy 100.00%" in asked.out
+    for text in (done.out, asked.err):
+        lines = [line for line in text.splitlines() if "does not name its classes" in line]
+        assert len(lines) == bool(said) and all(f"labels {said}," in line for line in lines)
+
+
 class TestClassify:
     @pytest.fixture
     def ask(self, tmp_path, monkeypatch, trained_classifier):
