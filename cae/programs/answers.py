@@ -17,30 +17,20 @@ import numpy as np
 
 from cae import terminal
 from cae.config.choices import RESIZE
-from cae.config.shapes import Shape, format_shape
+from cae.config.shapes import format_shape
 from cae.data.appearance import INVERTED, REMEDIES, advise, compare
-from cae.data.datasets import Scaling, check_dataset, load_dataset, read_labels
+from cae.data.datasets import Scaling, read_labels
 from cae.data.inputs import Part, Report, find_shape, read_parts
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, Say, UsageError
 from cae.files import growing_text, plain_cell, write_bytes
 from cae.foreign.interfaces import OWN_RANGE, check_channels_last
 from cae.foreign.models import find_classifier
-from cae.programs.classify import classify_with_file, name_outputs, print_evaluation, record_test
-from cae.programs.images import (
-    change_images,
-    change_shape,
-    check_reading,
-    get_reading,
-    match_colour,
-    warn_of_looks,
-)
-from cae.programs.starting_points import check_model_shape
+from cae.programs.classify import check_classifier, name_outputs, print_evaluation
 from cae.prompts import new_file, new_folder
 from cae.records.calibration import Calibration, Typical
-from cae.records.evaluation import evaluate as compare_with_labels
-from cae.records.run import Run, check_run_dir, check_runs_dir
-from cae.records.saved_models import load_model, read_metadata
+from cae.records.evaluation import evaluate
+from cae.records.saved_models import load_model
 
 if TYPE_CHECKING:
     import keras
@@ -56,45 +46,6 @@ COLUMNS = (
 )
 
 Write = Callable[[Sequence[dict[str, Any]]], object]
-
-
-# --- Tests of labelled images ---------------------------------------------------------------
-
-
-def evaluate(args: argparse.Namespace) -> int:
-    """Tests a saved classifier, records the test as a run and returns the exit code."""
-    images = args.test or args.dataset
-    labels = args.test_labels or (None if args.test else args.labels)
-    if images is None:
-        raise UsageError("-d", "test images are required", "none", "Add -d DATA or -t TEST.")
-    check_reading(args)
-    source = {"split": "test", "labels_required": True, "reading": get_reading(args)}
-    _, shape = check_dataset(images, labels, **source)
-    name = _check_classifier(args.model, change_shape(shape, args, "test"))
-    if args.run_dir:
-        check_run_dir(args.run_dir)
-    else:
-        check_runs_dir(args.runs_dir)
-    test = change_images(load_dataset(images, labels, **source), args, "test")
-    test = match_colour(test, args.model)
-    tested = classify_with_file(args.model, test, input_range=args.model_input_range)
-    warn_of_looks(args.model, {"test": test}, tested[1], args, terminal.warn)
-    run = Run(args.runs_dir, f"test-{name}", args.run_dir)
-    record_test(run, args.model, test, *tested, plots=not args.no_plots)
-    return 0
-
-
-def _check_classifier(path: str, input_shape: Shape | None = None) -> str:
-    """Checks a classifier as far as that is possible without Keras, and returns its name."""
-    metadata = read_metadata(path)
-    if metadata.get("kind", "classifier") != "classifier":
-        raise ModelFileError(
-            path, "must be a classifier", metadata["kind"], "Give one saved by classification.py."
-        )
-    if input_shape:
-        remedy = "Give images of that shape, or pictures in files, which are converted."
-        check_model_shape(path, input_shape, remedy, any_colour=True)
-    return metadata.get("name", Path(path).stem)
 
 
 # --- Answers for any images -----------------------------------------------------------------
@@ -322,7 +273,7 @@ def _choose_inversion(
 
 def classify(args: argparse.Namespace) -> int:
     """Classifies any images; returns the exit code, 2 if some could not be read."""
-    _check_classifier(args.model)
+    check_classifier(args.model)
     _check_outputs(args)
     given = None if args.test_labels is None else read_labels(args.test_labels)
     say = partial(terminal.print_sentence, terminal.ERR)  # standard output may be JSON
@@ -485,9 +436,7 @@ def _show_evaluation(classifier: Classifier, known: Sequence[tuple[np.ndarray, l
     if not len(labels):
         return
     probabilities = np.concatenate([probabilities for probabilities, _ in known])
-    evaluation = compare_with_labels(
-        probabilities, labels, classifier.classes, classifier.class_names
-    )
+    evaluation = evaluate(probabilities, labels, classifier.classes, classifier.class_names)
     print_evaluation(evaluation)
     names, predicted = evaluation.class_names, evaluation.probabilities.argmax(axis=1)
     if len(names) > MAX_MATRIX:

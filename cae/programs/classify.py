@@ -1,5 +1,6 @@
-"""Classifies images whose labels are known, and records how well."""
+"""Classifies images whose labels are known, and records how well: `predict.py evaluate`."""
 
+import argparse
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,15 +9,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cae import terminal
-from cae.data.datasets import Dataset, Scaling
+from cae.config.shapes import Shape
+from cae.data.datasets import Dataset, Scaling, check_dataset, load_dataset
 from cae.data.splits import encode_labels, get_classes
-from cae.errors import listed
+from cae.errors import ModelFileError, UsageError, listed
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
-from cae.programs.images import choose_scaling
+from cae.programs.images import (
+    change_images,
+    change_shape,
+    check_reading,
+    choose_scaling,
+    get_reading,
+    match_colour,
+    warn_of_looks,
+)
+from cae.programs.starting_points import check_model_shape
 from cae.records.calibration import UNCALIBRATED, Calibration, Typical
 from cae.records.evaluation import Evaluation, evaluate
-from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, Run
+from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, Run, check_run_dir, check_runs_dir
+from cae.records.saved_models import read_metadata
 
 if TYPE_CHECKING:
     import keras
@@ -269,3 +281,42 @@ def print_evaluation(evaluation: Evaluation) -> None:
         f"Accuracy {evaluation.accuracy:.2%} on {len(evaluation.labels):,} images (95 % interval "
         f"{low:.2%} to {high:.2%}), balanced accuracy {evaluation.balanced_accuracy:.2%}"
     )
+
+
+# --- The program ------------------------------------------------------------------------------
+
+
+def test_classifier(args: argparse.Namespace) -> int:
+    """Tests a saved classifier, records the test as a run and returns the exit code."""
+    images = args.test or args.dataset
+    labels = args.test_labels or (None if args.test else args.labels)
+    if images is None:
+        raise UsageError("-d", "test images are required", "none", "Add -d DATA or -t TEST.")
+    check_reading(args)
+    source = {"split": "test", "labels_required": True, "reading": get_reading(args)}
+    _, shape = check_dataset(images, labels, **source)
+    name = check_classifier(args.model, change_shape(shape, args, "test"))
+    if args.run_dir:
+        check_run_dir(args.run_dir)
+    else:
+        check_runs_dir(args.runs_dir)
+    test = change_images(load_dataset(images, labels, **source), args, "test")
+    test = match_colour(test, args.model)
+    tested = classify_with_file(args.model, test, input_range=args.model_input_range)
+    warn_of_looks(args.model, {"test": test}, tested[1], args, terminal.warn)
+    run = Run(args.runs_dir, f"test-{name}", args.run_dir)
+    record_test(run, args.model, test, *tested, plots=not args.no_plots)
+    return 0
+
+
+def check_classifier(path: str, input_shape: Shape | None = None) -> str:
+    """Checks a classifier as far as that is possible without Keras, and returns its name."""
+    metadata = read_metadata(path)
+    if metadata.get("kind", "classifier") != "classifier":
+        raise ModelFileError(
+            path, "must be a classifier", metadata["kind"], "Give one saved by classification.py."
+        )
+    if input_shape:
+        remedy = "Give images of that shape, or pictures in files, which are converted."
+        check_model_shape(path, input_shape, remedy, any_colour=True)
+    return metadata.get("name", Path(path).stem)
