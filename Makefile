@@ -24,11 +24,8 @@ research: .venv/installed
 # What the recipes reach, beside the same without their parts and scikit-learn's methods. It continues
 # the results in benchmarks/recipes-mnist/, also after a stop; without that folder it starts anew.
 recipes: .venv/installed
-	$(BIN)/python experiments.py label-efficiency -d mnist --counts 1 10 100 --seeds 5 \
+	$(BIN)/python experiments.py label-efficiency -d mnist --counts 1 10 100 1000 all --seeds 5 \
 		--runs-dir benchmarks $(RECIPES_FLAGS)
-	$(BIN)/python experiments.py label-efficiency -d mnist --counts 1000 all --seeds 5 \
-		--methods recipe recipe-without-unlabelled label-spreading label-spreading-encodings \
-		self-training self-training-encodings --runs-dir benchmarks $(RECIPES_FLAGS)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(PARALLEL) $(TEST_FLAGS)
