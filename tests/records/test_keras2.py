@@ -52,18 +52,19 @@ def change_config(path, name, *replacements, change=lambda config: config):
 
 @pytest.mark.parametrize("file", FILES)
 def test_outputs_are_those_of_keras2(file, tmp_path):
-    """Archives of 2.12 and 2.15 as well as HDF5 files, and the same as Keras 3 saves them again."""
+    """Archives of 2.12, 2.15 and tf_keras, HDF5 files, and the same as Keras 3 saves them again."""
     name, _, suffix = file.partition(".")
     check_outputs(FIXTURES / file, name)
-    if name != "preprocessing_215" or suffix == "keras":  # Keras itself cannot write it as .h5
+    if not name.startswith("preprocessing") or suffix == "keras":  # Keras itself cannot write it as .h5
         load_model(FIXTURES / file)[0].save(tmp_path / file)
         check_outputs(tmp_path / file, name)
 
 
-def test_every_allowed_layer_is_in_a_file():
-    """What the list of plain layers lets through is known to load."""
+@pytest.mark.parametrize("version", ["215", "221"])
+def test_every_allowed_layer_is_in_a_file(version):
+    """What the list of plain layers lets through is known to load, from Keras 2 and tf_keras."""
     found = set()
-    for path in FIXTURES.glob("*_215.keras"):
+    for path in FIXTURES.glob(f"*_{version}.keras"):
         with zipfile.ZipFile(path) as archive:
             found |= find_classes(json.loads(archive.read("config.json")))
     assert found >= LAYERS
