@@ -146,8 +146,9 @@ def _share_of_gpus(text: str) -> float:
 
 
 def _add_compare(commands: Any) -> None:
-    help = "compare runs, those of recipes, or the trials of studies"
-    parser = commands.add_parser("compare", help=help)
+    parser = commands.add_parser(
+        "compare", help="compare runs, those of recipes, or the trials of studies"
+    )
     parser.set_defaults(action="cae.studies.compare:run")
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="directories of runs, recipes and studies"

@@ -81,7 +81,7 @@ def _add_model_and_inputs(parser: argparse.ArgumentParser, model: str) -> None:
 
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="test a classifier on images with labels")
-    parser.set_defaults(action="cae.programs.classify:test_classifier")
+    parser.set_defaults(action="cae.programs.classify:evaluate_classifier")
     parser.add_argument("model", metavar="MODEL", help="a saved classifier (.keras or .h5)")
     images = f"images in any form that training takes, or {', '.join(DATASETS)}: the test images"
     flags.add(parser, "--dataset", metavar="DATA", help=images)

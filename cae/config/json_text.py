@@ -100,7 +100,7 @@ def parse_json(text: str, where: object, validate: Callable[[Any], T]) -> T:
         raise ConfigurationError(place, "must be JSON", got, _syntax_remedy(error)) from error
     except RecursionError as error:
         required = f"must be nested at most {MAX_NESTING} deep"
-        raise ConfigurationError(where, required, "more", "Remove brackets.") from error
+        raise ConfigurationError(where, required, "deeper brackets", "Remove brackets.") from error
     try:
         result = validate(document)
     except ConfigurationError as error:

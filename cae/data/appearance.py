@@ -48,6 +48,7 @@ CAUSES: dict[str, tuple[tuple[str, ...], Callable[..., tuple[Any, ...]]]] = {
 EXTREME = 0.1  # of the range: pixels this near to its ends are the darkest and the brightest
 MIN_IMAGES = 20  # fewer do not show how training images vary
 SAMPLED = 2000  # images, evenly spaced among all
+AT_ONCE = 1024  # images to convert
 MAX_PIXELS = 2**25  # of all these together
 TOP_SHARE = 0.1
 MIN_SCORE = 0.5
@@ -262,9 +263,9 @@ def match_channels(channels: int, images: np.ndarray, where: object, say: Say) -
         return np.broadcast_to(images, (*images.shape[:3], channels))
     say(f"{where}: RGB images for a model of gray ones; they are converted to gray by luminance.")
     gray = np.empty((*images.shape[:3], channels), images.dtype)
-    for start in range(0, len(images), SAMPLED):
-        part = images[start : start + SAMPLED] @ LUMINANCE
-        gray[start : start + SAMPLED, ..., 0] = part if gray.dtype.kind == "f" else np.rint(part)
+    for start in range(0, len(images), AT_ONCE):
+        part = images[start : start + AT_ONCE] @ LUMINANCE
+        gray[start : start + AT_ONCE, ..., 0] = part if gray.dtype.kind == "f" else np.rint(part)
     return gray
 
 

@@ -147,7 +147,7 @@ def _find(
                 yield from _read_standard_input(form, report, say)
             elif os.path.isdir(given):  # noqa: PTH112 - as below, where there are many files
                 yield from _find_pictures(Path(given), say)
-            elif is_picture(given):
+            elif is_picture(given):  # of which there may be many: pathlib only shortens names
                 yield str(Path(given)) if "./" in given or "//" in given else given
             elif given.lower().endswith(".npy"):
                 yield _Array(given, _check_size(given, _read_npy(Path(given), form), form))

@@ -1,7 +1,6 @@
 """Classifies images whose labels are known, and records how well: `predict.py evaluate`."""
 
 import argparse
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from cae import terminal
 from cae.config.shapes import Shape
 from cae.data.datasets import Dataset, Scaling, check_dataset, load_dataset
 from cae.data.splits import encode_labels, get_classes
-from cae.errors import ModelFileError, UsageError, listed
+from cae.errors import ModelFileError, Say, UsageError, listed
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
 from cae.programs.images import (
@@ -164,7 +163,7 @@ def name_outputs(
     metadata: dict[str, Any],
     num_classes: int,
     labels: np.ndarray | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> np.ndarray:
     """The labels that the outputs of a saved classifier stand for, in their order.
 
@@ -283,10 +282,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
     )
 
 
-# --- The program ------------------------------------------------------------------------------
+# --- The command ----------------------------------------------------------------------------
 
 
-def test_classifier(args: argparse.Namespace) -> int:
+def evaluate_classifier(args: argparse.Namespace) -> int:
     """Tests a saved classifier, records the test as a run and returns the exit code."""
     images = args.test or args.dataset
     labels = args.test_labels or (None if args.test else args.labels)

@@ -19,10 +19,7 @@ def describe_recipe(folder: Path) -> Page:
     """The page of the folder of a recipe; an incomplete or damaged record is a `DataError`."""
     seeds = find_recipe_seeds(folder)
     if not seeds:
-        required, remedy = (
-            "must hold a complete classifier",
-            "Give the command of the recipe again.",
-        )
+        required, remedy = "must hold a complete classifier", "Run the recipe's command again."
         raise DataError(folder, required, "only parts of a recipe", remedy)
     pairs = [_read_pair(folder, seed) for seed in seeds]
     results = [result for pair in pairs for result in pair]
@@ -51,10 +48,10 @@ def _read_pair(folder: Path, seed: int) -> list[RunResult]:
 
 def _compare_seeds(pairs: list[list[RunResult]]) -> list[Any]:
     """Of several seeds the mean test accuracy and its spread, and a row for each."""
-    metrics = [pair[-1].history.metrics for pair in pairs]
-    accuracies = [values["test_accuracy"] for values in metrics if "test_accuracy" in values]
     if len(pairs) < 2:
         return []
+    metrics = [pair[-1].history.metrics for pair in pairs]
+    accuracies = [values["test_accuracy"] for values in metrics if "test_accuracy" in values]
     columns = {
         "seed": [pair[-1].history.model_info["seed"] for pair in pairs],
         "test accuracy, %": [100 * x for x in accuracies],

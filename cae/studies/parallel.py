@@ -250,8 +250,9 @@ class _Recorder(tune.Callback):
 
     def _record(self, trial: TuneTrial, error: str | None = None) -> None:
         outcomes = self._run.get_outcomes(trial.config["trials"])
-        for outcome in outcomes if error is not None else ():
-            self._run.judge(outcome, error)
+        if error is not None:
+            for outcome in outcomes:
+                self._run.judge(outcome, error)
         self._run.record()
         for outcome in outcomes:
             self._progress.show(outcome)

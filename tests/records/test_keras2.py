@@ -55,7 +55,9 @@ def test_outputs_are_those_of_keras2(file, tmp_path):
     """Archives of 2.12, 2.15 and tf_keras, HDF5 files, and the same as Keras 3 saves them again."""
     name, _, suffix = file.partition(".")
     check_outputs(FIXTURES / file, name)
-    if not name.startswith("preprocessing") or suffix == "keras":  # Keras itself cannot write it as .h5
+    if (
+        not name.startswith("preprocessing") or suffix == "keras"
+    ):  # Keras itself cannot write it as .h5
         load_model(FIXTURES / file)[0].save(tmp_path / file)
         check_outputs(tmp_path / file, name)
 
