@@ -242,8 +242,8 @@ def _download(name: str, path: Path) -> None:
         path,
         "must be downloadable",
         "; ".join(failures),
-        f"Put the files {names} from {mirrors[0]} into {path.parent}, as they are or unpacked; or "
-        "use digits, which needs no network.",
+        f"Put the files {names} from {mirrors[0]} into {path.parent}, as they are or unpacked, "
+        "also each in a folder of its own; or use digits, which needs no network.",
     )
 
 

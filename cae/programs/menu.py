@@ -389,10 +389,9 @@ Action = Callable[[Session], None]
 REPEAT = ("Repeat with different hyperparameters", _train)
 SHOW = ("Show graphs", _show_graphs)
 SAVE = ("Save a model", _save)
-CLASSIFY = ("Classify the test images", _classify)
 EXIT = ("Exit", None)
-# The first three are those of the original programs.
+# 1 to 4 are those of the original programs, known to users and scripts; 4 is Exit in both.
 CHOICES: dict[str, list[tuple[str, Action | None]]] = {
     "autoencoder": [REPEAT, SHOW, SAVE, EXIT],
-    "classifier": [REPEAT, SHOW, CLASSIFY, SAVE, EXIT],
+    "classifier": [REPEAT, SHOW, ("Classify the test images", _classify), EXIT, SAVE],
 }

@@ -657,7 +657,7 @@ class TestPrograms:
     ):
         """Train, test a saved classifier, and exit."""
         joint().save(tmp_path / "foreign.keras")
-        answers = [1, classifier_config, 3, 2, tmp_path / "foreign.keras", 5, "n"]
+        answers = [1, classifier_config, 3, 2, tmp_path / "foreign.keras", 4, "n"]
         monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(map(str, answers)) + "\n"))
         flags = [*files.classifier, "-model", trained_autoencoder.saved, "--no-plots"]
         done = run_program("classification", *flags, runs_dir=tmp_path / "runs")
