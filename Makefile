@@ -1,4 +1,4 @@
-# Each target sets up .venv first; all it needs is Python 3.10 to 3.13 and a package registry.
+# Each target sets up .venv first; all it needs is Python 3.11 to 3.13 and a package registry.
 PYTHON ?= python3
 BIN := .venv/bin
 TEST_FLAGS ?=
@@ -52,8 +52,8 @@ clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
-		{ echo "error: Python 3.10 to 3.13 is required, got $$($(PYTHON) --version 2>&1)." \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "error: Python 3.11 to 3.13 is required, got $$($(PYTHON) --version 2>&1)." \
 		"Choose another one: make PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "error: a virtual environment is required." \
 		"On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }

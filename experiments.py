@@ -9,6 +9,7 @@ python experiments.py list
 import argparse
 from typing import Any
 
+from cae import prompts
 from cae.config.choices import (
     ALL,
     COLUMNS,
@@ -232,7 +233,7 @@ def _add_measurement_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> str:
-    return text if text == ALL else str(flags.whole_number(1, MAX_IMAGES)(text))
+    return text if text == ALL else str(flags.as_type(prompts.whole_number(1, MAX_IMAGES))(text))
 
 
 def _add_report(commands: Any) -> None:

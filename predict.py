@@ -8,6 +8,7 @@ python predict.py show models/classifier.keras
 import argparse
 from typing import Any
 
+from cae import prompts
 from cae.config.choices import DATASETS
 from cae.programs import flags, start
 
@@ -51,7 +52,7 @@ def _add_classify(commands: Any) -> None:
     )
     parser.add_argument(
         "--unsure-below",
-        type=flags.probability,
+        type=flags.as_type(prompts.number(0, 1)),
         metavar="P",
         help="call answers below this probability unsure (default: as calibrated in training, "
         "else 0.5)",
@@ -136,7 +137,7 @@ def _add_anomalies(commands: Any) -> None:
     _add_model_and_inputs(parser, "a saved autoencoder or classifier of this program")
     parser.add_argument(
         "--quantile",
-        type=flags.probability,
+        type=flags.as_type(prompts.number(0, 1)),
         default=0.99,
         metavar="Q",
         help="an anomaly scores higher than this share of images like those of training "

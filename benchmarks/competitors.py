@@ -361,10 +361,33 @@ def predict_ours(job: Job, driver: Driver) -> None:
     driver.repeat(job.rounds, lambda: predict(classifier, images, scaling))
 
 
+def predict_by_keras(job: Job, driver: Driver) -> None:
+    """The same model as below, by Keras alone, in batches that suit it."""
+    images = job.load_pixels()
+    classifier = _get_our_classifier(job, images.shape[1:])
+    driver.repeat(job.rounds, lambda: classifier.predict(images, batch_size=512, verbose=0))
+
+
 def answer_from_files(job: Job, driver: Driver) -> None:
     """`predict.py classify` without its output: PNG files to calibrated answers."""
     from PIL import Image
 
+    images, folder = job.load_images(), Path(job.data, "png")
+    if not folder.exists():
+        folder.mkdir()
+        for index, image in enumerate(images):
+            Image.fromarray(image[..., 0]).save(folder / f"{index:05}.png")
+    _answer(job, driver, folder)
+
+
+def answer_from_array(job: Job, driver: Driver) -> None:
+    """The same from one `.npy` file."""
+    path = Path(job.data, "asked.npy")
+    np.save(path, job.load_images())
+    _answer(job, driver, path)
+
+
+def _answer(job: Job, driver: Driver, asked: Path) -> None:
     from cae.data.datasets import get_scaling
     from cae.data.pictures import Form
     from cae.programs.answers import Classifier, ask
@@ -373,11 +396,6 @@ def answer_from_files(job: Job, driver: Driver) -> None:
     from model import predict
 
     images = job.load_images()
-    folder = Path(job.data, "png")
-    if not folder.exists():
-        folder.mkdir()
-        for index, image in enumerate(images):
-            Image.fromarray(image[..., 0]).save(folder / f"{index:05}.png")
     model = with_summary(_get_our_classifier(job, images.shape[1:]))
     scaling = get_scaling(images)
     summaries = predict(model, images[:100], scaling)[:, :-NUM_CLASSES]
@@ -393,7 +411,7 @@ def answer_from_files(job: Job, driver: Driver) -> None:
     )
 
     def answer() -> None:
-        found = sum(len(answers.part.images) for answers in ask(classifier, [str(folder)]))
+        found = sum(len(answers.part.images) for answers in ask(classifier, [str(asked)]))
         if found != len(images):
             raise AssertionError(f"{found} answers instead of {len(images)}")
 
@@ -413,7 +431,12 @@ TASKS: dict[str, dict[str, Callable[[Job, Driver], None]]] = {
     "frozen_phase": {"keras": train_keras_head, "ours": train_our_head},
     "full_phase": {"ours": train_our_classifier},
     "evaluation": {"keras": predict_keras, "ours": predict_ours},
-    "answers": {"model": predict_ours, "ours": answer_from_files},
+    "answers": {
+        "keras": predict_by_keras,
+        "model": predict_ours,
+        "ours": answer_from_array,
+        "ours_files": answer_from_files,
+    },
 }
 
 

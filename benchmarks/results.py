@@ -26,8 +26,9 @@ NAMES = {
     "torch_compile_bf16": "PyTorch compiled, bfloat16",
     "ours": "ours",
     "ours_bf16": "ours, bfloat16",
+    "ours_files": "ours, from PNG files",
     "other": "other checkout",
-    "model": "the model alone",
+    "model": "our predict",
     "python": "bare Python",
 }
 # Ours, the names of ratios to a peer, and the peer.
@@ -40,6 +41,8 @@ COMPARISONS = (
     ("ours_bf16", "bf16.vs_torch_compile", "torch_compile_bf16"),
     ("ours", "vs_other", "other"),
     ("ours", "vs_model", "model"),
+    ("ours_files", "files.vs_keras", "keras"),
+    ("ours_files", "files.vs_model", "model"),
     # The start of a program.
     ("help", "help_vs_python", "python"),
     ("bad_configuration", "bad_configuration_vs_python", "python"),
@@ -52,7 +55,7 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "b
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Contest:
     """How all competitors did at the same work.
 
     Attributes:
@@ -84,7 +87,7 @@ class Measurement:
         return results
 
 
-def get_results(measurements: Sequence[Measurement]) -> dict[str, dict[str, float]]:
+def get_results(measurements: Sequence[Contest]) -> dict[str, dict[str, float]]:
     """Ratios and start-up times by their stable keys, such as `frozen_phase.vs_keras`."""
     results = {}
     for measurement in measurements:
@@ -116,11 +119,11 @@ def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
     }
 
 
-def get_document(measurements: Sequence[Measurement], **facts: Any) -> dict[str, Any]:
+def get_document(measurements: Sequence[Contest], **facts: Any) -> dict[str, Any]:
     """The content of the file of results, with further facts such as the data set."""
     machine = describe_machine()
     made = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "processor": machine["processor"],
         "instructions": machine["instructions"],
     }
@@ -146,7 +149,7 @@ def get_document(measurements: Sequence[Measurement], **facts: Any) -> dict[str,
     }
 
 
-def make_table(measurements: Sequence[Measurement]) -> Table:
+def make_table(measurements: Sequence[Contest]) -> Table:
     """Values of all competitors, and below them the ratios; at most 80 columns wide."""
     table = Table(title="Measured", box=None, padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True)

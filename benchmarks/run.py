@@ -14,8 +14,9 @@ stable keys (median, min and max over the rounds):
         .bf16.vs_keras, .bf16.vs_torch_bf16, .bf16.vs_torch_compile
     frozen_phase.vs_keras, evaluation.vs_keras
         how many times as fast ours is
-    answers.small.vs_model, answers.few_labels_100.vs_model
-        the share of a classifier's own rate that `predict.py classify` reaches on PNG files
+    answers.<classifier>.vs_keras, .vs_model, .files.vs_keras, .files.vs_model
+        the rate of `predict.py classify` on one array and on PNG files, as a multiple of that of
+        the same classifier on the images in memory, by Keras' `predict` and by ours
     startup.help_vs_python, .bad_configuration_vs_python, .bad_study_vs_python
         how many times as long as bare Python a start takes; also in seconds, startup.<what>_seconds
     memory.vs_keras
@@ -46,7 +47,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import results  # noqa: E402
 from benchmarks.competitors import PARAMETERS, RECIPE, TASKS, Job  # noqa: E402
-from benchmarks.results import Measurement  # noqa: E402
+from benchmarks.results import Contest  # noqa: E402
 from benchmarks.rounds import Round, Worker, interleave  # noqa: E402
 from cae import files, terminal  # noqa: E402
 from cae.data.datasets import check_dataset, load_dataset  # noqa: E402
@@ -63,7 +64,7 @@ BASELINE_IMAGES = 256  # enough to load, build and compile everything, and hardl
 
 
 @dataclass(frozen=True)
-class Plan:
+class Scope:
     """How much is measured."""
 
     tasks: tuple[str, ...]  # keys of MEASURES
@@ -79,31 +80,31 @@ class Plan:
 _warn_once = functools.cache(terminal.warn)
 
 
-def measure_autoencoders(plan: Plan, data: str) -> Iterator[Measurement]:
-    for size, batch_size in itertools.product(plan.sizes, plan.batch_sizes):
+def measure_autoencoders(scope: Scope, data: str) -> Iterator[Contest]:
+    for size, batch_size in itertools.product(scope.sizes, scope.batch_sizes):
         images = ROUND_IMAGES[size]
-        job = Job("autoencoder", "", data, images, plan.rounds + 1, size, batch_size)
+        job = Job("autoencoder", "", data, images, scope.rounds + 1, size, batch_size)
         yield _get_speeds(f"autoencoder.{size}.b{batch_size}", job)
 
 
-def measure_frozen_phase(plan: Plan, data: str) -> Iterator[Measurement]:
-    job = Job("frozen_phase", "", data, plan.frozen_images, plan.long_rounds + 1)
-    yield Measurement("frozen_phase", "s", _take_turns(job))
+def measure_frozen_phase(scope: Scope, data: str) -> Iterator[Contest]:
+    job = Job("frozen_phase", "", data, scope.frozen_images, scope.long_rounds + 1)
+    yield Contest("frozen_phase", "s", _take_turns(job))
 
 
-def measure_evaluation(plan: Plan, data: str) -> Iterator[Measurement]:
+def measure_evaluation(scope: Scope, data: str) -> Iterator[Contest]:
     yield _get_speeds(
-        "evaluation", Job("evaluation", "", data, plan.evaluated_images, plan.rounds + 1)
+        "evaluation", Job("evaluation", "", data, scope.evaluated_images, scope.rounds + 1)
     )
 
 
-def measure_answers(plan: Plan, data: str) -> Iterator[Measurement]:
+def measure_answers(scope: Scope, data: str) -> Iterator[Contest]:
     for size in ("small", RECIPE):
-        job = Job("answers", "", data, plan.evaluated_images, plan.rounds + 1, size)
+        job = Job("answers", "", data, scope.evaluated_images, scope.rounds + 1, size)
         yield _get_speeds(f"answers.{size}", job)
 
 
-def measure_startup(plan: Plan, data: str) -> Iterator[Measurement]:
+def measure_startup(scope: Scope, data: str) -> Iterator[Contest]:
     program = [sys.executable, str(ROOT / "autoencoder.py")]
     wrong = Path(data, "wrong.json")
     wrong.write_text('{"epochs": 0}', encoding="utf-8")
@@ -114,30 +115,30 @@ def measure_startup(plan: Plan, data: str) -> Iterator[Measurement]:
         "bad_study": ([sys.executable, str(ROOT / "experiments.py"), "run", str(wrong)], 2),
         "import_keras": ([sys.executable, "-c", "import keras"], 0),
     }
-    turns = [[_time_process(*c) for c in commands.values()] for _ in range(plan.rounds + 1)]
+    turns = [[_time_process(*c) for c in commands.values()] for _ in range(scope.rounds + 1)]
     seconds = zip(commands, zip(*turns[1:], strict=True), strict=True)
-    yield Measurement("startup", "s", dict(seconds))
+    yield Contest("startup", "s", dict(seconds))
 
 
-def measure_growth(plan: Plan, data: str) -> Iterator[Measurement]:
+def measure_growth(scope: Scope, data: str) -> Iterator[Contest]:
     """Time and memory of an epoch, above those of an epoch on very few images.
 
     This leaves out what a process needs to start and to compile.
     """
-    for images in plan.growth_images:
+    for images in scope.growth_images:
         seconds, megabytes = {}, {}
         for competitor in ("keras", "ours"):
             least = _train_in_fresh_process(competitor, data, BASELINE_IMAGES)
             whole = _train_in_fresh_process(competitor, data, images)
             seconds[competitor] = [whole.seconds - least.seconds]
             megabytes[competitor] = [(whole.peak_bytes - least.peak_bytes) / 1e6]
-        yield Measurement(f"growth.{images}.seconds", "s", seconds)
-        yield Measurement(f"growth.{images}.memory", "MB", megabytes)
+        yield Contest(f"growth.{images}.seconds", "s", seconds)
+        yield Contest(f"growth.{images}.memory", "MB", megabytes)
         if images == 60_000:
-            yield Measurement("memory", "MB", megabytes)
+            yield Contest("memory", "MB", megabytes)
 
 
-MEASURES: dict[str, Callable[[Plan, str], Iterator[Measurement]]] = {
+MEASURES: dict[str, Callable[[Scope, str], Iterator[Contest]]] = {
     "autoencoder": measure_autoencoders,
     "frozen_phase": measure_frozen_phase,
     "evaluation": measure_evaluation,
@@ -145,11 +146,11 @@ MEASURES: dict[str, Callable[[Plan, str], Iterator[Measurement]]] = {
     "startup": measure_startup,
     "growth": measure_growth,
 }
-DEFAULT = Plan(tuple(MEASURES))
-QUICK = Plan(DEFAULT.tasks[:-1], ("small",), (32,), rounds=4, long_rounds=2, frozen_images=6_000)
+DEFAULT = Scope(tuple(MEASURES))
+QUICK = Scope(DEFAULT.tasks[:-1], ("small",), (32,), rounds=4, long_rounds=2, frozen_images=6_000)
 
 
-def measure_against(checkout: str, rounds: int, data: str) -> Iterator[Measurement]:
+def measure_against(checkout: str, rounds: int, data: str) -> Iterator[Contest]:
     """The same work by this checkout and another one: every autoencoder, and both phases."""
     jobs = {
         f"autoencoder.{size}.b32": Job("autoencoder", "ours", data, images, rounds + 1, size)
@@ -160,7 +161,7 @@ def measure_against(checkout: str, rounds: int, data: str) -> Iterator[Measureme
     for key, job in jobs.items():
         pair = {"other": replace(job, checkout=str(Path(checkout).resolve())), "ours": job}
         workers = {name: _get_worker(f"{name}, {key}", job) for name, job in pair.items()}
-        yield Measurement(key, "s", interleave(workers, rounds))
+        yield Contest(key, "s", interleave(workers, rounds))
 
 
 def _get_worker(name: str, job: Job) -> Worker:
@@ -181,10 +182,10 @@ def _take_turns(job: Job) -> dict[str, list[float]]:
     return interleave(workers, job.rounds - 1)
 
 
-def _get_speeds(key: str, job: Job) -> Measurement:
+def _get_speeds(key: str, job: Job) -> Contest:
     rounds = _take_turns(job).items()
     speeds = {name: [job.images / seconds for seconds in values] for name, values in rounds}
-    return Measurement(key, "images/s", speeds)
+    return Contest(key, "images/s", speeds)
 
 
 def find_absent(names: Iterable[str]) -> dict[str, str]:
@@ -236,30 +237,30 @@ def write_data(images: int, folder: str) -> str:
     return dataset
 
 
-def get_plan(args: argparse.Namespace) -> Plan:
-    plan = QUICK if args.quick else DEFAULT
+def get_scope(args: argparse.Namespace) -> Scope:
+    scope = QUICK if args.quick else DEFAULT
     if args.rounds:
-        plan = replace(plan, rounds=args.rounds, long_rounds=args.rounds)
-    return replace(plan, tasks=tuple(dict.fromkeys(args.only))) if args.only else plan
+        scope = replace(scope, rounds=args.rounds, long_rounds=args.rounds)
+    return replace(scope, tasks=tuple(dict.fromkeys(args.only))) if args.only else scope
 
 
 def measure(args: argparse.Namespace) -> int:
     """Measures and prints the table; writes what a complete run, or --save, has measured so far."""
-    plan, is_complete = get_plan(args), not (args.quick or args.only or args.against)
+    scope, is_complete = get_scope(args), not (args.quick or args.only or args.against)
     if args.against and not Path(args.against, "model.py").is_file():
         raise UsageError("--against", "must be a checkout of this repository", args.against)
-    measurements: list[Measurement] = []
+    measurements: list[Contest] = []
 
     def save(keep_others: bool) -> list[Path]:
-        facts = {"command": args.command, "dataset": dataset, "plan": asdict(plan)}
+        facts = {"command": args.command, "dataset": dataset, "plan": asdict(scope)}
         return _write(results.get_document(measurements, **facts), keep_others)
 
     with tempfile.TemporaryDirectory() as data:
-        dataset = write_data(max(60_000, *plan.growth_images), data)
+        dataset = write_data(max(60_000, *scope.growth_images), data)
         if args.against:
-            measured = measure_against(args.against, plan.rounds, data)
+            measured = measure_against(args.against, scope.rounds, data)
         else:
-            measured = (found for task in plan.tasks for found in MEASURES[task](plan, data))
+            measured = (found for task in scope.tasks for found in MEASURES[task](scope, data))
         for measurement in measured:
             terminal.ERR.print(measurement.key)
             measurements.append(measurement)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks import competitors, fashion_mnist, results, run
 from benchmarks.competitors import PARAMETERS, Job, answer_from_files
-from benchmarks.results import Measurement
+from benchmarks.results import Contest
 from benchmarks.rounds import Round, Worker, get_ratios, interleave
 from cae import terminal
 from cae.data.datasets import load_dataset
@@ -41,12 +41,12 @@ class TestArithmetic:
     )
     def test_direction_of_ratios(self, unit, median, fastest):
         """Above 1 is faster for speeds and times; of memory it is our share of theirs."""
-        ratios = Measurement("work", unit, SPEEDS).compare()["work.vs_keras"]
+        ratios = Contest("work", unit, SPEEDS).compare()["work.vs_keras"]
         assert (ratios["median"], ratios["fastest"]) == pytest.approx((median, fastest))
 
     def test_bfloat16_is_compared_with_bfloat16(self):
         """And with plain Keras, which has nothing else."""
-        ratios = Measurement("work", "images/s", BF16_SPEEDS).compare()
+        ratios = Contest("work", "images/s", BF16_SPEEDS).compare()
         assert {key: spread["median"] for key, spread in ratios.items()} == {
             "work.vs_keras": 2.5,
             "work.vs_torch": 3.5,
@@ -57,7 +57,7 @@ class TestArithmetic:
     def test_a_start_is_compared_with_bare_python(self):
         """How many times as long it takes, and the seconds."""
         seconds = {"python": [0.02, 0.03], "help": [0.08, 0.09], "bad_configuration": [0.4, 0.3]}
-        found = results.get_results([Measurement("startup", "s", seconds)])
+        found = results.get_results([Contest("startup", "s", seconds)])
         assert found["startup.help_vs_python"]["median"] == pytest.approx((4 + 3) / 2)
         assert found["startup.bad_configuration_vs_python"]["fastest"] == pytest.approx(15)
         assert found["startup.python_seconds"]["max"] == 0.03
@@ -348,8 +348,8 @@ class TestOutput:
         """80 columns, nothing cut."""
         big = {name: [12_345.6, 23_456.7] for name in results.NAMES}
         measurements = [
-            Measurement("autoencoder.medium.b128", "images/s", big),
-            Measurement("startup", "s", {"bad_configuration": [0.25, 0.35]}),
+            Contest("autoencoder.medium.b128", "images/s", big),
+            Contest("startup", "s", {"bad_configuration": [0.25, 0.35]}),
         ]
         console = Console(file=io.StringIO(), width=80)
         console.print(results.make_table(measurements))
@@ -362,11 +362,11 @@ class TestOutput:
     def test_figure_has_a_panel_for_each_size_and_batch(self):
         """Bars are fastest rounds; the lines on them reach to the median."""
         measurements = [
-            Measurement(f"autoencoder.{size}.b{batch}", "images/s", BF16_SPEEDS)
+            Contest(f"autoencoder.{size}.b{batch}", "images/s", BF16_SPEEDS)
             for size in ("small", "large")
             for batch in (32, 128)
         ]
-        measurements.append(Measurement("evaluation", "images/s", SPEEDS))
+        measurements.append(Contest("evaluation", "images/s", SPEEDS))
         document = results.get_document(measurements)
         figure = results.plot_speeds(document["measurements"])
         titles = [ax.get_title(loc="left") for ax in figure.axes]
@@ -383,7 +383,7 @@ class TestOutput:
         """The panels of a size share one scale, also where larger batches are faster."""
         speeds = {32: {"keras": [10.0], "ours": [20.0]}, 128: {"keras": [15.0], "ours": [40.0]}}
         measurements = [
-            Measurement(f"autoencoder.small.b{batch}", "images/s", found)
+            Contest(f"autoencoder.small.b{batch}", "images/s", found)
             for batch, found in speeds.items()
         ]
         figure = results.plot_speeds(results.get_document(measurements)["measurements"])

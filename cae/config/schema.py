@@ -16,11 +16,11 @@ at once.
 """
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from cae.config.choices import ALL, BEST_EPOCH_BY, CLASS_WEIGHTS, MAX_EPOCHS, MAX_STEPS
 from cae.config.fields import (

@@ -20,6 +20,7 @@ from cae.records.calibration import (
     get_calibration_error,
     get_reliability,
 )
+from cae.records.evaluation import get_share_interval
 from cae.records.history import History
 
 # Up to so many classes a cell of the confusion matrix has room for the count and the share, or for
@@ -229,6 +230,8 @@ def plot_reliability(
 ) -> Figure:
     """Draws how often answers of each confidence are right, before and after calibration.
 
+    Bars are 95 % intervals: long where few answers have that confidence.
+
     Args:
         probabilities: float (num_images, num_classes), as the classifier gives them.
         targets: int (num_images,), the true classes, or -1 for one that training never saw.
@@ -248,8 +251,12 @@ def plot_reliability(
         error = get_calibration_error(reliability)
         label = f"{name}: expected calibration error {error:.2%}"
         ax.plot(reliability[:, 0], reliability[:, 1], line, color=color, markersize=4, label=label)
+    for confidence, accuracy, share in reliability:  # of the last curve
+        number = round(share * len(targets))
+        interval = get_share_interval(round(accuracy * number), number)
+        ax.plot([confidence] * 2, interval, color=color, alpha=0.4, linewidth=3)
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability of the answer")
-    ax.set_ylabel("share of right answers")
+    ax.set_ylabel("share of right answers (bars: 95 % intervals)")
     style.outside_legend(figure, ax)
     style.set_title(figure, f"Reliability on {len(targets):,} images")
     return figure

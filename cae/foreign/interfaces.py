@@ -201,7 +201,7 @@ def get_images(
 
 def _find_output_range(network: Unrolled, where: object, input_range: str, say: Say) -> str:
     """The pixels that the last layers show to be made, or else those that go in."""
-    last = next((step for step in reversed(network.steps) if step.kind not in PASSING), None)
+    last = next((call for call in reversed(network.calls) if call.kind not in PASSING), None)
     if last and last.kind == "Rescaling":
         is_large = np.max(last.layer.scale) >= 64  # 255 and 127.5 are usual
         centred = "-1..1" if np.min(last.layer.offset) < 0 else OWN_RANGE
@@ -249,7 +249,7 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
             say(f"{where} ends without an activation: softmax makes probabilities of its outputs.")
             return ops.softmax(outputs)
     required = "must end with softmax, or with sigmoid or no activation"
-    got = f"{network.steps[-1]} with activation {activation or 'unknown'}"
+    got = f"{network.calls[-1]} with activation {activation or 'unknown'}"
     remedy = "Give a classifier whose outputs are probabilities or logits."
     raise ModelFileError(where, required, got, remedy)
 
@@ -269,14 +269,14 @@ def get_activation(network: Unrolled) -> str | None:
     import keras
 
     is_of_one_place = True
-    for step in reversed(network.steps):
+    for call in reversed(network.calls):
         name = None
-        if step.kind == "Softmax":
+        if call.kind == "Softmax":
             name = "softmax"
-        elif hasattr(step.layer, "activation"):
-            name = keras.activations.serialize(step.layer.activation)
-        elif step.kind in PASSING | {"GlobalAveragePooling2D"}:
-            is_of_one_place &= step.inputs[0].shape[-1] == step.shape[-1]
+        elif hasattr(call.layer, "activation"):
+            name = keras.activations.serialize(call.layer.activation)
+        elif call.kind in PASSING | {"GlobalAveragePooling2D"}:
+            is_of_one_place &= call.inputs[0].shape[-1] == call.shape[-1]
             continue
         is_known = isinstance(name, str) and (is_of_one_place or "softmax" not in name)
         return name if is_known else None

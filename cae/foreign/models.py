@@ -22,7 +22,7 @@ from cae.foreign.interfaces import (
     get_probabilities,
     is_image,
 )
-from cae.foreign.unrolled import Step, Unrolled, list_layers, unroll
+from cae.foreign.unrolled import LayerCall, Unrolled, list_layers, unroll
 from cae.records.saved_models import MAX_ACTIVATIONS, load_model
 from cae.records.untrusted import names_of
 
@@ -104,7 +104,7 @@ def find_encoder(
     )
     network = _unroll(model, inputs, where, until=found, with_weights=with_weights)
     if until is not None:
-        outputs = [step.output for step in network.steps if step.layer.name == until]
+        outputs = [call.output for call in network.calls if call.layer.name == until]
         if not outputs:
             _refuse(model, where, f"none called {until}")
     elif is_encoder_name(found.name):
@@ -196,20 +196,20 @@ def get_own_range(metadata: dict[str, Any]) -> str | None:
 
 def _find_last(
     model: "keras.Model", network: Unrolled, where: object, input_shape: Sequence[int]
-) -> tuple[Step, str]:
+) -> tuple[LayerCall, str]:
     """The encoder's last layer, and what it is there."""
-    weighted = [number for number, step in enumerate(network.steps) if step.has_weights]
+    weighted = [number for number, call in enumerate(network.calls) if call.has_weights]
     if len(model.outputs) > 1:
         _refuse(model, where, f"{len(model.outputs)} outputs")
     if not weighted:
         _refuse(model, where, "no layers with weights")
     first, last = weighted[0], weighted[-1]
-    expanding = [i for i in range(first + 1, last + 1) if network.steps[i].kind in EXPANDING]
+    expanding = [i for i in range(first + 1, last + 1) if network.calls[i].kind in EXPANDING]
     if expanding or is_image(network.outputs[0].shape[1:], input_shape):
         found = _find_bottleneck(network, first, expanding, last)
         missing = "an autoencoder with connections around its narrowest layer"
-    elif len(network.steps[-1].shape) == 3 or _makes_features(network, where):
-        return network.steps[-1], "the last of all"
+    elif len(network.calls[-1].shape) == 3 or _makes_features(network, where):
+        return network.calls[-1], "the last of all"
     else:
         found = _find_features(network, first)
         missing = "a classifier without convolutions before Flatten or global pooling"
@@ -226,35 +226,35 @@ def _makes_features(network: Unrolled, where: object) -> bool:
 
 def _find_bottleneck(
     network: Unrolled, start: int, expanding: Sequence[int], last: int
-) -> tuple[Step, str] | None:
-    """Of an autoencoder whose weights are in the steps from `start` to `last`.
+) -> tuple[LayerCall, str] | None:
+    """Of an autoencoder whose weights are in the calls from `start` to `last`.
 
     None if connections lead around what its decoder begins with, as in a U-Net. Around other layers
     they may: an encoder may have residual blocks and gates.
     """
-    steps = network.steps
+    calls = network.calls
 
     def width(number: int) -> tuple[int, int]:
-        return steps[number].positions, steps[number].size
+        return calls[number].positions, calls[number].size
 
     end = min([*expanding, last])
     cuts = [number for number in network.find_cuts() if start <= number < end]
-    made = {id(steps[number].output): number for number in range(end)}
-    inner = [made[id(tensor)] for tensor in steps[end].inputs if id(tensor) in made]
+    made = {id(calls[number].output): number for number in range(end)}
+    inner = [made[id(tensor)] for tensor in calls[end].inputs if id(tensor) in made]
     narrowest = min(inner if expanding else range(start, end), key=width, default=None)
     number = min(cuts, key=width, default=None)
     if number is None or narrowest is None or width(number) > width(narrowest):
         return None
-    while number + 1 in cuts and steps[number + 1].kind in FINISHING:
+    while number + 1 in cuts and calls[number + 1].kind in FINISHING:
         number += 1
-    return steps[number], "the narrowest before the decoder"
+    return calls[number], "the narrowest before the decoder"
 
 
-def _find_features(network: Unrolled, start: int) -> tuple[Step, str] | None:
-    """Of a classifier whose first weights are in step `start`."""
+def _find_features(network: Unrolled, start: int) -> tuple[LayerCall, str] | None:
+    """Of a classifier whose first weights are in call `start`."""
     for before, number in pairwise(network.find_cuts()):
-        if network.steps[number].kind in POOLING and before >= start:
-            return network.steps[before], f"the one before {network.steps[number].layer.name}"
+        if network.calls[number].kind in POOLING and before >= start:
+            return network.calls[before], f"the one before {network.calls[number].layer.name}"
     return None
 
 
@@ -273,7 +273,7 @@ def _unroll(model: "keras.Model", inputs: object, where: object, **options: Any)
         got = " ".join(str(error).split())[-200:]
         remedy = "Give images of another size, or another model."
         raise ModelFileError(where, required, got, remedy) from error
-    largest = max(network.steps, key=lambda step: step.size, default=None)
+    largest = max(network.calls, key=lambda call: call.size, default=None)
     if largest and largest.size > MAX_ACTIVATIONS:
         required = f"must make at most {MAX_ACTIVATIONS:,} numbers of an image"
         got = f"{largest.size:,} in {largest}"

@@ -20,7 +20,7 @@ MAX_LISTED = 40  # layers in an error
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class LayerCall:
     """One call of a layer."""
 
     layer: "keras.Layer"  # the copy that was called
@@ -58,23 +58,23 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Unrolled:
-    """A model as a sequence of steps, each of which follows those it depends on."""
+    """A model as a sequence of calls, each of which follows those it depends on."""
 
     inputs: tuple[Any, ...]
-    steps: tuple[Step, ...]
+    calls: tuple[LayerCall, ...]
     outputs: tuple[Any, ...]
 
     def find_cuts(self) -> list[int]:
-        """The steps through which everything passes: nothing later uses what came before them."""
+        """The calls through which everything passes: nothing later uses what came before them."""
         last_use = {id(tensor): -1 for tensor in self.inputs}
-        for number, step in enumerate(self.steps):
-            last_use[id(step.output)] = number
-            last_use |= {id(tensor): number for tensor in step.inputs}
-        last_use |= {id(tensor): len(self.steps) for tensor in self.outputs}
+        for number, call in enumerate(self.calls):
+            last_use[id(call.output)] = number
+            last_use |= {id(tensor): number for tensor in call.inputs}
+        last_use |= {id(tensor): len(self.calls) for tensor in self.outputs}
         needed, cuts = set(map(id, self.inputs)), []
-        for number, step in enumerate(self.steps):
-            needed = {tensor for tensor in needed | {id(step.output)} if last_use[tensor] > number}
-            if needed == {id(step.output)}:
+        for number, call in enumerate(self.calls):
+            needed = {tensor for tensor in needed | {id(call.output)} if last_use[tensor] > number}
+            if needed == {id(call.output)}:
                 cuts.append(number)
         return cuts
 
@@ -103,7 +103,7 @@ def unroll(
     """
     import keras
 
-    steps: list[Step] = []
+    calls: list[LayerCall] = []
     copies: dict[int, keras.Layer] = {}
     names: set[str] = set()
 
@@ -124,14 +124,14 @@ def unroll(
             copy.load_own_variables(variables)
         tensors = keras.tree.flatten((args, kwargs))
         used = tuple(tensor for tensor in tensors if isinstance(tensor, keras.KerasTensor))
-        steps.append(Step(copy, used, output))
+        calls.append(LayerCall(copy, used, output))
         return output
 
     try:
         outputs = _run_model(model, inputs, call)
     except _Reached as reached:
         (outputs,) = reached.args
-    return Unrolled(tuple(inputs), tuple(steps), tuple(outputs))
+    return Unrolled(tuple(inputs), tuple(calls), tuple(outputs))
 
 
 def get_layers(model: "keras.Model") -> Iterator["keras.Layer"]:

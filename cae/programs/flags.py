@@ -7,8 +7,9 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+from cae import prompts
 from cae.config.choices import (
     CHANGED,
     CLASS_WEIGHTS,
@@ -24,11 +25,13 @@ from cae.config.choices import (
     VERSION,
 )
 from cae.config.shipped import find_shipped, get_descriptions
-from cae.errors import UsageError, parse_number, parse_whole_number, shown
+from cae.errors import UsageError, parse_whole_number, shown
 
 MAX_DEVICES = 64  # of one machine
 # Characters that word processors and PDFs put where a flag's hyphen belongs.
 DASHES = "‐‑‒–—―−"  # noqa: RUF001 - that is the point
+
+T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
@@ -107,21 +110,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(self.prog, message, None, f"See {self.prog} --help.")
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """The type of a flag that takes a whole number in [low, high]."""
-    return lambda text: _parse(parse_whole_number, text, low, high)
+def as_type(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """The type of a flag that takes what `parse` takes, as the answer to a question."""
 
+    def read(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
-def probability(text: str) -> float:
-    """The type of a flag that takes a number from 0 to 1."""
-    return _parse(parse_number, text, 0, 1)
-
-
-def _parse(read: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return read(*arguments)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return read
 
 
 def which_devices(text: str) -> str | int:
@@ -155,7 +153,12 @@ def share(text: str) -> float:
 
 def number(low: int, high: int, text: str, **options: Any) -> dict[str, Any]:
     """The arguments of a flag that takes a whole number in [low, high]."""
-    return {"type": whole_number(low, high), "metavar": "N", "help": text, **options}
+    return {
+        "type": as_type(prompts.whole_number(low, high)),
+        "metavar": "N",
+        "help": text,
+        **options,
+    }
 
 
 class ListShipped(argparse.Action):

@@ -124,7 +124,7 @@ class Trainer:
             program=self._task.program,
             name=name,
             command=self._args.command,
-            started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             folder=str(Path.cwd()),
             arguments=Arguments(**arguments),
             config=config.model_dump(mode="json"),

@@ -1,8 +1,7 @@
 """How far answers can be believed: calibrated probabilities, and images unlike those of training.
 
 Guo et al. 2017, "On calibration of modern neural networks"; Geifman & El-Yaniv 2017, "Selective
-classification for deep neural networks". The temperature is fitted here because scikit-learn's
-`CalibratedClassifierCV(method="temperature")` needs version 1.8, which Python 3.10 does not have.
+classification for deep neural networks".
 """
 
 from dataclasses import dataclass
@@ -42,18 +41,8 @@ class Calibration:
             targets: int (num_images,), the true classes. If all answers are right, the temperature
                 remains 1: no mistake says how confident mistakes are.
         """
-        from scipy.optimize import minimize_scalar
-
-        def loss(log_temperature: float) -> float:
-            calibrated = cls(np.exp(log_temperature)).apply(probabilities)
-            true = np.take_along_axis(calibrated, targets[:, None], axis=1)
-            return float(-np.log(np.maximum(true, TINY)).mean())
-
-        temperature = 1.0
         is_correct = probabilities.argmax(axis=1) == targets
-        if not is_correct.all():
-            found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
-            temperature = float(np.exp(found.x))
+        temperature = 1.0 if is_correct.all() else _fit_temperature(probabilities, targets)
         confidence = cls(temperature).apply(probabilities).max(axis=1)
         order = np.argsort(-confidence, kind="stable")
         shares = np.cumsum(is_correct[order]) / np.arange(1, len(order) + 1)
@@ -63,12 +52,36 @@ class Calibration:
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (num_images, num_classes), whose sum is 1."""
-        logits = np.log(np.maximum(probabilities, TINY, dtype=np.float64)) / self.temperature
+        logits = _take_logarithms(probabilities) / self.temperature
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
 
 UNCALIBRATED = Calibration()
+
+
+def _fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """By scikit-learn, which sees a linear classifier whose decisions are the logarithms."""
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.linear_model import LogisticRegression
+
+    num_images, num_classes = probabilities.shape
+    identity = LogisticRegression()
+    identity.classes_ = np.arange(num_classes)
+    identity.coef_, identity.intercept_ = np.eye(num_classes), np.zeros(num_classes)
+    every = np.arange(num_images)
+    # One fold that holds every image: nothing is trained that would need images of its own.
+    search = CalibratedClassifierCV(
+        FrozenEstimator(identity), method="temperature", cv=[(every, every)], ensemble=True
+    )
+    search.fit(_take_logarithms(probabilities), targets)
+    (calibrator,) = search.calibrated_classifiers_[0].calibrators
+    return float(np.clip(1 / calibrator.beta_, *TEMPERATURES))
+
+
+def _take_logarithms(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, TINY, dtype=np.float64))
 
 
 def get_reliability(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ def describe_environment(
     """The content of `environment.json` for a start with these data sets; see `Environment`."""
     return Environment(
         command=command,
-        started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seed=seed,
         device=device,
         cores=os.cpu_count(),

@@ -32,6 +32,14 @@ class Interval(NamedTuple):
     high: float
 
 
+def get_share_interval(number: int, total: int) -> Interval:
+    """The 95 % interval of a share of which `number` of `total` were observed (Wilson 1927)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(number, total).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
 @dataclass(frozen=True)
 class Predictions:
     """The predictions of a classifier for labelled images, as in `predictions.csv`."""
@@ -66,12 +74,8 @@ class Evaluation(Predictions):
 
     @property
     def accuracy_interval(self) -> Interval:
-        """The 95 % interval of the accuracy (Wilson 1927), if the images are a random sample."""
-        from scipy.stats import binomtest
-
-        correct = int(np.sum(self.predictions == self.labels))
-        found = binomtest(correct, len(self.labels)).proportion_ci(CONFIDENCE, method="wilson")
-        return Interval(float(found.low), float(found.high))
+        """The 95 % interval of the accuracy, if the images are a random sample."""
+        return get_share_interval(int(np.sum(self.predictions == self.labels)), len(self.labels))
 
     @property
     def balanced_accuracy(self) -> float:

@@ -335,7 +335,7 @@ class Run:
 def _make_new_directory(folder: Path, name: str) -> Path:
     """Creates `<UTC time>-<name>.partial`, with a number if that name is taken."""
     name = re.sub(r"[^\w.-]+", "-", name)[:MAX_NAME].strip("-.") or "run"
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     stem = f"{now:%Y-%m-%dT%H-%M-%SZ}-{name}"
     for number in itertools.count(1):
         path = folder / (stem + f"-{number}" * (number > 1) + PARTIAL)

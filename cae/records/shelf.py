@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +277,7 @@ def _read(path: Path) -> Entry:
 
 def _read_test(path: Path, metrics: dict[str, Any]) -> Entry:
     """A test of a saved classifier; its record says when only by the time of its file."""
-    written = datetime.fromtimestamp((path / METRICS_FILE).stat().st_mtime, timezone.utc)
+    written = datetime.fromtimestamp((path / METRICS_FILE).stat().st_mtime, UTC)
     model, images, *_ = (
         str(file["path"]) if isinstance(file, dict) and "path" in file else ""
         for file in (metrics.get("model"), *(metrics.get("data") or ()), None)

@@ -103,7 +103,7 @@ def _prediction_blocks(path: Path, metrics: Mapping[str, Any]) -> list[Any]:
             reliability,
             "How often answers of each probability are right",
             "Points below the diagonal are answers that are less often right than their "
-            "probability says.",
+            "probability says, unless the bar, the 95 % interval, reaches it.",
         ),
     ]
 

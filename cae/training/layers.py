@@ -323,8 +323,7 @@ def _is_pair(upsampling: keras.Layer, convolution: keras.Layer) -> bool:
 def _is_fusible(layer: keras.Layer) -> bool:
     if not isinstance(layer, keras.layers.BatchNormalization) or len(layer.output.shape) != 4:
         return False
-    renorm = getattr(layer, "renorm", False)  # Keras 3.12 has none
-    return layer.axis in (-1, 3) and layer.scale and layer.center and not renorm
+    return layer.axis in (-1, 3) and layer.scale and layer.center and not layer.renorm
 
 
 def _has_few_filters(layer: keras.Layer) -> bool:

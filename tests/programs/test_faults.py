@@ -144,7 +144,7 @@ class StoppedClock:
     """Stands where `now` says."""
 
     def __init__(self, monkeypatch):
-        self.now = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
+        self.now = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
         clock = self
 
         class Frozen(datetime.datetime):

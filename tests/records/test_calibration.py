@@ -30,40 +30,17 @@ def test_the_temperature_of_an_overconfident_classifier():
     assert calibration.temperature == pytest.approx(2.0, abs=1e-3)  # log 9 / log 3
 
 
-def test_the_temperature_is_that_of_scikit_learn():
-    """From 1.8 on, with logarithms of probabilities as the decision function."""
-    pytest.importorskip("sklearn", minversion="1.8", reason="has no temperature scaling")
-    from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.frozen import FrozenEstimator
+def test_classes_without_validation_images_do_not_matter():
+    """Of two answers with 4/5 for the first of three classes, one is right: 1/2 is likeliest."""
+    probabilities = np.array([[0.8, 0.1, 0.1]] * 2, np.float32)
+    calibration = Calibration.fit(probabilities, np.array([0, 2]))
+    np.testing.assert_allclose(calibration.apply(probabilities)[0], [0.5, 0.25, 0.25], atol=1e-4)
+    assert calibration.temperature == pytest.approx(3.0, abs=1e-3)  # log 8 / log 2
 
-    class Given(ClassifierMixin, BaseEstimator):
-        """Gives its inputs as decisions."""
 
-        classes_ = np.arange(3)
-
-        def __sklearn_is_fitted__(self):
-            return True
-
-        def fit(self, values, targets):
-            return self
-
-        def predict(self, values):
-            return values.argmax(axis=1)
-
-        def decision_function(self, values):
-            return values
-
-    rng = np.random.default_rng(0)
-    targets = rng.integers(0, 3, 200)
-    logits = 4 * rng.normal(size=(200, 3)) + 3 * np.eye(3)[targets]
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    theirs = CalibratedClassifierCV(FrozenEstimator(Given()), method="temperature")
-    expected = theirs.fit(logits, targets).predict_proba(logits)
-    ours = Calibration.fit(probabilities, targets)
-    (calibrator,) = theirs.calibrated_classifiers_[0].calibrators
-    assert ours.temperature == pytest.approx(1 / calibrator.beta_, rel=1e-3)
-    np.testing.assert_allclose(ours.apply(probabilities), expected, atol=1e-3)
+def test_answers_that_are_all_wrong_have_a_finite_temperature():
+    calibration = Calibration.fit(np.array([[0.9, 0.1]]), np.array([1]))
+    assert calibration.temperature == pytest.approx(20, rel=1e-3)
 
 
 def test_without_a_mistake_the_temperature_remains():

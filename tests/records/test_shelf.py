@@ -4,7 +4,7 @@ import io
 import json
 import os
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
@@ -89,7 +89,7 @@ def write_test(folder, day, images):
     path.mkdir(parents=True)
     record = {"model": {"path": "m.keras"}, "data": [{"path": images}], "test_accuracy": 0.75}
     (path / "metrics.json").write_text(json.dumps(record))
-    seconds = datetime(2026, 11, day, tzinfo=timezone.utc).timestamp()
+    seconds = datetime(2026, 11, day, tzinfo=UTC).timestamp()
     os.utime(path / "metrics.json", (seconds, seconds))
     return path
 

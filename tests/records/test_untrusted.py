@@ -226,7 +226,7 @@ CONFIGS = {
     "megabytes": (set_value(padding=" " * 1_000_000), "bytes"),
     # Numbers that Keras would act on.
     "weights_for_terabytes": (set_value(filters=10**12), "could not be read"),
-    # What Keras 3.12 initializes to say its shape, and Normalization when it is built.
+    # Normalization allocates its mean when it is built.
     "weights_for_gigabytes": (set_value(filters=10**8), "could not be read"),
     "mean_of_gigabytes": (
         replace_layer(
