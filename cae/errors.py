@@ -99,6 +99,11 @@ def listed(words: Iterable[str], conjunction: str = "or") -> str:
     return f"{', '.join(most)} {conjunction} {last}" if most else last
 
 
+def as_sentence(text: str) -> str:
+    """The text with a capital first letter; `str.capitalize` would write "Macro f1"."""
+    return text[:1].upper() + text[1:]
+
+
 def counted(number: int, noun: str) -> str:
     """``1 image``, ``2 images``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"

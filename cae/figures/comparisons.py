@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from cae.config.choices import METHODS, RECIPE
+from cae.errors import as_sentence
 from cae.figures import style
 from cae.figures.curves import METRIC_NAMES, MINIMIZED, epoch_axis, loss_scale, metric_label
 from cae.records.history import History
@@ -109,7 +110,7 @@ def _plot_all_curves(histories: Sequence[History], key: str, styles: dict, ax: A
         ax.plot(history.column("epoch"), history.column(key), **styles[index], **spacing)
     epoch_axis(ax, length)
     ax.set_ylabel(metric_label(key.removeprefix("val_"), histories[0]))
-    ax.set_title(f"{style.as_sentence(_describe_key(key))} (colours: see below)")
+    ax.set_title(f"{as_sentence(_describe_key(key))} (colours: see below)")
     if _is_minimized(key):
         loss_scale(ax, [value for history in histories for value in history.column(key)])
 

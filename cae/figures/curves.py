@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cae.config.architecture import describe_architecture
+from cae.errors import as_sentence
 from cae.figures import style
 from cae.records.history import History
 
@@ -137,7 +138,7 @@ def plot_history(history: History) -> Figure:
     above, below = figure.subfigures(2, height_ratios=heights)
     plots = above.subplots(1, len(metrics))
     for ax, metric in zip(plots, metrics, strict=True):
-        plot_curves(history, metric, ax).set_title(style.as_sentence(METRIC_NAMES[metric]))
+        plot_curves(history, metric, ax).set_title(as_sentence(METRIC_NAMES[metric]))
     style.outside_legend(above, *plots)
     for ax, lines in zip(below.subplots(1, len(records)), records, strict=True):
         ax.axis("off")

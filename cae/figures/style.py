@@ -116,11 +116,6 @@ def in_sentence(name: str) -> str:
     return f"{LEFT_TO_RIGHT}{name}{LEFT_TO_RIGHT}" if is_leftward else name
 
 
-def as_sentence(text: str) -> str:
-    """The text with a capital first letter; `str.capitalize` would write "Macro f1"."""
-    return text[0].upper() + text[1:]
-
-
 def class_name(label: int, class_names: Sequence[str], width: int, others: str = "unseen") -> str:
     """The name of a class in at most `width` characters; `others` for the label -1."""
     return shorten(str(class_names[label]), width) if label >= 0 else others

@@ -200,7 +200,7 @@ def get_images(
 
 
 def _find_output_range(network: Unrolled, where: object, input_range: str, say: Say) -> str:
-    """The pixels that the last layers show to be made, or else those that go in."""
+    """The range of the output's pixels, as the last layers show it, or else that of the input."""
     last = next((call for call in reversed(network.calls) if call.kind not in PASSING), None)
     if last and last.kind == "Rescaling":
         is_large = np.max(last.layer.scale) >= 64  # 255 and 127.5 are usual
@@ -209,13 +209,15 @@ def _find_output_range(network: Unrolled, where: object, input_range: str, say: 
     else:
         found = RANGES.get(get_activation(network))
     if (found or input_range) != OWN_RANGE:
-        why = f"as its layer {last} shows" if found else "as it takes: its last layer does not say"
-        say(f"{where} makes pixels in {found or input_range}, {why}.")
+        why = f"as its layer {last} shows" if found else "as it takes: no layer shows another range"
+        say(f"{where} outputs pixels in {found or input_range}, {why}.")
     return found or input_range
 
 
 def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
-    """Makes probabilities of a classifier's outputs; `say` hears how those are read that are none.
+    """Makes probabilities of a classifier's outputs.
+
+    `say` receives a sentence if they are not probabilities yet.
 
     Returns:
         A symbolic tensor (batch, num_classes): in [0, 1], with the sum 1.
@@ -248,7 +250,7 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
         case "linear" if not is_single:
             say(f"{where} ends without an activation: softmax makes probabilities of its outputs.")
             return ops.softmax(outputs)
-    required = "must end with softmax, or with sigmoid or no activation"
+    required = "must end with softmax over several outputs, or with sigmoid or no activation"
     got = f"{network.calls[-1]} with activation {activation or 'unknown'}"
     remedy = "Give a classifier whose outputs are probabilities or logits."
     raise ModelFileError(where, required, got, remedy)
@@ -262,9 +264,9 @@ def _divide_by_sum(outputs: Any) -> Any:
 
 
 def get_activation(network: Unrolled) -> str | None:
-    """The activation that makes the outputs: None where that cannot be said.
+    """The activation that produces the outputs.
 
-    Nor can it of a softmax at each place of an image if the outputs are those of several places.
+    None if that is unknown, as for a softmax at each place of an image whose results are combined.
     """
     import keras
 

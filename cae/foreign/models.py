@@ -1,8 +1,8 @@
 """Encoders, autoencoders and classifiers that other programs saved, found by their structure.
 
-Every saved model that something begins with comes through here, whoever saved it. What is returned
-takes images (height, width, channels) in [0, 1] and has one output. Keras is imported by the
-functions that need it.
+Encoders and classifiers of saved models are found here, whoever saved them; `training/build.py`
+loads whole models of this program itself. What is returned takes images (height, width, channels)
+in [0, 1] and has one output. Keras is imported by the functions that need it.
 """
 
 from collections.abc import Sequence
@@ -106,7 +106,12 @@ def find_encoder(
     if until is not None:
         outputs = [call.output for call in network.calls if call.layer.name == until]
         if not outputs:
-            _refuse(model, where, f"none called {until}")
+            raise ModelFileError(
+                where,
+                "must have the layer that --encoder-until names",
+                f"no {until} among {list_layers(model)}",
+                "Give the name of one of these layers.",
+            )
     elif is_encoder_name(found.name):
         check_one("output", found, where)
         outputs = network.outputs
@@ -259,7 +264,7 @@ def _find_features(network: Unrolled, start: int) -> tuple[LayerCall, str] | Non
 
 
 def _refuse(model: "keras.Model", where: object, got: str) -> NoReturn:
-    required = "must have layers of which one is recognized as the encoder's last"
+    required = "must have a layer that can be recognised as the encoder's last"
     remedy = "Name the encoder's last layer with --encoder-until LAYER."
     raise ModelFileError(where, required, f"{got}, in the layers {list_layers(model)}", remedy)
 

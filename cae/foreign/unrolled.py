@@ -95,7 +95,7 @@ def unroll(
     Args:
         model: A Sequential or functional model.
         inputs: A symbolic tensor for each of its inputs.
-        until: A model in it, whose outputs, where it is called first, become those of all.
+        until: A nested model; the sequence ends with the outputs of its first call.
         with_weights: Whether the copies get the weights, or fresh ones.
 
     Raises:

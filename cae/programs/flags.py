@@ -178,7 +178,7 @@ class ListShipped(argparse.Action):
 
 def changing(text: str) -> dict[str, Any]:
     """The arguments of a flag that changes the images of `CHANGED`."""
-    which = f"{text}: {', '.join(CHANGED)} (default: {CHANGED[0]})"
+    which = f"{text}: {', '.join(CHANGED)} (without a value: {CHANGED[0]})"
     return {
         "nargs": "?",
         "const": CHANGED[0],
@@ -326,14 +326,14 @@ FLAGS: dict[str, dict[str, Any]] = {
         "const": "tensorboard",
         "metavar": "DIR",
         "help": "also write curves, figures and hyperparameters for TensorBoard into this folder "
-        "(default: tensorboard)",
+        "(without a value: tensorboard)",
     },
     "--mlflow": {
         "nargs": "?",
         "const": "",
         "metavar": "URI",
-        "help": "also record in this MLflow store (default: MLFLOW_TRACKING_URI, or mlflow.db "
-        "here)",
+        "help": "also record in this MLflow store (without a value: MLFLOW_TRACKING_URI, or "
+        "mlflow.db here)",
     },
     "--save": {
         "metavar": "PATH",
@@ -351,8 +351,8 @@ FLAGS: dict[str, dict[str, Any]] = {
         "nargs": "?",
         "const": "augmentation.png",
         "metavar": "PNG",
-        "help": "draw what the configuration makes of training images, and stop (default: "
-        "augmentation.png)",
+        "help": "draw what the configuration makes of training images, and stop (without a "
+        "value: augmentation.png)",
     },
     "--no-plots": {"action": "store_true", "help": "draw no figures"},
     "--show": {

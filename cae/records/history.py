@@ -50,15 +50,15 @@ class History:
 
     @property
     def divergence(self) -> UserError | None:
-        """An error that names the first loss that is not finite; None if all are finite."""
+        """An error that names the first value that is not finite; None if all are."""
         for row in self.epochs:
-            for key in row.keys() & {"loss", "val_loss"}:
-                if not math.isfinite(row[key]):
+            for key, value in row.items():
+                if isinstance(value, float) and not math.isfinite(value):
                     kept = f"The weights of epoch {self.best_epoch} are kept. "
                     return UserError(
                         self.name,
                         "the loss must stay finite",
-                        f"{row[key]} in epoch {row['epoch']}",
+                        f"{key} {value} in epoch {row['epoch']}",
                         f"{kept * bool(self.best_epoch)}Use a learning rate ten times smaller, or "
                         "batchNorm after the layers.",
                     )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from cae import terminal
 from cae.config.shapes import format_shape
-from cae.errors import ModelFileError, printable
+from cae.errors import ModelFileError, as_sentence, printable
 from cae.files import get_record
 from cae.records.environment import DataRecord
 from cae.records.run import FileRecord
@@ -49,7 +49,7 @@ class Origin(BaseModel):
 def show(args: argparse.Namespace) -> int:
     """Shows the card of a saved model and returns the exit code."""
     if args.html:
-        check_page_path(Path(args.html))
+        check_page_path(Path(args.html), "--html")
     card = get_card(args.model)
     if args.json:
         sys.stdout.write(json.dumps(card, indent=2) + "\n")
@@ -163,7 +163,7 @@ def describe_card(card: Mapping[str, Any]) -> Page:
         Section("Training", _describe_training(card)),
     ]
     title = f"{kind or 'model'} {card['name'] or Path(path).stem}"
-    return Page(printable(title.capitalize()), "Model card", answer, sections)
+    return Page(printable(as_sentence(title)), "Model card", answer, sections)
 
 
 def _describe_scaling(scaling: Mapping[str, Any] | None) -> str:

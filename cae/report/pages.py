@@ -214,24 +214,24 @@ def render(page: Page) -> str:
     )
 
 
-def check_page_path(path: Path) -> None:
-    """Checks that writing a page there overwrites at most an earlier page.
+def check_page_path(path: Path, flag: str = "--output") -> None:
+    """Checks that writing a page where a flag says overwrites at most an earlier page.
 
     Raises:
         UsageError: Another file is there, or the folder does not exist.
     """
     if not path.parent.is_dir():
-        raise UsageError("--output", "must be in an existing folder", path, "Create the folder.")
+        raise UsageError(flag, "must be in an existing folder", path, "Create the folder.")
     try:
         with path.open("rb") as file:
             is_ours = f'content="{GENERATOR}"'.encode() in file.read(1024)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UsageError("--output", "must be a file", f"{path}: {error.strerror}") from error
+        raise UsageError(flag, "must be a file", f"{path}: {error.strerror}") from error
     if not is_ours:
-        required, remedy = "must be new, or an earlier report", "Choose another name."
-        raise UsageError("--output", required, path, remedy)
+        required, remedy = "must be new, or an earlier page", "Choose another name."
+        raise UsageError(flag, required, path, remedy)
 
 
 def write_page(path: Path, page: Page) -> None:

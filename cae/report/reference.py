@@ -179,7 +179,9 @@ def _flag_table(parser: argparse.ArgumentParser) -> str:
     for action in parser._actions:
         if action.dest != "help":
             names = ", ".join(f"`{name}`" for name in action.option_strings)
-            value = f"`{action.metavar}`" if action.metavar else ""
+            value = action.metavar or ",".join(map(str, action.choices or ()))
+            value = f"[{value}]" if value and action.nargs == "?" else value
+            value = f"`{value}`" if value else ""
             rows.append((f"{names} {value}".strip(), action.help))
     return _table(("flag", "meaning"), rows)
 

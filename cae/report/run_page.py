@@ -5,6 +5,7 @@ from pathlib import Path
 from cae import terminal
 from cae.config.architecture import describe_architecture
 from cae.config.load import format_config
+from cae.errors import as_sentence
 from cae.records.environment import read_environment
 from cae.records.history import History
 from cae.records.run import PARTIAL
@@ -78,7 +79,6 @@ def name_layers(result: RunResult) -> str:
 
 def _draw_curves(history: History) -> list[Picture]:
     from cae.figures.curves import METRIC_NAMES, curve_figures
-    from cae.figures.style import as_sentence
 
     pictures = []
     for metric, figure in curve_figures(history).items():

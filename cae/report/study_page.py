@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from cae.config.load import format_config
 from cae.config.study import SCREENING
+from cae.errors import as_sentence
 from cae.programs.start import repeat_command
 from cae.records.environment import Environment, read_environment
 from cae.records.run import TRIALS_FILE
@@ -64,7 +65,7 @@ def describe_chain(folder: Path) -> Page:
     finished = [study for study in studies if study.groups]
     sections = [
         Section(
-            study.folder.name.capitalize(),
+            as_sentence(study.folder.name),
             [_count_trials(study.record)],
             _study_sections(study),
         )

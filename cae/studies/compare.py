@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 USUAL = "most frequent"  # layers
 INFLUENCE = ("hyperparameter", "value", "configurations", "mean", "sd")
+# Flags that the values of a run depend on.
+GIVEN = {"limit", "labels_per_class", "no_pretrained", "encoder_until", "model_input_range"}
 TEXTS = (COLUMNS["name"], *INFLUENCE[:2])  # columns that are not numbers
 
 
@@ -119,11 +121,10 @@ def _split(
 def _origin(result: RunResult) -> str:
     """What the values of a run depend on, apart from its seed, as JSON."""
     given = result.start.arguments
-    keys = {"limit", "labels_per_class", "no_pretrained", "encoder_until", "model_input_range"}
     unlabelled = [file.sha256 for file in result.start.data.get("unlabelled", [])]
     models = result.describe_models() or given.model
     hyperparameters = hyperparameters_of(result.history.model_info)
-    flags = given.model_dump(include=keys)
+    flags = given.model_dump(include=GIVEN)
     return json.dumps([_data_key(result), unlabelled, models, flags, hyperparameters])
 
 
@@ -213,7 +214,10 @@ def verdict(groups: list[Group]) -> str:
     """One sentence: which of the ranked groups is best, or why none can be called best."""
     known = [group for group in groups if group.values]
     if len(known) < 2:
-        return f"Best: {known[0].name}, the only one." if known else "No run has a finite value."
+        if not known:
+            return "No run has a finite value."
+        only = "the only one" + " with a finite value" * (len(groups) > 1)
+        return f"Best: {known[0].name}, {only}."
     first, second = known[:2]
     values = f"{first.metric} {first.mean:.4g} and {second.mean:.4g}"
     if first.interval is None or second.interval is None:
@@ -238,7 +242,7 @@ def get_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
     first = [group.results[0] for group in groups]
     given = [
         {"base": result.base}
-        | result.start.arguments.model_dump(include={"limit", "labels_per_class", "unlabelled"})
+        | result.start.arguments.model_dump(include={*GIVEN, "unlabelled", "model"})
         | hyperparameters_of(result.history.model_info)
         for result in first
     ]
@@ -316,7 +320,7 @@ def run(args: argparse.Namespace) -> int:
     """Compares runs or studies on the terminal, and in the files that the flags name."""
     results, problems = read_runs(map(Path, args.runs))
     if not results:
-        raise UsageError("RUN", "must name finished runs", "none of them", "Train some first.")
+        raise UsageError("RUN", "must name finished runs", "none", "Train some first.")
     if args.csv:
         new_file(args.csv)
     if args.figures and Path(args.figures).exists():
@@ -467,8 +471,7 @@ def _describe_run(group: Group, result: RunResult) -> dict[str, Any]:
         "base": result.base,
         "seed": info["seed"],
         "data": _describe_data(result),
-        "limit": result.start.arguments.limit,
-        "labels_per_class": result.start.arguments.labels_per_class,
+        **result.start.arguments.model_dump(include=GIVEN),
         **hyperparameters,
         **result.history.metrics,
     }

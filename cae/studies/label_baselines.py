@@ -249,7 +249,7 @@ def vote(inputs: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray
 
 
 def fit_label_spreading(inputs: np.ndarray, targets: np.ndarray) -> "ClassifierMixin":
-    """Label spreading on a graph of nearest neighbours, among which it also finds test images.
+    """Label spreading on a graph of nearest neighbours, which also classifies test images.
 
     Args:
         inputs: float32 (num_images, num_features).

@@ -34,9 +34,9 @@ from cae.config.load import Recipe, choose_recipe, load_config, load_recipe
 from cae.config.schema import ClassifierConfig
 from cae.config.shipped import find_recipe, get_recipes
 from cae.data import splits
-from cae.data.datasets import check_dataset, get_scaling, load_dataset
+from cae.data.datasets import check_dataset, get_scaling, join, load_dataset
 from cae.data.sources import has_test
-from cae.errors import ConfigurationError, DataError, UsageError, UserError, shown
+from cae.errors import ConfigurationError, DataError, UsageError, UserError, counted, shown
 from cae.foreign.models import load_encoder
 from cae.programs import images, starting_points
 from cae.programs.start import StopSignal
@@ -119,6 +119,13 @@ def run(args: argparse.Namespace) -> int:
         autoencoders = Autoencoders(folder, data)
         measuring = Methods(data, config, encoder, args.steps, orders, chosen, autoencoders)
         keys = [key for key in keys if measuring.applies(*key[1:])]
+        if not keys:
+            raise UsageError(
+                "--methods",
+                "must apply to one of the label counts",
+                f"{' '.join(methods)} with {' '.join(counts)} labels per class",
+                "Choose other --methods or --counts.",
+            )
         exit_code = _measure(measuring, keys, results, folder)
         if results and exit_code < 128:
             _report(results, folder)
@@ -181,7 +188,7 @@ def _check_files(args: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
 
 def _load_data(args: argparse.Namespace) -> LabelledData:
     training, test, unlabelled = images.load_labelled_images(args, seed=0)
-    pretraining = unlabelled or training
+    pretraining = join(training, unlabelled) if unlabelled else training
     if args.pretraining:
         pretraining = load_dataset(args.pretraining, reading=images.get_reading(args))
         pretraining = images.change_images(pretraining, args, "train", get_scaling(training.images))
@@ -217,12 +224,11 @@ def _find_leakage(args: argparse.Namespace, hashes: dict[str, np.ndarray]) -> li
         if overlap.second == "test" and not args.allow_leakage:
             overlap.refuse(args.test or args.dataset)
     facts = [str(overlap) for overlap in overlaps]
-    repeats = len(splits.find_repeats(hashes["training"]))
-    # The validation images are drawn from the training images.
-    facts.append(
-        f"{repeats or 'none'} of the training images again among them, "
-        "so possibly for training and for validation"
-    )
+    facts.append("none of the training images occurs twice")
+    if repeats := len(splits.find_repeats(hashes["training"])):
+        # The validation images are drawn from the training images.
+        found = counted(repeats, "repeated image")
+        facts[-1] = f"{found} among the training images, so one may also serve for validation"
     for fact in facts:
         terminal.ERR.print(Text(f"Exact duplicates: {fact}"))
     return facts

@@ -194,7 +194,8 @@ def _conclude(comparison: Comparison, effects: list[Effect]) -> list[str]:
         return []
     reference = min(effects, key=lambda effect: _distance(effect.labels))
     sentences = [_describe_effect(comparison, reference)]
-    if max(effect.difference.seeds for effect in effects) < 2:
+    effects = [effect for effect in effects if effect.difference.seeds > 1]
+    if not effects:
         return sentences
     measurable = [effect for effect in effects if effect.difference.is_measurable]
     for verb, sign in (("lowers", -1), ("raises", 1)):

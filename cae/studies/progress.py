@@ -75,7 +75,7 @@ class ProgressTable:
 
     @contextmanager
     def timing(self, outcome: Outcome) -> Iterator[OnEpoch]:
-        """Measures the seconds of a trial that is trained inside; yields what takes its epochs."""
+        """Measures the seconds of a trial trained inside; yields what to call with each epoch."""
         self._start, epochs = time.monotonic(), itertools.count(1)
 
         def on_epoch(row: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from cae.records import tracking
 from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, check_runs_dir, read_start
 from cae.studies.results import get_recipe_path, read_result
 
-# What the programs that train have, and this command has not.
+# Flags of the training programs that this command lacks.
 ABSENT = {
     **dict.fromkeys(("save", "init_from", "resume", "run_dir", "devices", "model")),
     **dict.fromkeys(("encoder_until", "model_input_range")),

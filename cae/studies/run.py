@@ -110,7 +110,10 @@ def _check_study(file: StudyFile) -> None:
     expand(file, None, {})
     data = file.study.data
     check_reading(data)
-    check_dataset(data.dataset, data.labels, reading=get_reading(data))
+    source = {"labels_required": file.study.kind == "classifier", "reading": get_reading(data)}
+    check_dataset(data.dataset, data.labels, **source)
+    if data.test:
+        check_dataset(data.test, data.test_labels, split="test", **source)
     if data.unlabelled:
         check_dataset(data.unlabelled, reading=ALL_IMAGES)
     for base in file.study.bases:
@@ -130,7 +133,7 @@ def _run_study(file: StudyFile, folder: Path, args: argparse.Namespace) -> int:
             if exit_code > 128:
                 break
             _conclude(part.study, part_folder, args)
-        if file.study.screening:
+        if part.study.name != file.study.name:  # a screening
             finalists = compare.get_finalists(part_folder, file.study.screening.finalists)
     return exit_code
 

@@ -74,7 +74,7 @@ class TrialTrainer:
         return exit_code, errors[-1].removeprefix("error: ") if errors else ""
 
     def train_seeds(self, trials: Sequence[Trial], on_epoch: OnEpoch) -> tuple[str, float]:
-        """Trains trials after a process that may have lost its connection, and trains still.
+        """Trains trials, after waiting for a process that lost its connection but may still train.
 
         Args:
             trials: One, or a configuration with several seeds.

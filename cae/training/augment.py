@@ -36,7 +36,16 @@ def augment(images: tf.Tensor, augmentation: Augmentation, random_key: tf.Tensor
 
 
 def make_views(images: np.ndarray, changes: Sequence[Augmentation], number: int) -> np.ndarray:
-    """Images after several changes in turn, by the random amounts of a number."""
+    """Applies several changes in turn.
+
+    Args:
+        images: float32 (num_images, height, width, channels) in [0, 1].
+        changes: In the order in which they are applied.
+        number: Determines the random amounts.
+
+    Returns:
+        float32 images of the same shape in [0, 1].
+    """
     key = tf.constant([number, 0], tf.int64)
     for place, augmentation in enumerate(changes):
         images = augment(tf.constant(images), augmentation, fold_in(key, place))

@@ -136,7 +136,7 @@ class Batches:
         self._loads = math.ceil(self.steps / self._batches_per_load)
         self._epoch = tf.Variable(0, dtype=tf.int64)
         self._order: tuple[int, np.ndarray] = (-1, indices)  # an epoch, and its order
-        needs_tensorflow = augmentation or corruption or share.count > 1
+        needs_tensorflow = augmentation or corruption or second_view or share.count > 1
         is_small = self.steps <= SHORT_STEPS and len(indices) * image_bytes <= SHORT_BYTES
         self._dataset = None if is_small and not needs_tensorflow else self._make_dataset(0)
 

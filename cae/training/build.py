@@ -21,10 +21,11 @@ from cae.records.saved_models import load_model
 # With Keras' default of 0.99, inference agrees with training after some 500 batches; a short
 # training on few images has fewer.
 BATCH_NORM_MOMENTUM = 0.9
-# The keys of a layer's configuration that determine what it computes from its weights.
+# The keys of a layer's configuration that say what it computes from its weights, and their shapes.
 ARCHITECTURE = (
     *("filters", "units", "kernel_size", "strides", "pool_size", "size", "padding", "cropping"),
-    *("target_shape", "activation"),
+    *("target_shape", "activation", "use_bias", "dilation_rate", "groups", "interpolation"),
+    *("epsilon", "center", "scale"),
 )
 
 ModelInfo = dict[str, Any] | Config | str | Path
@@ -285,14 +286,14 @@ def with_summary(classifier: keras.Model) -> keras.Model:
 
     Returns:
         A model of images to float32 (batch, num_values + num_classes): the summary of the encoding
-        (mean and standard deviation of each channel), then the probabilities.
+        (mean and standard deviation of each channel, or a vector as it is), then the probabilities.
     """
     images = keras.Input(classifier.input_shape[1:])
     encoding = classifier.get_layer("encoder")(images)
     probabilities = classifier.get_layer("fully_connected")(encoding)
     summary = [encoding]
-    if len(encoding.shape) == 4:
-        summary = [ops.mean(encoding, axis=(1, 2)), ops.std(encoding, axis=(1, 2))]
+    if places := tuple(range(1, len(encoding.shape) - 1)):
+        summary = [ops.mean(encoding, axis=places), ops.std(encoding, axis=places)]
     return keras.Model(images, ops.concatenate([*summary, probabilities], axis=1))
 
 

@@ -180,16 +180,12 @@ def count_devices(devices: str | int) -> int:
     Raises:
         UsageError: There are fewer GPUs.
     """
-    found = max(1, len(tf.config.list_physical_devices("GPU")))
+    gpus = len(tf.config.list_physical_devices("GPU"))
     if devices == "all":
-        return found
-    if devices > found:
-        raise UsageError(
-            f"--devices {devices}",
-            "must be at most the number of GPUs in this machine",
-            f"{found} device" + "s" * (found > 1),
-            "Use --devices all.",
-        )
+        return max(1, gpus)
+    if devices > max(1, gpus):
+        required = "must be at most the number of GPUs in this machine"
+        raise UsageError("--devices", f"{required}, {gpus}", devices, "Use --devices all.")
     return devices
 
 
@@ -208,8 +204,9 @@ def find_slurm_group() -> WorkerGroup:
         addresses = resolver.cluster_spec().job_tasks("worker")
         node = os.environ["SLURMD_NODENAME"]
     except (KeyError, RuntimeError) as error:
+        found = f"no {error.args[0]}" if isinstance(error, KeyError) else error
         raise UsageError(
-            "Slurm", "must name the tasks of this step", error, "Start with srun."
+            "Slurm", "must name the tasks of this step", found, "Start with srun."
         ) from error
     host = addresses[resolver.task_id].rpartition(":")[0]
     if host != node:  # TensorFlow sorts the nodes by name, as n1, n10, n2

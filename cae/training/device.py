@@ -41,6 +41,8 @@ CPU_FACTS = Path("/proc/cpuinfo")
 
 def get_name() -> str:
     """The device in words."""
+    if keras.backend.backend() != "tensorflow" and has_gpu():
+        return ", ".join(map(str, keras.distribution.list_devices()))
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return f"CPU, {os.cpu_count()} cores"

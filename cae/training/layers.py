@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-# Layers with one input; a model that has no others is a chain.
+# Layers with one input; a model that has no others, and calls each once, is a chain.
 CHAINED = (
     keras.layers.Conv2D,
     keras.layers.Conv2DTranspose,
@@ -218,11 +218,11 @@ def fuse(model: keras.Model, batch_norm: bool = False) -> keras.Model:
             needs TensorFlow.
 
     Returns:
-        A model for training. If there are other layers, which may not form a chain, none is fused.
+        A model for training. If there are other layers, or one is called twice, none is fused.
     """
-    layers = list(_flatten(model))
-    if any(type(layer) not in CHAINED for layer in layers):
+    if not _is_chain(model):
         return keras.Model(model.inputs, model.output)
+    layers = list(_flatten(model))
     outputs = model.inputs[0]
     while layers:
         layer = layers.pop(0)
@@ -288,6 +288,15 @@ def forget_predictor(model: keras.Model) -> None:
     """Forgets the compiled functions of a model and its sub-models after a change of layers."""
     for part in (model, *model.layers):
         part.predictor = None
+
+
+def _is_chain(model: keras.Model) -> bool:
+    calls = [len(layer.get("inbound_nodes", ())) for layer in model.get_config()["layers"]]
+    return max(calls) <= 1 and all(
+        _is_chain(layer) if isinstance(layer, keras.Model) else type(layer) in CHAINED
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    )
 
 
 def _flatten(model: keras.Model) -> Iterator[keras.Layer]:

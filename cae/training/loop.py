@@ -1,7 +1,7 @@
 """The training loop: epochs, executions of several steps, validation, callbacks, checkpoints."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -126,8 +126,16 @@ class Loop:
                 step = 0
         self._best.restore()
 
-    def finish(self, images_per_epoch: int) -> History:
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the training was asked to stop, by Ctrl-C for example."""
+        return bool(self._should_stop())
+
+    def finish(self, images_per_epoch: Mapping[str, int]) -> History:
         """The history with its final values, those of the best epoch.
+
+        Args:
+            images_per_epoch: Images trained on in an epoch of each phase.
 
         Raises:
             UserError: The loss was never finite.
@@ -136,13 +144,14 @@ class Loop:
         history, seconds = self._history, self._checkpoints.seconds
         if history.best_epoch is None:
             raise history.divergence
+        images = sum(images_per_epoch[row["phase"]] for row in history.epochs)
         bookkeeping = ("epoch", "phase", "learning_rate", "seconds")
         history.metrics = {
             **{key: value for key, value in history.best.items() if key not in bookkeeping},
             "best_epoch": history.best_epoch,
             "epochs": len(history.epochs),
             "seconds": round(seconds, 2),
-            "images_per_second": round(images_per_epoch * len(history.epochs) / seconds, 1),
+            "images_per_second": round(images / seconds, 1),
         }
         return history
 
@@ -276,6 +285,6 @@ def _get_optimizer(name: str) -> type[keras.optimizers.Optimizer]:
             f"optimizer {name}",
             "must exist in the installed Keras",
             f"Keras {keras.__version__}",
-            "Choose another optimizer, or use Python 3.11 or later with a newer Keras.",
+            "Choose another optimizer, or install the Keras of requirements.txt.",
         )
     return optimizer

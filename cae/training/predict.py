@@ -52,7 +52,8 @@ def predict(
     outputs = np.empty((len(indices), *model.output_shape[1:]), np.float32)
     predictor = get_predictor(model, PART_SIZE)
     parts = max(1, min(MOST_PARTS, math.ceil(len(indices) / PART_SIZE)))
-    # The number of parts never changes, because any other would be compiled anew: zeros fill up.
+    # The number of parts never changes, because any other would be compiled anew. Zeros or earlier
+    # images fill up, and their outputs are dropped.
     batch = np.zeros((parts * PART_SIZE, *images.shape[1:]), np.float32)
     done = 0
     for chosen in chunks(indices, len(batch)):

@@ -86,10 +86,10 @@ def train_autoencoder(
         metric = keras.metrics.MeanSquaredError(name="mse")
         phase = Phase(FULL, config.epochs, config.optimizer.learning_rate)
         loop.run(phase, Objective(trained, config.loss, metric), *batches)
-    history = loop.finish(len(split[0]))
+    history = loop.finish({FULL: len(split[0])})
     if len(images) == 1:
         warn("Nothing to learn: there is only one image. Give more images.")
-    else:
+    elif not loop.is_stopped:
         _warn_if_collapsed(history, config.loss, mean_image_error, warn)
     return history
 
@@ -138,6 +138,10 @@ def train_classifier(
     config = config.lengthened(config.count_steps(len(split[0]), num_unlabelled))
     loss = _get_loss(config, np.bincount(targets[split[0]], minlength=len(classes)))
     plan = plan_unlabelled(model, config, (images, targets, split[0]), unlabelled, scaling)
+    images_per_epoch = {DENSE_ONLY: len(split[0]), FULL: len(split[0])}
+    if plan:
+        steps = config.count_steps(len(split[0]), num_unlabelled)
+        images_per_epoch[FULL] = num_unlabelled + steps * config.batch_size
     loop = Loop(model, config, name, _get_monitor(config, labels, split[1]), **options)
     with _precision(model, config, warn):
         for phase in loop.get_remaining(_get_phases(config, pretrained)):
@@ -145,15 +149,19 @@ def train_classifier(
                 source = freeze_encoder(model, config, images, scaling)
             else:
                 source = _fuse_encoder(model, loop), images, scaling
-            trained, batches, *rest = _prepare(loop, *source, split=split, targets=targets)
+            is_joint = plan is not None and phase.name == FULL
+            trained, batches, *rest = _prepare(
+                loop, *source, split=split, targets=targets, may_move=not is_joint
+            )
             metric = MacroScores(len(classes))
             objective = Objective(trained, loss, metric)
-            if plan and phase.name == FULL:
-                objective = plan.teach(trained, _copy(model, loop), metric, loss)
+            if is_joint:
+                student = _copy(model, loop)
+                objective = plan.teach(trained, student, metric, loss, phase.epochs)
                 batches = plan.get_batches()
             loop.run(phase, objective, batches, *rest)
             model.get_layer("encoder").trainable = True
-    return loop.finish(num_unlabelled if plan else len(split[0]))
+    return loop.finish(images_per_epoch)
 
 
 def _get_monitor(
@@ -282,15 +290,17 @@ def _prepare(
     split: tuple[np.ndarray, np.ndarray],
     targets: np.ndarray | None = None,
     corruption: Augmentation | None = None,
+    may_move: bool = True,
 ) -> tuple[keras.Model, Batches, Batches | None]:
     """What to train, and its batches for training and, if there are images for it, validation.
 
-    If there is a GPU, inputs that do not change every epoch stay on it. Validation measures what
-    is trained, so `corruption` changes its inputs too.
+    If there is a GPU, inputs that do not change every epoch stay on it, unless the model must
+    still take images itself. Validation measures what is trained, so `corruption` changes its
+    inputs too.
     """
     config, workers = loop.config, loop.workers
     is_constant = config.augmentation is None and corruption is None
-    if is_constant and not workers and device.can_keep(inputs):
+    if may_move and is_constant and not workers and device.can_keep(inputs):
         model, inputs = device.look_up(model, inputs, scaling, to_itself=targets is None)
         scaling = None
     share = workers.share if workers else WHOLE
@@ -366,8 +376,7 @@ def _warn_if_collapsed(history: History, loss: str, mean_image_error: float, war
     if mean_image_error < SAME_IMAGES:
         warn("Nothing to learn: all images are the same. Check the file of images.")
         return
-    last = history.epochs[-1]
-    mse = last.get("val_mse", last["mse"])
+    mse = history.metrics.get("val_mse", history.metrics["mse"])
     if mse >= COLLAPSE_MARGIN * mean_image_error:
         other_loss = "the loss binary_crossentropy with activation_function Sigmoid, "
         warn(

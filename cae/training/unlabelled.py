@@ -14,6 +14,7 @@ The teacher is the model that is kept.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import keras
@@ -87,16 +88,20 @@ class Plan:
         student: keras.Model,
         metric: keras.metrics.Metric,
         loss: Loss,
+        epochs: int,
     ) -> "Teaching":
-        """The objective of the phase; see `Teaching`."""
-        labels, again = self.labels, self.spread_again
+        """The objective of a phase of so many epochs; see `Teaching`."""
+        labels, again = self.labels, partial(self.spread_again, epochs=epochs)
         return Teaching(teacher, student, loss, metric, self._how, self.prior, labels, again)
 
-    def spread_again(self, epoch: int) -> np.ndarray:
-        """New labels, by the encodings of the classifier so far beside those before training."""
+    def spread_again(self, epoch: int, epochs: int) -> np.ndarray:
+        """New labels from an epoch of the phase on.
+
+        They follow the encodings of the classifier so far, beside those before training.
+        """
         encodings = self._encode(self._encoder)
         features = np.concatenate([self._features, encodings], axis=1)
-        return self._spread(features, self._get_share(epoch))
+        return self._spread(features, self._get_share(epoch, epochs))
 
     def get_batches(self) -> "JointBatches":
         """The batches of the phase: in each epoch all unlabelled images, the others many times."""
@@ -136,12 +141,12 @@ class Plan:
         rows = np.concatenate(features).reshape(sum(map(len, features)), -1)
         return _to_unit_length(rows - rows.mean(axis=0))
 
-    def _get_share(self, epoch: int) -> float:
+    def _get_share(self, epoch: int, epochs: int) -> float:
         """Which share of the images keeps its label from an epoch on; even steps to the last."""
         how = self._how.label_spreading
         if how.last_share is None:
             return how.share
-        last = (self._config.full_train_epochs - 1) // how.refresh * how.refresh
+        last = (epochs - 1) // how.refresh * how.refresh
         return how.share + (how.last_share - how.share) * epoch / last
 
     def _spread(self, features: np.ndarray, share: float) -> np.ndarray:

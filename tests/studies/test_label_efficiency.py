@@ -312,9 +312,9 @@ def test_repeated_training_images_are_reported(measure, model, tmp_path, folder)
     images[9] = images[3]
     idx.write_idx(repeating.images, images[..., 0])
     done = measure("--methods", "pixels", "--seeds", 1, model=model, data=repeating)
-    assert "Exact duplicates: 1 of the training images again among them" in done.err
+    assert "Exact duplicates: 1 repeated image among the training images" in done.err
     assert any(
-        "1 of the training" in fact
+        "1 repeated image" in fact
         for fact in json.loads((folder / "settings.json").read_text())["leakage"]
     )
 

@@ -129,3 +129,9 @@ def test_the_table_fits_a_terminal():
     assert "…" not in console.file.getvalue()
     assert console.file.getvalue().count("50.5 ± 6.4") == len(METHODS)
     assert "60,000" in console.file.getvalue()
+
+
+def test_a_count_with_one_seed_decides_nothing():
+    """Whether it makes a difference with 5,000 labels is not known."""
+    sentences = compare({100: [0.2, 0.3], 5000: [0.05]}, {100: [0.1, 0.2], 5000: [0.06]})
+    assert not any("5,000" in sentence for sentence in sentences)

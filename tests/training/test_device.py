@@ -100,6 +100,19 @@ def test_dropout_of_encodings_is_left_to_the_gpu(images, gpu):
     assert np.isfinite(history.metrics["val_loss"])
 
 
+def test_a_classifier_that_learns_from_unlabelled_images(images, gpu):
+    """Its model takes views of them, so no image is looked up once the encoder is trained."""
+    gpu.plug_in()
+    config = {**CLASSIFIER, "encoder_layers": AUTOENCODER["encoder_layers"], "augmentation": None}
+    config |= {"full_train_epochs": 1, "unlabelled": {"pseudo_labels": {}, "batch_size": 8}}
+    model = build.get_classifier(config, (8, 8, 1), 2)
+    history = train.train_classifier(model, config, *images, unlabelled=images[0][:16])
+    assert np.isfinite(history.metrics["loss"])
+    assert [
+        looks_up.get_layer("lookup").output.shape[1:] == (8, 8, 1) for looks_up, _ in gpu.made
+    ] == [False]
+
+
 @pytest.mark.parametrize(
     "changes", [{"noise": 0.1}, {"augmentation": {"shift": 0.1}}], ids=["noise", "augmentation"]
 )

@@ -278,3 +278,18 @@ def test_inference_mode_holds_while_fitting():
     ones = np.ones((2, 50), np.float32)
     np.testing.assert_array_equal(model(ones, training=True), ones)
     assert np.any(keras.layers.Dropout(0.5)(ones, training=True) != ones)
+
+
+def test_a_layer_called_twice_is_not_fused_away():
+    """The pool stands between both convolutions and after them: 8 to 4 to 2."""
+    pool = keras.layers.MaxPooling2D(2)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            *(keras.layers.Conv2D(2, 3, padding="same"), pool),
+            *(keras.layers.Conv2D(2, 3, padding="same"), keras.layers.UpSampling2D(2)),
+        ]
+    )
+    repeated = keras.Model(model.inputs, pool(model.outputs[0]))
+    images = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
+    np.testing.assert_allclose(fuse(repeated)([images]), repeated([images]), atol=1e-6)

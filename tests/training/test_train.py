@@ -191,6 +191,24 @@ class TestTrainAutoencoder:
         assert len(said) == 1 and "collapsed" in said[0]
         assert ("binary_crossentropy" in said[0]) == (loss == "mean_squared_error")
 
+    def test_the_epoch_that_is_kept_is_judged(self, images):
+        """The last epoch destroys what the first has learned, and the first one is kept."""
+
+        class Destroy(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 1:
+                    self.model.set_weights([0 * weight for weight in self.model.get_weights()])
+
+        info = {**SMALL, "optimizer": ["adam", 1e-9], "epochs": 2, "validation_split": 0}
+        model = build_module.get_autoencoder({**SMALL, "epochs": 40}, (8, 8, 1))
+        train_module.train_autoencoder(model, {**SMALL, "epochs": 40}, images)
+        said = []
+        history = train_module.train_autoencoder(
+            model, info, images, warn=said.append, callbacks=[Destroy()]
+        )
+        assert history.best_epoch == 1 and history.epochs[1]["mse"] > history.epochs[0]["mse"]
+        assert said == []
+
     def test_constant_images_are_no_collapse(self):
         """Nothing can be learnt from one gray; from several something can."""
         for grays, warnings in ([7] * 20, 1), (range(0, 200, 10), 0):
@@ -430,6 +448,18 @@ class TestClassifier:
         assert encodings.shape == (40, 6) and encodings.min() < 0
         summary = predict.predict(build_module.with_summary(model), images, BYTES)
         np.testing.assert_allclose(summary[:, :6], encodings, atol=1e-5)
+
+    def test_the_summary_of_rows_of_numbers(self, images):
+        """An encoding (rows, channels) is summed up as an image is: 2 channels, 4 values."""
+        encoder = keras.Sequential(
+            [keras.Input((8, 8, 1)), keras.layers.Reshape((32, 2))], name="encoder"
+        )
+        model = build_module.get_classifier(HEAD, (8, 8, 1), 3, encoder=encoder)
+        summary = predict.predict(build_module.with_summary(model), images, BYTES)
+        rows = images.reshape(-1, 32, 2) / 255
+        assert summary.shape == (len(images), 4 + 3)
+        np.testing.assert_allclose(summary[:, :2], rows.mean(axis=1), atol=1e-5)
+        np.testing.assert_allclose(summary[:, 2:4], rows.std(axis=1), atol=1e-5)
 
     def test_an_encoder_is_required(self):
         """Neither the call nor the configuration gives one."""

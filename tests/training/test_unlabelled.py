@@ -262,8 +262,19 @@ class TestBatches:
         model = build.get_classifier(config, (8, 8, 1), 4)
         labelled = images[:4], np.arange(4, dtype=np.int32), np.arange(4)
         plan = Plan(model, config, labelled, images[4:], Scaling(0, 255, "uint8"))
-        rounds = [plan.labels, plan.spread_again(2), plan.spread_again(4)]
+        rounds = [plan.labels, plan.spread_again(2, epochs=5), plan.spread_again(4, epochs=5)]
         assert [np.mean(labels != -1) for labels in rounds] == [0.2, 0.5, 0.8]
+
+    def test_the_share_in_a_phase_of_another_length(self, images):
+        """Fresh weights train in one phase of all epochs: the last round is before epoch 10."""
+        spreading = {"neighbours": 3, "share": 0.9, "refresh": 2, "last_share": 0.2}
+        changes = {"full_train_epochs": 8, "unlabelled": {"label_spreading": spreading}}
+        config = validate_config(HEAD | changes, "test", "classifier")
+        model = build.get_classifier(config, (8, 8, 1), 4)
+        labelled = images[:4], np.arange(4, dtype=np.int32), np.arange(4)
+        plan = Plan(model, config, labelled, images[4:44], Scaling(0, 255, "uint8"))
+        shares = [np.mean(plan.spread_again(epoch, epochs=12) != -1) for epoch in (6, 8, 10)]
+        assert shares == pytest.approx([0.5, 0.35, 0.2], abs=0.051)
 
     def test_strong_views_differ(self, batches):
         _, (weak, strong, _) = next(batches.iterate())
