@@ -7,9 +7,9 @@ python experiments.py list
 """
 
 import argparse
+from functools import partial
 from typing import Any
 
-from cae import prompts
 from cae.config.choices import (
     ALL,
     COLUMNS,
@@ -25,6 +25,7 @@ from cae.config.choices import (
     STEPS,
 )
 from cae.config.shipped import find_shipped
+from cae.errors import parse_whole_number
 from cae.programs import flags, start
 
 MAX_PER_TRIAL = 4096  # cores, or GPUs
@@ -94,12 +95,12 @@ def _add_recipe(commands: Any) -> None:
     parser = commands.add_parser(
         "recipe",
         help="train an autoencoder on all images, and a classifier with few labels on its encoder",
-        description="Trains the autoencoder of a recipe on all training images, those without "
-        "labels among them, then its classifier on that encoder, and tests it. The same command "
-        "continues what was interrupted.",
+        description="Trains the autoencoder of a recipe on all training images, labelled or not, "
+        "then its classifier on that encoder, and tests it. After an interruption, run the same "
+        "command again.",
     )
     parser.set_defaults(action="cae.studies.recipe:run")
-    recipe = "the name of a shipped recipe, or a file (default: the one for the labels there are)"
+    recipe = "a shipped recipe or a file (default: the one that suits the number of labels)"
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help=recipe)
     flags.add(parser, "--dataset", required=True)
     flags.add(parser, "--labels", "--test", "--test-labels", *flags.FEW_LABELS["few labels"])
@@ -226,14 +227,15 @@ def _add_measurement_flags(parser: argparse.ArgumentParser) -> None:
         help=f"methods to compare (default: with -model {' '.join(PRETRAINING_METHODS)}, without "
         f"it {' '.join(RECIPE_METHODS)})",
     )
-    repetitions = "how many times to repeat each, with seeds from 0 (default: 5)"
+    repetitions = "repeat each measurement N times, with seeds 0 to N-1 (default: 5)"
     parser.add_argument("--seeds", **flags.number(1, MAX_SEED, repetitions, default=5))
     steps = f"optimizer steps per network, but at most {MOST_EPOCHS} epochs (default: {STEPS})"
     parser.add_argument("--steps", **flags.number(1, 10**9, steps, default=STEPS))
 
 
 def _count(text: str) -> str:
-    return text if text == ALL else str(flags.as_type(prompts.whole_number(1, MAX_IMAGES))(text))
+    number = flags.as_type(partial(parse_whole_number, low=1, high=MAX_IMAGES))
+    return text if text == ALL else str(number(text))
 
 
 def _add_report(commands: Any) -> None:
@@ -263,7 +265,9 @@ def _add_shelf(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     parser = commands.add_parser(
-        "best", help="print the path of the best saved model: -model $(experiments.py best …)"
+        "best",
+        help="print the path of the best saved model, as in "
+        "-model $(python experiments.py best -d mnist --kind autoencoder)",
     )
     parser.set_defaults(action="cae.records.shelf:print_best")
     _add_selection(parser, "classifier")
@@ -280,8 +284,9 @@ def _add_shelf(commands: Any) -> None:
     parser = commands.add_parser(
         "prune",
         help="remove old runs",
-        description="Removes all complete runs but the latest, the best of each kind and data set, "
-        "those whose models they started from, and the trials of studies.",
+        description="Removes old complete runs. It keeps the latest, the best of each kind and "
+        "data set, the runs whose models these started from, the trials of studies and the runs of "
+        "recipes.",
     )
     parser.set_defaults(action="cae.records.shelf:prune_runs")
     stay = flags.number(0, MAX_RUNS, "number of latest runs to keep (default: 20)", default=20)
@@ -294,7 +299,7 @@ def _add_selection(parser: argparse.ArgumentParser, kind: str | None) -> None:
     flags.add(parser, "--dataset", metavar="DATASET", help="only runs on these images")
     parser.add_argument(
         "--kind",
-        choices=tuple(PROGRAMS),
+        choices=(*PROGRAMS, "test") if kind is None else tuple(PROGRAMS),
         default=kind,
         help=f"only runs of this kind (default: {kind or 'all'})",
     )

@@ -8,7 +8,6 @@ python predict.py show models/classifier.keras
 import argparse
 from typing import Any
 
-from cae import prompts
 from cae.config.choices import DATASETS
 from cae.programs import flags, start
 
@@ -52,7 +51,7 @@ def _add_classify(commands: Any) -> None:
     )
     parser.add_argument(
         "--unsure-below",
-        type=flags.as_type(prompts.number(0, 1)),
+        type=flags.probability,
         metavar="P",
         help="call answers below this probability unsure (default: as calibrated in training, "
         "else 0.5)",
@@ -84,10 +83,11 @@ def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="test a classifier on images with labels")
     parser.set_defaults(action="cae.programs.classify:evaluate_classifier")
     parser.add_argument("model", metavar="MODEL", help="a saved classifier (.keras or .h5)")
-    images = f"images in any form that training takes, or {', '.join(DATASETS)}: the test images"
+    names = ", ".join(DATASETS)
+    images = f"labelled images as training takes them, or {names}: their test images"
     flags.add(parser, "--dataset", metavar="DATA", help=images)
     flags.add(parser, "--labels", help="labels of the images of -d")
-    flags.add(parser, "--test", help="test images, all of them, instead of -d")
+    flags.add(parser, "--test", help="test on all of these images, instead of -d")
     flags.add(parser, "--test-labels", *flags.CHANGES)
     flags.add(parser, "--model-input-range", "--runs-dir", "--run-dir", "--no-plots")
     flags.add_groups(parser, {"own images": flags.IMAGES})
@@ -132,15 +132,15 @@ def _add_reconstruct(commands: Any) -> None:
 
 
 def _add_anomalies(commands: Any) -> None:
-    parser = commands.add_parser("anomalies", help="find images unlike those of training")
+    parser = commands.add_parser("anomalies", help="find images unlike the training images")
     parser.set_defaults(action="cae.programs.encodings:find_anomalies")
     _add_model_and_inputs(parser, "a saved autoencoder or classifier of this program")
     parser.add_argument(
         "--quantile",
-        type=flags.as_type(prompts.number(0, 1)),
+        type=flags.probability,
         default=0.99,
         metavar="Q",
-        help="an anomaly scores higher than this share of images like those of training "
+        help="call an image an anomaly if it scores higher than this share of normal images "
         "(default: 0.99)",
     )
     parser.add_argument("--csv", metavar="FILE", help="write the score of every image to this file")
@@ -151,8 +151,8 @@ def _add_anomalies(commands: Any) -> None:
         "--strange",
         nargs="+",
         metavar="LABEL",
-        help="labels or folders that are known to be strange: shows how well scores tell them "
-        "apart (ROC)",
+        help="labels or folders known to be anomalies; measures how well scores separate them "
+        "(ROC)",
     )
     flags.add(parser, "--test-labels", help="labels of all images, in their order")
 

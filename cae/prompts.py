@@ -7,6 +7,7 @@ and Tab completes names of files. The answers `back`, or Ctrl-C, and `?` are und
 """
 
 import glob
+import itertools
 import os
 import re
 import sys
@@ -17,7 +18,15 @@ from typing import Any, TypeVar
 from rich.prompt import InvalidResponse, PromptBase
 from rich.text import Text
 
-from cae.errors import UsageError, UserError, listed, parse_number, parse_whole_number, shown
+from cae.errors import (
+    UsageError,
+    UserError,
+    as_sentence,
+    listed,
+    parse_number,
+    parse_whole_number,
+    shown,
+)
 from cae.files import make_folder
 from cae.terminal import OUT, fill, print_sentence
 
@@ -91,8 +100,7 @@ class _Prompt(PromptBase[Any]):
         except UserError as error:
             lines = error.lines
         except ValueError as error:
-            message = str(error)
-            lines = [f"{message[:1].upper()}{message[1:]}."]
+            lines = [f"{as_sentence(str(error))}."]
         raise InvalidResponse("\n".join(lines))
 
     def on_validate_error(self, value: str, error: InvalidResponse) -> None:
@@ -190,7 +198,8 @@ def ask_file(question: str, parse: Callable[[str], T], offered: Sequence[str]) -
             return parse(answer)
         return parse(offered[number - 1])
 
-    return ask(question, file_name(by_number), 1 if offered else None, "A number or a file.")
+    help = "Type a number from the list, or the name of a file."
+    return ask(question, file_name(by_number), 1 if offered else None, help)
 
 
 def confirm(question: str, default: bool) -> bool:
@@ -264,6 +273,13 @@ def new_file(name: str) -> Path:
             path.parent, "must be a folder", "no such folder", "Give a name in an existing folder."
         )
     return path
+
+
+def free_name(path: str | Path) -> Path:
+    """The path, or where a file has it, the first of `name-2`, `name-3`, … that is free."""
+    path = Path(path)
+    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(other for other in itertools.chain([path], names) if not other.exists())
 
 
 def new_folder(flag: str, name: str) -> Path:

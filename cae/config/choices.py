@@ -9,6 +9,7 @@ MAX_BATCH_SIZE = 65536  # images
 MAX_EPOCHS = 100_000
 MAX_STEPS = 10_000_000
 MAX_SEED = 2**32 - 1  # what NumPy accepts
+MAX_NAME = 200  # characters in the name of a class or model
 MAX_IMAGES = 2**32 - 1  # what the header of an idx file can say
 
 # The pixels that a saved model of another program may expect.

@@ -176,9 +176,9 @@ def _set(document: Any, parts: list[str], value: Any, where: str) -> None:
         key: str | int = part
         if isinstance(document, list):
             if not (part.isdecimal() and int(part) < len(document)):
-                raise ConfigurationError(
-                    where, f"must name an item from 0 to {len(document) - 1}", shown(part)
-                )
+                last = len(document) - 1
+                required = f"must name an item from 0 to {last}" if document else "list is empty"
+                raise ConfigurationError(where, required, shown(part))
             key = int(part)
         elif not isinstance(document, dict):
             raise ConfigurationError(where, f"{part} must be in a list or an object", document)

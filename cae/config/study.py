@@ -203,6 +203,8 @@ def _draw(rng: "np.random.Generator", drawn_from: Range) -> float | int:
     low, high = drawn_from.low, drawn_from.high
     if drawn_from.scale == "log":
         return drawn_from.tidy(float(np.exp(rng.uniform(np.log(low), np.log(high)))))
+    if drawn_from.is_whole:
+        return int(rng.integers(int(low), int(high) + 1))
     return drawn_from.tidy(float(rng.uniform(low, high)))
 
 

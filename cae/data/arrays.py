@@ -53,35 +53,39 @@ def read_npz(path: Path) -> dict[Split, tuple[np.ndarray, np.ndarray | None, dic
 
 def read_images_header(path: Path) -> np.ndarray:
     """The images of a `.npy` file, not read yet: (N, H, W, C)."""
-    return _as_images(path, _open(path), check=False)
+    return as_images(path, open_array(path), check=False)
 
 
 def read_labels_header(path: Path) -> np.ndarray:
     """The labels of a `.npy` file, not read yet: one or one row per image."""
-    return _open(path)
+    return open_array(path)
 
 
 def read_images(path: Path, chosen: np.ndarray | None = None) -> np.ndarray:
     """Images from a `.npy` file, like `idx.read_images`."""
-    images = _open(path)
+    images = open_array(path)
     if chosen is not None:
         images = images[chosen]
     elif images.nbytes <= idx.MAPPED_BYTES:
         images = np.array(images)
-    return _as_images(path, images)
+    return as_images(path, images)
 
 
-def read_labels(path: Path) -> np.ndarray:
-    """Labels from a `.npy` file, like `idx.read_labels`."""
-    return _as_labels(path, _open(path))[0]
+def read_labels(path: Path) -> tuple[np.ndarray, dict[int, str]]:
+    """Labels from a `.npy` file, int64 (num_images,), and their names where they are texts."""
+    return _as_labels(path, open_array(path))
 
 
 _UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
-def _open(path: Path) -> np.ndarray:
+def open_array(path: Path) -> np.ndarray:
+    """The array in a `.npy` file, not read yet, of at least one dimension."""
     try:
-        return np.atleast_1d(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)))
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an archive, which is called .npz")
+        return np.atleast_1d(np.asarray(array))
     except _UNREADABLE as error:
         raise _get_unreadable_error(path, error) from error
 
@@ -98,7 +102,7 @@ def _get_unreadable_error(path: Path, error: BaseException) -> DataError:
 def _check_pair(
     path: Path, images: np.ndarray, labels: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None, dict[int, str]]:
-    images = _as_images(path, images)
+    images = as_images(path, images)
     if labels is None:
         return images, None, {}
     if len(labels) != len(images):
@@ -108,8 +112,8 @@ def _check_pair(
     return images, *_as_labels(path, labels)
 
 
-def _as_images(path: Path, array: np.ndarray, check: bool = True) -> np.ndarray:
-    """Images (N, H, W, C) in a type of idx files."""
+def as_images(path: Path, array: np.ndarray, check: bool = True) -> np.ndarray:
+    """Images (N, H, W, C) in a type of idx files, from an array of such or of (N, H, W)."""
     if array.ndim not in idx.IMAGES_RANKS or array.size == 0 or array.dtype.kind not in "biuf":
         raise DataError(
             path,

@@ -29,7 +29,7 @@ from cae.data.named import (
 from cae.data.pictures import take
 from cae.data.sources import Reading, is_source, read_names, read_source
 from cae.data.splits import draw_order, draw_sample, get_classes
-from cae.errors import DataError, UsageError
+from cae.errors import DataError, UsageError, shown
 from cae.files import get_record
 
 LABELS_FLAGS = {"train": "-dl", "test": "-tl"}
@@ -117,15 +117,25 @@ class Dataset:
         """
         if not self.class_names or self.labels is None:
             return self
-        labels = {name: label for label, name in class_names.items()}
-        new = itertools.count(max(class_names, default=-1) + 1)
-        number = {
-            label: labels[name] if name in labels else next(new)
-            for label, name in self.class_names.items()
-        }
-        renumbered = np.array([number[label] for label in self.labels.tolist()], np.int64)
-        names = {number[label]: name for label, name in self.class_names.items()}
-        return replace(self, labels=renumbered, class_names=names)
+        labels, names = number_like(class_names, self.labels, self.class_names)
+        return replace(self, labels=labels, class_names=names)
+
+
+def number_like(
+    class_names: Mapping[int, str], labels: np.ndarray, names: Mapping[int, str]
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Labels with the numbers that classes have elsewhere, and the names of these numbers.
+
+    Args:
+        class_names: The names elsewhere, by their labels there.
+        labels: int64 (num_images,).
+        names: The names of the labels.
+    """
+    known = {name: label for label, name in class_names.items()}
+    new = itertools.count(max(class_names, default=-1) + 1)
+    number = {label: known[name] if name in known else next(new) for label, name in names.items()}
+    renumbered = np.array([number[label] for label in labels.tolist()], np.int64)
+    return renumbered, {number[label]: name for label, name in names.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,8 +286,8 @@ def _load_files(
                 f"those of {other}",
                 "Give images and labels that belong together.",
             )
-    values = None if labels_path is None else _reader(labels_path).read_labels(labels_path)
-    class_names = _name_classes(values, NAMED_DATASETS.get(labels or images), split, reading)
+    values, names = (None, {}) if labels_path is None else read_labels(labels_path)
+    class_names = _name_classes(names, values, NAMED_DATASETS.get(labels or images), split, reading)
     num_images = _reader(images_path).read_images_header(images_path).shape[0]
     sample = None
     if limit and limit < num_images:
@@ -306,7 +316,7 @@ def _load_source(
         name=Path(name).resolve().name,
         images=contents.images,
         labels=contents.labels,
-        class_names=contents.class_names or _name_classes(labels, None, split, reading),
+        class_names=_name_classes(contents.class_names, labels, None, split, reading),
         files=(contents.record,),
         paths=contents.paths,
         validation=np.arange(num_images)[-num_validation:] if num_validation else None,
@@ -372,20 +382,32 @@ def _reader(path: Path) -> ModuleType:
     return arrays if path.suffix.lower() == ".npy" else idx
 
 
-def read_labels(path: str) -> np.ndarray:
-    """The labels in an idx or `.npy` file: int64 (num_images,)."""
-    return _reader(Path(path)).read_labels(Path(path))
+def read_labels(path: str | Path) -> tuple[np.ndarray, dict[int, str]]:
+    """The labels in an idx or `.npy` file, int64 (num_images,), and the names of text labels."""
+    path = Path(path)
+    return arrays.read_labels(path) if _reader(path) is arrays else (idx.read_labels(path), {})
 
 
 def _name_classes(
-    labels: np.ndarray | None, named: NamedDataset | None, split: Split, reading: Reading
+    own: dict[int, str],
+    labels: np.ndarray | None,
+    named: NamedDataset | None,
+    split: Split,
+    reading: Reading,
 ) -> dict[int, str]:
-    """The names of labels: those of --class-names, else those of a named data set.
+    """The names of labels: their own, those of --class-names, or those of a named data set.
 
     --class-names names those of the training images.
+
+    Raises:
+        UsageError: --class-names is given for classes that have names, or names too few or many.
     """
     if reading.class_names is None or labels is None or split == "test":
-        return dict(enumerate(named.class_names)) if named else {}
+        return own or (dict(enumerate(named.class_names)) if named else {})
+    if own:
+        required = "names the labels of idx and NumPy files, which are numbers"
+        found = f"classes with names: {shown(', '.join(own.values()))}"
+        raise UsageError("--class-names", required, found, "Leave it out.")
     classes = get_classes(labels).tolist()
     names = read_names(reading.class_names)
     if len(names) != len(classes):

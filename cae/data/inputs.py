@@ -14,11 +14,11 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 
 from cae.config.shapes import format_shape
-from cae.data import idx
+from cae.data import arrays, idx
 from cae.data.appearance import match_channels, match_scaling
 from cae.data.datasets import Scaling
-from cae.data.listing import is_ignored, is_picture
-from cae.data.pictures import MISSING, Form, decode_ahead
+from cae.data.listing import TABLES, is_ignored, is_picture
+from cae.data.pictures import Form, decode_ahead
 from cae.data.stored import GZIP_MAGIC
 from cae.errors import DataError, Say, counted
 
@@ -26,6 +26,9 @@ STANDARD_INPUT = "-"
 PART = 1024  # images
 BYTES = Scaling(0.0, 255.0, "uint8")  # of decoded pictures
 INSPECTED = 2000  # images of an array, to recognize the range of its pixels
+
+OTHERS = (*TABLES, ".npz")  # which training takes
+GIVE_IMAGES = "Give its pictures, or its images as .npy, or test it with predict.py evaluate."
 
 T = TypeVar("T")
 Picture = str | BinaryIO
@@ -146,13 +149,16 @@ def _find(
             if given == STANDARD_INPUT:
                 yield from _read_standard_input(form, report, say)
             elif os.path.isdir(given):  # noqa: PTH112 - as below, where there are many files
-                yield from _find_pictures(Path(given), say)
+                yield from _find_pictures(Path(given), report, say)
             elif is_picture(given):  # of which there may be many: pathlib only shortens names
                 yield str(Path(given)) if "./" in given or "//" in given else given
             elif given.lower().endswith(".npy"):
                 yield _Array(given, _check_size(given, _read_npy(Path(given), form), form))
             elif _is_idx(Path(given)):
                 yield _Array(given, _check_size(given, idx.read_images(given), form))
+            elif given.lower().endswith(OTHERS):
+                required = "must be a picture, a folder of them, an idx or a .npy file"
+                report(DataError(given, required, "a table or an archive", GIVE_IMAGES))
             else:
                 yield given
         except DataError as error:
@@ -168,10 +174,15 @@ def _read_standard_input(form: Form, report: Report, say: Say) -> Iterator[Pictu
     yield from _find(filter(None, lines), form, report, say)
 
 
-def _find_pictures(folder: Path, say: Say) -> Iterator[str]:
+def _find_pictures(folder: Path, report: Report, say: Say) -> Iterator[str]:
     """The files in a folder that have the name of a picture, as in training."""
+
+    def skip(error: OSError) -> None:
+        remedy = "Check its permissions."
+        report(DataError(error.filename, "must be a readable folder", error.strerror, remedy))
+
     others = 0
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=skip):
         folders[:] = sorted(name for name in folders if not is_ignored(name))
         names = [name for name in sorted(files) if not is_ignored(name)]
         start = "" if parent == os.curdir else f"{Path(parent)}{os.sep}"
@@ -183,18 +194,10 @@ def _find_pictures(folder: Path, say: Say) -> Iterator[str]:
 
 def _read_npy(path: Path, form: Form | None = None) -> np.ndarray:
     """(num_images, height, width, channels); an array of fewer dimensions may be one image."""
-    try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = MISSING if isinstance(error, FileNotFoundError) else error
-        raise DataError(path, "must be a .npy file of numbers", reason) from error
+    images = arrays.open_array(path)
     if images.ndim == 2 or (form and images.shape == form.shape):
         images = images[np.newaxis]
-    images = images if images.ndim == 4 else images[..., np.newaxis]
-    if images.ndim != 4 or images.dtype.kind not in "uif" or not np.isfinite(images.sum()):
-        required = "must hold finite numbers (N, height, width) or (N, height, width, channels)"
-        raise DataError(path, required, f"{images.dtype} {images.shape}")
-    return images
+    return arrays.as_images(path, images)
 
 
 def _is_idx(path: Path) -> bool:

@@ -9,11 +9,13 @@ import csv
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from cae.config.choices import MAX_NAME
 from cae.data.idx import name_idx_files
 from cae.data.labels import NO_LABEL, as_labels
 from cae.data.named import Split
@@ -84,7 +86,7 @@ def list_pictures(source: Path, *, labelled: bool = True) -> dict[Split, Listing
     if "train" in parts and others and _scan(source / parts["train"], source)[0]:
         raise DataError(
             source / others[0],
-            f"must not be in the folder of {listed(parts.values(), 'and')}, which hold the images",
+            f"must not lie beside {listed(parts.values(), 'and')}, which hold the images",
             None,
             "Move it elsewhere.",
         )
@@ -115,8 +117,17 @@ def name_classes(names: list[str]) -> tuple[np.ndarray | None, dict[int, str]]:
     class_names = dict(enumerate(sorted(set(names) - {""}, key=_by_number)))
     if not class_names:
         return None, {}
+    check_names("class", class_names.values())
     label_of = {"": NO_LABEL} | {name: label for label, name in class_names.items()}
     return np.array([label_of[name] for name in names], np.int64), class_names
+
+
+def check_names(where: str, names: Iterable[str]) -> None:
+    """Raises a DataError if the name of a class is too long for saved models."""
+    longest = max(names, key=len, default="")
+    if len(longest) > MAX_NAME:
+        required = f"must have a name of at most {MAX_NAME} characters"
+        raise DataError(where, required, f"{len(longest)}: {shown(longest)}", "Rename it.")
 
 
 def _by_number(name: str) -> tuple[float, str]:
@@ -265,7 +276,10 @@ def _list_table(path: Path) -> Listing:
             table = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             columns = [name.strip() for name in table.fieldnames or ()]
             table.fieldnames = [COLUMNS.get(name.lower(), name.lower()) for name in columns]
-            rows = list(table)
+            lines, rows = [], []
+            for row in table:  # which leaves out empty lines
+                lines.append(table.line_num)
+                rows.append(row)
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         remedy = "Save it as a table in UTF-8."
@@ -281,7 +295,7 @@ def _list_table(path: Path) -> Listing:
             got,
             remedy,
         )
-    for number, row in enumerate(rows, 2):
+    for number, row in zip(lines, rows, strict=True):
         if not row["path"]:
             raise DataError(f"{path}: line {number}", "must name a picture", shown(row), "Add it.")
     names = [(row.get("label") or "").strip() for row in rows]

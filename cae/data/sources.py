@@ -5,6 +5,7 @@ Test images are those of the source; if it has none, a share of every class is s
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from cae.config.choices import COLORS, RESIZE
 from cae.data.arrays import read_npz
 from cae.data.labels import NO_LABEL
-from cae.data.listing import TABLES, Listing, list_pictures
+from cae.data.listing import TABLES, Listing, check_names, list_pictures
 from cae.data.named import NAMED_DATASETS, Split
 from cae.data.pictures import Wanted, decode_listing
 from cae.data.splits import hash_images, split_test
@@ -107,12 +108,13 @@ def read_names(given: str) -> list[str]:
     Raises:
         UsageError: The file cannot be read, or two names are equal.
     """
-    path = Path(given)
     try:
-        text = path.read_text("utf-8-sig") if path.is_file() else given.replace(",", "\n")
+        is_file = os.path.isfile(given)  # noqa: PTH113 - False for what is too long for a name
+        text = Path(given).read_text("utf-8-sig") if is_file else given.replace(",", "\n")
     except (OSError, ValueError) as error:
         raise UsageError("--class-names", "must be a text file in UTF-8", error, "") from error
     names = [printable(name.strip()) for name in text.splitlines() if name.strip()]
+    check_names("--class-names", names)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError("--class-names", "must differ", f"{shown(twice)} twice", "Rename one.")

@@ -104,14 +104,7 @@ def find_encoder(
     )
     network = _unroll(model, inputs, where, until=found, with_weights=with_weights)
     if until is not None:
-        outputs = [call.output for call in network.calls if call.layer.name == until]
-        if not outputs:
-            raise ModelFileError(
-                where,
-                "must have the layer that --encoder-until names",
-                f"no {until} among {list_layers(model)}",
-                "Give the name of one of these layers.",
-            )
+        outputs = [_find_output(model, network, until, where)]
     elif is_encoder_name(found.name):
         check_one("output", found, where)
         outputs = network.outputs
@@ -261,6 +254,19 @@ def _find_features(network: Unrolled, start: int) -> tuple[LayerCall, str] | Non
         if network.calls[number].kind in POOLING and before >= start:
             return network.calls[before], f"the one before {network.calls[number].layer.name}"
     return None
+
+
+def _find_output(model: "keras.Model", network: Unrolled, name: str, where: object) -> Any:
+    """The output of the layer called `name`."""
+    for call in network.calls:
+        if call.layer.name == name:
+            return call.output
+    raise ModelFileError(
+        where,
+        "must have the layer that --encoder-until names",
+        f"no {name} among {list_layers(model)}",
+        "Give the name of one of these layers.",
+    )
 
 
 def _refuse(model: "keras.Model", where: object, got: str) -> NoReturn:

@@ -19,7 +19,7 @@ from cae import terminal
 from cae.config.choices import RESIZE
 from cae.config.shapes import format_shape
 from cae.data.appearance import INVERTED, REMEDIES, advise, compare
-from cae.data.datasets import Scaling, read_labels
+from cae.data.datasets import Scaling, number_like, read_labels
 from cae.data.inputs import Part, Report, find_shape, read_parts
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, Say, UsageError
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 UNIT = Scaling(0.0, 1.0, "float32")  # of images that are scaled already
 MAX_SHOWN = 50  # rows of the table at the terminal
 MAX_MATRIX = 20  # classes of the confusion matrix there
-NOT_KNOWN = "not known"
 STANDARD_OUTPUT = "-"
 COLUMNS = (
     *("image", "prediction", "probability", "runner_up", "runner_up_probability"),
@@ -275,10 +274,13 @@ def classify(args: argparse.Namespace) -> int:
     """Classifies any images; returns the exit code, 2 if some could not be read."""
     check_classifier(args.model)
     _check_outputs(args)
-    given = None if args.test_labels is None else read_labels(args.test_labels)
+    given, names = read_labels(args.test_labels) if args.test_labels else (None, {})
     say = partial(terminal.print_sentence, terminal.ERR)  # standard output may be JSON
     options = {"input_range": args.model_input_range, "inputs": args.inputs}
-    classifier = open_classifier(args.model, labels=given, say=say, **options)
+    classifier = open_classifier(args.model, labels=None if names else given, say=say, **options)
+    if names:
+        known_names = dict(zip(classifier.classes.tolist(), classifier.class_names, strict=True))
+        given, _ = number_like(known_names, given, names)
     terminal.announce("Classifying images")
     failures: list[int] = []
     count = 0
@@ -408,9 +410,9 @@ def _write_errors(folder: Path, part: Part, rows: Sequence[dict[str, Any]]) -> N
 
 def _show(rows: Sequence[dict[str, Any]], total: int) -> None:
     """Prints the first answers as a table."""
-    unlike = {None: NOT_KNOWN, True: "unlike", False: ""}
     cells = []
     for row in rows:
+        notes = ("unsure" * row["unsure"], "unlike training" * bool(row["unlike_training"]))
         runner_up = ""
         if row["runner_up"] is not None:
             runner_up = f"{row['runner_up']} {row['runner_up_probability']:.1%}"
@@ -420,12 +422,13 @@ def _show(rows: Sequence[dict[str, Any]], total: int) -> None:
                 "class": row["prediction"],
                 "probability": f"{row['probability']:.1%}",
                 "runner-up": runner_up,
-                "sure": "unsure" if row["unsure"] else "",
-                "training data": unlike[row["unlike_training"]],
+                "note": ", ".join(filter(None, notes)),
             }
         )
     if cells:
         terminal.print_rows("Answers", cells, ("probability",))
+    if rows and rows[0]["unlike_training"] is None:
+        terminal.say("Whether images are unlike the training images is not known for this model.")
     if total > len(rows):
         terminal.say(f"{total - len(rows):,} more: --csv FILE or --json FILE lists all.")
 
@@ -443,8 +446,11 @@ def _show_evaluation(classifier: Classifier, known: Sequence[tuple[np.ndarray, l
         return
     counts = np.zeros((len(names) + 1, len(names)), np.int64)
     np.add.at(counts, (evaluation.targets, predicted), 1)  # -1, an unseen class, is the last row
+    heading = "true class"
+    while heading in names:
+        heading += " "
     rows = [
-        {"true": name, **dict(zip(names, map(str, row), strict=True))}
+        {heading: name, **dict(zip(names, map(str, row), strict=True))}
         for name, row in zip([*names, "unseen"], counts.tolist(), strict=True)
         if name in names or any(row)
     ]

@@ -18,7 +18,6 @@ from cae.data.pictures import encode_png, to_bytes
 from cae.errors import DataError, ModelFileError, UsageError, listed
 from cae.files import (
     growing_text,
-    make_folder,
     plain_cell,
     write_bytes,
     write_csv,
@@ -26,7 +25,7 @@ from cae.files import (
     write_text,
 )
 from cae.foreign.interfaces import OWN_RANGE
-from cae.foreign.models import find_autoencoder, get_own_range, load_encoder
+from cae.foreign.models import find_autoencoder, find_encoder, get_own_range
 from cae.programs.answers import get_form, get_runner, pick_labels, summarize
 from cae.prompts import new_file, new_folder
 from cae.records.calibration import Typical
@@ -104,8 +103,14 @@ def encode(args: argparse.Namespace) -> int:
         new_file(str(names_path))
     model, metadata = _open(args.model)
     form, _ = get_form(args.model, model, metadata, args.inputs)
-    options = {"input_range": args.model_input_range, "until": args.encoder_until}
-    encoder = load_encoder(args.model, form.shape, say=terminal.say, **options)
+    encoder = find_encoder(
+        model,
+        args.model,
+        form.shape,
+        until=args.encoder_until,
+        input_range=args.model_input_range or get_own_range(metadata),
+        say=terminal.say,
+    )
     outputs = Outputs(args.model, encoder, metadata, args.inputs)
     if path.suffix == ".csv":
         with growing_text(path) as text:
@@ -164,9 +169,14 @@ def reconstruct(args: argparse.Namespace) -> int:
 
 def find_anomalies(args: argparse.Namespace) -> int:
     """Scores images by how unlike those of training they are; returns the exit code."""
-    for path in filter(None, (args.csv, args.figures)):
-        new_file(path)
-    given = read_labels(args.test_labels) if args.test_labels else None
+    if args.csv:
+        new_file(args.csv)
+    if args.figures:
+        new_folder("--figures", args.figures)
+    given = None
+    if args.test_labels:
+        labels, class_names = read_labels(args.test_labels)
+        given = np.array([class_names.get(label, str(label)) for label in labels.tolist()])
     model, metadata = _open(args.model)
     typical, scorer = _get_scorer(args.model, model, metadata)
     outputs = Outputs(args.model, scorer, metadata, args.inputs)
@@ -183,16 +193,16 @@ def find_anomalies(args: argparse.Namespace) -> int:
     if args.csv:
         write_csv(Path(args.csv), rows)
     shown = [{**rows[index], "anomaly": "yes" * rows[index]["anomaly"]} for index in order]
-    terminal.print_rows("The most unlike the training data", shown[:SHOWN], ("score",))
+    terminal.print_rows("Images least like the training images", shown[:SHOWN], ("score",))
     terminal.say(
-        f"{np.sum(scores > threshold):,} of {len(scores):,} images score above {threshold:.4g}; "
-        f"of images like those of training, {1 - args.quantile:.2%} do."
+        f"{np.sum(scores > threshold):,} of {len(scores):,} images score above {threshold:.4g}, "
+        f"as {1 - args.quantile:.2%} of normal images do."
     )
     figures = {}
     if is_strange is not None:
         figures = _compare_with_labels(is_strange, scores)
     if args.figures:
-        folder = make_folder(args.figures, "Give another folder.")
+        folder = Path(args.figures)
         figures["strangest"] = _draw_strangest(images, names, scores, order[:SHOWN])
         write_figures(folder, figures)
         terminal.say(f"Figures: {folder}")
@@ -221,7 +231,7 @@ def _get_scorer(
 
 def _find_strange(part: Part, given: np.ndarray | None, strange: list[str]) -> np.ndarray:
     """bool (num_images,): whether the label or folder of each image is among --strange."""
-    labels = part.folders if given is None else list(map(str, pick_labels(part, given)))
+    labels = part.folders if given is None else pick_labels(part, given)
     is_strange = np.isin(labels, strange)
     if is_strange.all() or not is_strange.any():
         raise UsageError(
@@ -240,7 +250,7 @@ def _draw_strangest(
     from cae.figures.style import name_image
 
     captions = [f"{name_image(index, names, 14)}\nscore {scores[index]:.4g}" for index in chosen]
-    return plot_captioned(images[chosen], captions, "The most unlike the training data")
+    return plot_captioned(images[chosen], captions, "Images least like the training images")
 
 
 def _compare_with_labels(is_strange: np.ndarray, scores: np.ndarray) -> dict[str, "Figure"]:

@@ -7,9 +7,9 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
-from cae import prompts
 from cae.config.choices import (
     CHANGED,
     CLASS_WEIGHTS,
@@ -25,7 +25,7 @@ from cae.config.choices import (
     VERSION,
 )
 from cae.config.shipped import find_shipped, get_descriptions
-from cae.errors import UsageError, parse_whole_number, shown
+from cae.errors import UsageError, parse_number, parse_whole_number, shown
 
 MAX_DEVICES = 64  # of one machine
 # Characters that word processors and PDFs put where a flag's hyphen belongs.
@@ -122,6 +122,11 @@ def as_type(parse: Callable[[str], T]) -> Callable[[str], T]:
     return read
 
 
+def probability(text: str) -> float:
+    """The type of a flag that takes a number from 0 to 1."""
+    return as_type(partial(parse_number, low=0, high=1))(text)
+
+
 def which_devices(text: str) -> str | int:
     """The type of --devices."""
     if text in ("all", CLUSTER):
@@ -154,7 +159,7 @@ def share(text: str) -> float:
 def number(low: int, high: int, text: str, **options: Any) -> dict[str, Any]:
     """The arguments of a flag that takes a whole number in [low, high]."""
     return {
-        "type": as_type(prompts.whole_number(low, high)),
+        "type": as_type(partial(parse_whole_number, low=low, high=high)),
         "metavar": "N",
         "help": text,
         **options,
@@ -255,8 +260,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--model-input-range": {
         "choices": INPUT_RANGES,
-        "help": "the pixels that the saved model was trained on (default: as its first layers say, "
-        f"else {INPUT_RANGES[0]})",
+        "help": "range of the pixels that the saved model expects (default: as its first layers "
+        f"say, else {INPUT_RANGES[0]})",
     },
     "--config": {
         "short": "-c",
@@ -284,7 +289,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--class-weight": {
         "choices": CLASS_WEIGHTS,
-        "help": f"weights of classes of unequal size in the loss, {INSTEAD}",
+        "help": f"weight the loss for classes of unequal size, {INSTEAD}",
     },
     "--mixed-precision": {
         "action": "store_const",

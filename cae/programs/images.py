@@ -151,7 +151,7 @@ def check_same_shape(name: str, shape: Shape, input_shape: Shape, split: str = "
             name,
             f"must hold images of the training images' shape {format_shape(input_shape)}",
             format_shape(shape),
-            "Add --transpose test."
+            "Add --transpose test, or leave it out if it is there."
             if split == "test" and swap_sides(shape) == input_shape
             else "Give images of that height, width and number of channels.",
         )

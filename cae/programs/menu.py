@@ -110,7 +110,7 @@ class Session:
         saved = best.run.path / MODEL_FILE
         if self._args.save:
             saved = best.save(self._args.save, overwrite=self._args.overwrite)
-            first = ", the first of the table," if len(complete) > 1 else ""
+            first = ", the best of them," if len(complete) > 1 else ""
             terminal.say(f"Saved {best.name}{first} as {terminal.relative(saved)}")
         terminal.print_as_is(f"Next: {shlex.join(self.task.next_command(saved))}")
         if self._args.show and not self.is_stopped:
@@ -127,7 +127,9 @@ class Session:
         figure = plot_comparison(
             [replace(h, name=name) for h, name in zip(histories, names, strict=True)]
         )
-        (path,) = self.experiments[-1].run.save_figures({"comparison": figure})
+        run = self.experiments[-1].run
+        run.save_figures({"comparison": figure})
+        path = run.path / "plots" / "comparison.png"
         terminal.say(f"Comparison: {terminal.relative(path)}")
 
     def show_windows(self) -> None:
@@ -293,18 +295,19 @@ def _try(action: Callable[[Session], None], session: Session) -> None:
 
 def _train(session: Session) -> None:
     task = session.task
-    session.train(*ask_config(task.kind, task.args, task.input_shape, session.last_config))
+    has_menu, last = bool(session.experiments), session.last_config
+    session.train(*ask_config(task.kind, task.args, task.input_shape, last, has_menu=has_menu))
     session.keep_interrupted()
 
 
 def _show_graphs(session: Session) -> None:
     """Prints where the figures are, draws missing ones, and opens windows."""
-    session.save_comparison()
     for experiment in session.experiments:
         plots = experiment.run.path / "plots"
         if not plots.exists():  # --no-plots
             session.task.save_figures(experiment)
         terminal.say(f"Figures of {experiment.name}: {terminal.relative(plots)}")
+    session.save_comparison()
     session.show_windows()
 
 
@@ -319,11 +322,9 @@ def _save(session: Session) -> None:
             raise ValueError(f"must be in a folder that exists, got {name}")
         return check_destination(path, overwrite)
 
-    path = prompts.ask(
-        "Save as (.keras or .h5)",
-        prompts.file_name(destination),
-        f"models/{Path(experiment.name).name}.keras",
-    )
+    name = f"models/{Path(experiment.name).name}.keras"
+    offered = name if overwrite else prompts.free_name(name)
+    path = prompts.ask("Save as (.keras or .h5)", prompts.file_name(destination), offered)
     experiment.save(path, overwrite=overwrite)
     terminal.say(f"Saved {experiment.name} as {terminal.relative(path)}")
 

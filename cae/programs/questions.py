@@ -1,7 +1,7 @@
 """Asks for a configuration: the name of a file, or one hyperparameter after another."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,18 @@ LAYER_HELP = {
     "pool": "keeps the largest value of every height × width area: images become smaller.",
     "upSample": "repeats every value over an area of height × width: images become larger.",
     "dense": "this many units, each connected to all values before it.",
-    "batchNorm": "batch normalization.",
+    "batchNorm": "batch normalisation.",
     "drop": "dropout: sets this share of the values to 0 while training.",
 }
 
 
 def ask_config(
-    kind: Kind, args: argparse.Namespace, input_shape: Shape, last: Config | None = None
+    kind: Kind,
+    args: argparse.Namespace,
+    input_shape: Shape,
+    last: Config | None = None,
+    *,
+    has_menu: bool = True,
 ) -> tuple[str, Config]:
     """Asks for the hyperparameters that no flag has given, in layers that fit the images.
 
@@ -71,6 +76,7 @@ def ask_config(
         args: The flags.
         input_shape: (height, width, channels) of the images.
         last: The configuration that was trained before; its values become the defaults.
+        has_menu: Whether there is a menu to go back to.
 
     Returns:
         The name of the configuration, and the configuration.
@@ -78,21 +84,20 @@ def ask_config(
     Raises:
         Back: At the first question.
     """
-    OUT.print(f"Hyperparameters of the {kind}:")
+    OUT.print(f"Hyperparameters of the {kind} (? explains, back returns to the question before):")
+    questions = _Questions(kind, args, input_shape, last)
     ways = ["Use an existing configuration file", "Enter the layers one by one"]
     while True:
         try:
             way = prompts.choose("Your choice", ways)
         except prompts.Back as back:
-            if back.is_typed and last is None:
-                continue  # there is no menu yet
+            if back.is_typed and not has_menu:
+                continue
             raise
         try:
             if way == 1:
                 return _ask_for_file(kind, args, input_shape)
-            values = _Questions(kind, args, input_shape, last).ask()
-            config = override_by_flags(validate_config(values, "answers", kind), args)
-            return offer_to_save(config) or kind, config
+            return questions.ask()
         except prompts.Back:
             continue
 
@@ -154,30 +159,50 @@ class _Questions:
         self._kind = kind
         self._args = args
         self._shape = input_shape
-        self._last = last.model_dump(mode="json") if last else {}
+        self._last = last.model_dump(mode="json") if last else {}  # the defaults
+        self._answers: dict[str, Any] = {}
 
-    def ask(self) -> dict[str, Any]:
-        """Asks for all values of a configuration, in order; `back` returns to the one before."""
+    def ask(self) -> tuple[str, Config]:
+        """Asks for all values of a configuration, in order; `back` returns to the one before.
+
+        Whoever goes back finds the answers so far as defaults.
+        """
         if self._kind == "autoencoder":
             questions = [self._ask_fitting_layers, self._ask_epochs, self._ask_batch_size]
             questions.append(self._ask_activation)
         else:
             questions = [self._ask_classifier, self._ask_phases, self._ask_batch_size]
-        answers = prompts.ask_in_turn([*questions, self._ask_optimizer])
-        return {key: value for answer in answers for key, value in answer.items()}
+        questions += [self._ask_optimizer]
+        *_, named = prompts.ask_in_turn(
+            [*(partial(self._remember, question) for question in questions), self._ask_to_save]
+        )
+        return named
+
+    def _remember(self, question: Callable[[], dict[str, Any]]) -> None:
+        answer = question()
+        self._answers |= answer
+        self._last |= answer
+
+    def _ask_to_save(self) -> tuple[str, Config]:
+        config = validate_config(self._answers, "answers", self._kind)
+        config = override_by_flags(config, self._args)
+        return offer_to_save(config) or self._kind, config
 
     def _ask_fitting_layers(self) -> dict[str, Any]:
         """Asks for encoder and decoder until the decoder gives back the size of the images."""
+        encoder, decoder = self._last.get("encoder_layers"), self._last.get("decoder_layers")
+        is_mirror = encoder is None or decoder == _mirror(encoder)
         while True:
             OUT.print(f"Encoder, from the image ({format_shape(self._shape)}) to the encoding:")
             encoder, shape = _ask_layers(
                 [Conv, Pool, BatchNorm, Drop, Dense],
-                self._last.get("encoder_layers"),
+                encoder,
                 self._shape,
                 1,
             )
             try:
-                decoder = self._ask_decoder(encoder, shape)
+                is_mirror = prompts.confirm("Mirror the encoder in the decoder", is_mirror)
+                decoder = _mirror(encoder) if is_mirror else self._ask_decoder(decoder, shape)
             except prompts.Back:
                 continue
             layers = {"encoder_layers": encoder, "decoder_layers": decoder}
@@ -191,14 +216,10 @@ class _Questions:
             else:
                 return layers
 
-    def _ask_decoder(self, encoder: list[list], shape: Shape) -> list[list]:
-        last = self._last
-        is_mirror = not last or last["decoder_layers"] == _mirror(last["encoder_layers"])
-        if prompts.confirm("Mirror the encoder in the decoder", is_mirror):
-            return _mirror(encoder)
+    def _ask_decoder(self, last: list[list] | None, shape: Shape) -> list[list]:
         OUT.print("Decoder, from the encoding back to the image:")
         forms = [Conv, UpSample, ConvTranspose, BatchNorm, Drop]
-        return _ask_layers(forms, self._last.get("decoder_layers"), shape)[0]
+        return _ask_layers(forms, last, shape)[0]
 
     def _ask_classifier(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -343,9 +364,9 @@ def offer_to_save(config: Config) -> str | None:
     """Offers to save the answers as a file; returns its name without suffix if accepted."""
     if not prompts.confirm("Save these hyperparameters as a file", False):
         return None
-    path = prompts.ask(
-        "File", prompts.file_name(prompts.new_file), f"configuration/my_{config.kind}.json"
-    )
+    folder = Path(FOLDER) if Path(FOLDER).is_dir() else Path()
+    free = prompts.free_name(folder / f"my_{config.kind}.json")
+    path = prompts.ask("File", prompts.file_name(prompts.new_file), free)
     try:
         write_text(path, dump_config(config))
     except UserError as error:

@@ -46,7 +46,10 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
         return [_take_over_run(args, kind)]
     if args.dataset is None:
         raise UsageError(
-            "-d/--dataset", "is required", None, f"See {PROGRAMS[kind]} --help, or --resume RUN."
+            "-d/--dataset",
+            "is required",
+            None,
+            "Add -d mnist or -d FOLDER (--help lists other forms), or --resume RUN.",
         )
     if args.init_from and not args.config:
         return [_take_over_model(args, kind)]
@@ -190,7 +193,9 @@ def check_model_shape(
             path,
             f"takes images of shape {format_shape(tuple(expected))}",
             f"images of shape {format_shape(input_shape)}",
-            "Add --transpose." if swap_sides(input_shape) == tuple(expected) else remedy,
+            "Add --transpose, or leave it out if it is there."
+            if swap_sides(input_shape) == tuple(expected)
+            else remedy,
         )
 
 

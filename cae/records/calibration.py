@@ -4,6 +4,7 @@ Guo et al. 2017, "On calibration of modern neural networks"; Geifman & El-Yaniv 
 classification for deep neural networks".
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +76,10 @@ def _fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
     search = CalibratedClassifierCV(
         FrozenEstimator(identity), method="temperature", cv=[(every, every)], ensemble=True
     )
-    search.fit(_take_logarithms(probabilities), targets)
+    with warnings.catch_warnings():
+        # Few images of many classes look like a regression to scikit-learn.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater")
+        search.fit(_take_logarithms(probabilities), targets)
     (calibrator,) = search.calibrated_classifiers_[0].calibrators
     return float(np.clip(1 / calibrator.beta_, *TEMPERATURES))
 

@@ -28,7 +28,7 @@ from pydantic import (
     ValidationError,
 )
 
-from cae.config.choices import RESIZE
+from cae.config.choices import MAX_NAME, RESIZE
 from cae.errors import ModelFileError, UsageError, UserError
 from cae.files import explaining, make_folder, replace_file
 from cae.records import keras2, untrusted
@@ -57,7 +57,7 @@ def _check_order(labels: list[int]) -> list[int]:
 
 
 # A terminal would obey control characters.
-_Printable = Annotated[str, Field(max_length=200, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$")]
+_Printable = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$")]
 
 
 class _Untrusted(BaseModel):
@@ -133,12 +133,12 @@ def check_destination(path: str | Path, overwrite: bool) -> Path:
             false, or the folder cannot be written.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UsageError(path, "must be a file", "a directory", "Give another name.")
     if path.suffix not in SUFFIXES:
         got = repr(path.suffix) if path.suffix else "no suffix"
         remedy = f"Use {path.with_suffix('.keras')}."
         raise UsageError(path, "must end in .keras or .h5", got, remedy)
-    if path.is_dir():
-        raise UsageError(path, "must be a file", "a directory", "Give another name.")
     if path.exists() and not overwrite:
         remedy = "Give another name, or --overwrite to replace it."
         raise UsageError(path, "must not exist yet", "an existing file", remedy)

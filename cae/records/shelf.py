@@ -7,6 +7,7 @@ python experiments.py prune --keep 20
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ from rich.text import Text
 from cae import prompts, terminal
 from cae.config.choices import DATASETS
 from cae.config.json_text import load_record
-from cae.errors import UsageError, UserError, listed
+from cae.errors import UsageError, UserError, counted, listed
 from cae.files import explaining, locked
 from cae.records.run import (
     METRICS_FILE,
@@ -201,11 +202,15 @@ def remove_runs(args: argparse.Namespace) -> int:
 
 
 def prune_runs(args: argparse.Namespace) -> int:
-    """Removes old runs; keeps the latest, the best, those that these started from, and trials."""
+    """Removes old runs; returns the exit code.
+
+    It keeps the latest, the best, those that these started from, and runs that belong together:
+    the trials of a study and the pairs of a recipe.
+    """
     entries = [
         entry
         for entry in find_entries(Path(args.runs_dir))
-        if entry.state == COMPLETE and not (entry.path.parent / TRIALS_FILE).exists()
+        if entry.state == COMPLETE and not _is_part(entry.path)
     ]
     entries.sort(key=lambda entry: entry.started, reverse=True)
     kept = {entry.path for entry in entries[: args.keep]}
@@ -246,6 +251,7 @@ def find_entries(folder: Path) -> Iterator[Entry]:
 
 def read_entry(path: Path) -> Entry:
     """Reads a run directory, named with or without `.partial`; another is a `UsageError`."""
+    path = path.absolute()  # `.` has no name
     partial = path.with_name(path.name + PARTIAL)
     if not path.exists() and partial.is_dir():
         path = partial
@@ -313,15 +319,21 @@ def _select(args: argparse.Namespace) -> Iterable[Entry]:
     ]
 
 
+def _is_part(path: Path) -> bool:
+    """Whether a run is a trial of a study or belongs to a recipe."""
+    is_trial = (path.parent / TRIALS_FILE).exists()
+    return is_trial or re.fullmatch(r"(autoencoder|classifier)-seed\d+", path.name) is not None
+
+
 def _remove(entries: list[Entry], args: argparse.Namespace) -> int:
     total = sum(entry.size for entry in entries) / 1e6
     for entry in entries:
         terminal.print_as_is(terminal.relative(entry.path))
-    question = f"Remove {len(entries)} {'run' if len(entries) == 1 else 'runs'}, {total:.1f} MB"
+    runs = f"{counted(len(entries), 'run')}, {total:.1f} MB"
     if not args.yes:
         if not (sys.stdin and sys.stdin.isatty()):
             raise UsageError("--yes", "is required where nobody can be asked", None, "Add --yes.")
-        if not prompts.confirm(question, False):
+        if not prompts.confirm(f"Remove {runs}", False):
             return 0
     with ExitStack() as locks:
         for entry in entries:
@@ -330,7 +342,7 @@ def _remove(entries: list[Entry], args: argparse.Namespace) -> int:
         for entry in entries:
             with explaining(entry.path, "Check its permissions."):
                 shutil.rmtree(entry.path)
-    terminal.say(f"Removed {len(entries)}, {total:.1f} MB.")
+    terminal.say(f"Removed {runs}.")
     return 0
 
 

@@ -176,6 +176,7 @@ def _list_runs(path: Path) -> list[Path]:
 def _read_folder(path: Path) -> list[RunResult]:
     if (path / TRIALS_FILE).exists():
         return read_study(path)
+    path = path.absolute()  # `.` has no name
     partial = path if path.suffix == PARTIAL else path.with_name(path.name + PARTIAL)
     if partial.is_dir() and (path == partial or not path.exists()):
         raise UsageError(

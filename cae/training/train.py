@@ -111,7 +111,7 @@ def train_classifier(
 ) -> History:
     """Trains the dense head on the frozen encoder, then everything; keeps the best weights.
 
-    Other arguments are those of `train_autoencoder`.
+    Other arguments, and errors, are those of `train_autoencoder`.
 
     Args:
         model: From `get_classifier`.
@@ -125,9 +125,6 @@ def train_classifier(
         [0, 1], and their `val_` twins. The best epoch has the highest validation accuracy, or f1,
         as `best_epoch_by` says; of equals, the lowest validation loss. Without validation images it
         has the lowest loss, and with `last` it is the last one.
-
-    Raises:
-        UserError: The loss was never finite.
     """
     config = as_config(model_info, "classifier")
     scaling = scaling or get_scaling(images)
@@ -138,30 +135,24 @@ def train_classifier(
     config = config.lengthened(config.count_steps(len(split[0]), num_unlabelled))
     loss = _get_loss(config, np.bincount(targets[split[0]], minlength=len(classes)))
     plan = plan_unlabelled(model, config, (images, targets, split[0]), unlabelled, scaling)
-    images_per_epoch = {DENSE_ONLY: len(split[0]), FULL: len(split[0])}
-    if plan:
-        steps = config.count_steps(len(split[0]), num_unlabelled)
-        images_per_epoch[FULL] = num_unlabelled + steps * config.batch_size
     loop = Loop(model, config, name, _get_monitor(config, labels, split[1]), **options)
     with _precision(model, config, warn):
         for phase in loop.get_remaining(_get_phases(config, pretrained)):
+            is_joint = plan is not None and phase.name == FULL
             if phase.name == DENSE_ONLY:
                 source = freeze_encoder(model, config, images, scaling)
             else:
                 source = _fuse_encoder(model, loop), images, scaling
-            is_joint = plan is not None and phase.name == FULL
-            trained, batches, *rest = _prepare(
-                loop, *source, split=split, targets=targets, may_move=not is_joint
-            )
+            options = {"split": split, "targets": targets, "may_move": not is_joint}
+            trained, batches, *rest = _prepare(loop, *source, **options)
             metric = MacroScores(len(classes))
             objective = Objective(trained, loss, metric)
             if is_joint:
-                student = _copy(model, loop)
-                objective = plan.teach(trained, student, metric, loss, phase.epochs)
+                objective = plan.teach(trained, _copy(model, loop), metric, loss, phase.epochs)
                 batches = plan.get_batches()
             loop.run(phase, objective, batches, *rest)
             model.get_layer("encoder").trainable = True
-    return loop.finish(images_per_epoch)
+    return loop.finish(_count_images(config, len(split[0]), num_unlabelled))
 
 
 def _get_monitor(
@@ -329,6 +320,17 @@ def _get_phases(config: ClassifierConfig, pretrained: bool) -> list[Phase]:
         return [Phase(FULL, dense_only_epochs + full_epochs, first_rate)]
     phases = [Phase(DENSE_ONLY, dense_only_epochs, first_rate), Phase(FULL, full_epochs, full_rate)]
     return [phase for phase in phases if phase.epochs]
+
+
+def _count_images(
+    config: ClassifierConfig, num_training: int, num_unlabelled: int
+) -> dict[str, int]:
+    """The images in an epoch of each phase; with unlabelled ones, labelled ones are repeated."""
+    counts = {DENSE_ONLY: num_training, FULL: num_training}
+    if config.unlabelled:
+        steps = config.count_steps(num_training, num_unlabelled)
+        counts[FULL] = num_unlabelled + steps * config.batch_size
+    return counts
 
 
 def _precision(model: keras.Model, config: Config, warn: Say) -> AbstractContextManager[None]:

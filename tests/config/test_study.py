@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import AUTOENCODER, write_json
 
@@ -101,6 +102,14 @@ def test_a_search_draws_the_same_values_again(write):
     assert len(set(rates)) == 40 and min(rates) >= 0.001 and max(rates) <= 0.1
     assert 10 < sum(rate < 0.01 for rate in rates) < 30  # half of them, on a logarithmic scale
     assert {trial.config.batch_size for trial in trials} == set(range(4, 10))
+
+
+def test_whole_numbers_are_equally_likely(write):
+    """Of 300 draws a hundred each; by rounding, the ends would be drawn 75 times."""
+    search = {"batch_size": {"low": 1, "high": 3}, "learning_rate": {"low": 0.001, "high": 0.1}}
+    trials = expand_file(write(vary={"search": search, "samples": 300}))
+    counts = np.bincount([trial.config.batch_size for trial in trials])[1:]
+    assert counts.sum() == 300 and counts.min() > 85
 
 
 def test_an_identity_depends_on_all_that_the_result_does(write):

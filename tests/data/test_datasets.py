@@ -314,3 +314,39 @@ def test_real_mnist():
 
 def test_flags_offer_every_named_data_set():
     assert tuple(named_module.NAMED_DATASETS) == choices.DATASETS
+
+
+class TestTextLabels:
+    @pytest.fixture
+    def load(self, tmp_path, images_path):
+        def load(name, words, **reading):
+            np.save(tmp_path / name, np.array(words))
+            path = str(tmp_path / name)
+            return datasets.load_dataset(images_path, path, reading=Reading(**reading))
+
+        return load
+
+    def test_have_the_same_number_in_every_file(self, load):
+        """Each file numbers its own words, and the names bring them together."""
+        training = load("train.npy", ["bird", "cat", "dog", "bird"])
+        test = load("test.npy", ["cat", "dog", "ape", "cat"])
+        assert training.class_names == {0: "bird", 1: "cat", 2: "dog"}
+        assert test.numbered_like(training.class_names).labels.tolist() == [1, 2, 3, 1]
+
+    def test_need_no_other_names(self, load):
+        words = ["bird", "cat", "dog", "bird"]
+        with pytest.raises(UsageError, match="bird, cat, dog"):
+            load("train.npy", words, class_names="a,b,c")
+
+    def test_must_fit_into_a_saved_model(self, load):
+        with pytest.raises(DataError, match="at most 200 characters, got 201"):
+            load("train.npy", ["x" * 201, "cat", "cat", "cat"])
+
+
+def test_many_class_names_on_the_command_line(images_path, labels_path):
+    """Longer than the name of a file can be."""
+    names = [f"the class number {number}, as it is called".replace(",", "") for number in range(3)]
+    given = ",".join(name * 5 for name in names)
+    assert len(given) > 255
+    data = datasets.load_dataset(images_path, labels_path, reading=Reading(class_names=given))
+    assert list(data.class_names) == [0, 3, 61]

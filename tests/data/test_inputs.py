@@ -1,6 +1,7 @@
 """Images to ask a model about: what is found, in which order, and what is reported."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -152,3 +153,31 @@ class TestStandardInput:
         give((tmp_path / "1.png").read_bytes())
         names, _, pixels, *_ = read("-")
         assert (names, pixels) == (["-"], [[0.0]])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.bool_, np.int64], ids=str)
+def test_arrays_of_the_types_that_training_reads(tmp_path, read, dtype):
+    """The sum of 70,000 halves has no float16."""
+    np.save(tmp_path / "images.npy", np.ones((70_000, 2, 2), dtype))
+    names, *_, errors, _ = read("images.npy")
+    assert len(names) == 70_000 and not errors
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(np.zeros((0, 2, 2), np.uint8), r"\(0, 2, 2\)"), (np.array(["a"]), "str")],
+    ids=["empty", "text"],
+)
+def test_arrays_without_images_are_reported(tmp_path, read, content, words):
+    np.save(tmp_path / "images.npy", content)
+    *_, errors, _ = read("images.npy")
+    assert re.search(words, str(errors[0]))
+
+
+@pytest.mark.parametrize("name", ["data.npz", "data.csv"])
+def test_what_only_training_takes_is_named(tmp_path, read, name):
+    draw(tmp_path / "a.png")
+    (tmp_path / name).write_text("path,label\na.png,1\n")
+    names, *_, errors, _ = read("a.png", name)
+    assert names == ["a.png"]
+    assert "predict.py evaluate" in str(errors[0])

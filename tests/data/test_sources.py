@@ -420,6 +420,7 @@ class TestTable:
             ("", "path"),
             ("where,label\na,b\n", "where"),
             ("path,label\n,cat\n", "line 2"),
+            ("path,label\n\na.png,cat\n\n,cat\n", "line 5"),
             (",".join(["label", *map(str, range(784))]) + "\n", "785 columns.*savez"),
         ],
     )

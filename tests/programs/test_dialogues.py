@@ -103,7 +103,7 @@ def test_autoencoder_at_a_terminal(tmp_path, files, terminal):
     at.answer("Learning rate [0.001]: ", "-1", "0.1", explained=("from 1e-09 to 10",))
     at.answer("Save these hyperparameters as a file (y/n) [n]: ", "y")
     at.answer(
-        "File [configuration/my_autoencoder.json]: ",
+        "File [my_autoencoder.json]: ",
         ".", "tiny.json", "nowhere/my.json", "my.json",
         explained=(".: must", "tiny.json: must", "nowhere: must be a folder"),
     )  # fmt: skip
@@ -118,8 +118,8 @@ def test_autoencoder_at_a_terminal(tmp_path, files, terminal):
     )  # fmt: skip
     at.says("tiny: epoch 1/1")
     at.answer(MENU, "2")
-    at.says("Comparison: runs/")
     at.says("Figures of my: runs/")
+    at.says("Comparison: runs/")
     at.answer(MENU, "3")
     at.answer("Which model [2]: ", "3", "1", explained=("from 1 to 2",))
     at.answer(
@@ -379,6 +379,33 @@ def test_the_last_answers_are_offered_again(monkeypatch, decoder):
     monkeypatch.setattr(sys, "stdin", io.StringIO("2\n" + 40 * "\n"))
     args = autoencoder.build_parser().parse_args(["-d", "x"])
     _, config = ask_config("autoencoder", args, (8, 8, 1), last)
+    assert config == last
+
+
+def test_back_keeps_the_answers(monkeypatch):
+    """From the epochs back to the layers, from the file back to the rate; Enter keeps them."""
+    layers = ["conv", "5", "3", "pool", "2", "done", "n", "upSample", "2", "conv", "6", "3", "done"]
+    again = ["", "", "", "", "", "", "", "", "", "", "", "", ""]
+    answers = ["2", *layers, "back", *again, "9", "16", "", "sgd", "0.25", "back", "", "", "n"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(answers) + "\n"))
+    args = autoencoder.build_parser().parse_args(["-d", "x"])
+    _, config = ask_config("autoencoder", args, (8, 8, 1))
+    assert [list(layer) for layer in config.encoder_layers] == [
+        ["conv", 5, (3, 3)], ["pool", (2, 2)],
+    ]  # fmt: skip
+    assert [list(layer) for layer in config.decoder_layers] == [
+        ["upSample", (2, 2)], ["conv", 6, (3, 3)],
+    ]  # fmt: skip
+    assert (config.epochs, config.batch_size) == (9, 16)
+    assert (config.optimizer.name, config.optimizer.learning_rate) == ("sgd", 0.25)
+
+
+def test_back_at_the_first_question_without_a_menu(monkeypatch):
+    """It is asked again, also if a training has failed; its answers are offered."""
+    last = validate_config(AUTOENCODER | {"epochs": 7}, "last", "autoencoder")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("back\n2\n" + 40 * "\n"))
+    args = autoencoder.build_parser().parse_args(["-d", "x"])
+    _, config = ask_config("autoencoder", args, (8, 8, 1), last, has_menu=False)
     assert config == last
 
 

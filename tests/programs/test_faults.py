@@ -209,7 +209,7 @@ class TestLossThatIsNotFinite:
         done = autoencode("--epochs", 9)
         assert done.exit_code == 2
         line = done.err.splitlines()[-1]
-        assert "got nan in epoch 3" in line
+        assert "got loss nan in epoch 3" in line
         assert f"weights of epoch {done.metrics['best_epoch']}" in line
         assert done.metrics["epochs"] == 3
         assert done.metrics["best_epoch"] < 3
@@ -219,7 +219,7 @@ class TestLossThatIsNotFinite:
         at_epoch(2, self.poison)
         done = classify("--epochs", 3)
         assert done.exit_code == 2
-        assert "got nan in epoch 2. The weights" in done.err
+        assert "got loss nan in epoch 2. The weights" in done.err
         assert done.metrics["epochs"] == 2
         weights = load_model(done.run / "model.keras")[0].get_weights()
         assert all(np.isfinite(array).all() for array in weights)
@@ -231,7 +231,7 @@ class TestLossThatIsNotFinite:
         assert done.exit_code == 2
         assert done.runs == []
         assert done.err.splitlines()[-1].startswith(
-            "error: tiny: the loss must stay finite, got nan in epoch 1. Use a learning rate"
+            "error: tiny: the loss must stay finite, got loss nan in epoch 1. Use a learning rate"
         )
 
 

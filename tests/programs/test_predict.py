@@ -201,6 +201,15 @@ class TestClassify:
         csv_rows = read_rows(Path("answers.csv"))
         assert [row["image"] for row in csv_rows] == [f"{files.test}[{i}]" for i in range(24)]
 
+    def test_text_labels_mean_the_classes_of_that_name(self, ask, files, trained_classifier):
+        """Whatever number they would have among the words of their file."""
+        words = idx.read_labels(files.test_labels)[-7:].astype(str)
+        np.save("images.npy", idx.read_images(files.test)[-7:])
+        np.save("labels.npy", words)
+        done, rows = ask("images.npy", "-tl", "labels.npy")
+        assert done.exit_code == 0, done.err
+        assert [row["label"] for row in rows] == words.tolist()
+
     def test_pictures_in_folders_of_their_classes(self, tmp_path, ask, files):
         """Errors are written as pictures; one that cannot be read decides the exit code."""
         images, labels = read_images(files.test), read_labels(files.test_labels)

@@ -78,3 +78,10 @@ class TestTypical:
         typical = Typical.fit(errors[:5], errors)
         assert typical.get_threshold(0.75) == pytest.approx(0.75)
         np.testing.assert_allclose(typical.get_scores(errors), errors[:, 0])
+
+
+def test_few_images_of_many_classes_cause_no_warning():
+    """Warnings are errors in tests."""
+    probabilities = np.full((50, 50), 0.01) + 0.5 * np.eye(50)
+    targets = np.roll(np.arange(50), 25)
+    assert Calibration.fit(probabilities, targets).temperature > 1

@@ -15,7 +15,12 @@ from conftest import fail_with
 
 from cae.errors import ModelFileError, UsageError
 from cae.foreign.models import find_encoder
-from cae.records.saved_models import load_model, read_metadata, save_model
+from cae.records.saved_models import (
+    check_destination,
+    load_model,
+    read_metadata,
+    save_model,
+)
 
 # Written by Keras 2 (tf_keras 2.21), with an optimizer, as programs of 2020 wrote them: a Conv2D,
 # BatchNormalization and MaxPooling2D in `encoder`, its mirror or a dense head behind it.
@@ -209,3 +214,11 @@ def test_refused_with_a_reason(tmp_path, name, make, message):
         read_metadata(path)
     assert all(line.startswith(str(path)) for line in caught.value.lines)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", [".", "models"])
+def test_a_folder_is_no_destination(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(UsageError, match="must be a file, got a directory"):
+        check_destination(name, overwrite=True)

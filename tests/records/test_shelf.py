@@ -159,12 +159,32 @@ def test_prune_keeps_the_latest_the_best_and_what_they_started_from(runs, capsys
     write_run(runs, 7)  # interrupted
     write_run(runs / "study", 1, value=0.1)
     (runs / "study" / "trials.json").write_text("{}")
+    write_run(runs / "recipe", 1, value=0.1).rename(runs / "recipe" / "classifier-seed0")
     assert call(capsys, "prune", "--keep", 1, "--yes")[0] == 0
     assert sorted(path.name for path in runs.iterdir()) == [
         "01-autoencoder", "02-autoencoder", "04-classifier", "06-classifier",
-        "07-classifier.partial", "study",
+        "07-classifier.partial", "recipe", "study",
     ]  # fmt: skip
+    assert (runs / "recipe" / "classifier-seed0").exists()
     assert (runs / "study" / "01-classifier").exists()
+
+
+def test_the_folder_one_is_in_can_be_a_run(runs, capsys, monkeypatch):
+    monkeypatch.chdir(write_run(runs, 1, value=0.5))
+    code, output = call(capsys, "show", ".")
+    assert code == 0 and "run of day 1" in output.out
+    monkeypatch.chdir(runs)
+    code, output = call(capsys, "show", ".")
+    assert code == 2 and "must be the directory of a run" in output.err
+
+
+def test_tests_of_classifiers_can_be_listed(runs, capsys):
+    write_run(runs, 1, value=0.5)
+    path = write_run(runs, 2, value=0.5)
+    (path / "run.json").unlink()
+    (path / "metrics.json").write_text(json.dumps({"test_accuracy": 0.75}))
+    code, output = call(capsys, "list", "--kind", "test")
+    assert code == 0 and "02-" in output.out and "01-" not in output.out
 
 
 class TestRemoving:
