@@ -15,7 +15,6 @@ from cae.figures import sheets, style
 from cae.figures.comparisons import with_comparison
 from cae.figures.curves import plot_history
 from cae.records.calibration import (
-    UNCALIBRATED,
     Calibration,
     get_calibration_error,
     get_reliability,
@@ -174,7 +173,7 @@ def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title:
     ax.grid(which="minor", color=style.PALE, linewidth=0.5)
     ax.tick_params(which="minor", length=0)
     ax.set(xlabel="predicted class", ylabel="true class")
-    mistakes = _describe_mistakes(counts, row_names)
+    mistakes = describe_mistakes(counts, row_names)
     # The line may continue above the colour bar, which takes 0.8 inches.
     width = (cell * num_classes + 0.8) / style.text_inches("n", 10)
     ax.set_title(textwrap.fill(mistakes, int(width)))
@@ -182,7 +181,7 @@ def plot_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title:
     return figure
 
 
-def _describe_mistakes(counts: np.ndarray, names: Sequence[str]) -> str:
+def describe_mistakes(counts: np.ndarray, names: Sequence[str]) -> str:
     """The three most frequent mistakes in words."""
     mistakes = counts * (1 - np.eye(*counts.shape, dtype=counts.dtype))
     order = np.argsort(-mistakes, axis=None, kind="stable")[:3]
@@ -242,8 +241,8 @@ def plot_reliability(
     ax.plot(
         (0, 1), (0, 1), color=style.GRAY, linewidth=1, linestyle="--", label="as confident as right"
     )
-    curves = [("uncalibrated", probabilities, style.SKY, "o--")]
-    if calibration != UNCALIBRATED:
+    curves = [("uncalibrated", probabilities, style.VERMILION, "o--")]
+    if calibration.temperature != 1:
         name = f"temperature {calibration.temperature:.3g}"
         curves.append((name, calibration.apply(probabilities), style.BLUE, "o-"))
     for name, values, color, line in curves:
@@ -281,10 +280,10 @@ def plot_roc(is_positive: np.ndarray, scores: np.ndarray) -> tuple[Figure, float
     ax = style.style_axes(figure.subplots())
     ax.plot((0, 1), (0, 1), color=style.GRAY, linewidth=1, linestyle="--", label="chance")
     ax.plot(false_alarms, found, color=style.BLUE, label=f"area {area:.4f}")
-    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="share of the others above the threshold")
-    ax.set_ylabel("share of the anomalies above it")
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="share of the other images above the threshold")
+    ax.set_ylabel("share of the strange images above it")
     style.outside_legend(figure, ax)
-    style.set_title(figure, f"{np.sum(is_positive):,} anomalies among {len(scores):,} images")
+    style.set_title(figure, f"{np.sum(is_positive):,} strange images among {len(scores):,} images")
     return figure, area
 
 

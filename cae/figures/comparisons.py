@@ -199,7 +199,10 @@ def _plot_final_values(
     ax.set_xlabel(_describe_key(metric))
     explanations = ["dot: a seed"]
     if any(intervals):
-        explanations += ["line: mean and 95 % interval", "arrow: it reaches a limit"]
+        explanations += ["line: mean and 95 % interval"]
+        ends = {end for interval in intervals if interval for end in interval}
+        if ends & set(limits):
+            explanations += ["arrow: the limit of what is possible"]
     ax.set_title("; ".join(explanations))
     style.set_title(figure, "Final values")
     return figure
@@ -236,6 +239,7 @@ def _plot_costs(
         if finite.size and 0 < finite.min() < finite.max() / 3:
             ax.set_xscale("log")
             style.log_ticks(ax.xaxis)
+            label += ", log scale"
         ax.xaxis.set_major_formatter("{x:,.10g}")  # a million in digits
         ax.set_xlabel(label)
     axes[0].set_ylabel(_describe_key(metric))

@@ -45,7 +45,7 @@ def _plot_reconstructions(
         for row, name in enumerate(ROWS if column == 0 else ()):
             middle = top + (row - 1.5) * row_height
             ax.text(1.1, middle, name, ha="right", va="center")
-    sheets.add_colorbar(ax, drawn, 1.25 + columns, "pixel value", row_height - 0.1)
+    sheets.add_colorbar(ax, drawn, 1.25 + columns, "difference of pixel values", row_height - 0.1)
     return ax.figure
 
 
@@ -71,7 +71,7 @@ def autoencoder_visualization(
         errors = _mse(images, output)
         captions = [f"MSE {format_number(error)}" for error in errors]
         mean = format_number(errors.mean())
-        title = f"{history.name}: reconstructions, mean squared error {mean}"
+        title = f"{history.name}: {len(images)} reconstructions, their mean squared error {mean}"
         drawn = _plot_reconstructions(images, output, captions, title)
         figures.append({"loss": plot_history(history), "reconstructions": drawn})
     return with_comparison(figures, histories)

@@ -56,7 +56,8 @@ def describe_scores(metrics: Mapping[str, Any], keys: Iterable[str] = SCORES) ->
                 high, images = metrics["test_accuracy_high"], metrics["test_images"]
                 scores[f"{name}, {images:,} images"] = f"{100 * value:.2f} to {100 * high:.2f} %"
         elif isinstance(value, int | float):
-            scores[name] = f"{100 * value:.2f} %" if "accuracy" in key else f"{value:.4g}"
+            is_share = "accuracy" in key or key.endswith("_ece")
+            scores[name] = f"{100 * value:.2f} %" if is_share else f"{value:.4g}"
     return scores
 
 

@@ -23,7 +23,7 @@ from cae.report.pages import Code, Folded, KeyFacts, Lead, Page, Section, Table,
 # Figures in `plots/` that cannot be drawn from the record: name -> caption.
 PICTURES = {
     "reconstructions": "Images, their reconstructions, and the difference between the two",
-    "worst_reconstructions": "The images with the largest reconstruction errors",
+    "worst_reconstructions": "The largest reconstruction errors among up to 1,000 images",
     "wrong": "Misclassified images, the most confident mistakes first",
     "encodings": "Encodings of images in two dimensions: similar images lie close together",
     "filters": "Filters of the first convolution",
@@ -78,7 +78,12 @@ def prediction_sections(folder: Path, plots: Path, metrics: Mapping[str, Any]) -
 
 def _prediction_blocks(path: Path, metrics: Mapping[str, Any]) -> list[Any]:
     """The accuracy, the values of every class, and the confusion matrix."""
-    from cae.figures.classes import count_predictions, plot_confusion_matrix, plot_reliability
+    from cae.figures.classes import (
+        count_predictions,
+        describe_mistakes,
+        plot_confusion_matrix,
+        plot_reliability,
+    )
 
     predicted = read_predictions(path)
     labels, predictions, classes = predicted.labels, predicted.predictions, predicted.classes
@@ -88,8 +93,10 @@ def _prediction_blocks(path: Path, metrics: Mapping[str, Any]) -> list[Any]:
     names = _class_names(predicted)
     targets, outputs = encode_labels(labels, classes), encode_labels(predictions, classes)
     counts = count_predictions(targets, outputs, len(classes))
-    figure = plot_confusion_matrix(counts, [names[label] for label in classes.tolist()], title)
-    description = f"{title}. Rows are true classes, columns predicted ones."
+    shown = [names[label] for label in classes.tolist()]
+    figure = plot_confusion_matrix(counts, shown, title)
+    mistakes = describe_mistakes(counts, [*shown, "unseen"])
+    description = f"{title}. Rows are true classes, columns predicted ones. {mistakes}."
     calibration = Calibration(metrics.get("temperature", 1.0))
     # The file holds calibrated probabilities.
     raw = Calibration(1 / calibration.temperature).apply(predicted.probabilities)

@@ -9,6 +9,7 @@ from cae.config.choices import METHODS
 from cae.config.json_text import load_record
 from cae.config.load import format_config
 from cae.config.schema import CONFIGS
+from cae.errors import counted
 from cae.programs.start import repeat_command
 from cae.records.environment import read_environment
 from cae.report.answer import describe_data
@@ -64,7 +65,7 @@ def describe_label_efficiency(folder: Path) -> Page:
     seeds = len({result.seed for result in results})
     return Page(
         "What recipes are worth" if settings.recipes else "What pretraining is worth",
-        f"{len(results)} models on {environment.trained_on}, {seeds} seeds.",
+        f"{len(results)} models on {environment.trained_on}, {counted(seeds, 'seed')}.",
         answer,
         [
             Section("Result", blocks),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cae.config.load import format_config
 from cae.config.study import SCREENING
-from cae.errors import as_sentence
+from cae.errors import as_sentence, counted
 from cae.programs.start import repeat_command
 from cae.records.environment import Environment, read_environment
 from cae.records.run import TRIALS_FILE
@@ -96,8 +96,8 @@ def _count_trials(record: StudyRecord) -> str:
     counts = Counter(trial.status for trial in record.trials)
     listed = ", ".join(f"{count} {status}" for status, count in counts.items())
     return (
-        f"{len(record.trials)} trials: {listed or 'none'}. They are ranked by {record.metric} on "
-        "validation images."
+        f"{counted(len(record.trials), 'trial')}: {listed or 'none'}. They are ranked by "
+        f"{record.metric} on validation images."
     )
 
 
