@@ -90,7 +90,8 @@ def _add_evaluate(commands: Any) -> None:
     flags.add(parser, "--test", help="test on all of these images, instead of -d")
     flags.add(parser, "--test-labels", *flags.CHANGES)
     flags.add(parser, "--model-input-range", "--runs-dir", "--run-dir", "--no-plots")
-    flags.add_groups(parser, {"own images": flags.IMAGES})
+    others = [flag for flag in flags.IMAGES if flag != "--class-names"]  # those of the model
+    flags.add_groups(parser, {"own images": others})
 
 
 def _add_show(commands: Any) -> None:

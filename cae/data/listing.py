@@ -86,9 +86,9 @@ def list_pictures(source: Path, *, labelled: bool = True) -> dict[Split, Listing
     if "train" in parts and others and _scan(source / parts["train"], source)[0]:
         raise DataError(
             source / others[0],
-            f"must not lie beside {listed(parts.values(), 'and')}, which hold the images",
+            f"must not be next to {listed(parts.values(), 'and')}, which contain the images",
             None,
-            "Move it elsewhere.",
+            "Move it out of this folder.",
         )
     if "train" not in parts or len(parts) < len(folders):
         return {"train": list_folder(source, folders, files)}

@@ -31,7 +31,7 @@ from cae.config.shapes import format_shape
 from cae.data.idx import MAPPED_BYTES
 from cae.data.listing import Listing
 from cae.data.stored import get_full_remedy, make_data_folder
-from cae.errors import DataError
+from cae.errors import DataError, as_sentence
 from cae.files import explaining, replace_file, write_json
 
 # Not all that Pillow reads: it starts Ghostscript for EPS, and guesses formats without a signature.
@@ -219,11 +219,11 @@ def _load_first(content: BinaryIO, least: int) -> Image.Image:
         picture.load()
         if picture.format == "TIFF" or not ORIENTED.isdisjoint(picture.info):
             ImageOps.exif_transpose(picture, in_place=True)
-    if picture.has_transparency_data:
+    if picture.mode[0] in "IF":  # before transparency: Pillow would cut the pixels at 255
+        picture = _reduce_depth(picture)
+    elif picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    elif picture.mode[0] in "IF":
-        picture = _reduce_depth(picture)
     return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
 
 
@@ -343,11 +343,11 @@ def take(images: np.ndarray, indices: np.ndarray, key: str) -> np.ndarray:
 
 
 def _hash(listing: Listing) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(listing.root.resolve()).encode(errors="surrogateescape"))
     for file in listing.files:
         try:
             status = os.stat(listing.root / file)  # noqa: PTH116 - a third faster
-            line = f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            line = f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
         except OSError as error:
             line = f"{file}\0{error.errno}\n"
         digest.update(line.encode(errors="surrogateescape"))
@@ -373,12 +373,14 @@ def _choose_form(listing: Listing, wanted: Wanted, record: Path) -> Form:
         write_json(record, [frequent, is_coloured], get_full_remedy())
         from cae import terminal
 
-        terminal.print_sentence(
-            terminal.ERR,
-            f"The most frequent size, at most {MAX_SIDE} pixels a side, is {format_shape(frequent)}"
-            f"; the pictures are {'in colour' if is_coloured else 'gray'}. Choose others with "
-            "--image-size and --color.",
-        )
+        found = []
+        if not size:
+            most = f"at most {MAX_SIDE} pixels per side"
+            found.append(f"the most frequent size, {most}, is {format_shape(frequent)}")
+        if not channels:
+            found.append(f"the pictures are {'in colour' if is_coloured else 'gray'}")
+        sentence = f"{as_sentence('; '.join(found))}. Choose others with --image-size and --color."
+        terminal.print_sentence(terminal.ERR, sentence)
     return Form(*(size or frequent), channels or (3 if is_coloured else 1), resize)
 
 

@@ -174,7 +174,7 @@ def read_source(name: str, split: Split, reading: Reading) -> tuple[Contents, np
             "--test-split",
             "must set at least one image apart",
             _describe_too_few(contents, reading.test_split),
-            "Give a larger share, test images with -t, or more images.",
+            "Use a larger --test-split, pass test images with -t, or add images.",
         )
     return contents, rows[is_test & (contents.labels != NO_LABEL)]
 
@@ -190,11 +190,23 @@ def _read(path: Path, split: Split, reading: Reading) -> tuple[Contents, bool]:
     return _decode(path, listings[part], reading), "test" in listings
 
 
+# Images that were set apart, by what decides about them: hashing many images takes seconds.
+_chosen: dict[tuple[str, int, float], np.ndarray] = {}
+
+
 def _choose_test(contents: Contents, share: float) -> np.ndarray:
     """bool (num_images,), the images that are set apart for testing: none if they are too few."""
     is_test = np.zeros(len(contents.images), bool)
     if contents.labels is None or not share:
         return is_test
+    key = contents.record["sha256"], contents.num_validation, share
+    if key not in _chosen:
+        _chosen[key] = _compute_test(contents, share)
+    return _chosen[key]
+
+
+def _compute_test(contents: Contents, share: float) -> np.ndarray:
+    is_test = np.zeros(len(contents.images), bool)
     count = len(is_test) - contents.num_validation
     hashes, labels = hash_images(contents.images[:count]), contents.labels[:count]
     is_labelled = labels != NO_LABEL

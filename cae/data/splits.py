@@ -21,6 +21,7 @@ IMBALANCE = 3
 # images collide has a probability of 3e-8.
 HASH_BYTES = 8
 IMAGES_AT_ONCE = 1024
+ANNOUNCED_BYTES = 2**26  # of images: comparing more takes over half a second
 SHOWN_INDICES = 5
 
 
@@ -242,7 +243,7 @@ class Overlap:
                 where,
                 f"the {self.second} images must not be among the {self.first} images",
                 f"{self._count()} of them, {self._first_indices()}",
-                "Remove them, or add --allow-leakage to measure nevertheless.",
+                "Remove them, or add --allow-leakage to measure anyway.",
             )
 
     def _is_or_are(self) -> str:
@@ -266,6 +267,10 @@ def hash_images(images: np.ndarray) -> np.ndarray:
     Returns:
         uint64 (num_images,): equal for images with equal pixel values.
     """
+    if images.nbytes > ANNOUNCED_BYTES:
+        from cae import terminal
+
+        terminal.announce(f"Comparing {len(images):,} images")
     hashes = np.empty(len(images), np.uint64)
     for start in range(0, len(images), IMAGES_AT_ONCE):
         chunk = np.asarray(images[start : start + IMAGES_AT_ONCE], np.float64)

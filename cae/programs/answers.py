@@ -179,7 +179,7 @@ def get_form(
         shape = (*size, (shape[-1] if len(shape) == 3 else None) or channels)
     if len(shape) != 3 or None in shape:
         required = "must state the height and width of its images"
-        remedy = "Give them as one .idx or .npy file, whose size then counts, or another model."
+        remedy = "Pass the images as one .idx or .npy file, which gives the size, or another model."
         raise ModelFileError(path, required, format_shape(stated), remedy)
     check_channels_last(shape, path)
     scaling = metadata.get("scaling")
@@ -443,6 +443,7 @@ def _show_evaluation(classifier: Classifier, known: Sequence[tuple[np.ndarray, l
     print_evaluation(evaluation)
     names, predicted = evaluation.class_names, evaluation.probabilities.argmax(axis=1)
     if len(names) > MAX_MATRIX:
+        terminal.say(f"predict.py evaluate draws the matrix of more than {MAX_MATRIX} classes.")
         return
     counts = np.zeros((len(names) + 1, len(names)), np.int64)
     np.add.at(counts, (evaluation.targets, predicted), 1)  # -1, an unseen class, is the last row

@@ -21,6 +21,7 @@ from cae.programs.images import (
     choose_scaling,
     get_reading,
     match_colour,
+    report_skipped,
     warn_of_looks,
 )
 from cae.programs.starting_points import check_model_shape
@@ -259,6 +260,7 @@ def record_test(
         plots: Whether to draw figures.
     """
     with run:
+        report_skipped([test], run.path)
         write_evaluation(run, evaluation, test)
         record = {"model": get_record(model), "data": list(test.files)}
         write_json(run.path / METRICS_FILE, record | get_test_metrics(evaluation))

@@ -2,6 +2,7 @@
 
 import argparse
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from cae.data.datasets import (
 from cae.data.sources import Reading, explain_no_test, has_test, holds_pictures, is_source
 from cae.data.splits import find_overlaps, hash_images
 from cae.errors import DataError, Say, UsageError, counted, listed
+from cae.files import write_csv
 from cae.programs.flags import to_words
 from cae.records.run import Arguments
 from cae.records.saved_models import read_metadata
@@ -145,7 +147,7 @@ def _check_unlabelled_shape(args: argparse.Namespace, input_shape: Shape) -> Non
 
 
 def check_same_shape(name: str, shape: Shape, input_shape: Shape, split: str = "train") -> None:
-    """Refuses images of a split that have not the shape of the training images."""
+    """Refuses images of a split that do not have the shape of the training images."""
     if shape != input_shape:
         raise DataError(
             name,
@@ -255,6 +257,18 @@ def warn_of_shared_images(datasets: dict[str, Dataset | None]) -> None:
         if overlap.second == "test" and len(overlap.indices):
             overlap = replace(overlap, indices=datasets["test"].positions[overlap.indices])
             terminal.warn(f"{overlap}: test results will look better than they are.")
+
+
+def report_skipped(datasets: Iterable[Dataset], folder: Path | None = None) -> None:
+    """Says how many files could not be read, and names them in `skipped.csv` of a folder."""
+    skipped = {file: why for data in datasets for file, why in data.skipped.items()}
+    if skipped:
+        listing = ""
+        if folder:
+            rows = [{"file": file, "reason": why} for file, why in skipped.items()]
+            write_csv(folder / "skipped.csv", rows)
+            listing = "; skipped.csv lists them"
+        terminal.warn(f"Skipped files that are not pictures: {len(skipped):,}{listing}.")
 
 
 def choose_scaling(

@@ -110,7 +110,7 @@ class Session:
         saved = best.run.path / MODEL_FILE
         if self._args.save:
             saved = best.save(self._args.save, overwrite=self._args.overwrite)
-            first = ", the best of them," if len(complete) > 1 else ""
+            first = ", which has the best value," if len(complete) > 1 else ""
             terminal.say(f"Saved {best.name}{first} as {terminal.relative(saved)}")
         terminal.print_as_is(f"Next: {shlex.join(self.task.next_command(saved))}")
         if self._args.show and not self.is_stopped:

@@ -257,7 +257,7 @@ class _Questions:
 
     def _ask_optimizer(self) -> dict[str, Any]:
         """Asks for the optimizer and its learning rate."""
-        name, rate = self._last.get("optimizer", ["adam", 0.001])
+        name, rate, *others = self._last.get("optimizer", ["adam", 0.001])
         optimizers = prompts.one_of(list(OPTIMIZERS))
         question = "Optimizer (adam, sgd, …)"
         answers = prompts.ask_in_turn(
@@ -266,7 +266,7 @@ class _Questions:
                 lambda: prompts.ask("Learning rate", prompts.number(1e-9, MAX_LEARNING_RATE), rate),
             ]
         )
-        return {"optimizer": answers}
+        return {"optimizer": [*answers, *others]}
 
 
 def _ask_layers(

@@ -18,8 +18,8 @@ from cae.config.shapes import format_shape
 from cae.data.appearance import describe as describe_appearance
 from cae.data.datasets import Scaling
 from cae.data.splits import split_validation
-from cae.files import get_record, write_csv
-from cae.programs.images import get_reading, warn_of_looks
+from cae.files import get_record
+from cae.programs.images import get_reading, report_skipped, warn_of_looks
 from cae.programs.start import StopSignal, find_command
 from cae.programs.task import Experiment, Task
 from cae.records import tracking
@@ -93,7 +93,7 @@ class Trainer:
                 start = _check_unchanged(run, start, config)
             else:
                 run.begin(start)
-                self._write_skipped(run)
+                report_skipped(self._task.datasets.values(), run.path)
             checkpoint = Checkpoint(run.checkpoint_path, start.to_json())
             rows = checkpoint.state.rows if checkpoint.state else []
             model = self._build(start, config)
@@ -140,20 +140,6 @@ class Trainer:
         if self._args.resume:
             return Run.reopen(self._args.resume)
         return Run(self._args.runs_dir, name, self._args.run_dir)
-
-    def _write_skipped(self, run: Run) -> None:
-        """Names the files that could not be read."""
-        skipped = {
-            file: reason
-            for data in self._task.datasets.values()
-            for file, reason in data.skipped.items()
-        }
-        if skipped:
-            rows = [{"file": file, "reason": reason} for file, reason in skipped.items()]
-            write_csv(run.path / "skipped.csv", rows)
-            terminal.warn(
-                f"Skipped files that are not pictures: {len(rows):,}; skipped.csv lists them."
-            )
 
     def _build(self, start: Start, config: Config) -> "keras.Model":
         with terminal.starting_keras():

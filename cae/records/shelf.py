@@ -332,7 +332,7 @@ def _remove(entries: list[Entry], args: argparse.Namespace) -> int:
     runs = f"{counted(len(entries), 'run')}, {total:.1f} MB"
     if not args.yes:
         if not (sys.stdin and sys.stdin.isatty()):
-            raise UsageError("--yes", "is required where nobody can be asked", None, "Add --yes.")
+            raise UsageError("--yes", "is required without a terminal", None, "Add --yes.")
         if not prompts.confirm(f"Remove {runs}", False):
             return 0
     with ExitStack() as locks:

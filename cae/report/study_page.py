@@ -127,7 +127,7 @@ def _comparison_blocks(groups: list[compare.Group], is_screening: bool) -> list[
     caption = f"Configurations by {metric}, the best mean first; sd: standard deviation over seeds"
     blocks: list[Any] = [Table(caption, compare.get_columns(groups), mark="best mean")]
     if compare.best_of(groups):
-        leading = f"{groups[0].name} leads with {metric} {groups[0].mean:.4g}."
+        leading = f"{groups[0].name} has the best mean, {metric} {groups[0].mean:.4g}."
         for name, figure in compare.draw_comparison(groups).items():
             title = COMPARISONS[name]
             description = f"{title}. {leading} The table above has the numbers."

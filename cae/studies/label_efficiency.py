@@ -188,6 +188,7 @@ def _check_files(args: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
 
 def _load_data(args: argparse.Namespace) -> LabelledData:
     training, test, unlabelled = images.load_labelled_images(args, seed=0)
+    images.report_skipped([data for data in (training, test, unlabelled) if data])
     pretraining = join(training, unlabelled) if unlabelled else training
     if args.pretraining:
         pretraining = load_dataset(args.pretraining, reading=images.get_reading(args))

@@ -156,7 +156,7 @@ def conclude(results: Sequence[Measurement]) -> list[str]:
     if not sentences:
         return [_name_missing(results)]
     if max(len(seeds) for points in _get_errors(results).values() for seeds in points.values()) < 2:
-        sentences.append("One seed does not show how much is chance: repeat with --seeds 5.")
+        sentences.append("One seed cannot separate effects from chance: repeat with --seeds 5.")
     return sentences
 
 

@@ -1,1 +1,1 @@
-"""Models and their training. Keras loads here alone."""
+"""Models and their training: the room whose modules import Keras at the top."""

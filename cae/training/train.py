@@ -1,4 +1,4 @@
-"""Trains autoencoders and classifiers: two recipes for one loop.
+"""Trains autoencoders and classifiers: two tasks for one loop.
 
 An autoencoder is `encoder` then `decoder`; a classifier is `encoder` then `fully_connected`.
 They are plain Keras models that are never compiled. The loop trains other models over the same

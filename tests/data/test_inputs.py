@@ -49,6 +49,13 @@ def test_folders_are_searched_in_the_order_of_names(tmp_path, read):
     assert not errors
 
 
+def test_folders_are_called_as_training_calls_them(tmp_path):
+    """macOS writes ü as two characters."""
+    draw(tmp_path / "u\u0308" / "1.png")
+    (part,) = read_parts([str(tmp_path)], FORM, BYTES, print, print)
+    assert part.folders == ["\u00fc"]
+
+
 def test_other_files_in_a_folder_are_counted_and_skipped(tmp_path, read):
     """As in training; a file that is named itself must be a picture."""
     draw(tmp_path / "a" / "1.png")

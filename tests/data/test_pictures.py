@@ -63,6 +63,12 @@ class TestDecode:
         decoded = decode(save(tmp_path / "a.png", picture), RGB)
         assert (decoded == expected).all()
 
+    def test_16_bits_with_a_transparent_value(self, tmp_path):
+        """They are brought to 8 bits, not cut at 255."""
+        path = tmp_path / "a.png"
+        Image.fromarray(np.full((2, 2), 257 * 9, np.uint16)).save(path, transparency=5)
+        assert (decode(path, RGB) == 9).all()
+
     @pytest.mark.parametrize(
         ("picture", "expected"),
         [

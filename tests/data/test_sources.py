@@ -230,6 +230,15 @@ class TestCache:
         assert after.images[0, 0, 0, 0] == 200
         assert before.files[0]["sha256"] != after.files[0]["sha256"]
 
+    def test_two_folders_that_look_alike(self, root, tmp_path):
+        """Names, sizes and times are equal, as those of unpacked bitmaps can be."""
+        for folder, value in ((root, 10), (tmp_path / "other", 200)):
+            path = folder / "a" / "000.bmp"
+            path.parent.mkdir(parents=True)
+            Image.fromarray(np.full((4, 4), value, np.uint8)).save(path)
+            os.utime(path, (1, 1))
+            assert load(folder).images[0, 0, 0, 0] == value
+
     def test_a_damaged_cache_is_made_again(self, root, cache):
         fill(root, {"a": 2})
         load(root)

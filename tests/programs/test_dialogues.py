@@ -15,6 +15,7 @@ import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
 
 import autoencoder
+import classification
 from cae import terminal as terminal_module
 from cae.config.load import load_config, validate_config
 from cae.programs import menu
@@ -380,6 +381,15 @@ def test_the_last_answers_are_offered_again(monkeypatch, decoder):
     args = autoencoder.build_parser().parse_args(["-d", "x"])
     _, config = ask_config("autoencoder", args, (8, 8, 1), last)
     assert config == last
+
+
+def test_the_second_learning_rate_is_kept(monkeypatch, tmp_path):
+    last = validate_config(CLASSIFIER | {"optimizer": ["adam", 0.1, 0.01]}, "last", "classifier")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("2\n" + 40 * "\n"))
+    flags = ["-d", "x", "-model", str(tmp_path / "model.keras")]
+    args = classification.build_parser().parse_args(flags)
+    _, config = ask_config("classifier", args, (8, 8, 1), last)
+    assert config.optimizer == last.optimizer
 
 
 def test_back_keeps_the_answers(monkeypatch):

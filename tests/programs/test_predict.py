@@ -54,6 +54,21 @@ class TestEvaluate:
         assert len(read_rows(done.run / "predictions.csv")) == 48
         assert not (done.run / "plots").exists()
 
+    def test_files_that_cannot_be_read_are_named(
+        self, predict, files, trained_classifier, tmp_path
+    ):
+        """One of 201 pictures."""
+        for number in range(201):
+            path = tmp_path / "test" / str(number % 2) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(read_images(files.test)[number % 20, ..., 0]).save(path)
+        path.write_bytes(b"")
+        flags = ["-t", tmp_path / "test", "--no-plots"]
+        done = predict("evaluate", trained_classifier.saved, *flags)
+        assert done.exit_code == 0, done.err
+        assert "200.png,an empty file" in (done.run / "skipped.csv").read_text()
+        assert "Skipped files that are not pictures: 1" in done.err
+
     def test_inverted_and_scaled_images(self, predict, files, trained_classifier, tmp_path):
         """A warning names the flag, with which the predictions are those of the plain images."""
         inverted = 255 - idx.read_images(files.test)
