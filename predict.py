@@ -104,7 +104,7 @@ def _add_show(commands: Any) -> None:
 
 def _add_encode(commands: Any) -> None:
     parser = commands.add_parser("encode", help="write the encodings of images")
-    parser.set_defaults(action="cae.programs.encodings:encode")
+    parser.set_defaults(action="cae.programs.encodings:write_encodings")
     _add_model_and_inputs(parser, "a saved autoencoder or classifier")
     parser.add_argument(
         "-o",
@@ -119,7 +119,7 @@ def _add_encode(commands: Any) -> None:
 
 def _add_reconstruct(commands: Any) -> None:
     parser = commands.add_parser("reconstruct", help="write reconstructions of images")
-    parser.set_defaults(action="cae.programs.encodings:reconstruct")
+    parser.set_defaults(action="cae.programs.encodings:write_reconstructions")
     _add_model_and_inputs(parser, "a saved autoencoder")
     parser.add_argument(
         "-o",

@@ -267,10 +267,10 @@ def new_file(name: str) -> Path:
     path = Path(name)
     if path.exists():
         kind = "a folder" if path.is_dir() else "an existing file"
-        raise UsageError(path, "must be the name of a new file", kind, "Give another name.")
+        raise UsageError(path, "must be the name of a new file", kind, "Choose another name.")
     if not path.parent.is_dir():
         raise UsageError(
-            path.parent, "must be a folder", "no such folder", "Give a name in an existing folder."
+            path.parent, "must be a folder", "no such folder", "Use a name in an existing folder."
         )
     return path
 
@@ -288,7 +288,7 @@ def new_folder(flag: str, name: str) -> Path:
     Raises:
         UsageError: It is not empty, or cannot be created or written.
     """
-    path = make_folder(name, "Give another folder.")
+    path = make_folder(name, "Choose another folder.")
     if any(path.iterdir()):
-        raise UsageError(flag, "must be a new or empty folder", path, "Give another folder.")
+        raise UsageError(flag, "must be a new or empty folder", path, "Choose another folder.")
     return path

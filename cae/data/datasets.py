@@ -284,7 +284,7 @@ def _load_files(
                 labels_path,
                 f"must hold the labels of {owner}, to which the images belong",
                 f"those of {other}",
-                "Give images and labels that belong together.",
+                "Use images and labels that belong together.",
             )
     values, names = (None, {}) if labels_path is None else read_labels(labels_path)
     class_names = _name_classes(names, values, NAMED_DATASETS.get(labels or images), split, reading)
@@ -415,7 +415,7 @@ def _name_classes(
             "--class-names",
             f"must name {len(classes)} classes, in ascending order of their labels",
             f"{len(names)} names",
-            "Give as many names as there are classes.",
+            "Pass as many names as there are classes.",
         )
     return dict(zip(classes, names, strict=True))
 
@@ -435,7 +435,7 @@ def _get_unlabelled_error(images: str) -> DataError:
         images,
         "must hold images with labels",
         "images without",
-        "Give a folder with one subfolder per class, or a table with the columns path and label.",
+        "Use a folder with one subfolder per class, or a table with the columns path and label.",
     )
 
 

@@ -54,7 +54,7 @@ DEFLATE_MAX_RATIO = 1032
 MAPPED_BYTES = 1 << 28
 MEASURED_BYTES = 1 << 26  # of compressed data, to say how many there are
 INSPECTED = 64  # items that are enough to tell what a file holds
-MAKE_IDX = "Give an idx file; cae.data.idx.write_idx makes one from a NumPy array."
+MAKE_IDX = "Pass an idx file; cae.data.idx.write_idx makes one from a NumPy array."
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def read_images_header(path: str | os.PathLike) -> Header:
         check_channels_last(path, header.shape)
         return header
     got = f"labels (rank {len(header.shape)}: {header})"
-    remedy = "Give the file of images here and the labels with their own flag."
+    remedy = "Pass the file of images here and the labels with their own flag."
     if len(header.shape) == 2:
         rows = _read_items(Path(path), header, np.arange(min(header.shape[0], INSPECTED)))
         if not (rows.shape[1] == 1 or is_one_hot(rows) or is_qmnist(rows)):
@@ -142,7 +142,7 @@ def advise_on_counts(num_labels: int, shape: tuple[int, ...]) -> str:
     """What to do with images that are as many as their first axis says, and not `num_labels`."""
     if num_labels in shape[2:]:
         return "Put the axis of the images first: images = numpy.moveaxis(images, -1, 0)."
-    return "Give images and labels that belong together."
+    return "Use images and labels that belong together."
 
 
 def read_labels_header(path: str | os.PathLike) -> Header:
@@ -153,7 +153,7 @@ def read_labels_header(path: str | os.PathLike) -> Header:
             path,
             "must hold labels (rank 1)",
             f"images (rank {len(header.shape)}: {header})",
-            "Give the file of labels here and the images with their own flag.",
+            "Pass the file of labels here and the images with their own flag.",
         )
     return header
 
@@ -280,7 +280,7 @@ def name_idx_files(
         names = []
     if not names:
         return otherwise
-    return f"Give one of the idx files in it: {', '.join(sorted(names))}."
+    return f"Use one of the idx files in it: {', '.join(sorted(names))}."
 
 
 def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
@@ -294,7 +294,7 @@ def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
     if any(start[:2]):
         found = describe_content(start)
         remedy = "Unpack it and give what is in it." if " archive" in found else MAKE_IDX
-        remedy = "Give the folder of pictures." if found.endswith("picture") else remedy
+        remedy = "Pass the folder of pictures." if found.endswith("picture") else remedy
         raise DataError(path, "must be an idx file", found, remedy)
     if len(start) < 4:
         raise DataError(

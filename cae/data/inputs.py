@@ -29,7 +29,7 @@ BYTES = Scaling(0.0, 255.0, "uint8")  # of decoded pictures
 INSPECTED = 2000  # images of an array, to recognize the range of its pixels
 
 OTHERS = (*TABLES, ".npz")  # which training takes
-GIVE_IMAGES = "Give its pictures, or its images as .npy, or test it with predict.py evaluate."
+GIVE_IMAGES = "Use its pictures, or its images as .npy, or test it with predict.py evaluate."
 
 T = TypeVar("T")
 Picture = str | BinaryIO
@@ -99,7 +99,7 @@ def read_parts(
         else:
             yield from _read_pictures(alike, form, numbers, note)
     if next(numbers) == 0 and not reported:
-        remedy = "Give pictures, folders of them, idx or .npy files."
+        remedy = "Use pictures, folders of them, idx or .npy files."
         raise DataError(", ".join(inputs), "must hold an image", "none", remedy)
 
 
@@ -222,7 +222,7 @@ def _check_size(name: str, images: np.ndarray, form: Form) -> np.ndarray:
             name,
             f"must hold images of the model's shape {format_shape(form.shape)}",
             format_shape(images.shape[1:]),
-            "Give images of that size, or pictures in files, which are resized.",
+            "Use images of that size, or pictures in files, which are resized.",
         )
     return images
 

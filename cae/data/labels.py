@@ -69,7 +69,7 @@ def _take_classes(where: object, rows: np.ndarray) -> np.ndarray:
         where,
         "must hold labels: one whole number per image, or a one-hot row that sums to 1",
         f"other rows, as of flattened images ({shape})",
-        "Give the file of labels here and the images with their own flag.",
+        "Pass the file of labels here and the images with their own flag.",
     )
 
 

@@ -204,7 +204,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
                 got = f"the folder {inner[0]}"
                 remedy = f"Move its pictures into {folder / name}."
                 if len(folders) == 1:
-                    remedy = f"Give {folder / name} if its folders are the classes."
+                    remedy = f"Use {folder / name} if its folders are the classes."
             elif inner_files:
                 got, remedy = (
                     counted(len(inner_files), "other file"),

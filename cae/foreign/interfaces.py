@@ -191,7 +191,7 @@ def get_images(
     shape = outputs.shape[1:]
     if not is_image(shape, input_shape):
         got = f"a model of {format_shape(input_shape)} to {format_shape(shape)}"
-        raise ModelFileError(where, "must be an autoencoder", got, "Give another model.")
+        raise ModelFileError(where, "must be an autoencoder", got, "Choose another model.")
     factor, offset = RESCALINGS[_find_output_range(network, where, input_range, say)]
     if factor != 1:
         from_range = keras.layers.Rescaling(1 / factor, -offset / factor, name="from_output_range")
@@ -230,7 +230,7 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
     (outputs,), shape = network.outputs, network.outputs[0].shape[1:]
     if len(shape) != 1:
         got = f"a model whose output has shape {format_shape(shape)}"
-        remedy = "Give one saved by classification.py."
+        remedy = "Use one saved by classification.py."
         raise ModelFileError(where, "must be a classifier", got, remedy)
     activation, is_single = get_activation(network), shape == (1,)
     is_rounded = outputs.dtype != "float32"  # of mixed precision: sums may be a hundredth off
@@ -252,7 +252,7 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
             return ops.softmax(outputs)
     required = "must end with softmax over several outputs, or with sigmoid or no activation"
     got = f"{network.calls[-1]} with activation {activation or 'unknown'}"
-    remedy = "Give a classifier whose outputs are probabilities or logits."
+    remedy = "Use a classifier whose outputs are probabilities or logits."
     raise ModelFileError(where, required, got, remedy)
 
 

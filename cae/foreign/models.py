@@ -265,7 +265,7 @@ def _find_output(model: "keras.Model", network: Unrolled, name: str, where: obje
         where,
         "must have the layer that --encoder-until names",
         f"no {name} among {list_layers(model)}",
-        "Give the name of one of these layers.",
+        "Use the name of one of these layers.",
     )
 
 
@@ -282,11 +282,11 @@ def _unroll(model: "keras.Model", inputs: object, where: object, **options: Any)
     except Exception as error:  # Keras raises nearly every type
         required = f"must compute with images of shape {format_shape(inputs.shape[1:])}"
         got = " ".join(str(error).split())[-200:]
-        remedy = "Give images of another size, or another model."
+        remedy = "Use images of another size, or another model."
         raise ModelFileError(where, required, got, remedy) from error
     largest = max(network.calls, key=lambda call: call.size, default=None)
     if largest and largest.size > MAX_ACTIVATIONS:
         required = f"must make at most {MAX_ACTIVATIONS:,} numbers of an image"
         got = f"{largest.size:,} in {largest}"
-        raise ModelFileError(where, required, got, "Give another model.")
+        raise ModelFileError(where, required, got, "Choose another model.")
     return network

@@ -315,9 +315,9 @@ def check_classifier(path: str, input_shape: Shape | None = None) -> str:
     metadata = read_metadata(path)
     if metadata.get("kind", "classifier") != "classifier":
         raise ModelFileError(
-            path, "must be a classifier", metadata["kind"], "Give one saved by classification.py."
+            path, "must be a classifier", metadata["kind"], "Use one saved by classification.py."
         )
     if input_shape:
-        remedy = "Give images of that shape, or pictures in files, which are converted."
+        remedy = "Use images of that shape, or pictures in files, which are converted."
         check_model_shape(path, input_shape, remedy, any_colour=True)
     return metadata.get("name", Path(path).stem)

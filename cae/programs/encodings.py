@@ -4,7 +4,7 @@ import argparse
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +41,22 @@ SHOWN = 20  # images in figures and in the table
 class Outputs:
     """The outputs of a model for images, part by part; what cannot be read is reported.
 
+    Iterate over it for pairs of a `Part` of the images and float32 (num_images, *shape).
+
     Attributes:
+        shape: Of the output for one image.
         count: The images so far.
         exit_code: 2 if something could not be read.
     """
 
     def __init__(
-        self, path: str, model: "keras.Model", metadata: dict[str, Any], inputs: list[str]
+        self,
+        path: str,
+        model: "keras.Model",
+        metadata: dict[str, Any],
+        inputs: Sequence[str],
     ):
+        self.shape = model.output_shape[1:]
         self.count = 0
         self.exit_code = 0
         self._run = get_runner(model)
@@ -95,28 +103,54 @@ def _check_output(path: str, suffixes: tuple[str, ...]) -> Path:
 # --- Encodings and reconstructions ----------------------------------------------------------
 
 
-def encode(args: argparse.Namespace) -> int:
+def encode(
+    path: str, inputs: Sequence[str], *, until: str | None = None, input_range: str | None = None
+) -> Outputs:
+    """Encodes images with the encoder of a saved autoencoder or classifier.
+
+    Args:
+        path: The file of the model.
+        inputs: As for `inputs.read_parts`.
+        until: The name of the encoder's last layer; see `find_encoder`.
+        input_range: The pixels that the model expects; see `adapt_input`.
+
+    Raises:
+        ModelFileError: The model has no encoder that can be found.
+    """
+    model, metadata = _open(path)
+    form, _ = get_form(path, model, metadata, inputs)
+    encoder = find_encoder(
+        model,
+        path,
+        form.shape,
+        until=until,
+        input_range=input_range or get_own_range(metadata),
+        say=terminal.say,
+    )
+    return Outputs(path, encoder, metadata, inputs)
+
+
+def reconstruct(path: str, inputs: Sequence[str], *, input_range: str | None = None) -> Outputs:
+    """Reconstructs images in [0, 1] with a saved autoencoder; the arguments are as for `encode`."""
+    model, metadata = _open(path)
+    form, _ = get_form(path, model, metadata, inputs)
+    options = {"input_range": input_range or get_own_range(metadata), "say": terminal.say}
+    return Outputs(path, find_autoencoder(model, path, form.shape, **options), metadata, inputs)
+
+
+def write_encodings(args: argparse.Namespace) -> int:
     """Writes the encodings of images as `.npy` or `.csv`; returns the exit code."""
     path = _check_output(args.output, (".npy", ".csv"))
     names_path = path.with_suffix(".txt")
     if path.suffix == ".npy":
         new_file(str(names_path))
-    model, metadata = _open(args.model)
-    form, _ = get_form(args.model, model, metadata, args.inputs)
-    encoder = find_encoder(
-        model,
-        args.model,
-        form.shape,
-        until=args.encoder_until,
-        input_range=args.model_input_range or get_own_range(metadata),
-        say=terminal.say,
-    )
-    outputs = Outputs(args.model, encoder, metadata, args.inputs)
+    options = {"until": args.encoder_until, "input_range": args.model_input_range}
+    outputs = encode(args.model, args.inputs, **options)
     if path.suffix == ".csv":
         with growing_text(path) as text:
             writer = csv.writer(text, lineterminator="\n")
-            size = math.prod(encoder.output_shape[1:])
-            writer.writerow(["image", *(f"e{number}" for number in range(size))])
+            numbers = range(math.prod(outputs.shape))
+            writer.writerow(["image", *(f"e{number}" for number in numbers)])
             for part, encodings in outputs:
                 rows = encodings.reshape(len(encodings), -1).tolist()
                 writer.writerows(
@@ -133,19 +167,14 @@ def encode(args: argparse.Namespace) -> int:
     return outputs.exit_code
 
 
-def reconstruct(args: argparse.Namespace) -> int:
+def write_reconstructions(args: argparse.Namespace) -> int:
     """Writes reconstructions as PNG files, idx or a figure; returns the exit code."""
     path = Path(args.output)
     if path.suffix:
         _check_output(args.output, (".idx", ".png"))
     else:
         new_folder("--output", args.output)
-    model, metadata = _open(args.model)
-    form, _ = get_form(args.model, model, metadata, args.inputs)
-    input_range = args.model_input_range or get_own_range(metadata)
-    options = {"input_range": input_range, "say": terminal.say}
-    autoencoder = find_autoencoder(model, args.model, form.shape, **options)
-    outputs = Outputs(args.model, autoencoder, metadata, args.inputs)
+    outputs = reconstruct(args.model, args.inputs, input_range=args.model_input_range)
     if path.suffix:
         (names, _, images), drawn = outputs.collect()
         if path.suffix == ".idx":
@@ -167,8 +196,28 @@ def reconstruct(args: argparse.Namespace) -> int:
 # --- Anomalies ------------------------------------------------------------------------------
 
 
+def score(path: str, inputs: Sequence[str]) -> tuple[Part, np.ndarray, Typical, int]:
+    """Scores images by how unlike those of training they are.
+
+    Args:
+        path: The file of an autoencoder or classifier of this program.
+        inputs: As for `inputs.read_parts`.
+
+    Returns:
+        The images; float64 (num_images,), larger for images that are less like those of training;
+        what is typical, whose `get_threshold` tells anomalies; 2 if something could not be read,
+        otherwise 0.
+    """
+    model, metadata = _open(path)
+    typical, scorer = _get_scorer(path, model, metadata)
+    outputs = Outputs(path, scorer, metadata, inputs)
+    part, values = outputs.collect()
+    scores = typical.get_scores(values[:, : max(1, len(typical.mean))])
+    return part, scores, typical, outputs.exit_code
+
+
 def find_anomalies(args: argparse.Namespace) -> int:
-    """Scores images by how unlike those of training they are; returns the exit code."""
+    """Writes and shows the scores of images; returns the exit code."""
     if args.csv:
         new_file(args.csv)
     if args.figures:
@@ -177,13 +226,9 @@ def find_anomalies(args: argparse.Namespace) -> int:
     if args.test_labels:
         labels, class_names = read_labels(args.test_labels)
         given = np.array([class_names.get(label, str(label)) for label in labels.tolist()])
-    model, metadata = _open(args.model)
-    typical, scorer = _get_scorer(args.model, model, metadata)
-    outputs = Outputs(args.model, scorer, metadata, args.inputs)
-    part, values = outputs.collect()
+    part, scores, typical, exit_code = score(args.model, args.inputs)
     is_strange = _find_strange(part, given, args.strange) if args.strange else None
     names, _, images = part
-    scores = typical.get_scores(values[:, : max(1, len(typical.mean))])
     threshold = typical.get_threshold(args.quantile)
     order = np.argsort(-scores, kind="stable")
     rows = [
@@ -206,7 +251,7 @@ def find_anomalies(args: argparse.Namespace) -> int:
         figures["strangest"] = _draw_strangest(images, names, scores, order[:SHOWN])
         write_figures(folder, figures)
         terminal.say(f"Figures: {folder}")
-    return outputs.exit_code
+    return exit_code
 
 
 def _get_scorer(

@@ -89,7 +89,7 @@ def check_reading(args: argparse.Namespace | Data) -> None:
             "--test-split",
             "sets test images apart in a folder, a table or an .npz file",
             args.dataset,
-            "Give test images with -t, or save images and labels as one .npz file.",
+            "Pass test images with -t, or save images and labels as one .npz file.",
         )
 
 
@@ -155,7 +155,7 @@ def check_same_shape(name: str, shape: Shape, input_shape: Shape, split: str = "
             format_shape(shape),
             "Add --transpose test, or leave it out if it is there."
             if split == "test" and swap_sides(shape) == input_shape
-            else "Give images of that height, width and number of channels.",
+            else "Use images of that height, width and number of channels.",
         )
 
 
@@ -194,7 +194,7 @@ def load_labelled_images(
             args.labels or args.dataset,
             "the training labels must name at least two classes",
             f"only {listed(data.names.values())} among {counted(len(data.labels), 'label')}",
-            "Use a larger --limit." if args.limit else "Give images of another class too.",
+            "Use a larger --limit." if args.limit else "Use images of another class too.",
         )
     data = change_images(data, args, "train")
     scaling = get_scaling(data.images)
@@ -209,7 +209,7 @@ def load_labelled_images(
         if why:
             terminal.warn(
                 f"{args.dataset}: no image can be set apart for testing ({why}), so all are "
-                "trained on and none is tested. Give test images with -t, a larger --test-split, "
+                "trained on and none is tested. Pass test images with -t, a larger --test-split, "
                 "or more images."
             )
     warn_of_shared_images({"training": data, "unlabelled": unlabelled, "test": test})

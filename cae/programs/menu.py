@@ -185,7 +185,7 @@ def run(
     if args.print_config:
         if not configs:
             raise UsageError(
-                "--print-config", "requires a configuration", "none", "Give one with -c FILE."
+                "--print-config", "requires a configuration", "none", "Pass one with -c FILE."
             )
         sys.stdout.writelines(dump_config(config) for _, config in configs)
         return 0
@@ -213,7 +213,7 @@ def _check_augmentation(args: argparse.Namespace, configs: list[tuple[str, Confi
     if len(configs) != 1 or not configs[0][1].views:
         required = "requires one configuration that changes images"
         got = "one that does not" if len(configs) == 1 else f"{len(configs)} configurations"
-        remedy = "Give one with -c FILE that has augmentation or denoise."
+        remedy = "Pass one with -c FILE that has augmentation or denoise."
         raise UsageError("--show-augmentation", required, got, remedy)
 
 

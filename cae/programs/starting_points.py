@@ -54,7 +54,7 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
     if args.init_from and not args.config:
         return [_take_over_model(args, kind)]
     if args.devices is not None and not args.config:
-        raise UsageError("--devices", "requires a configuration", "none", "Give one with -c FILE.")
+        raise UsageError("--devices", "requires a configuration", "none", "Pass one with -c FILE.")
     names = terminal.drop_common_start([Path(path).stem for path in args.config])
     configs = [load_overridden(path, kind, args) for path in args.config]
     return list(zip(names, configs, strict=True))
@@ -134,7 +134,7 @@ def check_destinations(args: argparse.Namespace) -> None:
             "--run-dir",
             "requires exactly one configuration",
             len(args.config),
-            "Give one -c FILE, or --runs-dir.",
+            "Pass one -c FILE, or --runs-dir.",
         )
 
 

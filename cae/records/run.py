@@ -72,7 +72,7 @@ MAX_NAME = 50
 
 def check_runs_dir(runs_dir: str | Path) -> Path:
     """Creates the folder that holds the runs; raises as `files.make_folder`."""
-    return make_folder(runs_dir, "Give another folder with --runs-dir.")
+    return make_folder(runs_dir, "Choose another folder with --runs-dir.")
 
 
 def check_run_dir(directory: str | Path) -> Path:
@@ -85,7 +85,7 @@ def check_run_dir(directory: str | Path) -> Path:
     partial = path.with_name(path.name + PARTIAL)
     is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if path.suffix == PARTIAL or partial.exists() or not is_new:
-        remedy = f"Give another directory, or resume an interrupted run: --resume {directory}."
+        remedy = f"Choose another directory, or resume an interrupted run: --resume {directory}."
         raise UsageError("--run-dir", "must be new or empty", directory, remedy)
     return path
 
@@ -247,7 +247,7 @@ class Run:
         else:
             final = check_run_dir(directory)
             self._set_path(final.with_name(final.name + PARTIAL))
-            make_folder(self.path, "Give another directory with --run-dir.")
+            make_folder(self.path, "Choose another directory with --run-dir.")
 
     @classmethod
     def reopen(cls, run: str | Path) -> "Run":

@@ -134,13 +134,13 @@ def check_destination(path: str | Path, overwrite: bool) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        raise UsageError(path, "must be a file", "a directory", "Give another name.")
+        raise UsageError(path, "must be a file", "a directory", "Choose another name.")
     if path.suffix not in SUFFIXES:
         got = repr(path.suffix) if path.suffix else "no suffix"
         remedy = f"Use {path.with_suffix('.keras')}."
         raise UsageError(path, "must end in .keras or .h5", got, remedy)
     if path.exists() and not overwrite:
-        remedy = "Give another name, or --overwrite to replace it."
+        remedy = "Choose another name, or --overwrite to replace it."
         raise UsageError(path, "must not exist yet", "an existing file", remedy)
     make_folder(path.parent, "Choose another folder.")
     return path
@@ -309,7 +309,9 @@ def _rehearse(where: Path, load: Callable[[], "keras.Model"]) -> None:
         largest = max(math.prod(size or 1 for size in output.shape[1:]) for output in outputs)
         if largest > MAX_ACTIVATIONS:
             required = f"must compute at most {MAX_ACTIVATIONS:,} values per image and layer"
-            raise ModelFileError(where, required, f"a layer of {largest:,}", "Give another model.")
+            raise ModelFileError(
+                where, required, f"a layer of {largest:,}", "Choose another model."
+            )
 
     # Keras lists the variables to initialize later per thread; the list ends with this thread.
     with ThreadPoolExecutor(1) as executor:
@@ -357,7 +359,7 @@ def _file_kind(path: Path) -> str:
     if start == HDF5_SIGNATURE:
         return "h5"
     got = f"one that begins with {start!r}" if start else "an empty file"
-    raise ModelFileError(path, required, got, "Give the file that --save or a run wrote.")
+    raise ModelFileError(path, required, got, "Pass the file that --save or a run wrote.")
 
 
 def _refuse_weights(path: Path, got: str) -> NoReturn:

@@ -72,7 +72,7 @@ def _naming(flag: str, place: object) -> Iterator[None]:
         yield
     except Exception as error:
         got = f"{place} ({_describe(error)})"
-        remedy = f"Give another place, or leave out --{flag}."
+        remedy = f"Choose another place, or leave out --{flag}."
         raise UsageError(f"--{flag}", "must be writable", got, remedy) from error
 
 

@@ -88,7 +88,7 @@ def train_autoencoder(
         loop.run(phase, Objective(trained, config.loss, metric), *batches)
     history = loop.finish({FULL: len(split[0])})
     if len(images) == 1:
-        warn("Nothing to learn: there is only one image. Give more images.")
+        warn("Nothing to learn: there is only one image. Use more images.")
     elif not loop.is_stopped:
         _warn_if_collapsed(history, config.loss, mean_image_error, warn)
     return history

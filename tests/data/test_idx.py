@@ -191,7 +191,7 @@ MALFORMED = {
     "utf8_text": ("\ufeffZahlen, größer als 0\n".encode(), "got text"),
     "utf8_text_cut_in_a_character": (b"a" + "ä".encode() * 300, "got text"),
     "git_lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
-    "png": (b"\x89PNG\r\n\x1a\n" + bytes(20), "got a PNG picture. Give the folder"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(20), "got a PNG picture. Pass the folder"),
     "jpeg": (b"\xff\xd8\xff\xe0" + bytes(20), "got a JPEG picture"),
     "gif": (b"GIF89a" + bytes(20), "got a GIF picture"),
     "zip": (b"PK\x03\x04" + bytes(20), "got a zip archive .* Unpack it"),
@@ -399,7 +399,7 @@ def test_directory_names_its_idx_files(tmp_path):
     (tmp_path / "b.gz").write_bytes(GZIP)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "a").write_bytes(RAW)
-    with pytest.raises(DataError, match=r"Give one of the idx files in it: a/a, b\.gz\.$"):
+    with pytest.raises(DataError, match=r"Use one of the idx files in it: a/a, b\.gz\.$"):
         idx.read_images(tmp_path)
 
 

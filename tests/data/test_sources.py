@@ -98,7 +98,7 @@ class TestFolder:
     def test_a_folder_too_high(self, root):
         """The only folder in it holds those of the classes."""
         fill(root / "data", {"a": 1, "b": 1})
-        with pytest.raises(DataError, match=f"Give {root / 'data'} "):
+        with pytest.raises(DataError, match=f"Use {root / 'data'} "):
             load(root)
 
     def test_a_folder_beside_those_of_training_and_test(self, root):

@@ -18,7 +18,7 @@ from cae.data.datasets import Scaling
 from cae.data.idx import read_images, read_labels
 from cae.data.pictures import Form
 from cae.errors import UserError
-from cae.programs import answers
+from cae.programs import answers, encodings
 from cae.records.calibration import UNCALIBRATED, Calibration, Typical
 from cae.records.saved_models import load_model, read_metadata, save_model
 
@@ -560,3 +560,24 @@ class TestShow:
         page = tmp_path / "card.html"
         assert show(trained_classifier.saved, "--html", page).exit_code == 0
         assert "probabilities" in page.read_text(encoding="utf-8")
+
+
+class TestFromPython:
+    """The commands as functions."""
+
+    def test_encodings_and_reconstructions(self, files, trained_autoencoder):
+        outputs = encodings.encode(trained_autoencoder.saved, [str(files.test)])
+        (_, encoded), *more = list(outputs)
+        assert not more and encoded.shape == (24, *outputs.shape) and outputs.exit_code == 0
+        ((part, drawn),) = encodings.reconstruct(trained_autoencoder.saved, [str(files.test)])
+        assert drawn.shape == part.images.shape == (24, 8, 8, 1)
+
+    def test_scores(self, tmp_path, files, trained_autoencoder):
+        """Noise, and a file that is no picture."""
+        noise = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
+        Image.fromarray(noise).save(tmp_path / "noise.png")
+        (tmp_path / "none.png").write_text("no picture")
+        inputs = [str(files.test), str(tmp_path)]
+        part, scores, typical, exit_code = encodings.score(trained_autoencoder.saved, inputs)
+        assert len(part.names) == len(scores) == 25 and exit_code == 2
+        assert scores.argmax() == 24 and scores[24] > typical.get_threshold()

@@ -60,7 +60,7 @@ def test_a_study(autoencoders, report):
     # Pictures from the records alone; each says what it shows.
     described = [image["alt"] for image in page.images]
     assert any("on validation images over 3 epochs" in alt for alt in described)
-    assert sum("near leads with val_mse 0.0115" in alt for alt in described) == 3
+    assert sum("near has the best mean, val_mse 0.0115" in alt for alt in described) == 3
     for image in page.images:
         media_type, _, content = image["src"].partition(";base64,")
         assert media_type == "data:image/svg+xml"

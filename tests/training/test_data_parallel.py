@@ -179,7 +179,7 @@ def test_devices_without_a_configuration(autoencode):
     """Several processes cannot all ask."""
     finished = autoencode("--devices", "all", config=None)
     assert finished.exit_code == 2
-    assert "Give one with -c FILE" in finished.err
+    assert "Pass one with -c FILE" in finished.err
 
 
 # --- Training together ----------------------------------------------------------------------------
