@@ -268,7 +268,7 @@ def find_outdated(files: dict[Path, bytes], directory: Path) -> dict[Path, str]:
 
 
 def find_invalid_recipes(directory: Path) -> list[str]:
-    """The problems of the recipes in `directory`, one a line."""
+    """The problems of the recipes in `directory`, one per line."""
     from cae.config.load import load_recipe
 
     problems = []

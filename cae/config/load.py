@@ -271,7 +271,7 @@ def choose_recipe(recipes: Iterable[Recipe], labels: int, has_unlabelled: bool) 
 def format_config(document: dict[str, Any]) -> str:
     """The JSON text of a configuration as a person would write it.
 
-    The layers come first, one a line.
+    The layers come first, one per line.
     """
     entries = []
     for key in sorted(document, key=lambda key: key not in UNUSED and not key.endswith("_layers")):

@@ -74,7 +74,7 @@ class Data(Keys):
     """Swap rows and columns of these images; null: of none."""
 
     image_size: ImageSize | None = None
-    """Bring pictures to this height and width; null: the most frequent size, at most 64 a side."""
+    """Bring pictures to this height and width; null: the most frequent size up to 64 per side."""
 
     color: Literal[COLORS] | None = None
     """Convert pictures; null keeps colour if any has it."""

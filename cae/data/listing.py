@@ -170,7 +170,7 @@ def _check_link(link: Path, root: Path) -> None:
     if not link.resolve().is_relative_to(root.resolve()):
         raise DataError(
             link,
-            f"must lie in {root}",
+            f"must be inside {root}",
             f"a link to {link.resolve()}",
             "Replace the link with a copy, or remove it.",
         )

@@ -227,7 +227,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": image_size,
         "metavar": "HxW",
         "help": "bring pictures to this height and width (default: the most frequent size, at most "
-        "64 a side)",
+        "64 per side)",
     },
     "--color": {
         "choices": COLORS,

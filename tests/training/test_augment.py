@@ -72,7 +72,7 @@ def test_noise_has_its_standard_deviation():
 
 
 def test_cutout_erases_one_square():
-    """0.5 of the shorter side, 8, are 4 pixels a side, fewer where the image ends."""
+    """0.5 of the shorter side, 8, are 4 pixels per side, fewer where the image ends."""
     white = tf.ones((300, 8, 12, 2))
     erased = augment(white, Augmentation(cutout=0.5), KEY).numpy() == 0
     assert (erased[..., 0] == erased[..., 1]).all()
