@@ -25,6 +25,7 @@ from keras import ops
 from cae.config.schema import Config
 from cae.data.datasets import Scaling
 from cae.errors import UserError
+from cae.foreign.unrolled import get_layers
 
 GIB = 2**30
 # Layers whose output is a view of their input or is not kept for the gradients.
@@ -113,18 +114,10 @@ def get_step_bytes(model: keras.Model, batch_size: int, value_bytes: int = 4) ->
     """
     values = sum(
         math.prod(layer.output.shape[1:])
-        for layer in _get_layers(model)
+        for layer in get_layers(model)
         if not isinstance(layer, WITHOUT_MEMORY)
     )
     return values * batch_size * value_bytes
-
-
-def _get_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    if isinstance(layer, keras.Model):
-        for part in layer.layers:
-            yield from _get_layers(part)
-    else:
-        yield layer
 
 
 def get_free_bytes() -> float:

@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from cae.foreign.unrolled import get_layers
+
 # Layers with one input; a model that has no others, and calls each once, is a chain.
 CHAINED = (
     keras.layers.Conv2D,
@@ -222,7 +224,7 @@ def fuse(model: keras.Model, batch_norm: bool = False) -> keras.Model:
     """
     if not _is_chain(model):
         return keras.Model(model.inputs, model.output)
-    layers = list(_flatten(model))
+    layers = list(get_layers(model))
     outputs = model.inputs[0]
     while layers:
         layer = layers.pop(0)
@@ -245,7 +247,7 @@ def bfloat16_inside(model: keras.Model) -> Iterator[None]:
     it, because the loss takes logarithms of the output. Micikevicius et al. 2018, "Mixed precision
     training"; bfloat16 has the range of float32 and needs no scaling of the loss.
     """
-    layers = list(_flatten(model))
+    layers = list(get_layers(model))
     del layers[layers.index(get_output(layers)) :]
     try:
         with _changed(layers, "dtype_policy", keras.DTypePolicy("mixed_bfloat16")):
@@ -258,7 +260,7 @@ def bfloat16_inside(model: keras.Model) -> Iterator[None]:
 def synchronized_batch_norm(model: keras.Model) -> AbstractContextManager[None]:
     """BatchNorm uses the statistics of all workers' images while this is open."""
     kind = keras.layers.BatchNormalization
-    found = [layer for layer in _flatten(model) if isinstance(layer, kind)]
+    found = [layer for layer in get_layers(model) if isinstance(layer, kind)]
     return _changed(found, "synchronized", True)
 
 
@@ -297,15 +299,6 @@ def _is_chain(model: keras.Model) -> bool:
         for layer in model.layers
         if not isinstance(layer, keras.layers.InputLayer)
     )
-
-
-def _flatten(model: keras.Model) -> Iterator[keras.Layer]:
-    """The layers of a model and its sub-models in order, without inputs."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _flatten(layer)
-        elif not isinstance(layer, keras.layers.InputLayer):
-            yield layer
 
 
 def first_filters(model: keras.Model) -> np.ndarray | None:
