@@ -573,11 +573,12 @@ class TestFromPython:
         assert drawn.shape == part.images.shape == (24, 8, 8, 1)
 
     def test_scores(self, tmp_path, files, trained_autoencoder):
-        """Noise, and a file that is no picture."""
-        noise = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
-        Image.fromarray(noise).save(tmp_path / "noise.png")
+        """They are the mean squared errors; a file that is no picture is left out."""
         (tmp_path / "none.png").write_text("no picture")
-        inputs = [str(files.test), str(tmp_path)]
-        part, scores, typical, exit_code = encodings.score(trained_autoencoder.saved, inputs)
-        assert len(part.names) == len(scores) == 25 and exit_code == 2
-        assert scores.argmax() == 24 and scores[24] > typical.get_threshold()
+        ((part, drawn),) = encodings.reconstruct(trained_autoencoder.saved, [str(files.test)])
+        inputs = [str(files.test), str(tmp_path / "none.png")]
+        scored, scores, typical, exit_code = encodings.score(trained_autoencoder.saved, inputs)
+        errors = np.square(drawn - part.images).mean(axis=(1, 2, 3))
+        np.testing.assert_allclose(scores, errors, rtol=1e-4)
+        assert scored.names == part.names and exit_code == 2
+        assert typical.get_threshold(0.5) < typical.get_threshold(0.99)
