@@ -45,7 +45,7 @@ def _plot_reconstructions(
         for row, name in enumerate(ROWS if column == 0 else ()):
             middle = top + (row - 1.5) * row_height
             ax.text(1.1, middle, name, ha="right", va="center")
-    sheets.add_colorbar(ax, drawn, 1.25 + columns, "difference of pixel values", row_height - 0.1)
+    sheets.add_colorbar(ax, drawn, 1.25 + columns, "difference", row_height - 0.1)
     return ax.figure
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -18,7 +19,6 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def project():
-    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

@@ -254,27 +254,29 @@ class TestBatches:
         seen = np.concatenate([targets for (_, targets), _ in steps])
         assert set(seen.tolist()) == set(range(12))
 
-    def test_the_share_of_spread_labels_changes_evenly(self, images):
-        """The labels are spread again before the epochs 2 and 4 of 5."""
-        spreading = {"neighbours": 3, "share": 0.2, "refresh": 2, "last_share": 0.8}
-        changes = {"full_train_epochs": 5, "unlabelled": {"label_spreading": spreading}}
-        config = validate_config(HEAD | changes, "test", "classifier")
-        model = build.get_classifier(config, (8, 8, 1), 4)
-        labelled = images[:4], np.arange(4, dtype=np.int32), np.arange(4)
-        plan = Plan(model, config, labelled, images[4:], Scaling(0, 255, "uint8"))
-        rounds = [plan.labels, plan.spread_again(2, epochs=5), plan.spread_again(4, epochs=5)]
-        assert [np.mean(labels != -1) for labels in rounds] == [0.2, 0.5, 0.8]
-
-    def test_the_share_in_a_phase_of_another_length(self, images):
-        """Fresh weights train in one phase of all epochs: the last round is before epoch 10."""
-        spreading = {"neighbours": 3, "share": 0.9, "refresh": 2, "last_share": 0.2}
-        changes = {"full_train_epochs": 8, "unlabelled": {"label_spreading": spreading}}
+    @pytest.mark.parametrize(
+        ("epochs_of_file", "epochs", "first", "last", "expected"),
+        [
+            (5, 5, 0.2, 0.8, {2: 0.5, 4: 0.8}),
+            # Fresh weights train in one phase of all epochs, here four more.
+            (8, 12, 0.9, 0.2, {6: 0.5, 8: 0.35, 10: 0.2}),
+        ],
+    )
+    def test_the_share_of_spread_labels_changes_evenly(
+        self, images, epochs_of_file, epochs, first, last, expected
+    ):
+        """The labels are spread again before every second epoch; 10 images of each class."""
+        spreading = {"neighbours": 3, "share": first, "refresh": 2, "last_share": last}
+        changes = {"full_train_epochs": epochs_of_file}
+        changes["unlabelled"] = {"label_spreading": spreading}
         config = validate_config(HEAD | changes, "test", "classifier")
         model = build.get_classifier(config, (8, 8, 1), 4)
         labelled = images[:4], np.arange(4, dtype=np.int32), np.arange(4)
         plan = Plan(model, config, labelled, images[4:44], Scaling(0, 255, "uint8"))
-        shares = [np.mean(plan.spread_again(epoch, epochs=12) != -1) for epoch in (6, 8, 10)]
-        assert shares == pytest.approx([0.5, 0.35, 0.2], abs=0.051)
+        assert np.mean(plan.labels != -1) == pytest.approx(first, abs=0.051)
+        for epoch, share in expected.items():
+            found = np.mean(plan.spread_again(epoch, epochs=epochs) != -1)
+            assert found == pytest.approx(share, abs=0.051)
 
     def test_strong_views_differ(self, batches):
         _, (weak, strong, _) = next(batches.iterate())
