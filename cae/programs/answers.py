@@ -274,7 +274,7 @@ def classify(args: argparse.Namespace) -> int:
     """Classifies any images; returns the exit code, 2 if some could not be read."""
     check_classifier(args.model)
     _check_outputs(args)
-    given, names = read_labels(args.test_labels) if args.test_labels else (None, {})
+    given, names = (None, {}) if args.test_labels is None else read_labels(args.test_labels)
     say = partial(terminal.print_sentence, terminal.ERR)  # standard output may be JSON
     options = {"input_range": args.model_input_range, "inputs": args.inputs}
     classifier = open_classifier(args.model, labels=None if names else given, say=say, **options)
