@@ -182,8 +182,12 @@ def choose(question: str, choices: Iterable[str], default: int | None = 1) -> in
     return ask(question, whole_number(1, count), default)
 
 
-def ask_file(question: str, parse: Callable[[str], T], offered: Sequence[str]) -> T:
+def ask_file(
+    question: str, parse: Callable[[str], T], offered: Sequence[str], default: str | None = None
+) -> T:
     """Asks for a file: one of those offered, by its number, or any other by its name.
+
+    Enter stands for `default`, or else for the first one offered.
 
     Raises:
         Back: The answer is to go back.
@@ -199,7 +203,9 @@ def ask_file(question: str, parse: Callable[[str], T], offered: Sequence[str]) -
         return parse(offered[number - 1])
 
     help = "Type a number from the list, or the name of a file."
-    return ask(question, file_name(by_number), 1 if offered else None, help)
+    if default in offered:
+        default = str(offered.index(default) + 1)
+    return ask(question, file_name(by_number), default or ("1" if offered else None), help)
 
 
 def confirm(question: str, default: bool) -> bool:

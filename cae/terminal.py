@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -30,11 +31,14 @@ PLAIN = {
 }  # fmt: skip
 WIDEST_TABLE = 200  # characters, where no terminal is
 LEAST_FOLDED = 12  # characters of a text in a column of a table
+PATIENCE = 1  # seconds of silence
 OUT = Console(**PLAIN)
 ERR = Console(**PLAIN, stderr=True)
 BACKENDS = ("tensorflow", "jax")  # of Keras
 
 EXIT_USER_ERROR = 2
+
+_announced = ""  # the latest step
 
 
 def report(error: UserError) -> int:
@@ -58,6 +62,28 @@ def warn(sentence: str) -> None:
 def announce(step: str) -> None:
     """Names on standard error a step that is about to take more than a second."""
     ERR.print(Text(f"{step} …"))
+
+
+@contextmanager
+def announcing(step: str) -> Iterator[None]:
+    """Names on standard error what takes longer than a second, once it does.
+
+    What follows itself, as when a folder is read to check it and then to load it, is named once.
+    """
+
+    def tell() -> None:
+        global _announced
+        if step != _announced:
+            announce(step)
+            _announced = step
+
+    timer = threading.Timer(PATIENCE, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def say(sentence: str) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from cae.data import arrays, idx
+from cae import terminal
+from cae.data import arrays, idx, pictures
 from cae.data.labels import NO_LABEL
 from cae.data.named import (
     NAMED_DATASETS,
@@ -26,7 +27,6 @@ from cae.data.named import (
     find_named_file,
     verify_file,
 )
-from cae.data.pictures import take
 from cae.data.sources import Reading, is_source, read_names, read_source
 from cae.data.splits import draw_order, draw_sample, get_classes
 from cae.errors import DataError, UsageError, shown
@@ -80,6 +80,12 @@ class Dataset:
         """int64 (num_images,), the positions of the images in the file, ascending."""
         return self.sample.indices if self.sample else np.arange(len(self.images))
 
+    @property
+    def digests(self) -> list[str]:
+        """SHA-256 of the files, and of the positions of the images in them."""
+        digests = [file["sha256"] for file in self.files]
+        return digests + ([self.sample.to_json()["indices_sha256"]] if self.sample else [])
+
     def take(self, chosen: np.ndarray, seed: int, changes: Sequence[str] = ()) -> "Dataset":
         """Some of the images.
 
@@ -90,14 +96,12 @@ class Dataset:
         """
         if len(chosen) == len(self.images):
             return self
-        digests = [file["sha256"] for file in self.files]
-        before = [] if self.sample is None else [self.sample.to_json()["indices_sha256"]]
         validation = None
         if self.validation is not None and np.isin(self.validation, chosen).any():
             validation = np.flatnonzero(np.isin(chosen, self.validation))
         return replace(
             self,
-            images=take(self.images, chosen, " ".join([*digests, *before, *changes])),
+            images=pictures.take(self.images, chosen, " ".join([*self.digests, *changes])),
             labels=None if self.labels is None else self.labels[chosen],
             sample=Sample(seed, chosen if self.sample is None else self.sample.indices[chosen]),
             paths=None if self.paths is None else self.paths[chosen],
@@ -293,14 +297,15 @@ def _load_files(
     if limit and limit < num_images:
         sample = Sample(seed, draw_sample(num_images, limit, seed, values))
         values = None if values is None else values[sample.indices]
-    return Dataset(
-        name=images if images in NAMED_DATASETS else images_path.name,
-        images=_reader(images_path).read_images(images_path, sample.indices if sample else None),
-        labels=values,
-        class_names=class_names,
-        files=tuple(get_record(path) for path in (images_path, labels_path) if path is not None),
-        sample=sample,
-    )
+    with terminal.announcing(f"Reading {images_path}"):
+        return Dataset(
+            name=images if images in NAMED_DATASETS else images_path.name,
+            images=_reader(images_path).read_images(images_path, sample and sample.indices),
+            labels=values,
+            class_names=class_names,
+            files=tuple(get_record(path) for path in (images_path, labels_path) if path),
+            sample=sample,
+        )
 
 
 def _load_source(
@@ -362,15 +367,19 @@ def divide(
     return data.take(known, seed, changes), unlabelled.take(others, seed, changes)
 
 
-def join(first: Dataset, unlabelled: Dataset) -> Dataset:
-    """The images of two sets of the same shape; those of the second have no labels."""
+def join(first: Dataset, unlabelled: Dataset, changes: Sequence[str] = ()) -> Dataset:
+    """The images of two sets of the same shape; those of the second have no labels.
+
+    `changes` are those of `Dataset.take`.
+    """
     labels = first.labels
     if labels is not None:
         labels = np.append(labels, np.full(len(unlabelled.images), NO_LABEL))
+    key = " ".join([*first.digests, *unlabelled.digests, *changes])
     names, more = (one.name_images(np.arange(len(one.images))) for one in (first, unlabelled))
     return replace(
         first,
-        images=np.concatenate([first.images, unlabelled.images]),
+        images=pictures.join(first.images, unlabelled.images, key),
         labels=labels,
         files=(*first.files, *unlabelled.files),
         paths=np.array([*names, *(f"{unlabelled.name}: {name}" for name in more)]),

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 
+from cae import terminal
 from cae.data.stored import check_byte_order
 from cae.errors import DataError
 
@@ -104,6 +105,4 @@ def _mark_unlabelled(where: object, labels: np.ndarray) -> np.ndarray:
 
 @cache  # once, however often the file is read
 def _say(sentence: str) -> None:
-    from cae import terminal  # loads Rich
-
     terminal.print_sentence(terminal.ERR, f"{sentence}.")

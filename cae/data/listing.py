@@ -31,7 +31,7 @@ DELIMITERS = ",;\t"
 COLUMNS = dict.fromkeys(("file", "filename", "image"), "path") | {"class": "label"}
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
-    ".pbm", ".pgm", ".ppm", ".pnm",
+    ".avif", ".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm",
 }  # fmt: skip
 NAME_PICTURES = "Names of pictures end in .png, .jpg and the like."
 MOST_COLUMNS = 32  # of a table of pictures; Kaggle's MNIST has one per pixel

@@ -26,6 +26,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cae import terminal
 from cae.config.choices import RESIZE
 from cae.config.shapes import format_shape
 from cae.data.idx import MAPPED_BYTES
@@ -35,7 +36,7 @@ from cae.errors import DataError, as_sentence
 from cae.files import explaining, replace_file, write_json
 
 # Not all that Pillow reads: it starts Ghostscript for EPS, and guesses formats without a signature.
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "AVIF", "GIF", "JPEG2000", "PPM")
 MAX_PIXELS = 89_478_485  # as Pillow's own limit: 256 MB of RGB
 MAX_SIDE = 64  # pixels, unless a size is asked for
 SURVEYED = 200  # pictures, evenly spaced, that decide about size and colour
@@ -332,13 +333,38 @@ def take(images: np.ndarray, indices: np.ndarray, key: str) -> np.ndarray:
         return images
     if len(indices) * images[0].nbytes <= MAPPED_BYTES or images.dtype != np.uint8:
         return images[indices]
-    name = hashlib.sha256(key.encode() + indices.astype("<i8").tobytes()).hexdigest()[:HASH_LETTERS]
-    path = make_data_folder(CACHE) / f"{name}.npy"
+    parts = (images[some] for some in _chunk(indices))
+    return _keep(parts, (len(indices), *images.shape[1:]), key.encode() + indices.tobytes())
+
+
+def join(first: np.ndarray, second: np.ndarray, key: str) -> np.ndarray:
+    """The images of two arrays of the same shape: in memory, or in such a file.
+
+    Args:
+        first: (num_images, height, width, channels).
+        second: The same of any number of images.
+        key: Identifies both.
+    """
+    are_bytes = first.dtype == second.dtype == np.uint8
+    if first.nbytes + second.nbytes <= MAPPED_BYTES or not are_bytes:
+        return np.concatenate([first, second])
+    parts = (images[some] for images in (first, second) for some in _chunk(range(len(images))))
+    return _keep(parts, (len(first) + len(second), *first.shape[1:]), key.encode())
+
+
+def _chunk(indices: Sequence[int]) -> Iterator[Sequence[int]]:
+    starts = range(0, len(indices), IMAGES_AT_ONCE)
+    return (indices[start : start + IMAGES_AT_ONCE] for start in starts)
+
+
+def _keep(parts: Iterable[np.ndarray], shape: tuple[int, ...], key: bytes) -> np.ndarray:
+    """An array of that shape in the cache; its parts are only needed if it is not there yet."""
+    path = make_data_folder(CACHE) / f"{hashlib.sha256(key).hexdigest()[:HASH_LETTERS]}.npy"
     if not path.exists():
         with explaining(path, get_full_remedy()), replace_file(path) as file:
-            _write_header(file, (len(indices), *images.shape[1:]))
-            for start in range(0, len(indices), IMAGES_AT_ONCE):
-                file.write(images[indices[start : start + IMAGES_AT_ONCE]].tobytes())
+            _write_header(file, shape)
+            for part in parts:
+                file.write(part.tobytes())
     return _load(path)
 
 
@@ -371,8 +397,6 @@ def _choose_form(listing: Listing, wanted: Wanted, record: Path) -> Form:
             unreadable = {x: why for x, why in decoded if isinstance(why, UnreadablePicture)}
             raise _get_unreadable_error(listing.root, unreadable, len(looked_at)) from None
         write_json(record, [frequent, is_coloured], get_full_remedy())
-        from cae import terminal
-
         found = []
         if not size:
             most = f"at most {MAX_SIDE} pixels per side"
@@ -428,8 +452,6 @@ def _decode_all(
 def _track(items: Sequence[T], description: str) -> Iterable[T]:
     """The items, with a progress bar on standard error."""
     from rich.progress import track  # takes a while to load
-
-    from cae import terminal
 
     return track(items, description, console=terminal.ERR)
 

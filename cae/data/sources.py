@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cae import terminal
 from cae.config.choices import COLORS, RESIZE
 from cae.data.arrays import read_npz
 from cae.data.labels import NO_LABEL
@@ -181,13 +182,14 @@ def read_source(name: str, split: Split, reading: Reading) -> tuple[Contents, np
 
 def _read(path: Path, split: Split, reading: Reading) -> tuple[Contents, bool]:
     """What a part of a source holds, all of it if it has no parts; whether it has test images."""
-    if path.suffix.lower() == ".npz":
-        arrays = read_npz(path)
-        part = split if split in arrays else "train"
-        return Contents(*arrays[part], get_record(path)), "test" in arrays
-    listings = list_pictures(path, labelled=reading.labelled)
-    part = split if split in listings else "train"
-    return _decode(path, listings[part], reading), "test" in listings
+    with terminal.announcing(f"Reading {path}"):
+        if path.suffix.lower() == ".npz":
+            arrays = read_npz(path)
+            part = split if split in arrays else "train"
+            return Contents(*arrays[part], get_record(path)), "test" in arrays
+        listings = list_pictures(path, labelled=reading.labelled)
+        part = split if split in listings else "train"
+        return _decode(path, listings[part], reading), "test" in listings
 
 
 # Images that were set apart, by what decides about them: hashing many images takes seconds.

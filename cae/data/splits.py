@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cae import terminal
 from cae.data.labels import NO_LABEL
 from cae.errors import DataError
 from cae.files import write_text
@@ -21,7 +22,6 @@ IMBALANCE = 3
 # images collide has a probability of 3e-8.
 HASH_BYTES = 8
 IMAGES_AT_ONCE = 1024
-ANNOUNCED_BYTES = 2**26  # of images: comparing more takes over half a second
 SHOWN_INDICES = 5
 
 
@@ -267,16 +267,13 @@ def hash_images(images: np.ndarray) -> np.ndarray:
     Returns:
         uint64 (num_images,): equal for images with equal pixel values.
     """
-    if images.nbytes > ANNOUNCED_BYTES:
-        from cae import terminal
-
-        terminal.announce(f"Comparing {len(images):,} images")
     hashes = np.empty(len(images), np.uint64)
-    for start in range(0, len(images), IMAGES_AT_ONCE):
-        chunk = np.asarray(images[start : start + IMAGES_AT_ONCE], np.float64)
-        rows = (chunk + 0.0).reshape(len(chunk), -1)  # -0.0 and 0.0 are the same black
-        digests = (hashlib.blake2b(row, digest_size=HASH_BYTES).digest() for row in rows)
-        hashes[start : start + len(chunk)] = np.frombuffer(b"".join(digests), np.uint64)
+    with terminal.announcing(f"Comparing {len(images):,} images"):
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            chunk = np.asarray(images[start : start + IMAGES_AT_ONCE], np.float64)
+            rows = (chunk + 0.0).reshape(len(chunk), -1)  # -0.0 and 0.0 are the same black
+            digests = (hashlib.blake2b(row, digest_size=HASH_BYTES).digest() for row in rows)
+            hashes[start : start + len(chunk)] = np.frombuffer(b"".join(digests), np.uint64)
     return hashes
 
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cae import terminal
 from cae.errors import DataError, UsageError
 from cae.files import make_folder
 
@@ -83,8 +84,6 @@ def make_data_folder(name: str) -> Path:
     is_new = not folder.exists()
     make_folder(folder, "Change its permissions, or move it away.")
     if is_new and DATA_DIR not in folder.parents:
-        from cae import terminal  # takes a while to load
-
         terminal.print_sentence(terminal.ERR, f"Downloaded and decoded files are kept in {folder}")
     return folder
 

@@ -11,7 +11,7 @@ from cae import terminal
 from cae.config.shapes import Shape
 from cae.data.datasets import Dataset, Scaling, check_dataset, load_dataset
 from cae.data.splits import encode_labels, get_classes
-from cae.errors import ModelFileError, Say, UsageError, listed
+from cae.errors import ModelFileError, Say, UsageError, counted, listed
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
 from cae.programs.images import (
@@ -203,7 +203,12 @@ def name_outputs(
 
 def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:
     """The results on test images that `metrics.json` holds."""
-    return {
+    ends = {
+        f"test_{name}_{end}": value
+        for name, interval in evaluation.class_intervals.items()
+        for end, value in interval._asdict().items()
+    }
+    return ends | {
         "temperature": evaluation.calibration.temperature,
         "test_accuracy": evaluation.accuracy,
         "test_accuracy_low": evaluation.accuracy_interval.low,
@@ -276,12 +281,15 @@ def record_test(
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Prints the report and the accuracy."""
-    low, high = evaluation.accuracy_interval
     terminal.print_as_is(evaluation.report_text)
-    terminal.say(
-        f"Accuracy {evaluation.accuracy:.2%} on {len(evaluation.labels):,} images (95 % interval "
-        f"{low:.2%} to {high:.2%}), balanced accuracy {evaluation.balanced_accuracy:.2%}"
+    intervals = {"accuracy": evaluation.accuracy_interval, **evaluation.class_intervals}
+    scores = (
+        f"{name.replace('_', ' ').replace('f1', 'F1')} {getattr(evaluation, name):.2%} "
+        f"({low:.2%} to {high:.2%})"
+        for name, (low, high) in intervals.items()
     )
+    images = counted(len(evaluation.labels), "image")
+    terminal.say(f"On {images}, with 95 % intervals: {', '.join(scores)}")
 
 
 # --- The command ----------------------------------------------------------------------------

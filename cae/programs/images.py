@@ -169,7 +169,8 @@ def load_images(args: argparse.Namespace, seed: int) -> Dataset:
     )
     data = change_images(data, args, "train")
     if args.unlabelled:
-        data = join(data, _load_unlabelled(args, data, get_scaling(data.images)))
+        more = _load_unlabelled(args, data, get_scaling(data.images))
+        data = join(data, more, get_changes(args, "train"))
     return data
 
 
@@ -202,7 +203,7 @@ def load_labelled_images(
     data, unlabelled = divide(data, per_class, seed, changes)
     if getattr(args, "unlabelled", None):
         more = _load_unlabelled(args, data, scaling)
-        unlabelled = join(unlabelled, more) if unlabelled else more
+        unlabelled = join(unlabelled, more, changes) if unlabelled else more
     test = _load_test(args, data, scaling)
     if test is None and is_source(args.dataset):
         why = explain_no_test(args.dataset, get_reading(args))

@@ -20,7 +20,7 @@ from cae.errors import UsageError, UserError, readable
 from cae.files import write_figures
 from cae.programs.classify import classify_with_file, record_test
 from cae.programs.images import warn_of_looks
-from cae.programs.questions import ask_config
+from cae.programs.questions import Latest, ask_config
 from cae.programs.starting_points import check_destinations, check_layers, get_sample_seed
 from cae.programs.task import Experiment, Task
 from cae.programs.trainer import Trainer
@@ -39,7 +39,7 @@ class Session:
 
     Attributes:
         experiments: Those that were trained, in order.
-        last_config: The configuration of the latest.
+        latest: The answers to the questions for the latest, if they were asked.
     """
 
     def __init__(self, task: Task, compare: Compare, on_epoch: OnEpoch | None = None):
@@ -49,7 +49,7 @@ class Session:
         self._args = task.args
         self._trainer = Trainer(task, on_epoch)
         self._exit_code = 0
-        self.last_config: Config | None = None
+        self.latest = Latest()
         self._interrupted: Experiment | None = None
 
     @property
@@ -79,7 +79,6 @@ class Session:
 
     def train(self, name: str, config: Config) -> None:
         """Trains one configuration under a name that none of the others has."""
-        self.last_config = config
         experiment = self._trainer.train(self._full_name(name), config)
         if experiment is None:
             return
@@ -295,8 +294,8 @@ def _try(action: Callable[[Session], None], session: Session) -> None:
 
 def _train(session: Session) -> None:
     task = session.task
-    has_menu, last = bool(session.experiments), session.last_config
-    session.train(*ask_config(task.kind, task.args, task.input_shape, last, has_menu=has_menu))
+    has_menu, latest = bool(session.experiments), session.latest
+    session.train(*ask_config(task.kind, task.args, task.input_shape, latest, has_menu=has_menu))
     session.keep_interrupted()
 
 

@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,28 @@ LAYER_HELP = {
 }
 
 
+@dataclass
+class Latest:
+    """The latest answers: the defaults when the same questions are asked again.
+
+    Attributes:
+        way: 1 for an existing file, 2 for one layer after another.
+        file: The configuration file.
+        encoder: The saved autoencoder that was asked for.
+        config: The configuration that came of it.
+    """
+
+    way: int = 1
+    file: str | None = None
+    encoder: str | None = None
+    config: Config | None = None
+
+
 def ask_config(
     kind: Kind,
     args: argparse.Namespace,
     input_shape: Shape,
-    last: Config | None = None,
+    latest: Latest,
     *,
     has_menu: bool = True,
 ) -> tuple[str, Config]:
@@ -75,7 +93,7 @@ def ask_config(
         kind: Of the model.
         args: The flags.
         input_shape: (height, width, channels) of the images.
-        last: The configuration that was trained before; its values become the defaults.
+        latest: The defaults, which are replaced by the answers.
         has_menu: Whether there is a menu to go back to.
 
     Returns:
@@ -85,24 +103,29 @@ def ask_config(
         Back: At the first question.
     """
     OUT.print(f"Hyperparameters of the {kind} (? explains, back returns to the question before):")
-    questions = _Questions(kind, args, input_shape, last)
+    questions = _Questions(kind, args, input_shape, latest)
     ways = ["Use an existing configuration file", "Enter the layers one by one"]
     while True:
         try:
-            way = prompts.choose("Your choice", ways)
+            way = prompts.choose("Your choice", ways, latest.way)
         except prompts.Back as back:
             if back.is_typed and not has_menu:
                 continue
             raise
         try:
             if way == 1:
-                return _ask_for_file(kind, args, input_shape)
-            return questions.ask()
+                name, config = _ask_for_file(kind, args, input_shape, latest)
+            else:
+                name, config = questions.ask()
         except prompts.Back:
             continue
+        latest.way, latest.config = way, config
+        return name, config
 
 
-def _ask_for_file(kind: Kind, args: argparse.Namespace, input_shape: Shape) -> tuple[str, Config]:
+def _ask_for_file(
+    kind: Kind, args: argparse.Namespace, input_shape: Shape, latest: Latest
+) -> tuple[str, Config]:
     model = getattr(args, "model", None)
 
     def needs_encoder(config: Config) -> bool:
@@ -112,11 +135,13 @@ def _ask_for_file(kind: Kind, args: argparse.Namespace, input_shape: Shape) -> t
         config = load_overridden(find_shipped(path), kind, args)
         if not needs_encoder(config):
             check_layers(config, model, input_shape, path)
+        latest.file = path
         return Path(path).stem, config
 
-    name, config = prompts.ask_file("File", load, find_configs(kind))
+    name, config = prompts.ask_file("File", load, find_configs(kind), latest.file)
     if needs_encoder(config):
-        config = config.model_copy(update={"encoder_layers": _ask_encoder(args, input_shape)})
+        encoder = _ask_encoder(args, input_shape, latest)
+        config = config.model_copy(update={"encoder_layers": encoder})
     return name, config
 
 
@@ -134,13 +159,14 @@ def find_configs(kind: Kind) -> list[str]:
     return names[:OFFERED]
 
 
-def _ask_encoder(args: argparse.Namespace, input_shape: Shape) -> str:
+def _ask_encoder(args: argparse.Namespace, input_shape: Shape, latest: Latest) -> str:
     def encoder_file(name: str) -> str:
         check_model_shape(name, input_shape)
         return name
 
     found = find_models("autoencoder", args.runs_dir, input_shape)
-    return prompts.ask_file("Saved autoencoder", encoder_file, found)
+    latest.encoder = prompts.ask_file("Saved autoencoder", encoder_file, found, latest.encoder)
+    return latest.encoder
 
 
 class _Questions:
@@ -150,16 +176,16 @@ class _Questions:
         kind: Of the model.
         args: The flags.
         input_shape: (height, width, channels) of the images.
-        last: The configuration whose values are the defaults.
+        latest: The defaults.
     """
 
-    def __init__(
-        self, kind: Kind, args: argparse.Namespace, input_shape: Shape, last: Config | None
-    ):
+    def __init__(self, kind: Kind, args: argparse.Namespace, input_shape: Shape, latest: Latest):
         self._kind = kind
         self._args = args
         self._shape = input_shape
-        self._last = last.model_dump(mode="json") if last else {}  # the defaults
+        self._latest = latest
+        config = latest.config
+        self._last = config.model_dump(mode="json") if config else {}  # the defaults
         self._answers: dict[str, Any] = {}
 
     def ask(self) -> tuple[str, Config]:
@@ -202,7 +228,9 @@ class _Questions:
             )
             try:
                 is_mirror = prompts.confirm("Mirror the encoder in the decoder", is_mirror)
-                decoder = _mirror(encoder) if is_mirror else self._ask_decoder(decoder, shape)
+                decoder = (
+                    _mirror(encoder) if is_mirror else self._ask_decoder(decoder, shape, encoder)
+                )
             except prompts.Back:
                 continue
             layers = {"encoder_layers": encoder, "decoder_layers": decoder}
@@ -216,15 +244,18 @@ class _Questions:
             else:
                 return layers
 
-    def _ask_decoder(self, last: list[list] | None, shape: Shape) -> list[list]:
+    def _ask_decoder(
+        self, last: list[list] | None, shape: Shape, encoder: list[list]
+    ) -> list[list]:
         OUT.print("Decoder, from the encoding back to the image:")
+        largest = reduce(lambda size, layer: follow(layer, size), _mirror(encoder), shape)
         forms = [Conv, UpSample, ConvTranspose, BatchNorm, Drop]
-        return _ask_layers(forms, last, shape)[0]
+        return _ask_layers(forms, last, shape, largest=largest)[0]
 
     def _ask_classifier(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
         if self._args.model is None:
-            values["encoder_layers"] = _ask_encoder(self._args, self._shape)
+            values["encoder_layers"] = _ask_encoder(self._args, self._shape, self._latest)
         OUT.print("Dense layers, from the encoding to the classes:")
         last = self._last.get("dense_layers")
         values["dense_layers"] = _ask_layers([Dense, Drop, BatchNorm], last)[0]
@@ -274,6 +305,7 @@ def _ask_layers(
     last: list[list] | None,
     shape: Shape | None = None,
     at_least: int = 0,
+    largest: Shape | None = None,
 ) -> tuple[list[list], Shape | None]:
     """Asks for layers of these forms, until there are enough; `back` removes the last one.
 
@@ -282,6 +314,7 @@ def _ask_layers(
         last: Layers whose kinds and values are the defaults.
         shape: (height, width, channels) of the input, to follow it along the layers.
         at_least: How many layers there must be.
+        largest: (height, width, channels) of which no output may exceed height or width.
 
     Returns:
         The layers, and the shape of the output, or of the input of a dense layer at the end.
@@ -317,7 +350,7 @@ def _ask_layers(
             values = last[number] if meant == kind else form.EXAMPLE
             if len(values) > len(form._fields):  # its other form, with strides
                 form = StridedConv
-            layer = _ask_layer(form, values[1:], shapes[-1])
+            layer = _ask_layer(form, values[1:], shapes[-1], largest)
         except prompts.Back:
             continue
         layers.append(layer)
@@ -332,8 +365,10 @@ def _get_units(layers: list[list]) -> Shape | None:
     return next(((layer[1],) for layer in reversed(layers) if layer[0] == "dense"), None)
 
 
-def _ask_layer(form: type, defaults: Sequence[Any], shape: Shape | None) -> list:
-    """Asks for the values of a layer that fits an input of this shape."""
+def _ask_layer(
+    form: type, defaults: Sequence[Any], shape: Shape | None, largest: Shape | None
+) -> list:
+    """Asks for the values of a layer that fits an input of this shape; see `_ask_layers`."""
     kind = form.EXAMPLE[0]
 
     def ask(field: str, default: Any) -> Any:
@@ -345,6 +380,13 @@ def _ask_layer(form: type, defaults: Sequence[Any], shape: Shape | None) -> list
             if shrinks and shape and (value[0] > shape[0] or value[1] > shape[1]):
                 size = format_shape(shape[:2])
                 raise ValueError(f"must be at most {size}, the size so far, got {shown(answer)}")
+            if largest and (kind, field) in (("upSample", "size"), ("convTranspose", "strides")):
+                most = [end // side for end, side in zip(largest[:2], shape[:2], strict=True)]
+                if value[0] > most[0] or value[1] > most[1]:
+                    raise ValueError(
+                        f"must be at most {format_shape(most)}, which gives back "
+                        f"{format_shape(largest[:2])}, got {shown(answer)}"
+                    )
             return value
 
         return prompts.ask(f"    {question}", parse_fitting, default)

@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from cae.records.calibration import (
 )
 
 CONFIDENCE = 0.95
+RESAMPLES = 1000  # of the images
 CLASS = "p_"  # begins the columns of predictions.csv that hold the probability of a class
 
 
@@ -83,6 +85,15 @@ class Evaluation(Predictions):
         is_correct = self.predictions == self.labels
         return float(np.mean([is_correct[self.labels == x].mean() for x in np.unique(self.labels)]))
 
+    @cached_property
+    def class_intervals(self) -> dict[str, Interval]:
+        """The 95 % intervals of `balanced_accuracy` and `macro_f1`; see `resample_scores`."""
+        scores = resample_scores(self.labels, self.predictions)
+        tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+        return {
+            name: Interval(*np.quantile(values, tails).tolist()) for name, values in scores.items()
+        }
+
     @property
     def calibrated(self) -> np.ndarray:
         """The calibrated probabilities, (num_images, num_classes)."""
@@ -127,6 +138,34 @@ class Evaluation(Predictions):
             }
             for index, file, label, prediction, row in images
         ]
+
+
+def resample_scores(labels: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores on as many images drawn from these with replacement, `RESAMPLES` times.
+
+    Their quantiles are the ends of an interval: the percentile bootstrap (Efron and Tibshirani
+    1993, "An introduction to the bootstrap", chapter 13). The draws are always the same.
+
+    Args:
+        labels: int64 (num_images,), the true labels.
+        predictions: int64 (num_images,), labels.
+
+    Returns:
+        `balanced_accuracy` and `macro_f1`, each float64 (RESAMPLES,), in [0, 1]. They are means
+        over the classes that a draw contains.
+    """
+    pairs, counts = np.unique(np.stack([labels, predictions]), axis=1, return_counts=True)
+    classes, codes = np.unique(pairs, return_inverse=True)
+    truth, predicted = codes.reshape(pairs.shape)
+    draws = np.random.default_rng(0).multinomial(len(labels), counts / len(labels), RESAMPLES)
+    scores = np.empty((2, RESAMPLES))
+    for number, draw in enumerate(draws):
+        of_class, as_class = (np.bincount(x, draw, len(classes)) for x in (truth, predicted))
+        hits = np.bincount(truth, draw * (truth == predicted), len(classes))
+        has_images, occurs = of_class > 0, of_class + as_class > 0
+        scores[0, number] = np.mean(hits[has_images] / of_class[has_images])
+        scores[1, number] = np.mean(2 * hits[occurs] / (of_class + as_class)[occurs])
+    return dict(zip(("balanced_accuracy", "macro_f1"), scores, strict=True))
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -54,9 +54,10 @@ FILES = {
     "SHA-256",
     "history.csv": "one row per epoch",
     "metrics.json": "final values: `val_loss`, `val_mse`, `best_epoch`, `seconds`, "
-    "`images_per_second`, `parameters`; for classifiers `val_accuracy`, `test_accuracy` and the "
-    "ends of its 95 % interval, `test_balanced_accuracy`, `test_macro_f1`, `temperature` (which "
-    "calibrates the probabilities) and `test_ece` (the expected calibration error with it)",
+    "`images_per_second`, `parameters`; for classifiers `val_accuracy`, and `test_accuracy`, "
+    "`test_balanced_accuracy` and `test_macro_f1` with the ends of their 95 % intervals "
+    "(`test_accuracy_low`, …), `temperature` (which calibrates the probabilities) and `test_ece` "
+    "(the expected calibration error with it)",
     "model.keras": "the model with the weights of the best epoch: the one with the lowest "
     "validation loss (autoencoder) or the highest validation accuracy or F1 (classifier); without "
     "validation images the lowest training loss; with `best_epoch_by` last, the last one",

@@ -18,7 +18,9 @@ SCORES = {
     "test_accuracy": "test accuracy",
     "test_accuracy_low": "95 % interval",
     "test_balanced_accuracy": "balanced test accuracy",
+    "test_balanced_accuracy_low": "95 % interval of balanced accuracy",
     "test_macro_f1": "test macro F1",
+    "test_macro_f1_low": "95 % interval of macro F1",
     "test_ece": "expected calibration error",
     "val_ece": "expected calibration error",
     "val_accuracy": "validation accuracy",
@@ -51,13 +53,20 @@ def describe_scores(metrics: Mapping[str, Any], keys: Iterable[str] = SCORES) ->
     scores = {}
     for key in keys:
         name, value = SCORES[key], metrics.get(key)
-        if key == "test_accuracy_low":
-            if {key, "test_accuracy_high", "test_images"} <= metrics.keys():
-                high, images = metrics["test_accuracy_high"], metrics["test_images"]
-                scores[f"{name}, {images:,} images"] = f"{100 * value:.2f} to {100 * high:.2f} %"
-        elif isinstance(value, int | float):
-            is_share = "accuracy" in key or key.endswith("_ece")
-            scores[name] = f"{100 * value:.2f} %" if is_share else f"{value:.4g}"
+        if not isinstance(value, int | float):
+            continue
+        is_share = "accuracy" in key or key.endswith("_ece")
+        form = "{:.2f} %" if is_share else "{:.4f}" if "f1" in key else "{:.4g}"
+        factor = 100 if is_share else 1
+        text = form.format(factor * value)
+        if key.endswith("_low"):
+            high = metrics.get(key.replace("_low", "_high"))
+            if not isinstance(high, int | float):
+                continue
+            text = f"{text.removesuffix(' %')} to {form.format(factor * high)}"
+            if key == "test_accuracy_low" and isinstance(metrics.get("test_images"), int):
+                name += f", {metrics['test_images']:,} images"
+        scores[name] = text
     return scores
 
 

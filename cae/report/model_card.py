@@ -88,7 +88,7 @@ def get_card(path: str | Path) -> dict[str, Any]:
         "calibration": metadata.get("calibration"),
         "hyperparameters": metadata.get("model_info"),
         "origin": origin and origin.model_dump(mode="json"),
-        "encoders": [_compare(file) for file in origin.models] if origin else None,
+        "encoders": [_compare(file, Path(path)) for file in origin.models] if origin else None,
     }
 
 
@@ -122,16 +122,21 @@ def _list_layers(model: "keras.Model", part: str = "") -> Iterator[dict[str, Any
 
 
 def _get_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
-    keys = (*SCORES, "test_accuracy_high", "test_images")
+    ends = (key.replace("_low", "_high") for key in SCORES if key.endswith("_low"))
+    keys = (*SCORES, *ends, "test_images")
     return {key: metrics[key] for key in keys if isinstance(metrics.get(key), int | float)}
 
 
-def _compare(file: FileRecord) -> dict[str, str]:
-    """Whether a saved model that training started from is still the same file."""
-    state = "missing"
-    if Path(file.path).is_file():
-        is_same = get_record(file.path)["sha256"] == file.sha256
-        state = "unchanged" if is_same else "changed since"
+def _compare(file: FileRecord, model: Path) -> dict[str, str]:
+    """Whether a saved model that training started from is still the same file.
+
+    Its path may have been relative to the folder of the training: usually one that holds `model`.
+    """
+    folders = [Path(), *model.resolve().parents]
+    found = [path for folder in folders if (path := folder / file.path).is_file()]
+    state = "changed since" if found else "missing"
+    if any(get_record(path)["sha256"] == file.sha256 for path in dict.fromkeys(found)):
+        state = "unchanged"
     return {"path": file.path, "sha256": file.sha256, "state": state}
 
 

@@ -111,11 +111,15 @@ class ProgressTable:
             f"best so far {self._best(self._outcomes)}{self._describe_time_left()}"
         )
 
-    def _best(self, outcomes: Sequence[Outcome]) -> str:
+    def _best(self, outcomes: Sequence[Outcome], base: str = "") -> str:
+        """The best value so far, with what the configuration changes of the base."""
         done = [outcome for outcome in outcomes if outcome.status == DONE]
         choose = max if self._study.larger_is_better else min
         best = choose(done, key=lambda outcome: outcome.value, default=None)
-        return f"{best.value:.4g} ({best.trial.configuration})" if best else "none"
+        if not best:
+            return "none"
+        name = best.trial.configuration.removeprefix(base).lstrip("-") or "unchanged"
+        return f"{best.value:.4g} ({name})"
 
     def estimate_seconds_left(self) -> float | None:
         """Seconds until the last trial is done; None before the first epoch of the first trial."""
@@ -161,11 +165,13 @@ class ProgressTable:
             caption=self._note[: self._console.width],
             caption_justify="left",
         )
-        for base in dict.fromkeys(outcome.trial.base for outcome in self._outcomes):
+        bases = list(dict.fromkeys(outcome.trial.base for outcome in self._outcomes))
+        for base, name in zip(bases, terminal.drop_common_start(bases), strict=True):
             members = [outcome for outcome in self._outcomes if outcome.trial.base == base]
             status = Counter(outcome.status for outcome in members)
             numbers = [str(status[name]) for name in (FAILED, *stopped)]
-            table.add_row(base, f"{status[DONE]}/{len(members)}", *numbers, self._best(members))
+            best = self._best(members, base)
+            table.add_row(name, f"{status[DONE]}/{len(members)}", *numbers, best)
         return table
 
 

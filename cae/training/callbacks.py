@@ -252,17 +252,26 @@ class ShowProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Prints the epoch's line, above the bar where there is one.
 
-        Where the terminal is too narrow, training and validation values stand as `loss 0.31/0.28`,
-        on several lines if they must.
+        Where the terminal, or 80 columns of a log, are too narrow, training and validation values
+        stand as `loss 0.31/0.28`, then without the name, on several lines if they must.
         """
-        pairs = [(metric, f"val_{metric}") for metric in self._metrics]
-        values = (f"{key} {logs[key]:.4f}" for pair in pairs for key in pair if key in logs)
-        line = f"{self._heading}  {'  '.join(values)}"
-        if self._console.is_terminal and len(line) > self._console.width:
-            line, room = self._short_heading, self._console.width
-            for pair in pairs:
-                values = "/".join(f"{logs[key]:.4f}" for key in pair if key in logs)
-                part = f"  {pair[0]} {values}"
+        pairs = [
+            (metric, {key: logs[key] for key in (metric, f"val_{metric}") if key in logs})
+            for metric in self._metrics
+        ]
+        each = [f"  {key} {value:.4f}" for _, values in pairs for key, value in values.items()]
+        short = [
+            f"  {metric} {'/'.join(f'{value:.4f}' for value in values.values())}"
+            for metric, values in pairs
+        ]
+        room = self._console.width
+        for heading, parts in ((self._heading, each), (self._heading, short)):
+            line = "".join([heading, *parts])
+            if len(line) <= room:
+                break
+        else:
+            line = self._short_heading
+            for part in short:
                 is_full = len(line.splitlines()[-1] + part) > room
                 line += f"\n{part}" if is_full else part
         self._console.print(line)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cae import terminal
 from cae.config.schema import ClassifierConfig
 from cae.data.datasets import Scaling
 from cae.records.history import DENSE_ONLY
@@ -95,7 +96,8 @@ def freeze_encoder(
         outputs = head(InferenceMode(encoder)(model.inputs[0]))
         return keras.Model(model.inputs, outputs, name=DENSE_ONLY), images, scaling, 0.0
     depends_on = (encoder.to_json(), *map(np.asarray, encoder.get_weights()), images, repr(scaling))
-    features = get_features(lambda: predict(encoder, images, scaling), depends_on)
+    with terminal.announcing(f"Encoding {len(images):,} images"):
+        features = get_features(lambda: predict(encoder, images, scaling), depends_on)
     _, flatten, *hidden = head.layers  # the first is its input
     dropout = 0.0
     if isinstance(hidden[0], keras.layers.Dropout) and not device.has_gpu():

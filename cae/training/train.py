@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from cae import terminal
 from cae.config.fields import Augmentation
 from cae.config.schema import ClassifierConfig, Config
 from cae.data.datasets import Scaling, get_scaling
@@ -76,7 +77,8 @@ def train_autoencoder(
     scaling = scaling or get_scaling(images)
     split = _split(images, config, warn, given=validation)
     config = config.lengthened(config.count_steps(len(split[0])))
-    mean_image, mean_image_error = _measure_mean_image(images, split, scaling)
+    with terminal.announcing("Measuring the mean image"):
+        mean_image, mean_image_error = _measure_mean_image(images, split, scaling)
     _start_output_at(model, mean_image)
     loop = Loop(model, config, name, ("val_loss" if len(split[1]) else "loss",), **options)
     with _precision(model, config, warn):

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from cae import terminal
 from cae.config.fields import LabelSpreading, Unlabelled
 from cae.config.schema import ClassifierConfig
 from cae.data.datasets import Scaling
@@ -79,8 +80,9 @@ class Plan:
         self.labels = np.full(len(unlabelled), NO_CLASS)
         if self._how.label_spreading:
             on_pixels = self._how.label_spreading.on == "pixels"
-            self._features = self._encode(None if on_pixels else self._encoder)
-            self.labels = self._spread(self._features, self._how.label_spreading.share)
+            with terminal.announcing(f"Spreading labels to {len(unlabelled):,} images"):
+                self._features = self._encode(None if on_pixels else self._encoder)
+                self.labels = self._spread(self._features, self._how.label_spreading.share)
 
     def teach(
         self,
@@ -99,9 +101,10 @@ class Plan:
 
         They follow the encodings of the classifier so far, beside those before training.
         """
-        encodings = self._encode(self._encoder)
-        features = np.concatenate([self._features, encodings], axis=1)
-        return self._spread(features, self._get_share(epoch, epochs))
+        with terminal.announcing("Spreading labels again"):
+            encodings = self._encode(self._encoder)
+            features = np.concatenate([self._features, encodings], axis=1)
+            return self._spread(features, self._get_share(epoch, epochs))
 
     def get_batches(self) -> "JointBatches":
         """The batches of the phase: in each epoch all unlabelled images, the others many times."""

@@ -34,14 +34,14 @@ def plain(mode, color, size=(2, 2)):
 
 
 class TestDecode:
-    @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "gif", "ppm"])
+    @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "gif", "jp2", "ppm"])
     def test_lossless_formats_keep_gray_pixels(self, tmp_path, suffix):
         pixels = np.array([[0, 50], [200, 255]], np.uint8)
         decoded = decode(save(tmp_path / f"a.{suffix}", pixels), GRAY)
         assert decoded.dtype == np.uint8
         assert decoded[..., 0].tolist() == pixels.tolist()
 
-    @pytest.mark.parametrize("suffix", ["jpg", "webp"])
+    @pytest.mark.parametrize("suffix", ["jpg", "webp", "avif"])
     def test_lossy_formats(self, tmp_path, suffix):
         path = save(tmp_path / f"a.{suffix}", plain("RGB", RED, (16, 16)))
         assert np.abs(decode(path, Form(16, 16, 3)).astype(int) - RED).max() <= 5

@@ -19,7 +19,7 @@ import classification
 from cae import terminal as terminal_module
 from cae.config.load import load_config, validate_config
 from cae.programs import menu
-from cae.programs.questions import ask_config
+from cae.programs.questions import Latest, ask_config
 from cae.records.saved_models import read_metadata
 from cae.records.shelf import find_models
 
@@ -40,7 +40,7 @@ class Terminal:
             # Tests that run in the background of a shell ignore Ctrl-C, and so would the program.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             encoding="utf-8",
-            timeout=600,
+            timeout=200,
             dimensions=(40, 200),
         )
         self.output = self.child.logfile_read = io.StringIO()
@@ -111,7 +111,7 @@ def test_autoencoder_at_a_terminal(tmp_path, files, terminal):
     at.says("Saved my.json")
     at.says("my: epoch 2/2")
     at.answer(MENU, "0", "", "1", explained=('1 to 4, got "0"', '""'))
-    at.answer("Your choice [1]: ", "")
+    at.answer("Your choice [2]: ", "1")
     at.answer(
         "File [1]: ",
         "gone.json", "wrong.json", "tiny.json",
@@ -181,7 +181,7 @@ def test_classification_at_a_terminal(tmp_path, files, terminal, trained_autoenc
     at.says("accuracy")
     at.answer(MENU, "1")
     at.answer("Your choice [1]: ", "2")
-    at.answer("Saved autoencoder: ", "models/head.keras")
+    at.answer(f"Saved autoencoder [{trained_autoencoder.saved}]: ", "models/head.keras")
     at.answer("Layer 1 (", "conv", "dense", explained=('got "conv"',))
     at.answer("Units [", "0", "4", explained=("from 1 to 65536",))
     at.says("gives 4")
@@ -379,8 +379,26 @@ def test_the_last_answers_are_offered_again(monkeypatch, decoder):
     last = validate_config(AUTOENCODER | changes, "last", "autoencoder")
     monkeypatch.setattr(sys, "stdin", io.StringIO("2\n" + 40 * "\n"))
     args = autoencoder.build_parser().parse_args(["-d", "x"])
-    _, config = ask_config("autoencoder", args, (8, 8, 1), last)
+    _, config = ask_config("autoencoder", args, (8, 8, 1), Latest(config=last))
     assert config == last
+
+
+def test_the_last_files_are_offered_again(monkeypatch, tmp_path, files, trained_autoencoder):
+    """Enter at every question takes the same configuration and the same autoencoder."""
+    config = tmp_path / "mine.json"
+    config.write_text(json.dumps(CLASSIFIER))
+    flags = ["-d", str(files.images), "-dl", str(files.labels)]
+    args, latest = classification.build_parser().parse_args(flags), Latest()
+    answers = ["1", str(config), trained_autoencoder.saved]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(answers) + "\n"))
+    first = ask_config("classifier", args, (8, 8, 1), latest)
+    assert first[0] == "mine"
+    assert first[1].encoder_layers == trained_autoencoder.saved
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n\n"))
+    assert ask_config("classifier", args, (8, 8, 1), latest) == first
+    monkeypatch.setattr(sys, "stdin", io.StringIO("2\n" + 40 * "\n"))
+    _, config = ask_config("classifier", args, (8, 8, 1), latest)
+    assert config.encoder_layers == trained_autoencoder.saved
 
 
 def test_the_second_learning_rate_is_kept(monkeypatch, tmp_path):
@@ -388,7 +406,7 @@ def test_the_second_learning_rate_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stdin", io.StringIO("2\n" + 40 * "\n"))
     flags = ["-d", "x", "-model", str(tmp_path / "model.keras")]
     args = classification.build_parser().parse_args(flags)
-    _, config = ask_config("classifier", args, (8, 8, 1), last)
+    _, config = ask_config("classifier", args, (8, 8, 1), Latest(config=last))
     assert config.optimizer == last.optimizer
 
 
@@ -399,7 +417,7 @@ def test_back_keeps_the_answers(monkeypatch):
     answers = ["2", *layers, "back", *again, "9", "16", "", "sgd", "0.25", "back", "", "", "n"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(answers) + "\n"))
     args = autoencoder.build_parser().parse_args(["-d", "x"])
-    _, config = ask_config("autoencoder", args, (8, 8, 1))
+    _, config = ask_config("autoencoder", args, (8, 8, 1), Latest())
     assert [list(layer) for layer in config.encoder_layers] == [
         ["conv", 5, (3, 3)], ["pool", (2, 2)],
     ]  # fmt: skip
@@ -415,8 +433,23 @@ def test_back_at_the_first_question_without_a_menu(monkeypatch):
     last = validate_config(AUTOENCODER | {"epochs": 7}, "last", "autoencoder")
     monkeypatch.setattr(sys, "stdin", io.StringIO("back\n2\n" + 40 * "\n"))
     args = autoencoder.build_parser().parse_args(["-d", "x"])
-    _, config = ask_config("autoencoder", args, (8, 8, 1), last, has_menu=False)
+    latest = Latest(config=last)
+    _, config = ask_config("autoencoder", args, (8, 8, 1), latest, has_menu=False)
     assert config == last
+
+
+def test_a_layer_that_makes_images_too_large_is_refused_at_once(monkeypatch, capsys):
+    """A pool of 2 leaves 4 of 8 pixels per side: the decoder may double them once."""
+    layers = ["pool", "2", "done", "n", "upSample", "4", "2", "convTranspose", "3", "3", "2", "1"]
+    answers = ["2", *layers, "done", "", "", "", "", "", "n"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(answers) + "\n"))
+    args = autoencoder.build_parser().parse_args(["-d", "x"])
+    _, config = ask_config("autoencoder", args, (8, 8, 1), Latest())
+    assert [list(layer) for layer in config.decoder_layers] == [
+        ["upSample", (2, 2)], ["convTranspose", 3, (3, 3), (1, 1)],
+    ]  # fmt: skip
+    refused = re.findall(r"must be at most (\S+), which", capsys.readouterr().out, re.IGNORECASE)
+    assert refused == ["2×2", "1×1"]
 
 
 def test_layers_that_do_not_fit_are_asked_again(piped, monkeypatch):

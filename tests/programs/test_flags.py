@@ -1,6 +1,7 @@
 """What the programs share: flags, exit codes, signals and what is printed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,13 @@ def test_a_size_has_no_side_of_zero(parser, size):
 def test_nothing_is_remembered_between_two_command_lines(parser):
     parser.parse_args(["-c", "a"])
     assert parser.parse_args([]).config == []
+
+
+def test_version(parser, capsys):
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["--version"])
+    assert end.value.code == 0
+    assert re.fullmatch(r"program\.py \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 def test_an_empty_argument_is_not_taken_for_a_dash(parser):

@@ -545,6 +545,27 @@ class TestShow:
         encoder.unlink()
         assert "missing" in show(saved).out
 
+    def test_the_encoder_is_found_from_any_folder(
+        self, tmp_path, show, classify, trained_autoencoder, monkeypatch
+    ):
+        """Its path was typed in the folder that holds both."""
+        project = tmp_path / "project"
+        (project / "models").mkdir(parents=True)
+        encoder = project / "models" / "encoder.keras"
+        encoder.write_bytes(Path(trained_autoencoder.saved).read_bytes())
+        monkeypatch.chdir(project)
+        saved = project / "models" / "classifier.keras"
+        assert classify("--save", saved, model="models/encoder.keras").exit_code == 0
+        monkeypatch.chdir(tmp_path)
+        assert "models/encoder.keras (unchanged)" in show("project/models/classifier.keras").out
+
+    def test_intervals(self, show, trained_classifier):
+        metrics, out = trained_classifier.metrics, show(trained_classifier.saved).out
+        for name, factor, digits in (("balanced_accuracy", 100, 2), ("macro_f1", 1, 4)):
+            low, high = (metrics[f"test_{name}_{end}"] for end in ("low", "high"))
+            assert 0 <= low <= metrics[f"test_{name}"] <= high <= 1
+            assert f"{factor * low:.{digits}f} to {factor * high:.{digits}f}" in out
+
     def test_a_model_of_another_program(self, tmp_path, show):
         """What it does not say is not known."""
         import keras

@@ -275,6 +275,22 @@ class TestFlags:
         assert set(epochs.values()) == {9}
         assert not (tmp_path / "runs").exists()
 
+    def test_flags_in_place_of_keys(self, files, classifier_config):
+        flags = [
+            "--learning-rate",
+            0.25,
+            "--class-weight",
+            "balanced",
+            "--set",
+            "validation_split=0.5",
+        ]
+        args = [*files.classifier, "-c", classifier_config, "--print-config", *flags]
+        done = run_program("classification", *args, runs_dir=None)
+        config = json.loads(done.out)
+        assert config["optimizer"][:2] == ["adam", 0.25]
+        assert config["class_weight"] == "balanced"
+        assert config["validation_split"] == 0.5
+
     def test_show_augmentation(self, tmp_path, files, autoencoder_config):
         """One figure and nothing else, which the next start must be told to replace."""
         flags = [*files.autoencoder, "-c", autoencoder_config, "--set", "denoise.noise=0.2"]

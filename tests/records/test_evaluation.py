@@ -27,6 +27,25 @@ def test_scores_by_hand():
     assert result.num_unseen == 0
 
 
+def test_intervals_of_classes_of_equal_size():
+    """80 % of 500 images of each of two classes: the deviation of a draw is √(0.8·0.2/1000)."""
+    labels = np.repeat([0, 1], 500)
+    predictions = labels.copy()
+    predictions[:100], predictions[500:600] = 1, 0
+    result = evaluate(np.eye(2, dtype=np.float32)[predictions], labels, np.arange(2))
+    expected = pytest.approx((0.8 - 1.96 * 0.01265, 0.8 + 1.96 * 0.01265), abs=0.004)
+    assert result.class_intervals == {"balanced_accuracy": expected, "macro_f1": expected}
+
+
+def test_a_class_of_few_images_widens_the_interval_of_balanced_accuracy():
+    """99 of 100 images are one class: whether the other image is drawn decides half of the mean."""
+    labels = np.repeat([0, 1], [99, 1])
+    result = evaluate(np.eye(2, dtype=np.float32)[np.zeros(100, int)], labels, np.arange(2))
+    assert result.balanced_accuracy == 0.5
+    low, high = result.class_intervals["balanced_accuracy"]
+    assert (low, high) == (0.5, 1)  # 1 where only images of the large class are drawn
+
+
 def test_a_label_that_training_never_saw_is_an_error():
     """It counts against accuracy and F1, and the report names it."""
     result = evaluate(PROBABILITIES, np.array([-3, 0, 61, 7]), CLASSES)

@@ -70,6 +70,19 @@ def test_the_live_table(progress, outcomes, screen):
     assert f"{outcomes[3].trial.id}: epoch 3, 0.25" in text
 
 
+def test_the_live_table_shows_what_differs(progress, outcomes, screen):
+    finish(outcomes[0], 60, base="autoencoder_small", configuration="autoencoder_small-epochs=9")
+    finish(outcomes[1], 60, base="autoencoder_large", configuration="autoencoder_large")
+    for outcome in outcomes[2:]:
+        outcome.trial = outcomes[0].trial
+    with progress:
+        pass
+    text = screen.getvalue()
+    assert "autoencoder" not in text
+    assert "small" in text and "0.1 (epochs=9)" in text
+    assert "large" in text and "0.1 (unchanged)" in text
+
+
 def test_before_the_first_epoch_the_time_left_is_unknown(progress):
     assert progress.estimate_seconds_left() is None
 

@@ -1,6 +1,7 @@
 """What happens while a model trains."""
 
 import math
+import re
 from io import StringIO
 
 import keras
@@ -113,6 +114,30 @@ def test_a_bar_with_the_time_left_on_a_terminal():
     assert "6/6" in text and "7/6" not in text
     assert "left" in text
     assert "small, full: epoch 2/2  loss 0.5000" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [("a", "a, full: epoch 9/10"), ("longer", "full 9/10")],
+)
+def test_epoch_lines_of_a_log_fit_80_columns(name, heading):
+    """With the name of the run if there is room for it."""
+    metrics, output = ("loss", "accuracy", "f"), StringIO()
+    callback = ShowProgress(Console(file=output, width=80), name, metrics, show_phase=True)
+    callback.set_params({"steps": 3, "epochs": 10, "phase": "full"})
+    callback.on_epoch_begin(8)
+    values = dict.fromkeys(("loss", "accuracy", "f"), 0.25)
+    callback.on_epoch_end(8, values | {f"val_{key}": 0.5 for key in values})
+    shown = "  loss 0.2500/0.5000  accuracy 0.2500/0.5000  f 0.2500/0.5000"
+    assert output.getvalue() == f"{heading}{shown}\n"
+    assert len(output.getvalue().rstrip()) <= 80
+
+
+def test_the_bar_fits_60_columns():
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", progress(True, width=60)))
+    bars = [line for line in lines if "6/6" in line]
+    assert bars and all("left" in line and re.search(r"\d:\d\d", line) for line in bars)
+    assert all(len(line) <= 60 for line in lines)
 
 
 @pytest.mark.parametrize(
