@@ -3,17 +3,25 @@
     python benchmarks/checks.py collapse      every shipped autoencoder, ten seeds, about an hour
     python benchmarks/checks.py collapse --textbook -c configuration/autoencoder_small.json
     python benchmarks/checks.py precision     float32 and bfloat16, five seeds, ten minutes
-    python benchmarks/checks.py encodings     autoencoders that undo various changes, ten minutes
-    python benchmarks/checks.py parts         a recipe for few labels without its parts, 40 minutes
+    python benchmarks/checks.py encodings     autoencoders that undo various changes, 40 minutes
+    python benchmarks/checks.py clustering    one that then learns clusters, ten minutes
+    python benchmarks/checks.py parts         a recipe for few labels without its parts, an hour
+    python benchmarks/checks.py cost          recipes against 45 epochs of the small autoencoder
 
 They print errors on images of MNIST, as docs/experiments.md and docs/performance.md report them.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,14 +38,22 @@ from cae.programs import flags, start  # noqa: E402
 
 HELD_OUT = 1000  # images
 LABELS_PER_CLASS, DRAWS = 10, 8  # for encodings
-# What the autoencoder of the recipe has to undo.
+# What the autoencoder of the recipe has to undo, and for how many epochs it learns.
 GEOMETRIC = {"rotation": 20, "shear": 15, "shift": 0.1, "zoom": 0.15}
-DENOISE = {
-    "unchanged": None,
-    "noise": {"noise": 0.3},
-    "geometric": GEOMETRIC,
-    "geometric, noise": GEOMETRIC | {"noise": 0.2},
+BOTH = GEOMETRIC | {"noise": 0.2}
+ENCODINGS = {
+    "unchanged": (None, 3),
+    "noise": ({"noise": 0.3}, 3),
+    "mask": ({"mask": 0.5}, 3),
+    "geometric": (GEOMETRIC, 3),
+    "geometric, noise": (BOTH, 3),
+    "geometric, mask": (GEOMETRIC | {"mask": 0.3}, 3),
+    "geometric, noise, 10 epochs": (BOTH, 10),
+    "geometric, noise, 20 epochs": (BOTH, 20),
 }
+LABEL_ERRORS = ("logistic regression", "label spreading", "kept")
+RECIPE = "few_labels_100"
+WHOLE_IMAGES, TIMED_EPOCHS = 60_000, 3  # for the cost
 VIEW = ("rotation", "shear", "zoom", "shift", "cutout")
 # What the classifier of the recipe has instead, in its key unlabelled.
 PARTS = {
@@ -47,6 +63,7 @@ PARTS = {
     "labels spread once": {"label_spreading": {"refresh": None, "last_share": None}},
     "pseudo-labels of the teacher as well": {"pseudo_labels": {}},
     "pseudo-labels of the teacher instead": {"label_spreading": None, "pseudo_labels": {}},
+    "the latter sharpened": {"label_spreading": None, "pseudo_labels": {"temperature": 0.5}},
     "without cutout": {"strong": {"cutout": 0}},
     "without strong views": {"strong": dict.fromkeys(VIEW, 0)},
 }
@@ -72,26 +89,55 @@ def check_precision(args: argparse.Namespace) -> int:
 
 
 def check_encodings(args: argparse.Namespace) -> int:
-    """Trains for three epochs on 12,000 images; ten labels per class label the others."""
+    """Trains on 12,000 images; ten labels per class label the others."""
     with terminal.starting_keras():
         import model as ours
 
     dataset = load_dataset("mnist", limit=12_000)
     scaling = get_scaling(dataset.images)
-    config = read_object(get_recipes()["few_labels_100"])["autoencoder"]
-    config |= {"epochs": 3, "min_steps": 0}
+    config = read_object(get_recipes()[RECIPE])["autoencoder"]
     pixels = scaling.apply(dataset.images).reshape(len(dataset.images), -1)
     _report_labels("pixels", [get_label_errors(pixels, dataset.labels)])
-    for name, denoise in DENOISE.items():
+    for name in args.only or ENCODINGS:
+        denoise, epochs = ENCODINGS[name]
         errors = []
         for seed in range(args.seeds):
-            changed = config | {"denoise": denoise, "seed": seed}
+            changed = config | {"denoise": denoise, "epochs": epochs, "min_steps": 0, "seed": seed}
             autoencoder = ours.get_autoencoder(changed, dataset.images.shape[1:])
             ours.train_autoencoder(autoencoder, changed, dataset.images, warn=terminal.warn)
             encoder = autoencoder.get_layer("encoder")
             encodings = ours.predict(encoder, dataset.images, scaling)
             errors.append(get_label_errors(encodings, dataset.labels))
         _report_labels(name, errors)
+    return 0
+
+
+def check_clustering(args: argparse.Namespace) -> int:
+    """Trains on 12,000 images, then moves their encodings towards ten centres.
+
+    Guo et al. 2017, "Improved deep embedded clustering with local structure preservation", with the
+    changed images of Guo et al. 2018, "Deep embedded clustering with data augmentation".
+    """
+    with terminal.starting_keras():
+        import model as ours
+    from benchmarks.clustering import cluster, get_cluster_error
+
+    dataset = load_dataset("mnist", limit=12_000)
+    scaling, config = get_scaling(dataset.images), read_object(get_recipes()[RECIPE])["autoencoder"]
+    found: dict[str, list[np.ndarray]] = {"before": [], "after": []}
+    for seed in range(args.seeds):
+        changed = config | {"min_steps": 0, "seed": seed}
+        autoencoder = ours.get_autoencoder(changed, dataset.images.shape[1:])
+        ours.train_autoencoder(autoencoder, changed, dataset.images, warn=terminal.warn)
+        encoder = autoencoder.get_layer("encoder")
+        before = ours.predict(encoder, dataset.images, scaling)
+        cluster(autoencoder, scaling.apply(dataset.images), before, seed)
+        after = ours.predict(encoder, dataset.images, scaling)
+        for name, encodings in (("before", before), ("after", after)):
+            errors = [get_cluster_error(encodings, dataset.labels, seed)]
+            errors += get_label_errors(encodings, dataset.labels).tolist()
+            found[name].append(np.array(errors))
+            _report_labels(name, found[name], ("clusters", *LABEL_ERRORS))
     return 0
 
 
@@ -102,19 +148,26 @@ def check_parts(args: argparse.Namespace) -> int:
 
     dataset = load_dataset("mnist", limit=22_000)
     images, unseen = np.split(dataset.images, [12_000])
+    truth = dataset.labels[len(images) :]
     scaling, shape = get_scaling(images), images.shape[1:]
-    recipe = read_object(get_recipes()["few_labels_100"])
-    errors = {name: [] for name in PARTS}
+    recipe = read_object(get_recipes()[RECIPE])
+    errors: dict[str, list[float]] = defaultdict(list)
+
+    def report(name: str, found: np.ndarray) -> None:
+        errors[name].append(float(np.mean(found.argmax(axis=1) != truth)))
+        values = ", ".join(f"{error:.2%}" for error in errors[name])
+        terminal.say(f"{name}: {statistics.fmean(errors[name]):.2%} ({values})")
+
     for seed in range(args.seeds):
         config = recipe["autoencoder"] | {"seed": seed, "min_steps": 0}
         autoencoder = ours.get_autoencoder(config, shape)
         ours.train_autoencoder(autoencoder, config, images, warn=terminal.warn)
         order = draw_order(dataset.labels[: len(images)], seed)
         given, others = np.split(order, [LABELS_PER_CLASS * 10])
-        for name, changes in PARTS.items():
+        for name in args.only or PARTS:
             how = dict(recipe["classifier"]["unlabelled"])
-            for key, change in changes.items():
-                how[key] = change and how[key] | change
+            for key, change in PARTS[name].items():
+                how[key] = None if change is None else (how.get(key) or {}) | change
             config = recipe["classifier"] | {"seed": seed, "min_steps": 0, "unlabelled": how}
             pretrained = name != "without the autoencoder"
             model = ours.get_classifier(
@@ -129,11 +182,97 @@ def check_parts(args: argparse.Namespace) -> int:
                 scaling=scaling,
                 warn=terminal.warn,
             )
-            found = ours.predict(model, unseen, scaling).argmax(axis=1)
-            errors[name].append(np.mean(found != dataset.labels[len(images) :]))
-            values = ", ".join(f"{error:.2%}" for error in errors[name])
-            terminal.say(f"{name}: {np.mean(errors[name]):.2%} ({values})")
+            report(name, ours.predict(model, unseen, scaling))
+            if name == "whole":
+                shifts = itertools.product((-1, 0, 1), repeat=2)
+                views = (np.roll(unseen, shift, axis=(1, 2)) for shift in shifts)
+                answers = [ours.predict(model, view, scaling) for view in views]
+                report("whole, averaged over 9 shifts", np.mean(answers, axis=0))
     return 0
+
+
+def check_cost(args: argparse.Namespace) -> int:
+    """Times epochs on 12,000 images; what a recipe takes on 60,000 follows.
+
+    As a share of 45 epochs of the small autoencoder, in turns.
+    """
+    with terminal.starting_keras():
+        import model as ours
+    from cae.training.unlabelled import spread_labels
+
+    dataset = load_dataset("mnist", limit=12_000)
+    images, labels = dataset.images, dataset.labels
+    shape, times = images.shape[1:], WHOLE_IMAGES / len(images)
+    small = get_config("autoencoder_small") | {"epochs": TIMED_EPOCHS, "validation_split": 0}
+
+    def time_autoencoder(config: Config) -> float:
+        changed = config | {"epochs": TIMED_EPOCHS, "min_steps": 0, "validation_split": 0}
+        with timing_epochs() as (seconds, callbacks):
+            model = ours.get_autoencoder(changed, shape)
+            ours.train_autoencoder(
+                model, changed, images, warn=lambda sentence: None, callbacks=callbacks
+            )
+        return min(seconds) * times
+
+    def time_classifier(config: Config, encoder: Config) -> float:
+        how = config["unlabelled"]
+        changed = config | {"full_train_epochs": TIMED_EPOCHS, "min_steps": 0}
+        if how:
+            once = how["label_spreading"] | {"refresh": None, "last_share": None}
+            changed["unlabelled"] = how | {"label_spreading": once}
+        given, others = np.split(draw_order(labels, 0), [100 if how else len(images)])
+        model = ours.get_classifier(
+            changed, shape, 10, encoder=ours.get_autoencoder(encoder, shape)
+        )
+        with timing_epochs() as (seconds, callbacks):
+            ours.train_classifier(
+                model,
+                changed,
+                images[given],
+                labels[given],
+                unlabelled=images[others] if how else None,
+                callbacks=callbacks,
+            )
+        return min(seconds) * times
+
+    def time_spreading() -> float:
+        features = np.random.default_rng(0).normal(size=(WHOLE_IMAGES, 128)).astype(np.float32)
+        targets = np.where(np.arange(WHOLE_IMAGES) < 100, np.arange(WHOLE_IMAGES) % 10, NO_CLASS)
+        began = time.perf_counter()
+        spread_labels(features, targets, np.full(10, 0.1), LabelSpreading())
+        return time.perf_counter() - began
+
+    for _ in range(args.seeds):
+        limit = 45 * time_autoencoder(small)
+        for name in (RECIPE, "all_labels"):
+            recipe = read_object(get_recipes()[name])
+            encoder, classifier = recipe["autoencoder"], recipe["classifier"]
+            seconds = encoder["epochs"] * time_autoencoder(encoder)
+            epochs, how = classifier["full_train_epochs"], classifier.get("unlabelled")
+            classifier["unlabelled"] = how
+            seconds += epochs * time_classifier(classifier, encoder)
+            if how:
+                spreads = 1 + (epochs - 1) // how["label_spreading"]["refresh"]
+                seconds += spreads * time_spreading()
+            terminal.say(f"{name}: {seconds:.0f} s, {seconds / limit:.0%} of {limit:.0f} s")
+    return 0
+
+
+@contextmanager
+def timing_epochs() -> Iterator[tuple[list[float], list[Any]]]:
+    """A list that receives the seconds of each epoch, and the callbacks that fill it."""
+    import keras
+
+    seconds: list[float] = []
+    began = [0.0]
+
+    def begin(epoch: int, logs: dict | None = None) -> None:
+        began[0] = time.perf_counter()
+
+    def end(epoch: int, logs: dict | None = None) -> None:
+        seconds.append(time.perf_counter() - began[0])
+
+    yield seconds, [keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)]
 
 
 def get_label_errors(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -193,14 +332,15 @@ def _report(name: str, errors: list[float]) -> None:
     )
 
 
-def _report_labels(name: str, errors: list[np.ndarray]) -> None:
+def _report_labels(
+    name: str, errors: list[np.ndarray], titles: Sequence[str] = LABEL_ERRORS
+) -> None:
     means = (
         f"{mean:.2%} ({low:.2%} to {high:.2%})"
         for mean, low, high in zip(
             np.mean(errors, axis=0), np.min(errors, axis=0), np.max(errors, axis=0), strict=True
         )
     )
-    titles = ("logistic regression", "label spreading", "kept")
     terminal.say(f"{name}: " + ", ".join(map(" ".join, zip(titles, means, strict=True))))
 
 
@@ -212,12 +352,18 @@ def main(argv: list[str] | None = None) -> int:
     collapse.add_argument("--textbook", action="store_true", help="train as textbooks do instead")
     precision = commands.add_parser("precision", description=check_precision.__doc__)
     encodings = commands.add_parser("encodings", description=check_encodings.__doc__)
+    clustering = commands.add_parser("clustering", description=check_clustering.__doc__)
     parts = commands.add_parser("parts", description=check_parts.__doc__)
+    cost = commands.add_parser("cost", description=check_cost.__doc__)
+    for command, names in ((encodings, ENCODINGS), (parts, PARTS)):
+        command.add_argument("--only", action="append", choices=names, help="repeatable")
     for command, work, seeds in (
         (collapse, check_collapse, 10),
         (precision, check_precision, 5),
         (encodings, check_encodings, 3),
+        (clustering, check_clustering, 3),
         (parts, check_parts, 3),
+        (cost, check_cost, 2),
     ):
         command.add_argument("--seeds", **flags.number(1, 1000, "repetitions", default=seeds))
         command.set_defaults(work=work)

@@ -300,7 +300,13 @@ class Augmentation(Keys):
     """Standard deviation of Gaussian noise added to the pixels, which are in [0, 1]."""
 
     cutout: Share = 0.0
-    """Side of a square set to 0 about a random pixel, as a share of the image's shorter side."""
+    """Side of a square set to 0 about a random pixel, as a share of the image's shorter side
+    (DeVries & Taylor 2017, "Improved regularization of convolutional neural networks with
+    cutout")."""
+
+    mask: Share = 0.0
+    """Share of the patches set to 0, of a grid of 7 × 7 (He et al. 2022, "Masked autoencoders are
+    scalable vision learners")."""
 
     def __str__(self) -> str:
         amounts = (f"{key}\N{NO-BREAK SPACE}{value:g}" for key, value in self if value)
@@ -370,6 +376,10 @@ class PseudoLabels(Keys):
 
     threshold: number_type("from 0 up to but not including 1", ge=0, lt=1) = 0.9
     """Probability above which a prediction of the teacher counts."""
+
+    temperature: number_type("above 0, at most 1", gt=0, le=1) = 1.0
+    """Below 1, sharpens the predictions that count: their power of 1 / temperature, divided by its
+    sum (Berthelot et al. 2019, "MixMatch")."""
 
     align: Annotated[bool, worded("must be true or false")] = True
     """Rescale the teacher's predictions so that classes are as frequent as among the labels."""

@@ -106,6 +106,14 @@ def validate_config(document: Any, where: str, kind: Kind) -> Config:
         raise ConfigurationError.joining(problem.at(where) for problem in problems) from None
 
 
+def add_new_keys(recorded: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """The complete configuration of a record, with the defaults of keys that are newer than it."""
+    try:
+        return validate_config(recorded, "record", kind).model_dump(mode="json")
+    except ConfigurationError:  # it differs in more than that: as it is, for a comparison
+        return recorded
+
+
 def override(config: Config, **changes: float | None) -> Config:
     """A copy of `config` with values given by flags, validated like those of a file.
 

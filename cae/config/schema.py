@@ -102,7 +102,7 @@ class Config(Keys):
 
     augmentation: AugmentationOrNull = None
     """Random changes of the training images: an object with `rotation`, `shear`, `shift`, `zoom`,
-    `noise` and `cutout`; null: none."""
+    `noise`, `cutout` and `mask`; null: none."""
 
     learning_rate_schedule: Schedule | None = None
     """How the learning rate falls: `["cosine"]`, `["exponential", factor]` or

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from cae.config.choices import PROGRAMS
 from cae.config.json_text import load_record
-from cae.config.load import dump_config
+from cae.config.load import add_new_keys, dump_config
 from cae.config.schema import Config, Kind
 from cae.errors import DataError, UsageError, shown
 from cae.files import (
@@ -164,7 +164,7 @@ class Start(_Record):
     def check_same(self, where: object, now: "Start", remedy: str) -> None:
         """Raises a DataError if the run (`where`) would now begin with something else."""
         check_same(where, self._given, now._given, remedy=remedy)
-        check_same(where, self.config, now.config, remedy=remedy)
+        check_same(where, add_new_keys(self.config, self.kind), now.config, remedy=remedy)
         self.check_files(now)
 
     @property

@@ -30,8 +30,8 @@ from cae.config.choices import (
     RECIPE_METHODS,
 )
 from cae.config.json_text import load_record
-from cae.config.load import Recipe, choose_recipe, load_config, load_recipe
-from cae.config.schema import ClassifierConfig
+from cae.config.load import Recipe, add_new_keys, choose_recipe, load_config, load_recipe
+from cae.config.schema import CONFIGS, ClassifierConfig
 from cae.config.shipped import find_recipe, get_recipes
 from cae.data import splits
 from cae.data.datasets import check_dataset, get_scaling, join, load_dataset
@@ -282,7 +282,10 @@ def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
     recipes, apart = settings["recipes"], ("recipes", "leakage")
     if path.exists():
         before = load_record(path, dict[str, Any], "Choose another --name.")
+        before["config"] = add_new_keys(before.get("config", {}), "classifier")
         earlier = before.get("recipes", {})
+        for recipe in earlier.values():
+            recipe |= {kind: add_new_keys(recipe[kind], kind) for kind in CONFIGS if recipe[kind]}
         pairs = {key: (before.get(key), settings[key]) for key in settings if key not in apart}
         for count in earlier.keys() & recipes.keys():
             pairs[f"recipe for {count} labels per class"] = earlier[count], recipes[count]

@@ -1,8 +1,4 @@
-"""Random changes of images: one warp, then noise, then an erased square.
-
-The erased square is that of DeVries & Taylor 2017, "Improved regularization of convolutional neural
-networks with cutout".
-"""
+"""Random changes of images: one warp, then noise, then an erased square, then erased patches."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from cae.config.fields import Augmentation
+
+PATCHES = 7  # per side of the grid of `mask`
 
 
 def augment(images: tf.Tensor, augmentation: Augmentation, random_key: tf.Tensor) -> tf.Tensor:
@@ -32,6 +30,8 @@ def augment(images: tf.Tensor, augmentation: Augmentation, random_key: tf.Tensor
         images = tf.clip_by_value(images + grain, 0.0, 1.0)
     if augmentation.cutout:
         images *= _keep_outside_square(images, augmentation.cutout, fold_in(random_key, 2))
+    if augmentation.mask:
+        images *= _keep_patches(images, augmentation.mask, fold_in(random_key, 3))
     return images
 
 
@@ -83,6 +83,16 @@ def _warp(images: tf.Tensor, augmentation: Augmentation, random_key: tf.Tensor) 
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
+
+
+def _keep_patches(images: tf.Tensor, share: float, random_key: tf.Tensor) -> tf.Tensor:
+    """float32 (batch, height, width, 1): 0 in this share of the patches of a grid, 1 elsewhere."""
+    count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+    ranks = tf.argsort(tf.random.stateless_uniform((count, PATCHES**2), random_key))
+    is_kept = tf.reshape(ranks >= round(share * PATCHES**2), (count, PATCHES, PATCHES))
+    for axis, size in ((1, height), (2, width)):
+        is_kept = tf.gather(is_kept, tf.range(size) * PATCHES // size, axis=axis)
+    return tf.cast(is_kept[..., tf.newaxis], images.dtype)
 
 
 def _keep_outside_square(images: tf.Tensor, share: float, random_key: tf.Tensor) -> tf.Tensor:

@@ -49,6 +49,7 @@ SIMILARITIES_AT_ONCE = 15_000_000
 SIMILARITY_POWER = 3
 # Share of the batches before in the running mean of the predictions.
 PREDICTIONS_MOMENTUM = 0.99
+TINY = 1e-30  # beside a probability
 RAREST = 1e-3  # least share of a class among predictions, before they are divided by it
 
 
@@ -295,6 +296,8 @@ class Teaching(Objective):
         if rule.align:
             predictions = self._align(predictions)
         is_confident = ops.cast(ops.max(predictions, axis=1) > rule.threshold, "float32")
+        if rule.temperature < 1:  # as logits, because powers of small probabilities would be 0
+            predictions = ops.softmax(ops.log(predictions + TINY) / rule.temperature)
         labels = ops.where(is_labelled[:, None] > 0, labels, predictions)
         return labels, ops.maximum(is_labelled, is_confident)
 

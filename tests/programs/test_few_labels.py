@@ -12,7 +12,7 @@ import autoencoder
 import classification
 from cae import terminal
 from cae.config.load import validate_config
-from cae.data import idx, stored
+from cae.data import idx, pictures, stored
 from cae.data.labels import NO_LABEL
 from cae.errors import UserError
 from cae.programs.starting_points import get_sample_seed, read_configs
@@ -152,6 +152,27 @@ def test_where_images_without_labels_cannot_be_used(monkeypatch, count, backend,
     with pytest.raises(UserError, match=r"^unlabelled: ") as error:
         config.check_unlabelled(count)
     assert named in str(error.value)
+
+
+def test_several_devices_are_refused(load, partly_labelled):
+    task = load("--devices", 2, data=partly_labelled)
+    config = validate_config(CLASSIFIER | {"unlabelled": {"pseudo_labels": {}}}, "", "classifier")
+    with pytest.raises(UserError, match="--devices: must be left out with the key unlabelled"):
+        task.check_config(config)
+
+
+def test_many_joined_images_stay_on_the_disk(load, files, partly_labelled, tmp_path, monkeypatch):
+    """In one file of the cache, which the next start uses again."""
+    monkeypatch.setattr(stored, "DATA_DIR", tmp_path)
+    expected = load("--unlabelled", files.test, data=partly_labelled).unlabelled.images
+    monkeypatch.setattr(pictures, "MAPPED_BYTES", 8 * 8 * 20)
+    written = []
+    for _ in range(2):
+        joined = load("--unlabelled", files.test, data=partly_labelled).unlabelled.images
+        assert isinstance(joined.base, np.memmap)
+        np.testing.assert_array_equal(joined, expected)
+        written.append({file: file.stat().st_mtime_ns for file in tmp_path.glob("cache/*")})
+    assert written[0] == written[1]
 
 
 def test_a_recipe_on_images_of_a_flag(autoencode, classify, files, tmp_path):

@@ -161,11 +161,31 @@ LONG_CASES = {
     + [pytest.param(*case, id=name, marks=pytest.mark.long) for name, case in LONG_CASES.items()],
 )
 def test_a_killed_training(tmp_path, images, save_always, report_cpu, kind, changes):
-    """In an epoch and again at the end of one; of a classifier once in each phase."""
+    """In an epoch and again at the end of one; of a classifier at the end of its first phase."""
     report_cpu("avx512_bf16")
     training = Training(kind, images, **changes)
     path = tmp_path / "checkpoint.npz"
     for moment, step in [(2, 4), (6 if kind == "classifier" else 2, 0)]:
+        assert training.kill(path, moment)
+        assert Checkpoint(path).state.step == step
+    assert_same(training.run(Checkpoint(path)), training.run())
+
+
+def test_a_killed_training_on_unlabelled_images(tmp_path, images, save_always):
+    """Inside the first epoch, at its end, and in the second, for which labels were spread anew.
+
+    Student, teacher, spread labels and batches go on together.
+    """
+    spreading = {"neighbours": 3, "share": 0.5, "refresh": 1, "last_share": 1}
+    training = Training(
+        "classifier",
+        images,
+        dense_only_train_epochs=0,
+        full_train_epochs=3,
+        unlabelled=UNLABELLED | {"label_spreading": spreading},
+    )
+    path = tmp_path / "checkpoint.npz"
+    for moment, step in [(2, 2), (3, 0), (2, 2)]:  # 4 steps an epoch, one an execution
         assert training.kill(path, moment)
         assert Checkpoint(path).state.step == step
     assert_same(training.run(Checkpoint(path)), training.run())

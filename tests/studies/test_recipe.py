@@ -1,5 +1,6 @@
 """`experiments.py recipe`: the pair of a recipe, trained, skipped, resumed and refused."""
 
+import json
 import shutil
 import signal
 
@@ -146,6 +147,18 @@ def test_other_settings_and_data_are_refused(pair, recipe, flags, changes, named
     (line,) = [line for line in refused.err.splitlines() if line.startswith("error: ")]
     assert named in line
     assert state(pair.run) == before
+
+
+def test_a_key_that_is_newer_than_the_pair_has_its_default(pair, recipe, flags, tmp_path):
+    """As when an earlier version has trained it."""
+    shutil.copytree(pair.run, tmp_path / "pair")
+    for path in (tmp_path / "pair").glob("*/run.json"):
+        content = json.loads(path.read_text())
+        del content["config"]["min_steps"]
+        path.write_text(json.dumps(content))
+    done = start(recipe, *flags, runs_dir=tmp_path)
+    assert done.exit_code == 0, done.err
+    assert done.err.count("Complete: ") == 2
 
 
 def test_another_start_at_the_same_time_is_refused(pair, recipe, flags):

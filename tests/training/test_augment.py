@@ -83,8 +83,20 @@ def test_cutout_erases_one_square():
     assert erased.any(axis=0).all()
 
 
+def test_mask_erases_patches():
+    """Half of the 49 patches, of 2×3 pixels here, are 24; every patch is erased in some image."""
+    white = tf.ones((50, 14, 21, 2))
+    erased = augment(white, Augmentation(mask=0.5), KEY).numpy() == 0
+    patches = erased.reshape(50, 7, 2, 7, 3, 2)
+    whole = patches.all(axis=(2, 4, 5))
+    assert (whole == patches.any(axis=(2, 4, 5))).all()
+    assert (whole.sum(axis=(1, 2)) == 24).all()
+    assert whole.any(axis=0).all() and not whole.all(axis=0).any()
+
+
 def test_the_key_determines_everything():
-    everything = Augmentation(rotation=20, shear=10, shift=0.1, zoom=0.2, noise=0.1, cutout=0.3)
+    changes = {"rotation": 20, "shear": 10, "shift": 0.1, "zoom": 0.2, "noise": 0.1}
+    everything = Augmentation(**changes, cutout=0.3, mask=0.2)
     first, again, other = (
         augment(IMAGES, everything, tf.constant([3, step], tf.int64)).numpy() for step in (4, 4, 5)
     )

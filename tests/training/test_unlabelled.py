@@ -175,6 +175,13 @@ class TestTeaching:
         assert answers[1] < 0.88, "so the teacher is not believed"
         assert self.loss(objective) == pytest.approx(0.126928, rel=1e-4)
 
+    def test_answers_are_sharpened(self):
+        """(0.1192, 0.8808)² / sum = (0.0180, 0.9820), whether it counts follows from 0.8808."""
+        sharp = 0.982014 * 0.126928 + 0.017986 * 2.126928
+        for threshold, expected in [(0.8, 0.126928 + sharp), (0.9, 0.126928)]:
+            _, objective = self.teach(threshold=threshold, align=False, temperature=0.5)
+            assert self.loss(objective) == pytest.approx(expected, rel=1e-4)
+
     def test_the_teacher_is_a_moving_average(self):
         """Of the first step 10/11, of later ones at most 1 - ema."""
         teacher, objective = self.teach(threshold=0.5)
