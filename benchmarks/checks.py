@@ -18,10 +18,8 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +30,7 @@ from benchmarks.competitors import Config, get_config, get_plain_autoencoder  # 
 from cae import terminal  # noqa: E402
 from cae.config.fields import LabelSpreading  # noqa: E402
 from cae.config.shipped import get_recipes, read_object  # noqa: E402
-from cae.data.datasets import get_scaling, load_dataset  # noqa: E402
+from cae.data.datasets import Dataset, get_scaling, load_dataset  # noqa: E402
 from cae.data.splits import NO_CLASS, draw_order  # noqa: E402
 from cae.programs import flags, start  # noqa: E402
 
@@ -196,61 +194,16 @@ def check_cost(args: argparse.Namespace) -> int:
 
     As a share of 45 epochs of the small autoencoder, in turns.
     """
-    with terminal.starting_keras():
-        import model as ours
-    from cae.training.unlabelled import spread_labels
-
     dataset = load_dataset("mnist", limit=12_000)
-    images, labels = dataset.images, dataset.labels
-    shape, times = images.shape[1:], WHOLE_IMAGES / len(images)
-    small = get_config("autoencoder_small") | {"epochs": TIMED_EPOCHS, "validation_split": 0}
-
-    def time_autoencoder(config: Config) -> float:
-        changed = config | {"epochs": TIMED_EPOCHS, "min_steps": 0, "validation_split": 0}
-        with timing_epochs() as (seconds, callbacks):
-            model = ours.get_autoencoder(changed, shape)
-            ours.train_autoencoder(
-                model, changed, images, warn=lambda sentence: None, callbacks=callbacks
-            )
-        return min(seconds) * times
-
-    def time_classifier(config: Config, encoder: Config) -> float:
-        how = config["unlabelled"]
-        changed = config | {"full_train_epochs": TIMED_EPOCHS, "min_steps": 0}
-        if how:
-            once = how["label_spreading"] | {"refresh": None, "last_share": None}
-            changed["unlabelled"] = how | {"label_spreading": once}
-        given, others = np.split(draw_order(labels, 0), [100 if how else len(images)])
-        model = ours.get_classifier(
-            changed, shape, 10, encoder=ours.get_autoencoder(encoder, shape)
-        )
-        with timing_epochs() as (seconds, callbacks):
-            ours.train_classifier(
-                model,
-                changed,
-                images[given],
-                labels[given],
-                unlabelled=images[others] if how else None,
-                callbacks=callbacks,
-            )
-        return min(seconds) * times
-
-    def time_spreading() -> float:
-        features = np.random.default_rng(0).normal(size=(WHOLE_IMAGES, 128)).astype(np.float32)
-        targets = np.where(np.arange(WHOLE_IMAGES) < 100, np.arange(WHOLE_IMAGES) % 10, NO_CLASS)
-        began = time.perf_counter()
-        spread_labels(features, targets, np.full(10, 0.1), LabelSpreading())
-        return time.perf_counter() - began
-
+    small = get_config("autoencoder_small")
     for _ in range(args.seeds):
-        limit = 45 * time_autoencoder(small)
+        limit = 45 * time_epoch(small, dataset)
         for name in (RECIPE, "all_labels"):
             recipe = read_object(get_recipes()[name])
             encoder, classifier = recipe["autoencoder"], recipe["classifier"]
-            seconds = encoder["epochs"] * time_autoencoder(encoder)
             epochs, how = classifier["full_train_epochs"], classifier.get("unlabelled")
-            classifier["unlabelled"] = how
-            seconds += epochs * time_classifier(classifier, encoder)
+            seconds = encoder["epochs"] * time_epoch(encoder, dataset)
+            seconds += epochs * time_epoch(classifier, dataset, encoder)
             if how:
                 spreads = 1 + (epochs - 1) // how["label_spreading"]["refresh"]
                 seconds += spreads * time_spreading()
@@ -258,21 +211,56 @@ def check_cost(args: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def timing_epochs() -> Iterator[tuple[list[float], list[Any]]]:
-    """A list that receives the seconds of each epoch, and the callbacks that fill it."""
-    import keras
+def time_epoch(config: Config, dataset: Dataset, encoder: Config | None = None) -> float:
+    """Seconds of an epoch of `WHOLE_IMAGES`, by the fastest on these.
 
-    seconds: list[float] = []
-    began = [0.0]
+    Args:
+        config: Of an autoencoder, or with `encoder` of a classifier.
+        dataset: The images; 100 of them keep their labels for a classifier that uses others.
+        encoder: The autoencoder whose encoder is trained on.
+    """
+    with terminal.starting_keras():
+        import keras
 
-    def begin(epoch: int, logs: dict | None = None) -> None:
-        began[0] = time.perf_counter()
+        import model as ours
+    moments, shape = [], dataset.images.shape[1:]
+    tick = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: moments.append(time.perf_counter()),
+        on_epoch_end=lambda epoch, logs: moments.append(time.perf_counter()),
+    )
+    options = {"callbacks": [tick], "warn": lambda sentence: None}
+    config = config | {"min_steps": 0, "validation_split": 0}
+    if encoder is None:
+        config |= {"epochs": TIMED_EPOCHS}
+        model = ours.get_autoencoder(config, shape)
+        ours.train_autoencoder(model, config, dataset.images, **options)
+    else:
+        config |= {"full_train_epochs": TIMED_EPOCHS}
+        given = order = draw_order(dataset.labels, 0)
+        if how := config.get("unlabelled"):
+            once = how["label_spreading"] | {"refresh": None, "last_share": None}
+            config["unlabelled"] = how | {"label_spreading": once}
+            given, others = np.split(order, [10 * LABELS_PER_CLASS])
+            options["unlabelled"] = dataset.images[others]
+        encoder = ours.get_autoencoder(encoder, shape)
+        model = ours.get_classifier(config, shape, 10, encoder=encoder)
+        ours.train_classifier(
+            model, config, dataset.images[given], dataset.labels[given], **options
+        )
+    fastest = min(end - begin for begin, end in zip(moments[::2], moments[1::2], strict=True))
+    return fastest * WHOLE_IMAGES / len(dataset.images)
 
-    def end(epoch: int, logs: dict | None = None) -> None:
-        seconds.append(time.perf_counter() - began[0])
 
-    yield seconds, [keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)]
+def time_spreading() -> float:
+    """Seconds in which 100 labels spread to `WHOLE_IMAGES` encodings."""
+    from cae.training.unlabelled import spread_labels
+
+    features = np.random.default_rng(0).normal(size=(WHOLE_IMAGES, 128)).astype(np.float32)
+    numbers = np.arange(WHOLE_IMAGES)
+    targets = np.where(numbers < 10 * LABELS_PER_CLASS, numbers % 10, NO_CLASS)
+    began = time.perf_counter()
+    spread_labels(features, targets, np.full(10, 0.1), LabelSpreading())
+    return time.perf_counter() - began
 
 
 def get_label_errors(features: np.ndarray, labels: np.ndarray) -> np.ndarray:

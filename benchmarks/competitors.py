@@ -36,7 +36,10 @@ FROZEN_EPOCHS = 10
 WARM_UP_IMAGES = 1024  # of trainings that are repeated as a whole
 OUTPUT_KERNEL = (3, 3)
 PARAMETERS = {"small": 74_497, "medium": 332_801, "large": 1_365_505}  # of the autoencoders
-RECIPE = "few_labels_100"  # whose classifier answers, beside the small one
+RECIPE = "few_labels_100"  # whose classifier is measured, beside the small one
+EVERY_CHANGE = {
+    "rotation": 20, "shear": 15, "shift": 0.1, "zoom": 0.15, "noise": 0.1, "cutout": 0.3
+}  # fmt: skip
 
 Config = dict[str, Any]  # of configuration/*.json
 
@@ -51,7 +54,8 @@ class Job:
         data: Folder that holds images.npy and labels.npy.
         images: Images per round.
         rounds: How many, the warm-up included.
-        size: Of the autoencoder: small, medium or large; for `answers`, small or `RECIPE`.
+        size: Of the autoencoder: small, medium or large; for `answers` and `augmentation`, small
+            or `RECIPE`.
         batch_size: Of its training.
         checkout: The repository that `ours` is imported from.
     """
@@ -86,7 +90,24 @@ class Job:
             "epochs": self.rounds,
             "validation_split": 0,
             "mixed_precision": self.competitor.endswith("_bf16"),
+            "augmentation": EVERY_CHANGE if self.changes_images else None,
         }
+
+    @property
+    def recipe(self) -> Config:
+        """The classifier of `RECIPE`, one epoch per round, with labels spread once."""
+        config = get_config(f"recipes/{RECIPE}")["classifier"]
+        how = config["unlabelled"]
+        how["label_spreading"] |= {"refresh": None, "last_share": None}
+        if not self.changes_images:
+            how["strong"] = dict.fromkeys(EVERY_CHANGE, 0)
+            config["augmentation"] = None
+        return config | {"full_train_epochs": self.rounds, "min_steps": 0}
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether images are changed at random, which `augmentation` measures."""
+        return self.task == "augmentation" and self.competitor == "ours"
 
     @property
     def classifier(self) -> Config:
@@ -351,6 +372,21 @@ def train_our_classifier(job: Job, driver: Driver) -> None:
     train_classifier(classifier, job.classifier, images, labels, callbacks=callbacks)
 
 
+def train_with_changes(job: Job, driver: Driver) -> None:
+    """The small autoencoder, or the classifier of the recipe with 100 labelled images."""
+    if job.size != RECIPE:
+        train_our_autoencoder(job, driver)
+        return
+    from model import train_classifier
+
+    images, labels = job.load_images(), job.load_labels()
+    classifier = _get_our_classifier(job, images.shape[1:])
+    quiet = {"callbacks": [driver.as_callback()], "warn": lambda sentence: None}
+    train_classifier(
+        classifier, job.recipe, images[:100], labels[:100], unlabelled=images[100:], **quiet
+    )
+
+
 def predict_ours(job: Job, driver: Driver) -> None:
     from cae.data.datasets import get_scaling
     from model import predict
@@ -430,6 +466,7 @@ TASKS: dict[str, dict[str, Callable[[Job, Driver], None]]] = {
     },
     "frozen_phase": {"keras": train_keras_head, "ours": train_our_head},
     "full_phase": {"ours": train_our_classifier},
+    "augmentation": {"unchanged": train_with_changes, "ours": train_with_changes},
     "evaluation": {"keras": predict_keras, "ours": predict_ours},
     "answers": {
         "keras": predict_by_keras,

@@ -28,6 +28,7 @@ NAMES = {
     "ours_bf16": "ours, bfloat16",
     "ours_files": "ours, from PNG files",
     "other": "other checkout",
+    "unchanged": "images unchanged",
     "model": "our predict",
     "python": "bare Python",
 }
@@ -41,6 +42,7 @@ COMPARISONS = (
     ("ours_bf16", "bf16.vs_torch_compile", "torch_compile_bf16"),
     ("ours", "vs_other", "other"),
     ("ours", "vs_model", "model"),
+    ("ours", "vs_unchanged", "unchanged"),
     ("ours_files", "files.vs_keras", "keras"),
     ("ours_files", "files.vs_model", "model"),
     # The start of a program.

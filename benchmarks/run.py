@@ -17,6 +17,8 @@ stable keys (median, min and max over the rounds):
     answers.<classifier>.vs_keras, .vs_model, .files.vs_keras, .files.vs_model
         the rate of `predict.py classify` on one array and on PNG files, as a multiple of that of
         the same classifier on the images in memory, by Keras' `predict` and by ours
+    augmentation.<model>.vs_unchanged
+        the rate of training with images changed at random, as a multiple of that without
     startup.help_vs_python, .bad_configuration_vs_python, .bad_study_vs_python
         how many times as long as bare Python a start takes; also in seconds, startup.<what>_seconds
     memory.vs_keras
@@ -104,6 +106,13 @@ def measure_answers(scope: Scope, data: str) -> Iterator[Contest]:
         yield _get_speeds(f"answers.{size}", job)
 
 
+def measure_augmentation(scope: Scope, data: str) -> Iterator[Contest]:
+    for size in ("small", RECIPE):
+        images = ROUND_IMAGES["small"]
+        job = Job("augmentation", "", data, images, scope.rounds + 1, size)
+        yield _get_speeds(f"augmentation.{size}", job)
+
+
 def measure_startup(scope: Scope, data: str) -> Iterator[Contest]:
     program = [sys.executable, str(ROOT / "autoencoder.py")]
     wrong = Path(data, "wrong.json")
@@ -143,6 +152,7 @@ MEASURES: dict[str, Callable[[Scope, str], Iterator[Contest]]] = {
     "frozen_phase": measure_frozen_phase,
     "evaluation": measure_evaluation,
     "answers": measure_answers,
+    "augmentation": measure_augmentation,
     "startup": measure_startup,
     "growth": measure_growth,
 }

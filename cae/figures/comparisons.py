@@ -14,8 +14,11 @@ from cae.errors import as_sentence
 from cae.figures import style
 from cae.figures.curves import METRIC_NAMES, MINIMIZED, epoch_axis, loss_scale, metric_label
 from cae.records.history import History
+from cae.terminal import drop_common_start
 
 # What a configuration costs: key of the metrics -> label of its axis.
+WIDTH = 6.4  # inches: legible on a phone too
+LONGEST_NAME = 32  # characters beside an axis
 COSTS = {"parameters": "parameters", "seconds": "training time in seconds"}
 PARETO = "Pareto front: nothing is both cheaper and better"
 
@@ -69,12 +72,12 @@ def plot_comparison(histories: Sequence[History]) -> Figure:
     values = _best_values(histories, key)
     sign = 1 if ranked in MINIMIZED else -1
     styles = _rank_styles(np.argsort(sign * values, kind="stable").tolist())  # NaN comes last
-    heights = 3.2, 0.27 * len(histories) + 0.9
-    figure = Figure(figsize=(8.4, sum(heights) + 0.4))
+    heights = 3 * len(curves), 0.27 * len(histories) + 0.9
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.4))
     above, below = figure.subfigures(2, height_ratios=heights)
-    for ax, metric in zip(above.subplots(1, len(curves), squeeze=False).flat, curves, strict=True):
+    for ax, metric in zip(above.subplots(len(curves), squeeze=False).flat, curves, strict=True):
         _plot_all_curves(histories, _shared_key(histories, metric), styles, ax)
-    names = [history.name for history in histories]
+    names = drop_common_start([history.name for history in histories])
     _plot_ranking(names, values, key, styles, below.subplots())
     style.set_title(figure, title)
     return figure
@@ -128,7 +131,7 @@ def _plot_ranking(
             ax.annotate("no finite value", (0, row), xycoords=("axes fraction", "data"), **note)
         else:
             ax.annotate(style.format_number(value), (value, row), **note)
-    labels = [f"{index + 1} · {style.shorten(names[index], 45)}" for index in styles]
+    labels = [f"{index + 1} · {style.shorten(names[index], LONGEST_NAME)}" for index in styles]
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -181,7 +184,7 @@ def _plot_final_values(
     metric: str,
 ) -> Figure:
     """One row per configuration: a dot per seed, the mean and its interval."""
-    figure = Figure(figsize=(8.4, 1.6 + 0.3 * len(names)))
+    figure = Figure(figsize=(WIDTH, 1.6 + 0.3 * len(names)))
     ax = style.style_axes(figure.subplots())
     limits = (0, np.inf if _is_minimized(metric) else 1)
     for row, (seeds, interval) in enumerate(zip(values, intervals, strict=True)):
@@ -191,7 +194,7 @@ def _plot_final_values(
             for end, limit, arrow in zip(interval, limits, "<>", strict=True):
                 ax.plot(end, row, arrow if end == limit else "|", color=style.INK, markersize=5)
             ax.plot(np.mean(seeds), row, "|", color=style.INK, markersize=12, markeredgewidth=2)
-    ax.set_yticks(range(len(names)), [style.shorten(name, 45) for name in names])
+    ax.set_yticks(range(len(names)), [style.shorten(name, LONGEST_NAME) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     low, high = ax.get_xlim()  # the interval of two seeds can be absurdly wide
     highest = high if _is_minimized(metric) else 1.02
@@ -226,8 +229,8 @@ def _plot_costs(
         looks[index] = style.look(rank) | {"label": label, "zorder": 3 - rank / 100}
     if others := [index for index in looks if index not in named]:
         looks[others[0]] = behind | {"label": f"{len(others)} others"}
-    figure = Figure(figsize=(8.4, 4 + style.LINE * len(named) / 2))
-    axes = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(WIDTH, 6 + style.LINE * len(named) / 2))
+    axes = figure.subplots(2, 1)
     for ax, cost, front, label in zip(axes, costs, fronts, COSTS.values(), strict=True):
         style.style_axes(ax)
         line = {"color": style.GRAY, "linewidth": 1.2, "drawstyle": "steps-post", "zorder": 1}
@@ -242,9 +245,9 @@ def _plot_costs(
             label += ", log scale"
         ax.xaxis.set_major_formatter("{x:,.10g}")  # a million in digits
         ax.set_xlabel(label)
-    axes[0].set_ylabel(_describe_key(metric))
-    if _is_minimized(metric):
-        loss_scale(axes[0], means)
+        ax.set_ylabel(_describe_key(metric))
+        if _is_minimized(metric):
+            loss_scale(ax, means)
     style.outside_legend(figure, *axes)
     style.set_title(figure, "What it costs: means over the seeds")
     return figure

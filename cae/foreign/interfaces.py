@@ -12,6 +12,7 @@ from cae.config.choices import INPUT_RANGES
 from cae.config.shapes import format_shape
 from cae.errors import ModelFileError, Say
 from cae.foreign.unrolled import Unrolled, get_layers, list_layers
+from cae.records.calibration import TINY
 from cae.records.untrusted import names_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ TO_CHANNELS_FIRST = (
     "Put keras.layers.Permute((3, 1, 2)) in front of it, for images of height × width × channels, "
     "and save that."
 )
-TINY = 1e-30  # a positive float32: its logarithm is finite
 
 
 def check_one(what: Literal["input", "output"], model: "keras.Model", where: object) -> None:

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from cae import prompts, terminal
@@ -121,11 +120,7 @@ class Session:
             return
         from cae.figures.comparisons import plot_comparison
 
-        histories = [experiment.history for experiment in self.experiments]
-        names = terminal.drop_common_start([history.name for history in histories])
-        figure = plot_comparison(
-            [replace(h, name=name) for h, name in zip(histories, names, strict=True)]
-        )
+        figure = plot_comparison([experiment.history for experiment in self.experiments])
         run = self.experiments[-1].run
         run.save_figures({"comparison": figure})
         path = run.path / "plots" / "comparison.png"

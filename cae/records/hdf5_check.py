@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cae.records.untrusted import REFUSED, shown
+from cae.records.untrusted import REFUSED, quoted
 
 try:
     import resource
@@ -59,10 +59,10 @@ def _check_items(file: h5py.File) -> None:
             if num_items > MAX_ITEMS:
                 raise Refused(f"more than {MAX_ITEMS:,} groups and arrays")
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise Refused(f"the link {shown(name)} instead of an array")
+                raise Refused(f"the link {quoted(name)} instead of an array")
             item = group[name]
             if _address(item) in seen:
-                raise Refused(f"{shown(name)} under two names")
+                raise Refused(f"{quoted(name)} under two names")
             seen.add(_address(item))
             if isinstance(item, h5py.Group):
                 groups.append(item)
@@ -79,16 +79,16 @@ def _address(item: h5py.Group | h5py.Dataset) -> int:
 def _check_array(name: str, array: Any) -> int:
     """Checks the description of an array; returns its size in bytes."""
     if not isinstance(array, h5py.Dataset) or array.dtype.kind not in "fiub":
-        raise Refused(f"{shown(name)}, which is not an array of numbers")
+        raise Refused(f"{quoted(name)}, which is not an array of numbers")
     if array.is_virtual or array.external:
-        raise Refused(f"the array {shown(name)} from other files")
+        raise Refused(f"the array {quoted(name)} from other files")
     if array.chunks:  # only such arrays can be compressed
-        raise Refused(f"the array {shown(name)} in chunks or compressed")
+        raise Refused(f"the array {quoted(name)} in chunks or compressed")
     # Not array.nbytes, which can overflow.
     promised = math.prod(array.shape or ()) * array.dtype.itemsize
     stored = array.id.get_storage_size()
     if array.shape is None or stored != promised:
-        raise Refused(f"the array {shown(name)} of {promised:,} bytes, of which {stored:,} exist")
+        raise Refused(f"the array {quoted(name)} of {promised:,} bytes, of which {stored:,} exist")
     return promised
 
 
@@ -105,7 +105,7 @@ def _check_attributes(item: Any) -> int:
             # The file stores texts elsewhere: a thousand of them can share the same bytes.
             num_bytes += sum(map(len, texts))
         elif attribute.dtype.kind not in "fiub":
-            raise Refused(f"the attribute {shown(name)}, which is neither text nor numbers")
+            raise Refused(f"the attribute {quoted(name)}, which is neither text nor numbers")
     return num_bytes
 
 

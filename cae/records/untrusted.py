@@ -144,7 +144,7 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         members = archive.infolist()
         names = [member.filename for member in members]
         if unknown := [name for name in names if name not in MEMBERS]:
-            _refuse(path, f"a member called {shown(unknown[0])}")
+            _refuse(path, f"a member called {quoted(unknown[0])}")
         if len(names) > len(MEMBERS):
             _refuse(path, "two members with the same name")
         for member in members:
@@ -214,14 +214,14 @@ def _check_value(where: object, value: Any, key: str = "") -> int:
 def _check_object(where: object, value: dict[str, Any]) -> None:
     name, module = value.get("class_name"), value.get("module")
     if not isinstance(name, str) or not isinstance(module, str | None):
-        _refuse(where, f"an object of the class {shown(name)} in {shown(module)}")
+        _refuse(where, f"an object of the class {quoted(name)} in {quoted(module)}")
     if name in VALUES and module is None:
         return
     if name not in (CLASSES if module is None else MODULES.get(module, ())):
-        origin = "" if module in (None, "keras.layers") else f" of {shown(module)}"
-        _refuse(where, f"{shown(name)}{origin}, which is not a plain layer", BUILD_AGAIN)
+        origin = "" if module in (None, "keras.layers") else f" of {quoted(module)}"
+        _refuse(where, f"{quoted(name)}{origin}, which is not a plain layer", BUILD_AGAIN)
     if value.get("registered_name") not in (None, name):
-        _refuse(where, f"the custom object {shown(value['registered_name'])}", BUILD_AGAIN)
+        _refuse(where, f"the custom object {quoted(value['registered_name'])}", BUILD_AGAIN)
 
 
 def _check_function(where: object, value: dict[str, Any]) -> None:
@@ -230,22 +230,22 @@ def _check_function(where: object, value: dict[str, Any]) -> None:
     known = isinstance(name, str) and name in ACTIVATIONS
     registered = value.get("registered_name") in (None, "function", name)
     if value.get("module") != "builtins" or not known or not registered:
-        _refuse(where, f"the function {shown(name)} of {shown(value.get('module'))}", BUILD_AGAIN)
+        _refuse(where, f"the function {quoted(name)} of {quoted(value.get('module'))}", BUILD_AGAIN)
 
 
 def _check_text(where: object, key: str, text: str) -> None:
     if key == "name" and not SAFE_NAME.fullmatch(text):
-        _refuse(where, f"a layer named {shown(text)}")
+        _refuse(where, f"a layer named {quoted(text)}")
     for ending, known in NAMED_FUNCTIONS.items():
         if key.endswith(ending) and _plain(text) not in map(_plain, known):
-            _refuse(where, f"the {key} {shown(text)}", BUILD_AGAIN)
+            _refuse(where, f"the {key} {quoted(text)}", BUILD_AGAIN)
 
 
 def _plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """An untrusted value in ASCII, cut to fit one line."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:59]}…"

@@ -118,8 +118,8 @@ COMPARISONS = (
     Comparison(
         WITHOUT_AUTOENCODER,
         RECIPE,
-        "the autoencoder of the recipe, at equal images seen,",
-        "without the autoencoder at equal images seen",
+        "the autoencoder of the recipe, compared with fresh weights and at least as many images,",
+        "without it",
         "with it",
     ),
 )

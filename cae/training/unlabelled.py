@@ -27,6 +27,7 @@ from cae.config.fields import LabelSpreading, Unlabelled
 from cae.config.schema import ClassifierConfig
 from cae.data.datasets import Scaling
 from cae.data.splits import NO_CLASS
+from cae.records.calibration import TINY
 from cae.training.batches import Batches
 from cae.training.predict import predict
 from cae.training.steps import Batch, Objective
@@ -49,7 +50,6 @@ SIMILARITIES_AT_ONCE = 15_000_000
 SIMILARITY_POWER = 3
 # Share of the batches before in the running mean of the predictions.
 PREDICTIONS_MOMENTUM = 0.99
-TINY = 1e-30  # beside a probability
 RAREST = 1e-3  # least share of a class among predictions, before they are divided by it
 
 
