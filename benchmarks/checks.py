@@ -8,7 +8,8 @@
     python benchmarks/checks.py parts         a recipe for few labels without its parts, an hour
     python benchmarks/checks.py cost          recipes against 45 epochs of the small autoencoder
 
-They print errors on images of MNIST, as docs/experiments.md and docs/performance.md report them.
+They print errors on images of MNIST, and seconds, as docs/experiments.md and docs/performance.md
+report them.
 """
 
 import argparse
@@ -61,7 +62,10 @@ PARTS = {
     "labels spread once": {"label_spreading": {"refresh": None, "last_share": None}},
     "pseudo-labels of the teacher as well": {"pseudo_labels": {}},
     "pseudo-labels of the teacher instead": {"label_spreading": None, "pseudo_labels": {}},
-    "the latter sharpened": {"label_spreading": None, "pseudo_labels": {"temperature": 0.5}},
+    "sharpened pseudo-labels instead": {
+        "label_spreading": None,
+        "pseudo_labels": {"temperature": 0.5},
+    },
     "without cutout": {"strong": {"cutout": 0}},
     "without strong views": {"strong": dict.fromkeys(VIEW, 0)},
 }
@@ -140,7 +144,11 @@ def check_clustering(args: argparse.Namespace) -> int:
 
 
 def check_parts(args: argparse.Namespace) -> int:
-    """Trains on 12,000 images, of which 100 have a label; tests on 10,000 other training images."""
+    """Trains on 12,000 images, of which 100 have a label; tests on 10,000 other training images.
+
+    Predictions of the whole recipe are also averaged over an image and its neighbours, each shifted
+    by a pixel.
+    """
     with terminal.starting_keras():
         import model as ours
 
@@ -190,9 +198,9 @@ def check_parts(args: argparse.Namespace) -> int:
 
 
 def check_cost(args: argparse.Namespace) -> int:
-    """Times epochs on 12,000 images; what a recipe takes on 60,000 follows.
+    """Times epochs on 12,000 images, and extrapolates to 60,000.
 
-    As a share of 45 epochs of the small autoencoder, in turns.
+    What a recipe takes, as a share of 45 epochs of the small autoencoder, measured in turns.
     """
     dataset = load_dataset("mnist", limit=12_000)
     small = get_config("autoencoder_small")
@@ -206,13 +214,13 @@ def check_cost(args: argparse.Namespace) -> int:
             seconds += epochs * time_epoch(classifier, dataset, encoder)
             if how:
                 spreads = 1 + (epochs - 1) // how["label_spreading"]["refresh"]
-                seconds += spreads * time_spreading()
+                seconds += spreads * time_spreading(how["label_spreading"])
             terminal.say(f"{name}: {seconds:.0f} s, {seconds / limit:.0%} of {limit:.0f} s")
     return 0
 
 
 def time_epoch(config: Config, dataset: Dataset, encoder: Config | None = None) -> float:
-    """Seconds of an epoch of `WHOLE_IMAGES`, by the fastest on these.
+    """Seconds of an epoch of `WHOLE_IMAGES`, extrapolated from the fastest on these.
 
     Args:
         config: Of an autoencoder, or with `encoder` of a classifier.
@@ -235,7 +243,7 @@ def time_epoch(config: Config, dataset: Dataset, encoder: Config | None = None) 
         model = ours.get_autoencoder(config, shape)
         ours.train_autoencoder(model, config, dataset.images, **options)
     else:
-        config |= {"full_train_epochs": TIMED_EPOCHS}
+        config |= {"dense_only_train_epochs": 0, "full_train_epochs": TIMED_EPOCHS}
         given = order = draw_order(dataset.labels, 0)
         if how := config.get("unlabelled"):
             once = how["label_spreading"] | {"refresh": None, "last_share": None}
@@ -251,7 +259,7 @@ def time_epoch(config: Config, dataset: Dataset, encoder: Config | None = None) 
     return fastest * WHOLE_IMAGES / len(dataset.images)
 
 
-def time_spreading() -> float:
+def time_spreading(how: Config) -> float:
     """Seconds in which 100 labels spread to `WHOLE_IMAGES` encodings."""
     from cae.training.unlabelled import spread_labels
 
@@ -259,7 +267,7 @@ def time_spreading() -> float:
     numbers = np.arange(WHOLE_IMAGES)
     targets = np.where(numbers < 10 * LABELS_PER_CLASS, numbers % 10, NO_CLASS)
     began = time.perf_counter()
-    spread_labels(features, targets, np.full(10, 0.1), LabelSpreading())
+    spread_labels(features, targets, np.full(10, 0.1), LabelSpreading(**how))
     return time.perf_counter() - began
 
 

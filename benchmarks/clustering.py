@@ -63,7 +63,7 @@ def cluster(autoencoder: keras.Model, images: np.ndarray, encodings: np.ndarray,
 
 
 def get_cluster_error(encodings: np.ndarray, labels: np.ndarray, seed: int) -> float:
-    """The share of images outside the cluster of their class, by the best naming of k-means'."""
+    """The share of images outside the cluster of their class, by k-means, named at best."""
     clusters = KMeans(CLUSTERS, n_init=10, random_state=seed).fit_predict(encodings)
     counts = np.zeros((CLUSTERS, CLUSTERS), int)
     np.add.at(counts, (clusters, labels), 1)

@@ -38,7 +38,8 @@ OUTPUT_KERNEL = (3, 3)
 PARAMETERS = {"small": 74_497, "medium": 332_801, "large": 1_365_505}  # of the autoencoders
 RECIPE = "few_labels_100"  # whose classifier is measured, beside the small one
 EVERY_CHANGE = {
-    "rotation": 20, "shear": 15, "shift": 0.1, "zoom": 0.15, "noise": 0.1, "cutout": 0.3
+    "rotation": 20, "shear": 15, "shift": 0.1, "zoom": 0.15, "noise": 0.1, "cutout": 0.3,
+    "mask": 0.1
 }  # fmt: skip
 
 Config = dict[str, Any]  # of configuration/*.json

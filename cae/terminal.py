@@ -38,8 +38,6 @@ BACKENDS = ("tensorflow", "jax")  # of Keras
 
 EXIT_USER_ERROR = 2
 
-_announced = ""  # the latest step
-
 
 def report(error: UserError) -> int:
     """Prints an error, one line per problem; returns the exit code."""
@@ -61,29 +59,28 @@ def warn(sentence: str) -> None:
 
 def announce(step: str) -> None:
     """Names on standard error a step that is about to take more than a second."""
-    ERR.print(Text(f"{step} …"))
+    ERR.print(Text(f"{printable(step)} …"))
 
 
 @contextmanager
 def announcing(step: str) -> Iterator[None]:
-    """Names on standard error what takes longer than a second, once it does.
-
-    What follows itself, as when a folder is read to check it and then to load it, is named once.
-    """
+    """Names on standard error what takes longer than a second, once it does."""
+    lock, is_over = threading.Lock(), False
 
     def tell() -> None:
-        global _announced
-        if step != _announced:
-            announce(step)
-            _announced = step
+        with lock:
+            if not is_over:
+                announce(step)
 
     timer = threading.Timer(PATIENCE, tell)
     timer.daemon = True
-    timer.start()
     try:
+        timer.start()
         yield
     finally:
         timer.cancel()
+        with lock:
+            is_over = True
 
 
 def say(sentence: str) -> None:

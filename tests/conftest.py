@@ -1,10 +1,14 @@
 """Tiny data sets, configurations and trained models that several test modules share."""
 
+import os
+
+# Set in the processes of pytest-xdist; it would override the size of terminals that tests open.
+os.environ.pop("COLUMNS", None)
+
 import csv
 import importlib
 import io
 import json
-import os
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +23,6 @@ from cae.errors import UserError
 # Tiny models train faster without threads waiting for each other, and tests run in parallel.
 for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(threads, "1")
-# Set in the processes of pytest-xdist; it would override the size of terminals that tests open.
-os.environ.pop("COLUMNS", None)
 # No test depends on time: machines are slow, and busy with others.
 settings.register_profile(
     "slow machines", deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -305,8 +305,8 @@ class Augmentation(Keys):
     cutout")."""
 
     mask: Share = 0.0
-    """Share of the patches set to 0, of a grid of 7 × 7 (He et al. 2022, "Masked autoencoders are
-    scalable vision learners")."""
+    """Share of the patches of a grid of 7 × 7 set to 0, to the nearest whole patch (He et al. 2022,
+    "Masked autoencoders are scalable vision learners")."""
 
     def __str__(self) -> str:
         amounts = (f"{key}\N{NO-BREAK SPACE}{value:g}" for key, value in self if value)
@@ -377,9 +377,9 @@ class PseudoLabels(Keys):
     threshold: number_type("from 0 up to but not including 1", ge=0, lt=1) = 0.9
     """Probability above which a prediction of the teacher counts."""
 
-    temperature: number_type("above 0, at most 1", gt=0, le=1) = 1.0
-    """Below 1, sharpens the predictions that count: their power of 1 / temperature, divided by its
-    sum (Berthelot et al. 2019, "MixMatch")."""
+    temperature: number_type("from 0.01 to 1", ge=0.01, le=1) = 1.0
+    """Below 1, sharpens the predictions that count: each to the power of 1 / temperature, divided
+    by their sum (Berthelot et al. 2019, "MixMatch")."""
 
     align: Annotated[bool, worded("must be true or false")] = True
     """Rescale the teacher's predictions so that classes are as frequent as among the labels."""

@@ -44,6 +44,25 @@ def follow(layer: Sequence[Any], shape: tuple[int, ...] | None) -> tuple[int, ..
     return height * rows, width * columns, channels
 
 
+def get_largest_factors(encoder: Iterable[Sequence[Any]], size: Size) -> Size:
+    """By how much a decoder may enlarge height and width at most, whether pools round up or down.
+
+    Args:
+        encoder: Layers that fit.
+        size: (height, width) of the images.
+    """
+    factors = []
+    for axis, side in enumerate(size):
+        pooled, left = 1, side
+        for kind, *values in encoder:
+            if kind == "pool" or (kind == "conv" and len(values) > 2):
+                factor = values[-1][axis]
+                pooled *= factor
+                left = -(-left // factor) if kind == "conv" else max(left // factor, 1)
+        factors.append(max(pooled, side // left))
+    return factors[0], factors[1]
+
+
 class Rounding(NamedTuple):
     """How an autoencoder fits images that its pools and strides do not divide."""
 

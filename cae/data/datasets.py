@@ -367,7 +367,7 @@ def divide(
     return data.take(known, seed, changes), unlabelled.take(others, seed, changes)
 
 
-def join(first: Dataset, unlabelled: Dataset, changes: Sequence[str] = ()) -> Dataset:
+def join(first: Dataset, unlabelled: Dataset, changes: Sequence[str]) -> Dataset:
     """The images of two sets of the same shape; those of the second have no labels.
 
     `changes` are those of `Dataset.take`.
@@ -414,7 +414,7 @@ def _name_classes(
     if reading.class_names is None or labels is None or split == "test":
         return own or (dict(enumerate(named.class_names)) if named else {})
     if own:
-        required = "names the labels of idx and NumPy files, which are numbers"
+        required = "requires labels that are numbers, as in idx and NumPy files"
         found = f"classes with names: {shown(', '.join(own.values()))}"
         raise UsageError("--class-names", required, found, "Leave it out.")
     classes = get_classes(labels).tolist()

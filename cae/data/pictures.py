@@ -5,8 +5,8 @@ the first frame counts. Transparent pixels become white, 16-bit pixels 8-bit, an
 turned as its camera says.
 
 They are decoded once, into an array in `data/cache/` that is called by a hash of the form and of
-the names, sizes and times of the files: a changed file is decoded again. That folder may be
-deleted.
+the names, sizes and times of the files: a changed file is decoded again. Parts of large data sets,
+and two of them joined, lie there too. That folder may be deleted.
 """
 
 import hashlib
@@ -302,7 +302,9 @@ def decode_listing(listing: Listing, wanted: Wanted) -> Decoded:
         DataError: More than `MAX_UNREADABLE` of the files cannot be read.
         UsageError: The cache cannot be written.
     """
-    folder, key = make_data_folder(CACHE), _hash(listing)
+    folder = make_data_folder(CACHE)
+    with terminal.announcing(f"Looking at the files of {listing.root}"):
+        key = _hash(listing)
     form = _choose_form(listing, wanted, folder / f"{key}.json")
     name = hashlib.sha256(f"{key} {astuple(form)}".encode()).hexdigest()[:HASH_LETTERS]
     path = folder / f"{name}.npy"
@@ -338,7 +340,7 @@ def take(images: np.ndarray, indices: np.ndarray, key: str) -> np.ndarray:
 
 
 def join(first: np.ndarray, second: np.ndarray, key: str) -> np.ndarray:
-    """The images of two arrays of the same shape: in memory, or in such a file.
+    """The images of two arrays of the same shape: in memory, or in a file of the cache.
 
     Args:
         first: (num_images, height, width, channels).
@@ -361,7 +363,8 @@ def _keep(parts: Iterable[np.ndarray], shape: tuple[int, ...], key: bytes) -> np
     """An array of that shape in the cache; its parts are only needed if it is not there yet."""
     path = make_data_folder(CACHE) / f"{hashlib.sha256(key).hexdigest()[:HASH_LETTERS]}.npy"
     if not path.exists():
-        with explaining(path, get_full_remedy()), replace_file(path) as file:
+        writing = explaining(path, get_full_remedy()), replace_file(path)
+        with terminal.announcing(f"Writing {path}"), writing[0], writing[1] as file:
             _write_header(file, shape)
             for part in parts:
                 file.write(part.tobytes())
@@ -369,7 +372,8 @@ def _keep(parts: Iterable[np.ndarray], shape: tuple[int, ...], key: bytes) -> np
 
 
 def _hash(listing: Listing) -> str:
-    digest = hashlib.sha256(str(listing.root.resolve()).encode(errors="surrogateescape"))
+    digest = hashlib.sha256(" ".join(FORMATS).encode())
+    digest.update(str(listing.root.resolve()).encode(errors="surrogateescape"))
     for file in listing.files:
         try:
             status = os.stat(listing.root / file)  # noqa: PTH116 - a third faster

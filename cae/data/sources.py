@@ -182,14 +182,13 @@ def read_source(name: str, split: Split, reading: Reading) -> tuple[Contents, np
 
 def _read(path: Path, split: Split, reading: Reading) -> tuple[Contents, bool]:
     """What a part of a source holds, all of it if it has no parts; whether it has test images."""
+    is_archive = path.suffix.lower() == ".npz"
     with terminal.announcing(f"Reading {path}"):
-        if path.suffix.lower() == ".npz":
-            arrays = read_npz(path)
-            part = split if split in arrays else "train"
-            return Contents(*arrays[part], get_record(path)), "test" in arrays
-        listings = list_pictures(path, labelled=reading.labelled)
-        part = split if split in listings else "train"
-        return _decode(path, listings[part], reading), "test" in listings
+        parts = read_npz(path) if is_archive else list_pictures(path, labelled=reading.labelled)
+        record = get_record(path) if is_archive else {}
+    part = parts[split if split in parts else "train"]
+    contents = Contents(*part, record) if is_archive else _decode(path, part, reading)
+    return contents, "test" in parts
 
 
 # Images that were set apart, by what decides about them: hashing many images takes seconds.
@@ -231,7 +230,8 @@ def _decode(path: Path, listing: Listing, reading: Reading) -> Contents:
     )
     labels = None if listing.labels is None else listing.labels[kept]
     validation = kept[len(kept) - listing.num_validation :]
-    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    with terminal.announcing(f"Reading the decoded images of {path}"):
+        digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(json.dumps([listing.class_names, listing.num_validation]).encode())
     digest.update(b"" if labels is None else labels.astype("<i8").tobytes())
     return Contents(

@@ -16,9 +16,9 @@ from cae.figures.curves import METRIC_NAMES, MINIMIZED, epoch_axis, loss_scale, 
 from cae.records.history import History
 from cae.terminal import drop_common_start
 
-# What a configuration costs: key of the metrics -> label of its axis.
 WIDTH = 6.4  # inches: legible on a phone too
 LONGEST_NAME = 32  # characters beside an axis
+# What a configuration costs: key of the metrics -> label of its axis.
 COSTS = {"parameters": "parameters", "seconds": "training time in seconds"}
 PARETO = "Pareto front: nothing is both cheaper and better"
 

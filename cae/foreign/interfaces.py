@@ -160,7 +160,7 @@ def _refuse_shape(
     if tuple(expected) == (input_shape[-1], *input_shape[:-1]):
         order = " (channels first)"
         remedy = TO_CHANNELS_FIRST
-    required = f"takes images of shape {format_shape(expected)}{order}"
+    required = f"requires images of shape {format_shape(expected)}{order}"
     raise ModelFileError(where, required, f"images of shape {format_shape(input_shape)}", remedy)
 
 

@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 # Enough for a temperature and a quantile of 99 %.
 CALIBRATION_IMAGES = 5000
 # Values per image whose means are saved: the metadata of an `.h5` file must stay below 64 KB.
+PRINTED_SCORES = {  # properties of an evaluation, and their names
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+}
 MAX_SUMMARY = 2048
 
 
@@ -280,14 +285,14 @@ def record_test(
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Prints the report and the accuracy."""
+    """Prints the report, and the scores with their intervals."""
     terminal.print_as_is(evaluation.report_text)
     intervals = {"accuracy": evaluation.accuracy_interval, **evaluation.class_intervals}
-    scores = (
-        f"{name.replace('_', ' ').replace('f1', 'F1')} {getattr(evaluation, name):.2%} "
-        f"({low:.2%} to {high:.2%})"
-        for name, (low, high) in intervals.items()
-    )
+    scores = []
+    for key, name in PRINTED_SCORES.items():
+        ends = intervals.get(key)
+        interval = f" ({ends.low:.2%} to {ends.high:.2%})" if ends else ""
+        scores.append(f"{name} {getattr(evaluation, key):.2%}{interval}")
     images = counted(len(evaluation.labels), "image")
     terminal.say(f"On {images}, with 95 % intervals: {', '.join(scores)}")
 

@@ -79,7 +79,7 @@ def check_reading(args: argparse.Namespace | Data) -> None:
         if name in useless:
             raise UsageError(
                 f"--{name.replace('_', '-')}",
-                "is for pictures in a folder or a table",
+                "requires pictures in a folder or a table",
                 listed(names, "and"),
                 "Leave it out.",
             )
@@ -87,7 +87,7 @@ def check_reading(args: argparse.Namespace | Data) -> None:
     if "test_split" in useless and is_own:
         raise UsageError(
             "--test-split",
-            "sets test images apart in a folder, a table or an .npz file",
+            "requires a folder, a table or an .npz file, to set test images apart",
             args.dataset,
             "Pass test images with -t, or save images and labels as one .npz file.",
         )

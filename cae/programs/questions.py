@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,14 @@ from cae.config.fields import (
 )
 from cae.config.load import dump_config, validate_config
 from cae.config.schema import PHASE_KEYS, Config, Kind
-from cae.config.shapes import Shape, check_shapes, follow, format_shape
+from cae.config.shapes import (
+    Shape,
+    Size,
+    check_shapes,
+    follow,
+    format_shape,
+    get_largest_factors,
+)
 from cae.config.shipped import FOLDER, OWN_KEYS, SHIPPED, find_shipped, get_folder, read_object
 from cae.errors import ConfigurationError, UserError, listed, shown
 from cae.files import write_text
@@ -50,6 +57,7 @@ LAYER_QUESTIONS = {
     "units": ("Units", prompts.whole_number(1, MAX_UNITS)),
     "rate": ("Rate", prompts.number(0, 0.99)),
 }
+ENLARGING = {"upSample": "size", "convTranspose": "strides"}  # the value that does
 OFFERED = 9  # configurations
 LAYER_HELP = {
     "conv": "a convolution with this many filters of this height and width.",
@@ -248,7 +256,7 @@ class _Questions:
         self, last: list[list] | None, shape: Shape, encoder: list[list]
     ) -> list[list]:
         OUT.print("Decoder, from the encoding back to the image:")
-        largest = reduce(lambda size, layer: follow(layer, size), _mirror(encoder), shape)
+        largest = get_largest_factors(encoder, self._shape[:2])
         forms = [Conv, UpSample, ConvTranspose, BatchNorm, Drop]
         return _ask_layers(forms, last, shape, largest=largest)[0]
 
@@ -305,7 +313,7 @@ def _ask_layers(
     last: list[list] | None,
     shape: Shape | None = None,
     at_least: int = 0,
-    largest: Shape | None = None,
+    largest: Size | None = None,
 ) -> tuple[list[list], Shape | None]:
     """Asks for layers of these forms, until there are enough; `back` removes the last one.
 
@@ -314,7 +322,7 @@ def _ask_layers(
         last: Layers whose kinds and values are the defaults.
         shape: (height, width, channels) of the input, to follow it along the layers.
         at_least: How many layers there must be.
-        largest: (height, width, channels) of which no output may exceed height or width.
+        largest: By how much all layers together may enlarge height and width.
 
     Returns:
         The layers, and the shape of the output, or of the input of a dense layer at the end.
@@ -350,7 +358,8 @@ def _ask_layers(
             values = last[number] if meant == kind else form.EXAMPLE
             if len(values) > len(form._fields):  # its other form, with strides
                 form = StridedConv
-            layer = _ask_layer(form, values[1:], shapes[-1], largest)
+            left = largest and _divide(largest, layers)
+            layer = _ask_layer(form, values[1:], shapes[-1], left)
         except prompts.Back:
             continue
         layers.append(layer)
@@ -365,10 +374,18 @@ def _get_units(layers: list[list]) -> Shape | None:
     return next(((layer[1],) for layer in reversed(layers) if layer[0] == "dense"), None)
 
 
+def _divide(largest: Size, layers: Sequence[list]) -> Size:
+    """What is left of the largest factors after these layers of a decoder."""
+    for kind, *values in layers:
+        if kind in ENLARGING:
+            largest = largest[0] // values[-1][0], largest[1] // values[-1][1]
+    return largest
+
+
 def _ask_layer(
-    form: type, defaults: Sequence[Any], shape: Shape | None, largest: Shape | None
+    form: type, defaults: Sequence[Any], shape: Shape | None, largest: Size | None
 ) -> list:
-    """Asks for the values of a layer that fits an input of this shape; see `_ask_layers`."""
+    """Asks for the values of a layer that fits an input of this shape, and enlarges at most so."""
     kind = form.EXAMPLE[0]
 
     def ask(field: str, default: Any) -> Any:
@@ -380,13 +397,10 @@ def _ask_layer(
             if shrinks and shape and (value[0] > shape[0] or value[1] > shape[1]):
                 size = format_shape(shape[:2])
                 raise ValueError(f"must be at most {size}, the size so far, got {shown(answer)}")
-            if largest and (kind, field) in (("upSample", "size"), ("convTranspose", "strides")):
-                most = [end // side for end, side in zip(largest[:2], shape[:2], strict=True)]
-                if value[0] > most[0] or value[1] > most[1]:
-                    raise ValueError(
-                        f"must be at most {format_shape(most)}, which gives back "
-                        f"{format_shape(largest[:2])}, got {shown(answer)}"
-                    )
+            enlarges = largest and ENLARGING.get(kind) == field
+            if enlarges and (value[0] > largest[0] or value[1] > largest[1]):
+                required = f"must be at most {format_shape(largest)}, or images would be too large"
+                raise ValueError(f"{required}, got {shown(answer)}")
             return value
 
         return prompts.ask(f"    {question}", parse_fitting, default)

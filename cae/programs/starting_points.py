@@ -191,7 +191,7 @@ def check_model_shape(
     if expected and tuple(expected) != input_shape:
         raise ModelFileError(
             path,
-            f"takes images of shape {format_shape(tuple(expected))}",
+            f"requires images of shape {format_shape(tuple(expected))}",
             f"images of shape {format_shape(input_shape)}",
             "Add --transpose, or leave it out if it is there."
             if swap_sides(input_shape) == tuple(expected)

@@ -340,7 +340,7 @@ def _get_given_model(args: argparse.Namespace) -> str | None:
     if args.init_from and conflicting and not args.resume:
         raise UsageError(
             "--init-from",
-            "gives the weights of all layers",
+            "must be the only source of weights",
             f"{conflicting} as well",
             "Remove one of the two.",
         )

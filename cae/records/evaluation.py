@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cae import terminal
 from cae.data.splits import encode_labels
 from cae.errors import DataError
 from cae.files import read_cell
@@ -24,6 +25,7 @@ from cae.records.calibration import (
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000  # of the images
+LEAST_IMAGES = 10  # of a class, for these
 CLASS = "p_"  # begins the columns of predictions.csv that hold the probability of a class
 
 
@@ -87,11 +89,13 @@ class Evaluation(Predictions):
 
     @cached_property
     def class_intervals(self) -> dict[str, Interval]:
-        """The 95 % intervals of `balanced_accuracy` and `macro_f1`; see `resample_scores`."""
-        scores = resample_scores(self.labels, self.predictions)
-        tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+        """The 95 % intervals of `balanced_accuracy` and `macro_f1`; see `estimate_intervals`."""
+        with terminal.announcing("Estimating intervals"):
+            found = estimate_intervals(self.labels, self.predictions)
+        points = {"balanced_accuracy": self.balanced_accuracy, "macro_f1": self.macro_f1}
         return {
-            name: Interval(*np.quantile(values, tails).tolist()) for name, values in scores.items()
+            name: Interval(max(0.0, points[name] - below), min(1.0, points[name] + above))
+            for name, (below, above) in found.items()
         }
 
     @property
@@ -140,32 +144,41 @@ class Evaluation(Predictions):
         ]
 
 
-def resample_scores(labels: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores on as many images drawn from these with replacement, `RESAMPLES` times.
+def estimate_intervals(labels: np.ndarray, predictions: np.ndarray) -> dict[str, Interval]:
+    """How far balanced accuracy and macro F1 may lie below and above what these images give.
 
-    Their quantiles are the ends of an interval: the percentile bootstrap (Efron and Tibshirani
-    1993, "An introduction to the bootstrap", chapter 13). The draws are always the same.
+    By the scores on as many images drawn from these with replacement, `RESAMPLES` times, relative
+    to their mean: the bootstrap (Efron and Tibshirani 1993, "An introduction to the bootstrap",
+    chapter 13). The draws are always the same.
 
     Args:
         labels: int64 (num_images,), the true labels.
         predictions: int64 (num_images,), labels.
 
     Returns:
-        `balanced_accuracy` and `macro_f1`, each float64 (RESAMPLES,), in [0, 1]. They are means
-        over the classes that a draw contains.
+        `balanced_accuracy` and `macro_f1`, each with its distances. Empty if a label has fewer than
+        `LEAST_IMAGES` images, or if all images are classified alike well: draws then tell nothing.
     """
     pairs, counts = np.unique(np.stack([labels, predictions]), axis=1, return_counts=True)
     classes, codes = np.unique(pairs, return_inverse=True)
     truth, predicted = codes.reshape(pairs.shape)
-    draws = np.random.default_rng(0).multinomial(len(labels), counts / len(labels), RESAMPLES)
-    scores = np.empty((2, RESAMPLES))
-    for number, draw in enumerate(draws):
+    is_hit = truth == predicted
+    images = np.bincount(truth, counts, len(classes))
+    is_few = len(labels) == 0 or images[images > 0].min() < LEAST_IMAGES
+    if is_few or is_hit.all() or not is_hit.any():
+        return {}
+    random = np.random.default_rng(0)
+    scores = np.empty((RESAMPLES, 2))
+    for number in range(RESAMPLES):
+        draw = random.multinomial(len(labels), counts / len(labels))
         of_class, as_class = (np.bincount(x, draw, len(classes)) for x in (truth, predicted))
-        hits = np.bincount(truth, draw * (truth == predicted), len(classes))
-        has_images, occurs = of_class > 0, of_class + as_class > 0
-        scores[0, number] = np.mean(hits[has_images] / of_class[has_images])
-        scores[1, number] = np.mean(2 * hits[occurs] / (of_class + as_class)[occurs])
-    return dict(zip(("balanced_accuracy", "macro_f1"), scores, strict=True))
+        hits = np.bincount(truth, draw * is_hit, len(classes))
+        recalls = hits[images > 0] / np.maximum(of_class[images > 0], 1)
+        scores[number] = recalls.mean(), np.mean(2 * hits / np.maximum(of_class + as_class, 1))
+    ends = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    below, above = scores.mean(axis=0) - ends[0], ends[1] - scores.mean(axis=0)
+    distances = zip(below.tolist(), above.tolist(), strict=True)
+    return dict(zip(("balanced_accuracy", "macro_f1"), map(Interval._make, distances), strict=True))
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -55,19 +55,22 @@ def describe_scores(metrics: Mapping[str, Any], keys: Iterable[str] = SCORES) ->
         name, value = SCORES[key], metrics.get(key)
         if not isinstance(value, int | float):
             continue
-        is_share = "accuracy" in key or key.endswith("_ece")
-        form = "{:.2f} %" if is_share else "{:.4f}" if "f1" in key else "{:.4g}"
-        factor = 100 if is_share else 1
-        text = form.format(factor * value)
+        text = _format(key, value)
         if key.endswith("_low"):
             high = metrics.get(key.replace("_low", "_high"))
             if not isinstance(high, int | float):
                 continue
-            text = f"{text.removesuffix(' %')} to {form.format(factor * high)}"
+            text = f"{text.removesuffix(' %')} to {_format(key, high)}"
             if key == "test_accuracy_low" and isinstance(metrics.get("test_images"), int):
                 name += f", {metrics['test_images']:,} images"
         scores[name] = text
     return scores
+
+
+def _format(key: str, value: float) -> str:
+    if "accuracy" in key or key.endswith("_ece"):
+        return f"{100 * value:.2f} %"
+    return f"{value:.4f}" if "f1" in key else f"{value:.4g}"
 
 
 def describe_data(data: Mapping[str, DataRecord]) -> str:

@@ -189,10 +189,12 @@ def _check_files(args: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
 def _load_data(args: argparse.Namespace) -> LabelledData:
     training, test, unlabelled = images.load_labelled_images(args, seed=0)
     images.report_skipped([data for data in (training, test, unlabelled) if data])
-    pretraining = join(training, unlabelled) if unlabelled else training
+    pretraining = training
     if args.pretraining:
         pretraining = load_dataset(args.pretraining, reading=images.get_reading(args))
         pretraining = images.change_images(pretraining, args, "train", get_scaling(training.images))
+    elif unlabelled:
+        pretraining = join(training, unlabelled, images.get_changes(args, "train"))
     scaling = images.choose_scaling(args.model, training, unlabelled)
     data = LabelledData(training, test, pretraining.images, scaling, unlabelled)
     images.warn_of_looks(args.model, data.datasets, scaling, args, terminal.warn)
@@ -284,8 +286,13 @@ def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
         before = load_record(path, dict[str, Any], "Choose another --name.")
         before["config"] = add_new_keys(before.get("config", {}), "classifier")
         earlier = before.get("recipes", {})
-        for recipe in earlier.values():
-            recipe |= {kind: add_new_keys(recipe[kind], kind) for kind in CONFIGS if recipe[kind]}
+        try:
+            for recipe in earlier.values():
+                halves = {kind: recipe[kind] for kind in CONFIGS if recipe[kind]}
+                recipe |= {kind: add_new_keys(half, kind) for kind, half in halves.items()}
+        except (AttributeError, KeyError, TypeError) as error:
+            required = "must hold the recipes of its results"
+            raise DataError(path, required, shown(earlier), "Choose another --name.") from error
         pairs = {key: (before.get(key), settings[key]) for key in settings if key not in apart}
         for count in earlier.keys() & recipes.keys():
             pairs[f"recipe for {count} labels per class"] = earlier[count], recipes[count]

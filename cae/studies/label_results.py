@@ -119,7 +119,7 @@ COMPARISONS = (
         WITHOUT_AUTOENCODER,
         RECIPE,
         "the autoencoder of the recipe, compared with fresh weights and at least as many images,",
-        "without it",
+        "without the autoencoder of the recipe",
         "with it",
     ),
 )

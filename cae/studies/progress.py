@@ -118,7 +118,8 @@ class ProgressTable:
         best = choose(done, key=lambda outcome: outcome.value, default=None)
         if not best:
             return "none"
-        name = best.trial.configuration.removeprefix(base).lstrip("-") or "unchanged"
+        name = best.trial.configuration
+        name = "unchanged" if name == base else name.removeprefix(f"{base}-")
         return f"{best.value:.4g} ({name})"
 
     def estimate_seconds_left(self) -> float | None:

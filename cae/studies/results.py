@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cae.config.json_text import load_record
-from cae.config.load import validate_config
+from cae.config.load import add_new_keys, validate_config
 from cae.config.values import Number
 from cae.errors import DataError, UsageError, UserError, printable
 from cae.records.history import History
@@ -46,7 +46,7 @@ class RunResult:
         described: list[Any] = []
         for file in self.start.models:
             is_own = Path(file.path).parent.name == own.name and (own / START_FILE).exists()
-            config = read_start(own).config if is_own else {}
+            config = add_new_keys(read_start(own).config, "autoencoder") if is_own else {}
             described.append({**config, "seed": None} if is_own else file.sha256)
         return described
 

@@ -19,6 +19,7 @@ from cae.training.steps import Objective
 CHECKPOINT_SECONDS = 120
 # Largest share of the training time that checkpoints may take.
 CHECKPOINT_SHARE = 0.02
+LOG_WIDTH = 80  # columns
 NARROW = 100  # columns of a terminal that are too few for the name of a run beside a bar
 
 
@@ -264,9 +265,9 @@ class ShowProgress(keras.callbacks.Callback):
             f"  {metric} {'/'.join(f'{value:.4f}' for value in values.values())}"
             for metric, values in pairs
         ]
-        room = self._console.width
-        for heading, parts in ((self._heading, each), (self._heading, short)):
-            line = "".join([heading, *parts])
+        room = self._console.width if self._console.is_terminal else LOG_WIDTH
+        for parts in (each, short):
+            line = "".join([self._heading, *parts])
             if len(line) <= room:
                 break
         else:

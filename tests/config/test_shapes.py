@@ -1,5 +1,6 @@
 """Sizes along the layers, and the one line for a decoder that misses them."""
 
+import math
 import re
 
 import hypothesis.strategies as st
@@ -8,7 +9,7 @@ from conftest import AUTOENCODER, CLASSIFIER
 from hypothesis import given, settings
 
 from cae.config.load import validate_config
-from cae.config.shapes import check_shapes, get_rounding
+from cae.config.shapes import check_shapes, get_largest_factors, get_rounding
 from cae.errors import ConfigurationError
 
 
@@ -142,6 +143,13 @@ def test_pools_of_a_classifier_are_checked():
         check_shapes(classifier(encoder), (1, 1, 1), "my.json")
 
 
+def test_the_largest_factors_of_a_decoder():
+    """28 → 10 → 5 → 30 with pools that round up, 28 → 9 → 4 → 28 where they round down."""
+    assert get_largest_factors([["pool", [3, 3]], ["pool", [2, 2]]], (28, 28)) == (7, 7)
+    strided = [["conv", 8, [3, 3], [2, 1]], ["conv", 8, [3, 3]], ["dense", 4]]
+    assert get_largest_factors(strided, (9, 9)) == (2, 1)
+
+
 factor_lists = st.lists(st.integers(1, 4), max_size=4)
 
 
@@ -156,6 +164,8 @@ def test_it_fits_or_the_proposed_layer_makes_it_fit(pools, upsamples, side):
             upsamples = [*upsamples, int(proposed[1])]
             check_shapes(scaling(pools, upsamples), input_shape, "my.json")
     else:
+        layers = [["conv", 1, [3, 3]], *(["pool", [factor, factor]] for factor in pools)]
+        assert get_largest_factors(layers, (side, side))[0] >= math.prod(upsamples)
         _, drawn, cropping = get_rounding(config, input_shape)
         for size, (first, last) in zip(drawn, cropping, strict=True):
             assert min(first, last) >= 0 and size - first - last == side

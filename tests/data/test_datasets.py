@@ -272,7 +272,7 @@ def test_import_is_light():
     """Importing, and checking files, loads neither Keras nor what only named data sets need."""
     code = (
         "import sys\nfrom cae.data import datasets\n"
-        "heavy = {'keras', 'tensorflow', 'sklearn', 'scipy', 'rich', 'urllib.request'}\n"
+        "heavy = {'keras', 'tensorflow', 'sklearn', 'scipy', 'urllib.request'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     root = Path(__file__).parents[2]

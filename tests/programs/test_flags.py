@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,15 @@ def test_the_first_signal_asks_and_the_second_stops(capsys):
         signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert "Ctrl-C" in capsys.readouterr().err
+
+
+def test_what_takes_long_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "PATIENCE", 0.05)
+    for step, seconds in (("Quick", 0), ("Slow \x1b[31m", 0.5), ("Slow again", 0.5)):
+        with terminal.announcing(step):
+            time.sleep(seconds)
+    time.sleep(0.2)  # nothing is said afterwards
+    assert capsys.readouterr().err.splitlines() == ["Slow ?[31m …", "Slow again …"]
 
 
 class TestStartingKeras:

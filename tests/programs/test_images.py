@@ -150,7 +150,7 @@ class TestFlagsWithoutEffect:
             ):
                 done = run_program(*command, flag, value, runs_dir=tmp_path / "runs")
                 assert done.exit_code == 2 and not done.runs
-                assert done.err.startswith(f"error: {flag}: is for pictures")
+                assert done.err.startswith(f"error: {flag}: requires pictures")
                 assert len(done.err.splitlines()) == 1
 
     def test_a_share_of_arrays_in_files(self, classifier_config, arrays, tmp_path):

@@ -559,13 +559,6 @@ class TestShow:
         monkeypatch.chdir(tmp_path)
         assert "models/encoder.keras (unchanged)" in show("project/models/classifier.keras").out
 
-    def test_intervals(self, show, trained_classifier):
-        metrics, out = trained_classifier.metrics, show(trained_classifier.saved).out
-        for name, factor, digits in (("balanced_accuracy", 100, 2), ("macro_f1", 1, 4)):
-            low, high = (metrics[f"test_{name}_{end}"] for end in ("low", "high"))
-            assert 0 <= low <= metrics[f"test_{name}"] <= high <= 1
-            assert f"{factor * low:.{digits}f} to {factor * high:.{digits}f}" in out
-
     def test_a_model_of_another_program(self, tmp_path, show):
         """What it does not say is not known."""
         import keras

@@ -37,13 +37,23 @@ def test_intervals_of_classes_of_equal_size():
     assert result.class_intervals == {"balanced_accuracy": expected, "macro_f1": expected}
 
 
-def test_a_class_of_few_images_widens_the_interval_of_balanced_accuracy():
-    """99 of 100 images are one class: whether the other image is drawn decides half of the mean."""
-    labels = np.repeat([0, 1], [99, 1])
-    result = evaluate(np.eye(2, dtype=np.float32)[np.zeros(100, int)], labels, np.arange(2))
-    assert result.balanced_accuracy == 0.5
-    low, high = result.class_intervals["balanced_accuracy"]
-    assert (low, high) == (0.5, 1)  # 1 where only images of the large class are drawn
+@pytest.mark.parametrize("wrong", [slice(0, 0), slice(30, 31), slice(0, 39)])
+def test_draws_of_few_images_tell_nothing(wrong):
+    """All right, a class of 9 images with a mistake, and all wrong."""
+    labels = np.repeat([0, 1], [30, 9])
+    predictions = labels.copy()
+    predictions[wrong] = 1 - predictions[wrong]
+    result = evaluate(np.eye(2, dtype=np.float32)[predictions], labels, np.arange(2))
+    assert result.class_intervals == {}
+
+
+def test_the_scores_are_inside_their_intervals():
+    """Of many classes of few images, where the mean of the draws is lower than the score."""
+    labels = np.repeat(np.arange(50), 10)
+    predictions = np.where(np.arange(500) % 2, labels, (labels + 1) % 50)
+    result = evaluate(np.eye(50, dtype=np.float32)[predictions], labels, np.arange(50))
+    for name, (low, high) in result.class_intervals.items():
+        assert 0.4 < low < getattr(result, name) < high < 0.6
 
 
 def test_a_label_that_training_never_saw_is_an_error():
