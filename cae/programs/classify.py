@@ -11,7 +11,7 @@ from cae import terminal
 from cae.config.shapes import Shape
 from cae.data.datasets import Dataset, Scaling, check_dataset, load_dataset
 from cae.data.splits import encode_labels, get_classes
-from cae.errors import ModelFileError, Say, UsageError, counted, listed
+from cae.errors import ModelFileError, Say, UsageError, as_sentence, counted, listed
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
 from cae.programs.images import (
@@ -294,7 +294,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         interval = f" ({ends.low:.2%} to {ends.high:.2%})" if ends else ""
         scores.append(f"{name} {getattr(evaluation, key):.2%}{interval}")
     images = counted(len(evaluation.labels), "image")
-    terminal.say(f"On {images}, with 95 % intervals: {', '.join(scores)}")
+    terminal.say(f"{as_sentence(', '.join(scores))}; of {images}, in brackets 95 % intervals")
 
 
 # --- The command ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,8 +81,8 @@ class TestWhatARunLeaves:
             assert f"\n  {fact} " in trained.out
         assert "48 of 8×8×1, uint8" in trained.out
         assert trained.saved in trained.out.splitlines()[-1]
-        assert "epoch 3/" in trained.err
-        assert "epoch 3/" not in trained.out
+        assert re.search(r"\b3/\d", trained.err)
+        assert not re.search(r"\b3/\d", trained.out)
         if kind == "classifier":
             assert "3, with 16 images each" in trained.out
 
