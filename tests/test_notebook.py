@@ -23,11 +23,14 @@ def code_cells(document):
 
 
 def kinds_of_outputs(cell):
-    """What a cell leaves: the names of streams, and the richest type of what it displays."""
+    """What a cell leaves: standard output, and the richest type of what it displays.
+
+    What stands on standard error depends on the time that steps take.
+    """
     kinds = set()
     for output in cell["outputs"]:
         if output["output_type"] == "stream":
-            kinds.add(output["name"])
+            kinds |= {output["name"]} - {"stderr"}
         elif output["output_type"] == "error":
             kinds.add(f"error {output['ename']}")
         else:
