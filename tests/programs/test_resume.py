@@ -638,7 +638,7 @@ class Process:
             while shown < epochs:
                 line = self._process.stderr.readline()
                 assert line, "the program ended before it could be killed"
-                shown += ": epoch " in line
+                shown += re.search(r"\d+/\d+  loss ", line) is not None
             time.sleep(seconds)
             while run and not any(run.glob(".checkpoint.npz.*.part")):
                 assert self._process.poll() is None
