@@ -363,8 +363,11 @@ def _keep(parts: Iterable[np.ndarray], shape: tuple[int, ...], key: bytes) -> np
     """An array of that shape in the cache; its parts are only needed if it is not there yet."""
     path = make_data_folder(CACHE) / f"{hashlib.sha256(key).hexdigest()[:HASH_LETTERS]}.npy"
     if not path.exists():
-        writing = explaining(path, get_full_remedy()), replace_file(path)
-        with terminal.announcing(f"Writing {path}"), writing[0], writing[1] as file:
+        with (
+            terminal.announcing(f"Writing {path}"),
+            explaining(path, get_full_remedy()),
+            replace_file(path) as file,
+        ):
             _write_header(file, shape)
             for part in parts:
                 file.write(part.tobytes())

@@ -385,7 +385,7 @@ def _divide(largest: Size, layers: Sequence[list]) -> Size:
 def _ask_layer(
     form: type, defaults: Sequence[Any], shape: Shape | None, largest: Size | None
 ) -> list:
-    """Asks for the values of a layer that fits an input of this shape, and enlarges at most so."""
+    """Asks for the values of a layer that fits its input, and enlarges it at most by `largest`."""
     kind = form.EXAMPLE[0]
 
     def ask(field: str, default: Any) -> Any:

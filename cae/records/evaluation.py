@@ -89,9 +89,9 @@ class Evaluation(Predictions):
 
     @cached_property
     def class_intervals(self) -> dict[str, Interval]:
-        """The 95 % intervals of `balanced_accuracy` and `macro_f1`; see `estimate_intervals`."""
+        """The 95 % intervals of `balanced_accuracy` and `macro_f1`; see `estimate_margins`."""
         with terminal.announcing("Estimating intervals"):
-            found = estimate_intervals(self.labels, self.predictions)
+            found = estimate_margins(self.labels, self.predictions)
         points = {"balanced_accuracy": self.balanced_accuracy, "macro_f1": self.macro_f1}
         return {
             name: Interval(max(0.0, points[name] - below), min(1.0, points[name] + above))
@@ -144,7 +144,7 @@ class Evaluation(Predictions):
         ]
 
 
-def estimate_intervals(labels: np.ndarray, predictions: np.ndarray) -> dict[str, Interval]:
+def estimate_margins(labels: np.ndarray, predictions: np.ndarray) -> dict[str, tuple[float, float]]:
     """How far balanced accuracy and macro F1 may lie below and above what these images give.
 
     By the scores on as many images drawn from these with replacement, `RESAMPLES` times, relative
@@ -156,8 +156,9 @@ def estimate_intervals(labels: np.ndarray, predictions: np.ndarray) -> dict[str,
         predictions: int64 (num_images,), labels.
 
     Returns:
-        `balanced_accuracy` and `macro_f1`, each with its distances. Empty if a label has fewer than
-        `LEAST_IMAGES` images, or if all images are classified alike well: draws then tell nothing.
+        For `balanced_accuracy` and `macro_f1`, how far below and how far above. Empty if a label
+        has fewer than `LEAST_IMAGES` images, or if all images or none are classified correctly:
+        draws then tell nothing.
     """
     pairs, counts = np.unique(np.stack([labels, predictions]), axis=1, return_counts=True)
     classes, codes = np.unique(pairs, return_inverse=True)
@@ -177,8 +178,8 @@ def estimate_intervals(labels: np.ndarray, predictions: np.ndarray) -> dict[str,
         scores[number] = recalls.mean(), np.mean(2 * hits / np.maximum(of_class + as_class, 1))
     ends = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     below, above = scores.mean(axis=0) - ends[0], ends[1] - scores.mean(axis=0)
-    distances = zip(below.tolist(), above.tolist(), strict=True)
-    return dict(zip(("balanced_accuracy", "macro_f1"), map(Interval._make, distances), strict=True))
+    margins = zip(below.tolist(), above.tolist(), strict=True)
+    return dict(zip(("balanced_accuracy", "macro_f1"), margins, strict=True))
 
 
 def read_predictions(path: Path) -> Predictions:
