@@ -156,6 +156,7 @@ def _describe_record(history: History, metrics: Sequence[str]) -> tuple[list[str
         if isinstance(value, int | float)
         and key not in ("best_epoch", *metrics)
         and not key.startswith("val_")
+        and not key.endswith(("_low", "_high"))  # of intervals
     ]
     # Spaces that do not break keep a layer, and a name and its value, on one line.
     no_break = str.maketrans(" _", "\xa0\xa0")

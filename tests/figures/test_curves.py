@@ -131,6 +131,15 @@ def test_the_record_of_a_classifier():
     assert len(labels) == len(set(labels)) == 4
 
 
+def test_the_record_leaves_out_the_ends_of_intervals():
+    """Their long names would push the columns apart."""
+    history = classifier_history()
+    history.metrics |= {"test_macro_f1": 0.9, "test_macro_f1_low": 0.85, "test_macro_f1_high": 0.95}
+    text = words(plot_history(history))
+    assert "test macro f1" in text
+    assert "f1 low" not in text and "0.8500" not in text
+
+
 def test_a_long_name_is_wrapped_and_shortened():
     name = "autoencoder_large_" + "with_every_variation_" * 12
     figure = plot_history(autoencoder_history(f"{name}end"))
