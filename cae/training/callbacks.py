@@ -218,6 +218,7 @@ class ShowProgress(keras.callbacks.Callback):
         self._metrics = metrics
         self._show_phase = show_phase
         self._bar: Progress | None = None
+        self._explained = False  # what the slash means
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the bar."""
@@ -275,6 +276,9 @@ class ShowProgress(keras.callbacks.Callback):
             for part in short:
                 is_full = len(line.splitlines()[-1] + part) > room
                 line += f"\n{part}" if is_full else part
+        if not line.endswith(each[-1]) and not self._explained:
+            self._console.print("Each epoch, training/validation:")
+            self._explained = True
         self._console.print(line)
 
     def close(self) -> None:
