@@ -55,8 +55,13 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """A readable name that no other trial has, the same in every start."""
-        return f"{self.configuration}-seed{self.config.seed}-{self.digest[:8]}"
+        """A readable name that no other trial has, the same in every start.
+
+        All trials of a study are of one kind, so its name, with which shipped configurations
+        begin, is left out.
+        """
+        name = self.configuration.removeprefix(f"{self.config.kind}_")
+        return f"{name}-seed{self.config.seed}-{self.digest[:8]}"
 
 
 @dataclass(frozen=True)
