@@ -6,7 +6,7 @@ turned as its camera says.
 
 They are decoded once, into an array in `data/cache/` that is called by a hash of the form and of
 the names, sizes and times of the files: a changed file is decoded again. Parts of large data sets,
-and two of them joined, lie there too. That folder may be deleted.
+two of them joined, and inverted ones lie there too. That folder may be deleted.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
@@ -352,6 +352,20 @@ def join(first: np.ndarray, second: np.ndarray, key: str) -> np.ndarray:
         return np.concatenate([first, second])
     parts = (images[some] for images in (first, second) for some in _chunk(range(len(images))))
     return _keep(parts, (len(first) + len(second), *first.shape[1:]), key.encode())
+
+
+def convert(images: np.ndarray, change: Callable[[np.ndarray], np.ndarray], key: str) -> np.ndarray:
+    """Changed images of the same shape: in memory, or in a file of the cache if they are many.
+
+    Args:
+        images: (num_images, height, width, channels).
+        change: What is done to some of them; their type stays.
+        key: Identifies the images and the change.
+    """
+    if images.nbytes <= MAPPED_BYTES or images.dtype != np.uint8:
+        return change(images)
+    parts = (change(images[some]) for some in _chunk(range(len(images))))
+    return _keep(parts, images.shape, key.encode())
 
 
 def _chunk(indices: Sequence[int]) -> Iterator[Sequence[int]]:

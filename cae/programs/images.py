@@ -32,6 +32,7 @@ from cae.data.datasets import (
     join,
     load_dataset,
 )
+from cae.data.pictures import convert
 from cae.data.sources import Reading, explain_no_test, has_test, holds_pictures, is_source
 from cae.data.splits import find_overlaps, hash_images
 from cae.errors import DataError, Say, UsageError, counted, listed
@@ -327,7 +328,9 @@ def change_images(
     if is_changed(args.transpose, split):
         images = transpose(images)
     if is_changed(args.invert, split):
-        images = invert(images, training or get_scaling(images))
+        scaling = training or get_scaling(images)
+        key = " ".join([*data.digests, str(images.shape), str(scaling), *get_changes(args, split)])
+        images = convert(images, lambda some: invert(some, scaling), key)
     return replace(data, images=images)
 
 

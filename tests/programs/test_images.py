@@ -1,13 +1,14 @@
 """Images as the flags change them, and the warning when they look unlike those of training."""
 
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import run_program
 
 from cae.config.shipped import SHIPPED
-from cae.data import idx
+from cae.data import idx, pictures, stored
 from cae.data.appearance import describe
 from cae.data.datasets import Dataset, Scaling, get_scaling
 from cae.errors import DataError
@@ -110,6 +111,19 @@ def test_change_images(which, split):
     changed = change_images(make_data(images), flags(which, which), split).images
     expected = [255, 55, 155, 0] if which in ("all", split) else images.ravel().tolist()
     assert changed.ravel().tolist() == expected
+
+
+def test_many_inverted_images_stay_on_the_disk(dark, tmp_path, monkeypatch):
+    """Each data set, and each change of it, in a file of its own."""
+    monkeypatch.setattr(stored, "DATA_DIR", tmp_path)
+    monkeypatch.setattr(pictures, "MAPPED_BYTES", dark.nbytes - 1)
+    for sha256, shown in (("a", dark), ("b", dark // 2)):
+        data = replace(make_data(shown), files=({"sha256": sha256},))
+        for transpose in (None, "all"):
+            changed = change_images(data, flags("all", transpose), "train").images
+            assert isinstance(changed.base, np.memmap)
+            turned = shown.swapaxes(1, 2) if transpose else shown
+            np.testing.assert_array_equal(changed, 255 - turned)
 
 
 def test_test_images_are_brought_to_the_range_of_training_before_they_are_inverted():
