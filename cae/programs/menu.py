@@ -183,13 +183,13 @@ def run(
             )
         sys.stdout.writelines(dump_config(config) for _, config in configs)
         return 0
-    if args.show_augmentation:
+    input_shape, model = task.check(args)
+    if args.show_augmentation:  # without layers: there may be no encoder yet
         _check_augmentation(args, configs)
     else:
         check_destinations(args)
-    input_shape, model = task.check(args)
-    for path, (_, config) in zip(args.config, configs, strict=True):
-        check_layers(config, model, input_shape, path)
+        for path, (_, config) in zip(args.config, configs, strict=True):
+            check_layers(config, model, input_shape, path)
     loaded = task.load(args, get_sample_seed(args, configs))
     if args.show_augmentation:
         return _show_augmentation(loaded, configs)

@@ -190,9 +190,9 @@ class Task(ABC):
         chosen = np.linspace(0, len(self.data.images) - 1, VIEWED_IMAGES).astype(int)
         originals = scaling.apply(self.data.images[np.unique(chosen)])
         rows = [("original", originals)]
-        for number in range(VIEWS):
-            for name, changes in config.views.items():
-                rows.append((name, make_views(originals, changes, number)))
+        for name, changes in config.views.items():
+            count = VIEWS if any(any(dict(change).values()) for change in changes) else 1
+            rows += [(name, make_views(originals, changes, number)) for number in range(count)]
         amounts = (f"{name}: {changes[-1]}" for name, changes in config.views.items())
         title = f"Images in training, each row at random ({'; '.join(amounts)})"
         return {"augmentation": plot_views(rows, title)}

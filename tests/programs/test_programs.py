@@ -15,6 +15,7 @@ import pytest
 from conftest import AUTOENCODER, CLASSIFIER, read_rows, run_program, write_dataset, write_json
 
 from cae.config.load import load_config
+from cae.config.shipped import get_recipes
 from cae.figures import images as images_module
 from cae.programs import task, tasks, trainer
 from cae.records.saved_models import load_model, read_metadata
@@ -303,6 +304,13 @@ class TestFlags:
             assert done.exit_code == exit_code
             assert_is_figure(path)
         assert sorted(tmp_path.iterdir()) == [path]
+
+    def test_a_classifier_without_an_encoder_shows_its_augmentation(self, tmp_path, files):
+        """A recipe's views can be seen before its autoencoder is trained."""
+        path, recipe = tmp_path / "views.png", get_recipes()["few_labels_100"]
+        flags = [*files.classifier, "-c", recipe, "--show-augmentation", path]
+        assert run_program("classification", *flags, runs_dir=tmp_path / "r").exit_code == 0
+        assert_is_figure(path)
 
     def test_no_pretrained(self, classify):
         """Fresh weights are worth no frozen phase: all epochs train everything."""
