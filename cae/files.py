@@ -66,6 +66,8 @@ def explaining(path: Path, remedy: str = FREE_SPACE) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        raise  # of standard output, whose reader has left
     except OSError as error:
         if remedy == FREE_SPACE and error.errno not in FULL:
             remedy = CHECK_FOLDER

@@ -1,7 +1,7 @@
 """Reading, validating and writing configurations; all problems of a file come in one error."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,6 +114,12 @@ def add_new_keys(recorded: dict[str, Any], kind: Kind) -> dict[str, Any]:
         return recorded
 
 
+def replace_learning_rate(optimizer: Sequence[Any], rate: float) -> list[Any]:
+    """An optimizer with another rate; one for the second phase of a classifier stays."""
+    name, _, *others = optimizer
+    return [name, rate, *others]
+
+
 def override(config: Config, **changes: float | None) -> Config:
     """A copy of `config` with values given by flags, validated like those of a file.
 
@@ -134,7 +140,7 @@ def override(config: Config, **changes: float | None) -> Config:
             if value is not None and path == field:
                 document[field] = value
             elif value is not None:
-                document["optimizer"] = [document["optimizer"][0], value]
+                document["optimizer"] = replace_learning_rate(document["optimizer"], value)
     if changes.get("epochs") is not None:
         document["min_steps"] = 0
     try:
@@ -170,7 +176,7 @@ def set_values(config: Config, assignments: Iterable[str]) -> Config:
             )
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = text
         if flag := OTHER_FLAGS.get(key.lower()):
             required = "must name a key of the configuration"

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from cae.config.json_text import parse_json, read_text
-from cae.config.load import load_config, override, validate_config
+from cae.config.load import load_config, override, replace_learning_rate, validate_config
 from cae.config.schema import Config
 from cae.config.study_schema import MAX_NAME, MAX_TRIALS, METRICS, Base, Chain, Range, Study, Vary
 from cae.errors import ConfigurationError, UserError, shown
@@ -218,15 +218,19 @@ def _change(config: Config, changes: dict[str, Any], where: str) -> Config:
     document = config.model_dump(mode="json")
     changes = dict(changes)
     if LEARNING_RATE in changes:
-        name, _, *others = changes.get("optimizer", document["optimizer"])
-        document["optimizer"] = [name, changes.pop(LEARNING_RATE), *others]
+        optimizer = changes.get("optimizer", document["optimizer"])
+        document["optimizer"] = replace_learning_rate(optimizer, changes.pop(LEARNING_RATE))
     return validate_config(document | changes, where, config.kind)
 
 
 def _name(title: str, changes: dict[str, Any]) -> str:
     """The name of a changed configuration, fit for a folder."""
     parts = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    return re.sub(r"[^\w.=-]+", "-", "-".join([title, *parts]))[:MAX_NAME].strip("-=.")
+    name = re.sub(r"[^\w.=-]+", "-", "-".join([title, *parts])).strip("-=.")
+    if len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME - 9].strip('-=.')}-{digest}"
 
 
 def hyperparameters_of(model_info: dict[str, Any]) -> dict[str, Any]:

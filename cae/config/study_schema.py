@@ -7,10 +7,12 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from cae.config.choices import CHANGED, COLORS, INPUT_RANGES, MAX_IMAGES, RESIZE
 from cae.config.fields import Epochs, Keys, Seed
+from cae.config.schema import PHASE_KEYS
 from cae.config.values import Number, integer_type, number_type, refusal, worded
 from cae.errors import listed, shown
 
 MAX_TRIALS = 10_000
+EPOCH_KEYS = ("epochs", *PHASE_KEYS, "min_steps")  # what `epochs` of a study replaces
 MAX_NAME = 80  # characters of a trial's name, which is also the name of a folder
 # The metrics that can decide, all on validation images: True where larger is better.
 METRICS = {
@@ -88,11 +90,6 @@ class Data(Keys):
     class_names: Text | None = None
     """Names of the labels in ascending order: `a,b,c` or a text file with one per line."""
 
-    def get_changes(self) -> dict[str, str]:
-        """The flags that change the images."""
-        flags = {"--invert": self.invert, "--transpose": self.transpose}
-        return {flag: which for flag, which in flags.items() if which}
-
 
 class Range(Keys):
     """A range from which a search draws values; whole numbers if both ends are."""
@@ -148,6 +145,8 @@ class Vary(Keys):
     def _check_one(self) -> "Vary":
         if bool(self.grid) == bool(self.search):
             raise refusal('must have either "grid" or "search"')
+        if "seed" in (self.grid or self.search):
+            raise refusal('must not vary "seed"', 'Give "seeds" to the study.')
         return self
 
 
@@ -296,6 +295,15 @@ class Study(Keys):
         if kind and metric not in METRICS[kind]:
             raise refusal(f"must be {listed(METRICS[kind])} for studies of {kind}s")
         return metric
+
+    @field_validator("epochs")
+    @classmethod
+    def _are_not_varied(cls, epochs: int | None, info: ValidationInfo) -> int | None:
+        vary = info.data.get("vary")  # None if that was refused
+        varied = [key for key in EPOCH_KEYS if vary and key in (vary.grid or vary.search)]
+        if epochs is not None and varied:
+            raise refusal(f"must be left out where {listed(varied, 'and')} of vary says how many")
+        return epochs
 
     @property
     def larger_is_better(self) -> bool:

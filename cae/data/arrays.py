@@ -76,7 +76,10 @@ def read_labels(path: Path) -> tuple[np.ndarray, dict[int, str]]:
     return _as_labels(path, open_array(path))
 
 
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (  # what NumPy and zipfile raise for damaged, encrypted and renamed files
+    *(OSError, ValueError, TypeError, EOFError, KeyError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def open_array(path: Path) -> np.ndarray:

@@ -7,7 +7,6 @@ type of their file until a batch of them is scaled to float32 in [0, 1].
 
 import difflib
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from cae import terminal
 from cae.data import arrays, idx, pictures
-from cae.data.labels import NO_LABEL
+from cae.data.labels import NO_LABEL, number_like
 from cae.data.named import (
     NAMED_DATASETS,
     NamedDataset,
@@ -115,31 +114,11 @@ class Dataset:
         return [f"image {position}" for position in self.positions[chosen]]
 
     def numbered_like(self, class_names: Mapping[int, str]) -> "Dataset":
-        """The same classes with the labels that they have elsewhere, by their names.
-
-        Labels without names stay as they are. A class that is not known there gets a new label.
-        """
-        if not self.class_names or self.labels is None:
+        """The same classes with the labels that they have elsewhere; see `number_like`."""
+        if self.labels is None:
             return self
         labels, names = number_like(class_names, self.labels, self.class_names)
         return replace(self, labels=labels, class_names=names)
-
-
-def number_like(
-    class_names: Mapping[int, str], labels: np.ndarray, names: Mapping[int, str]
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Labels with the numbers that classes have elsewhere, and the names of these numbers.
-
-    Args:
-        class_names: The names elsewhere, by their labels there.
-        labels: int64 (num_images,).
-        names: The names of the labels.
-    """
-    known = {name: label for label, name in class_names.items()}
-    new = itertools.count(max(class_names, default=-1) + 1)
-    number = {label: known[name] if name in known else next(new) for label, name in names.items()}
-    renumbered = np.array([number[label] for label in labels.tolist()], np.int64)
-    return renumbered, {number[label]: name for label, name in names.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +191,7 @@ def check_dataset(
         UsageError: Labels are required but missing.
     """
     if is_source(images):
-        _check_labels_flag(images, labels, split)
+        _refuse_labels(images, labels)
         contents, rows = read_source(images, split, reading)
         if labels_required and contents.labels is None:
             raise _get_unlabelled_error(images)
@@ -411,8 +390,9 @@ def _name_classes(
     Raises:
         UsageError: --class-names is given for classes that have names, or names too few or many.
     """
+    own = own or (dict(enumerate(named.class_names)) if named else {})
     if reading.class_names is None or labels is None or split == "test":
-        return own or (dict(enumerate(named.class_names)) if named else {})
+        return own
     if own:
         required = "requires labels that are numbers, as in idx and NumPy files"
         found = f"classes with names: {shown(', '.join(own.values()))}"
@@ -429,13 +409,10 @@ def _name_classes(
     return dict(zip(classes, names, strict=True))
 
 
-def _check_labels_flag(images: str, labels: str | None, split: Split) -> None:
+def _refuse_labels(images: str, labels: str | None) -> None:
     if labels is not None:
         raise UsageError(
-            LABELS_FLAGS[split],
-            f"must be left out, because the labels are in {images}",
-            labels,
-            "Remove it.",
+            labels, "must be left out", None, f"The labels of these images are in {images}."
         )
 
 

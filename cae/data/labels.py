@@ -3,6 +3,8 @@
 QMNIST's columns: C. Yadav and L. Bottou, "Cold case: the lost MNIST digits", arXiv:1905.10498.
 """
 
+import itertools
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
@@ -42,6 +44,35 @@ def as_labels(where: object, values: np.ndarray) -> np.ndarray:
     return _mark_unlabelled(where, values.astype(np.int64))
 
 
+def number_like(
+    class_names: Mapping[int, str], labels: np.ndarray, names: Mapping[int, str]
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Labels with the numbers that classes have elsewhere, by their names.
+
+    Labels without names stay as they are, unless each of them is the name of a class there: 7 is
+    then the class "7", whatever its number. So do images without a label.
+
+    Args:
+        class_names: The names elsewhere, by their labels there.
+        labels: int64 (num_images,).
+        names: The names of the labels, if they have any.
+
+    Returns:
+        The labels, and their names; a class that is not known elsewhere has a new label.
+    """
+    if not names:
+        names = {label: str(label) for label in np.unique(labels[labels != NO_LABEL]).tolist()}
+        are_names = set(names.values()) <= set(class_names.values())
+        if not are_names or names.items() <= class_names.items():
+            return labels, {}
+        _say(f"The labels {min(names)} to {max(names)} are taken for the classes of these names")
+    known = {name: label for label, name in class_names.items()}
+    new = itertools.count(max(class_names, default=-1) + 1)
+    number = {label: known[name] if name in known else next(new) for label, name in names.items()}
+    renumbered = [number.get(label, NO_LABEL) for label in labels.tolist()]
+    return np.array(renumbered, np.int64), {number[label]: name for label, name in names.items()}
+
+
 def is_one_hot(rows: np.ndarray) -> bool:
     """Whether every row is one-hot, or probabilities: at least 0, and 1 in all."""
     if rows.shape[1] < 2 or not (rows >= 0).all():
@@ -76,8 +107,9 @@ def _take_classes(where: object, rows: np.ndarray) -> np.ndarray:
 
 def _check_whole(where: object, values: np.ndarray) -> None:
     with np.errstate(invalid="ignore"):
-        is_whole = values == np.rint(values)
-    is_whole &= np.abs(values) < 2**53  # floats are exact up to here; not NaN either
+        exact = values.astype(np.float64)
+        is_whole = exact == np.rint(exact)
+    is_whole &= np.abs(exact) < 2**53  # floats are exact up to here; not NaN either
     if not is_whole.all():
         first = int(np.argmin(is_whole))
         raise DataError(

@@ -167,11 +167,12 @@ def _scan(folder: Path, root: Path) -> tuple[list[str], list[str]]:
 
 
 def _check_link(link: Path, root: Path) -> None:
-    if not link.resolve().is_relative_to(root.resolve()):
+    target = Path(os.path.realpath(link))  # Path.resolve raises for a link to itself
+    if not target.is_relative_to(os.path.realpath(root)):
         raise DataError(
             link,
             f"must be inside {root}",
-            f"a link to {link.resolve()}",
+            f"a link to {target}",
             "Replace the link with a copy, or remove it.",
         )
 
@@ -268,6 +269,18 @@ def _join(root: Path, parts: dict[str, str], found: dict[str, Listing]) -> Listi
     return Listing(root, files, *name_classes(names), count, others)
 
 
+def _name_columns(path: Path, columns: list[str]) -> list[str]:
+    """The names of the columns of a table, other names for path and label replaced."""
+    named = [x if COLUMNS.get(x) in columns else COLUMNS.get(x, x) for x in columns]
+    for column in set(COLUMNS.values()):
+        found = [old for old, new in zip(columns, named, strict=True) if new == column]
+        if len(found) > 1:
+            raise DataError(
+                path, f'must have one column "{column}"', listed(found, "and"), "Rename the other."
+            )
+    return named
+
+
 def _list_table(path: Path) -> Listing:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -275,7 +288,7 @@ def _list_table(path: Path) -> Listing:
             file.seek(0)
             table = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             columns = [name.strip() for name in table.fieldnames or ()]
-            table.fieldnames = [COLUMNS.get(name.lower(), name.lower()) for name in columns]
+            table.fieldnames = _name_columns(path, [name.lower() for name in columns])
             lines, rows = [], []
             for row in table:  # which leaves out empty lines
                 lines.append(table.line_num)

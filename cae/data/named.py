@@ -18,6 +18,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
+from cae import terminal
 from cae.data import idx, stored
 from cae.data.stored import get_data_root, make_data_folder, open_content
 from cae.errors import DataError
@@ -251,7 +252,6 @@ def _fetch(url: str, file: BinaryIO) -> None:
     """Copies the content of a URL into `file`, with a progress bar on standard error."""
     from urllib.request import urlopen
 
-    from rich.console import Console
     from rich.progress import wrap_file
 
     with (
@@ -260,7 +260,7 @@ def _fetch(url: str, file: BinaryIO) -> None:
             response,
             total=response.length or 0,  # a server may not send the length
             description=url.rpartition("/")[2],
-            console=Console(stderr=True),
+            console=terminal.ERR,
         ) as body,
     ):
         shutil.copyfileobj(body, file)

@@ -107,6 +107,8 @@ def decode(file: File, form: Form) -> np.ndarray:
     """
     try:
         picture = _open(file, least=2 * max(form.height, form.width))
+        if form.channels not in (1, 3):
+            raise ValueError(f"gray or RGB, where the model takes {form.channels} channels")
         mode = "L" if form.channels == 1 else "RGB"
         picture = picture if picture.mode == mode else picture.convert(mode)
         # With half of the calls that numpy.asarray makes.
@@ -432,18 +434,19 @@ def _choose_form(listing: Listing, wanted: Wanted, record: Path) -> Form:
 def _fill(path: Path, listing: Listing, form: Form) -> dict[str, str]:
     """Decodes the pictures into a `.npy` file; returns those that cannot be read."""
     unreadable: dict[str, UnreadablePicture] = {}
-    count = len(listing.files)
+    count, written = len(listing.files), 0
     with explaining(path, get_full_remedy()), replace_file(path) as file:
         _write_header(file, (count, *form.shape))
         for name, pixels in _decode_all(listing, form):
             if isinstance(pixels, np.ndarray):
                 file.write(pixels.tobytes())
+                written += 1
             else:
                 unreadable[name] = pixels
-        if len(unreadable) > MAX_UNREADABLE * count:
+        if count - written > MAX_UNREADABLE * count:
             raise _get_unreadable_error(listing.root, unreadable, count)
         file.seek(0)
-        _write_header(file, (count - len(unreadable), *form.shape))
+        _write_header(file, (written, *form.shape))
     return {name: error.reason for name, error in unreadable.items()}
 
 

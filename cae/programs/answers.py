@@ -19,8 +19,9 @@ from cae import terminal
 from cae.config.choices import RESIZE
 from cae.config.shapes import format_shape
 from cae.data.appearance import INVERTED, REMEDIES, advise, compare
-from cae.data.datasets import Scaling, number_like, read_labels
+from cae.data.datasets import Scaling, read_labels
 from cae.data.inputs import Part, Report, find_shape, read_parts
+from cae.data.labels import NO_LABEL, number_like
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, Say, UsageError
 from cae.files import growing_text, plain_cell, write_bytes
@@ -278,9 +279,10 @@ def classify(args: argparse.Namespace) -> int:
     say = partial(terminal.print_sentence, terminal.ERR)  # standard output may be JSON
     options = {"input_range": args.model_input_range, "inputs": args.inputs}
     classifier = open_classifier(args.model, labels=None if names else given, say=say, **options)
-    if names:
-        known_names = dict(zip(classifier.classes.tolist(), classifier.class_names, strict=True))
-        given, _ = number_like(known_names, given, names)
+    names_of = dict(zip(classifier.classes.tolist(), classifier.class_names, strict=True))
+    if given is not None:
+        given, own = number_like(names_of, given, names)
+        names_of |= own
     terminal.announce("Classifying images")
     failures: list[int] = []
     count = 0
@@ -297,7 +299,8 @@ def classify(args: argparse.Namespace) -> int:
             say=say,
         ):
             labels = _find_labels(classifier, answers.part, given)
-            rows = _get_rows(classifier, answers, labels, args.unsure_below)
+            label_names = [x if x is None else names_of.get(x, str(x)) for x in labels]
+            rows = _get_rows(classifier, answers, label_names, args.unsure_below)
             for write in writers:
                 write(rows)
             shown += rows[: MAX_SHOWN - len(shown)]
@@ -306,6 +309,8 @@ def classify(args: argparse.Namespace) -> int:
             known.append((answers.probabilities[has_label], [x for x in labels if x is not None]))
             if args.errors:
                 _write_errors(Path(args.errors), answers.part, rows)
+        if given is not None and count != len(given) and not failures:
+            raise get_label_count_error(given, f"{count:,}")
     if args.json != STANDARD_OUTPUT:
         _show(shown, count)
         _show_evaluation(classifier, known)
@@ -313,8 +318,8 @@ def classify(args: argparse.Namespace) -> int:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    for path in (args.csv, args.json):
-        if path not in (None, STANDARD_OUTPUT):
+    for path in (args.csv, None if args.json == STANDARD_OUTPUT else args.json):
+        if path is not None:
             new_file(path)
     if args.errors:
         new_folder("--errors", args.errors)
@@ -325,35 +330,38 @@ def _find_labels(classifier: Classifier, part: Part, given: np.ndarray | None) -
     if given is None:
         of_name = dict(zip(classifier.class_names, classifier.classes.tolist(), strict=True))
         return list(map(of_name.get, part.folders))
-    return pick_labels(part, given)
+    return [None if label == NO_LABEL else label for label in pick_labels(part, given)]
 
 
 def pick_labels(part: Part, given: np.ndarray) -> list[int]:
     """The labels of images among those that -tl gives to all, unreadable ones included."""
     if part.numbers[-1] >= len(given):
-        found = f"{len(given):,} labels for at least {part.numbers[-1] + 1:,} images"
-        raise DataError("-tl", "must give a label for every image", found)
+        raise get_label_count_error(given, f"at least {part.numbers[-1] + 1:,}")
     return given[part.numbers].tolist()
+
+
+def get_label_count_error(given: np.ndarray, images: str) -> DataError:
+    """Labels of -tl that are not as many as the images."""
+    found = f"{len(given):,} labels for {images} images"
+    return DataError("-tl", "must give a label for every image", found)
 
 
 def _get_rows(
     classifier: Classifier,
     answers: Answers,
-    labels: Sequence[int | None],
+    label_names: Sequence[str | None],
     unsure_below: float | None,
 ) -> list[dict[str, Any]]:
     """One row per image; None stands for what is not known."""
-    names = dict(zip(classifier.classes.tolist(), classifier.class_names, strict=True))
     threshold = classifier.calibration.unsure_below if unsure_below is None else unsure_below
     order = np.argsort(-answers.probabilities, axis=1, kind="stable")[:, :2]
     likeliest = np.take_along_axis(answers.probabilities, order, axis=1).round(6).tolist()
-    unlike = [None] * len(labels) if answers.unlike is None else answers.unlike.tolist()
+    unlike = [None] * len(label_names) if answers.unlike is None else answers.unlike.tolist()
     rows = []
     for image, positions, (probability, *others), is_unlike, label in zip(
-        answers.part.names, order.tolist(), likeliest, unlike, labels, strict=True
+        answers.part.names, order.tolist(), likeliest, unlike, label_names, strict=True
     ):
         best, *second = (classifier.class_names[position] for position in positions)
-        name = None if label is None else names.get(label, str(label))
         rows.append(
             {
                 "image": image,
@@ -363,8 +371,8 @@ def _get_rows(
                 "runner_up_probability": others[0] if others else None,
                 "unsure": probability < threshold,
                 "unlike_training": is_unlike,
-                "label": name,
-                "correct": None if label is None else name == best,
+                "label": label,
+                "correct": None if label is None else label == best,
             }
         )
     return rows

@@ -307,7 +307,7 @@ def evaluate_classifier(args: argparse.Namespace) -> int:
     if images is None:
         raise UsageError("-d", "test images are required", "none", "Add -d DATA or -t TEST.")
     check_reading(args)
-    source = {"split": "test", "labels_required": True, "reading": get_reading(args)}
+    source = {"split": "test", "labels_required": True, "reading": get_reading(args, "test")}
     _, shape = check_dataset(images, labels, **source)
     name = check_classifier(args.model, change_shape(shape, args, "test"))
     if args.run_dir:

@@ -14,6 +14,7 @@ from cae import terminal
 from cae.data.datasets import read_labels
 from cae.data.idx import write_idx
 from cae.data.inputs import Part, read_parts
+from cae.data.labels import NO_LABEL
 from cae.data.pictures import encode_png, to_bytes
 from cae.errors import DataError, ModelFileError, UsageError, listed
 from cae.files import (
@@ -223,8 +224,11 @@ def find_anomalies(args: argparse.Namespace) -> int:
     if args.figures:
         new_folder("--figures", args.figures)
     given = None
-    if args.test_labels:
+    if args.test_labels is not None:
+        if not args.strange:
+            raise UsageError("-tl", "requires --strange", None, "Name the strange labels with it.")
         labels, class_names = read_labels(args.test_labels)
+        class_names |= {NO_LABEL: ""}
         given = np.array([class_names.get(label, str(label)) for label in labels.tolist()])
     part, scores, typical, exit_code = score(args.model, args.inputs)
     is_strange = _find_strange(part, given, args.strange) if args.strange else None

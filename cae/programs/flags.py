@@ -122,9 +122,7 @@ def as_type(parse: Callable[[str], T]) -> Callable[[str], T]:
     return read
 
 
-def probability(text: str) -> float:
-    """The type of a flag that takes a number from 0 to 1."""
-    return as_type(partial(parse_number, low=0, high=1))(text)
+probability = as_type(partial(parse_number, low=0, high=1))  # the type of some flags
 
 
 def which_devices(text: str) -> str | int:
@@ -147,13 +145,6 @@ def image_size(text: str) -> tuple[int, int]:
             f"must be a height and a width such as 28x28, got {shown(text)}"
         )
     return int(found[1]), int(found[2])
-
-
-def share(text: str) -> float:
-    """The type of --test-split."""
-    if not re.fullmatch(r"0?\.\d+|0", text):
-        raise argparse.ArgumentTypeError(f"must be a share such as 0.2, below 1, got {shown(text)}")
-    return float(text)
 
 
 def number(low: int, high: int, text: str, **options: Any) -> dict[str, Any]:
@@ -238,7 +229,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "fit other aspect ratios by padding, cropping or stretching (default: pad)",
     },
     "--test-split": {
-        "type": share,
+        "type": as_type(partial(parse_number, low=0, high=0.9)),
         "metavar": "SHARE",
         "help": "set this share of every class apart for testing, if there are no test images "
         "(default: 0.2)",

@@ -2,9 +2,10 @@
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cae import terminal
 from cae.config.choices import CHANGED, DATASETS
@@ -52,8 +53,11 @@ READING = (*PICTURES, "test_split", "class_names")
 # --- How they are read ----------------------------------------------------------------------
 
 
-def get_reading(args: argparse.Namespace) -> Reading:
-    """How the flags say that images are read; pictures fit the saved model that they name."""
+def get_reading(args: argparse.Namespace | Data, split: str = "train") -> Reading:
+    """How the flags say that images are read.
+
+    Pictures fit the saved model that they name, those of `split` after --transpose.
+    """
     given = {name: getattr(args, name, None) for name in READING}
     if getattr(args, "test", None):
         given["test_split"] = 0.0
@@ -61,7 +65,8 @@ def get_reading(args: argparse.Namespace) -> Reading:
     metadata = read_metadata(model) if model else {}
     given["resize"] = given["resize"] or metadata.get("resize")
     reading = Reading(**{key: value for key, value in given.items() if value is not None})
-    return reading.like(metadata.get("input_shape"))
+    shape = metadata.get("input_shape")
+    return reading.like(shape and change_shape(tuple(shape), args, split))
 
 
 def check_reading(args: argparse.Namespace | Data) -> None:
@@ -84,8 +89,9 @@ def check_reading(args: argparse.Namespace | Data) -> None:
                 listed(names, "and"),
                 "Leave it out.",
             )
-    is_own = args.dataset and args.dataset not in DATASETS and not getattr(args, "test", None)
-    if "test_split" in useless and is_own:
+    if args.dataset and getattr(args, "test_split", None) and getattr(args, "test", None):
+        raise UsageError("--test-split", "must be left out with -t", None, "Remove one of the two.")
+    if args.dataset and "test_split" in useless:
         raise UsageError(
             "--test-split",
             "requires a folder, a table or an .npz file, to set test images apart",
@@ -98,6 +104,12 @@ def name_useful(dataset: str | None, *others: str | None) -> list[str]:
     """The names in `READING` that have an effect on images of these names."""
     pictures = PICTURES if any(holds_pictures(name) for name in (dataset, *others) if name) else ()
     return [*pictures, *(["test_split"] if dataset and is_source(dataset) else []), "class_names"]
+
+
+def without_labels(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a classifier for an autoencoder of the same images, but those of the test."""
+    kept = {**given, **dict.fromkeys(LABELLED)}
+    return kept | {"test_split": 0.0} if given.get("test") else kept
 
 
 def repeat_reading(args: argparse.Namespace | Arguments | Data, *names: str | None) -> list[str]:
@@ -131,7 +143,7 @@ def check_labelled_images(args: argparse.Namespace) -> Shape:
     _, shape = check_dataset(args.dataset, args.labels, labels_required=True, reading=reading)
     input_shape = change_shape(shape, args, "train")
     if test:
-        reading = reading.like(change_shape(input_shape, args, "test"))
+        reading = get_reading(args, "test").like(change_shape(input_shape, args, "test"))
         _, shape = check_dataset(
             test, args.test_labels, split="test", labels_required=True, reading=reading
         )
@@ -195,7 +207,8 @@ def load_labelled_images(
         raise DataError(
             args.labels or args.dataset,
             "the training labels must name at least two classes",
-            f"only {listed(data.names.values())} among {counted(len(data.labels), 'label')}",
+            f"only {listed(data.names.values() or ['none'])} among "
+            f"{counted(len(data.labels), 'label')}",
             "Use a larger --limit." if args.limit else "Use images of another class too.",
         )
     data = change_images(data, args, "train")
@@ -245,7 +258,7 @@ def _load_test(args: argparse.Namespace, data: Dataset, scaling: Scaling) -> Dat
         args.test_labels,
         split="test",
         labels_required=True,
-        reading=get_reading(args).like(change_shape(data.images.shape[1:], args, "test")),
+        reading=get_reading(args, "test").like(change_shape(data.images.shape[1:], args, "test")),
     )
     return change_images(test.numbered_like(data.names), args, "test", scaling)
 

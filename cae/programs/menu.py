@@ -183,11 +183,12 @@ def run(
             )
         sys.stdout.writelines(dump_config(config) for _, config in configs)
         return 0
-    input_shape, model = task.check(args)
-    if args.show_augmentation:  # without layers: there may be no encoder yet
+    if args.show_augmentation:
         _check_augmentation(args, configs)
     else:
         check_destinations(args)
+    input_shape, model = task.check(args)
+    if not args.show_augmentation:  # there may be no encoder yet
         for path, (_, config) in zip(args.config, configs, strict=True):
             check_layers(config, model, input_shape, path)
     loaded = task.load(args, get_sample_seed(args, configs))
@@ -207,7 +208,7 @@ def _check_augmentation(args: argparse.Namespace, configs: list[tuple[str, Confi
     if len(configs) != 1 or not configs[0][1].views:
         required = "requires one configuration that changes images"
         got = "one that does not" if len(configs) == 1 else f"{len(configs)} configurations"
-        remedy = "Pass one with -c FILE that has augmentation or denoise."
+        remedy = "Pass one with -c FILE that has augmentation, denoise or unlabelled."
         raise UsageError("--show-augmentation", required, got, remedy)
 
 

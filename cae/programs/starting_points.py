@@ -57,6 +57,9 @@ def read_configs(args: argparse.Namespace, kind: Kind) -> list[tuple[str, Config
         raise UsageError("--devices", "requires a configuration", "none", "Pass one with -c FILE.")
     names = terminal.drop_common_start([Path(path).stem for path in args.config])
     configs = [load_overridden(path, kind, args) for path in args.config]
+    encoders = {config.encoder_layers for config in configs}
+    if len(encoders) == 1 and isinstance(next(iter(encoders)), str) and not args.init_from:
+        args.model = args.model or encoders.pop()  # which pictures fit, now and with --resume
     return list(zip(names, configs, strict=True))
 
 

@@ -89,7 +89,7 @@ class AutoencoderTask(Task):
 
     @override
     def evaluate(self, experiment: Experiment) -> None:
-        """Measures how large the reconstruction errors of such images usually are."""
+        """Measures the usual reconstruction error, so that anomalies can be told."""
         from cae.training.build import with_error
         from cae.training.predict import predict
 
@@ -98,7 +98,7 @@ class AutoencoderTask(Task):
             predict(model, images, experiment.scaling, spread_out(indices))
             for indices in experiment.split
         )
-        experiment.metadata["typical"] = asdict(Typical.fit(training, validation))
+        experiment.metadata["typical"] = asdict(Typical.fit(training, validation, of_errors=True))
 
     @override
     def draw(self, experiment: Experiment) -> dict[str, "Figure"]:
@@ -312,7 +312,9 @@ class ClassifierTask(Task):
             "-tl": self.args.test_labels,
         }
         given = [word for flag, value in test.items() if value for word in (flag, value)]
-        reading = repeat_reading(self.args, test["-d"], test["-t"])
+        # The model knows the names of its classes.
+        unnamed = argparse.Namespace(**{**vars(self.args), "class_names": None})
+        reading = repeat_reading(unnamed, test["-d"], test["-t"])
         changes = [*reading, *get_changes(self.args, "test")]
         return [*program, "evaluate", model, *given, *changes]
 

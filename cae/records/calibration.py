@@ -129,10 +129,12 @@ class Typical:
     deviation: list[float]
 
     @classmethod
-    def fit(cls, training: np.ndarray, validation: np.ndarray) -> "Typical":
-        """From float (num_images, num_values): summaries, or reconstruction errors as one value."""
+    def fit(
+        cls, training: np.ndarray, validation: np.ndarray, *, of_errors: bool = False
+    ) -> "Typical":
+        """From float (num_images, num_values): summaries, or `of_errors` as one value."""
         mean, deviation = np.empty(0), np.empty(0)
-        if training.shape[1] > 1:
+        if not of_errors:
             mean = training.mean(axis=0, dtype=np.float64)
             deviation = np.sqrt(training.var(axis=0, dtype=np.float64) + 1e-6)
         fitted = cls([], _round(mean), _round(deviation))

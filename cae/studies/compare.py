@@ -35,6 +35,7 @@ USUAL = "most frequent"  # layers
 INFLUENCE = ("hyperparameter", "value", "configurations", "mean", "sd")
 # Flags that the values of a run depend on.
 GIVEN = {"limit", "labels_per_class", "no_pretrained", "encoder_until", "model_input_range"}
+READ_AS = {"invert", "transpose", "test_split"}  # flags that make other data of the same files
 TEXTS = (COLUMNS["name"], *INFLUENCE[:2])  # columns that are not numbers
 
 
@@ -128,10 +129,9 @@ def _origin(result: RunResult) -> str:
     return json.dumps([_data_key(result), unlabelled, models, flags, hyperparameters])
 
 
-def _data_key(result: RunResult) -> tuple[tuple[str, str | None], ...]:
-    given = result.start.arguments
+def _data_key(result: RunResult) -> tuple[tuple[str, Any], ...]:
     files = ((role, file.sha256) for role, file in _labelled_files(result))
-    return (*files, ("invert", given.invert), ("transpose", given.transpose))
+    return (*files, *result.start.arguments.model_dump(include=READ_AS).items())
 
 
 def _labelled_files(result: RunResult) -> list[tuple[str, FileRecord]]:
@@ -413,8 +413,8 @@ def _compare_by_data(
 def _describe_data(result: RunResult) -> str:
     files = (file for _, file in _labelled_files(result))
     names = [f"{printable(Path(file.path).name)} ({file.sha256[:8]})" for file in files]
-    given = result.start.arguments.model_dump(include={"invert", "transpose"}, exclude_none=True)
-    names += [f"{change} {which}" for change, which in given.items()]
+    given = result.start.arguments.model_dump(include=READ_AS, exclude_none=True)
+    names += [f"{name.replace('_', ' ')} {value}" for name, value in given.items()]
     return ", ".join(names) or "unknown data"
 
 

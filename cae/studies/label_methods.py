@@ -83,7 +83,7 @@ def plan_recipe(
     Args:
         recipe: What is followed.
         method: One of `FOLLOWING`. Without the autoencoder, label spreading is on pixels, and
-            as many epochs are added as show the network the images that the autoencoder sees.
+            as many epochs are added as show the network at least what the autoencoder sees.
             Without unlabelled images, it takes as many steps of labelled ones as that.
         num_training: Labelled images to train on.
         num_unlabelled: Images without a label.
@@ -102,7 +102,7 @@ def plan_recipe(
     if autoencoder := recipe.autoencoder:
         autoencoder = autoencoder.lengthened(autoencoder.count_steps(num_pretraining))
         seen = autoencoder.epochs * num_pretraining
-        epochs += round(seen / (num_unlabelled if how else num_training))
+        epochs += math.ceil(seen / (num_unlabelled if how else num_training))
     if method == choices.WITHOUT_UNLABELLED:
         repeats = max(1, round(steps * config.batch_size / num_training))
         epochs *= steps / math.ceil(repeats * num_training / config.batch_size)

@@ -95,10 +95,10 @@ def _choose_resources(cpus: int | None, gpus: float | None) -> dict[str, float]:
     most_cpus, most_gpus = (max(m.get(kind, 0) for m in machines) for kind in ("CPU", "GPU"))
     cpus = cpus or max(1, min(DEFAULT_CPUS, int(most_cpus)))
     gpus = min(1, most_gpus) if gpus is None else gpus
-    if cpus > most_cpus or gpus > most_gpus:
+    if not any(m.get("CPU", 0) >= cpus and m.get("GPU", 0) >= gpus for m in machines):
         raise UsageError(
             "--cpus-per-trial and --gpus-per-trial",
-            f"must fit on one machine (the largest has {most_cpus:g} cores and {most_gpus:g} GPUs)",
+            f"must fit on one machine (the largest have {most_cpus:g} cores, {most_gpus:g} GPUs)",
             f"{cpus} and {gpus:g}",
             "Request fewer cores or GPUs per trial.",
         )

@@ -20,7 +20,7 @@ from cae.config.load import Recipe, choose_recipe, load_recipe, override
 from cae.config.schema import CONFIGS, Config
 from cae.config.shipped import find_recipe, get_recipes
 from cae.files import locked
-from cae.programs.images import LABELLED
+from cae.programs.images import without_labels
 from cae.programs.start import find_command, repeat_command
 from cae.programs.starting_points import check_layers
 from cae.programs.task import Task
@@ -86,10 +86,7 @@ def _choose(recipes: Sequence[Recipe], task: ClassifierTask) -> Recipe:
 def _train_pair(recipe: Recipe, classifier: ClassifierTask, seed: int, folder: Path) -> int:
     """Trains what is not complete of a pair; returns the exit code."""
     if recipe.autoencoder:
-        args = Namespace(**vars(classifier.args) | dict.fromkeys(LABELLED))
-        if classifier.args.test:
-            args.test_split = 0.0
-        task = AutoencoderTask.load(args, seed)
+        task = AutoencoderTask.load(Namespace(**without_labels(vars(classifier.args))), seed)
         if exit_code := _train(task, recipe, override(recipe.autoencoder, seed=seed), folder):
             return exit_code
         model = get_recipe_path(folder, "autoencoder", seed) / MODEL_FILE

@@ -62,9 +62,10 @@ class SearchRun(StudyRun):
         except UserError:
             return None
         values, search = hyperparameters_of(config), self.study.vary.search
-        if all(drawn.low <= values[key] <= drawn.high for key, drawn in search.items()):
-            return {key: values[key] for key in search}
-        return None
+        for key, drawn in search.items():
+            if values[key] is None or not drawn.low <= values[key] <= drawn.high:
+                return None
+        return {key: values[key] for key in search}
 
     def get_trials(self, space: Space, values: dict[str, Any]) -> list[Trial]:
         """The trials of a configuration with other values: one per seed."""

@@ -9,8 +9,9 @@ import gc
 import importlib
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -26,7 +27,13 @@ from cae.data.sources import ALL_IMAGES, has_test
 from cae.errors import UserError
 from cae.files import get_record, locked, write_json, write_text
 from cae.programs.flags import to_words
-from cae.programs.images import LABELLED, READING, get_reading, name_useful, repeat_reading
+from cae.programs.images import (
+    READING,
+    get_reading,
+    name_useful,
+    repeat_reading,
+    without_labels,
+)
 from cae.programs.starting_points import uses_unlabelled
 from cae.records import tracking
 from cae.records.history import OnEpoch
@@ -37,6 +44,7 @@ from cae.studies.progress import Outcome, ProgressTable
 from cae.studies.results import DONE, FAILED, WAITING, read_result, read_study
 from cae.training.predict import sharing_encodings
 
+REPLACED = ".replaced"  # ends the name of a run whose trial is being trained again
 LOCK_SECONDS = 120  # to wait for the process that trained a run before
 # The files of a study and what they hold, for docs/reference.md.
 FILES = {
@@ -106,10 +114,9 @@ class TrialTrainer:
         config = self.folder / "configuration" / f"{trial.id}.json"
         write_text(config, dump_config(trial.config))
         (base,) = [base for base in self.study.bases if base.title == trial.base]
-        absent = {} if self.study.kind == "classifier" else dict.fromkeys(LABELLED)
+        data = _get_data(self.study)
         if not uses_unlabelled(trial.config):
-            absent["unlabelled"] = None
-        data = dict(self.study.data) | absent
+            data["unlabelled"] = None
         useful = name_useful(data["dataset"], data.get("test"), data.get("unlabelled"))
         values = {
             **{key: value for key, value in data.items() if key in useful or key not in READING},
@@ -121,6 +128,12 @@ class TrialTrainer:
             "run_dir": path,
         }
         return [*to_words(values), *self.tracker_flags, "--no-plots"]
+
+
+def _get_data(study: Study) -> dict[str, Any]:
+    """The flags of a study that name images and labels."""
+    data = dict(study.data)
+    return data if study.kind == "classifier" else without_labels(data)
 
 
 def run_program(kind: str, arguments: list[str], log: TextIO, **hooks: Any) -> int:
@@ -180,12 +193,13 @@ class StudyRun:
         """Adds trials, with the results of those that are recorded already."""
         for outcome in map(Outcome, trials):
             self.outcomes.append(outcome)
+            _put_back(self.folder / outcome.trial.id)
             if (self.folder / outcome.trial.id).exists():
                 self.judge(outcome)
 
     def _identify_data(self) -> list[Any]:
         """What identifies the data: the SHA-256 of its files, the limit, and what changes it."""
-        data, labelled = self.study.data, self.study.kind == "classifier"
+        data, labelled = Namespace(**_get_data(self.study)), self.study.kind == "classifier"
         reading = replace(get_reading(data), class_names=None)  # one image has one class
         options = {"limit": 1, "labels_required": labelled, "reading": reading}
         sets = [load_dataset(data.dataset, data.labels, **options)]
@@ -196,7 +210,9 @@ class StudyRun:
             sets.append(load_dataset(data.unlabelled, limit=1, reading=ALL_IMAGES))
         digests = [file["sha256"] for dataset in sets for file in dataset.files]
         few = [data.labels_per_class] if labelled and data.labels_per_class else []
-        return [*digests, data.limit, *few, *data.get_changes().items(), *repeat_reading(data)]
+        changes = ((f"--{key}", vars(data)[key]) for key in ("invert", "transpose"))
+        changes = [(flag, which) for flag, which in changes if which]
+        return [*digests, data.limit, *few, *changes, *repeat_reading(data)]
 
     def _find_model(self, base: Base) -> tuple[str | None, str | None]:
         """The path and the SHA-256 of the model that provides the encoder, if there is one."""
@@ -238,8 +254,13 @@ class StudyRun:
         progress = ProgressTable(terminal.ERR, self.study, self.outcomes, self.total)
         with sharing_encodings(), progress:
             exit_code = train(self, progress)
-            while exit_code <= 128 and self._reset_lost_models():
-                exit_code = train(self, progress)
+            while exit_code <= 128 and (lost := self._find_lost_models()):
+                with _set_aside([self.folder / outcome.trial.id for outcome in lost]):
+                    for outcome in lost:
+                        outcome.status, outcome.seconds = WAITING, 0.0
+                    exit_code = train(self, progress)
+                if any(outcome.status != DONE for outcome in lost):
+                    break
         if exit_code > 128:
             return exit_code
         failed = [outcome for outcome in self.outcomes if outcome.status == FAILED]
@@ -247,20 +268,15 @@ class StudyRun:
             terminal.print_sentence(terminal.ERR, f"failed: {outcome.trial.id}: {outcome.reason}")
         return terminal.EXIT_USER_ERROR if failed else 0
 
-    def _reset_lost_models(self) -> bool:
-        """Makes trials wait again that are now the best of their base but have lost their model.
+    def _find_lost_models(self) -> list[Outcome]:
+        """The trials that are now the best of their base but have lost their model.
 
         Only the best models are kept, and with more seeds another trial may become the best. The
         same seed gives the same weights again.
         """
         best = best_paths(read_study(self.folder), self.study.metric)
-        lost = {path for path in best if not (path / MODEL_FILE).exists()}
-        for outcome in self.outcomes:
-            path = self.folder / outcome.trial.id
-            if path in lost:
-                shutil.rmtree(path)
-                outcome.status, outcome.seconds = WAITING, 0.0
-        return bool(lost)
+        lost = {path.name for path in best if not (path / MODEL_FILE).exists()}
+        return [outcome for outcome in self.outcomes if outcome.trial.id in lost]
 
     def judge(self, outcome: Outcome, reason: str = "") -> None:
         """Takes the result of a trial from its record; `reason` says why there may be none."""
@@ -307,6 +323,27 @@ class StudyRun:
             ],
         }
         write_json(self.folder / TRIALS_FILE, document)
+
+
+@contextmanager
+def _set_aside(paths: Sequence[Path]) -> Iterator[None]:
+    """Renames the runs of trials that are trained again, until each has a new one."""
+    for path in paths:
+        path.rename(path.with_name(path.name + REPLACED))
+    try:
+        yield
+    finally:
+        for path in paths:
+            _put_back(path)
+
+
+def _put_back(path: Path) -> None:
+    """Restores the run of a trial that was set aside, unless there is a new one."""
+    old = path.with_name(path.name + REPLACED)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        old.rename(path)
 
 
 def train_in_turn(study_run: StudyRun, progress: ProgressTable) -> int:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import CLASSIFIER
 
 from cae.config.choices import ALL
 from cae.config.load import (
@@ -60,6 +61,12 @@ def test_wrong_assignments_are_named(config, assignment, named):
     with pytest.raises(ConfigurationError, match="--set") as error:
         set_values(config, [assignment])
     assert named in str(error.value)
+
+
+def test_a_learning_rate_keeps_that_of_the_second_phase():
+    document = CLASSIFIER | {"optimizer": ["adam", 0.001, 0.0001]}
+    changed = override(validate_config(document, "here", "classifier"), learning_rate=0.5)
+    assert tuple(changed.optimizer) == ("adam", 0.5, 0.0001)
 
 
 def test_a_learning_rate_keeps_the_optimizer(config):

@@ -171,6 +171,10 @@ def test_names_of_trials_are_names_of_folders(write):
     for trial in expand_file(path):
         assert trial.id == Path(trial.id).name and len(trial.id) < 120
         assert not set(trial.id) & set('/\\ "{}[]:')
+    layers = [[["conv", filters, [3, 3]]] * 5 for filters in (1, 2)]
+    path = write(vary={"grid": {"encoder_layers": layers, "batch_size": [1, 2]}})
+    named = {trial.configuration for trial in expand_file(path)}
+    assert len(named) == 4 and all(len(name) <= 80 for name in named)
 
 
 BASE = {"configuration": "base.json"}
@@ -202,6 +206,8 @@ ENCODER = {"study": "c", "base": "d"}
         ({"screening": {"finalists": 1}}, 'screening: must have "limit" or "epochs"'),
         ({"screening": {"finalists": 1, "epochs": 1, "limits": 9}}, 'Did you mean "limit"?'),
         ({"vary": {}}, 'vary: must have either "grid" or "search"'),
+        ({"vary": {"grid": {"seed": [1]}}}, 'vary: must not vary "seed"'),
+        ({"vary": {"grid": {"epochs": [1, 2]}}, "epochs": 3}, "epochs: must be left out"),
         ({"vary": {"grid": {"l2": []}}}, "vary.grid.l2: must have at least 1 item"),
         ({"vary": {"grid": {"l2": [2]}}}, "vary (base-l2=2): l2: must be a number from 0 to 1"),
         ({"vary": {"grid": {"batchsize": [2]}}}, 'Did you mean "batch_size"?'),

@@ -326,6 +326,16 @@ class TestTextLabels:
 
         return load
 
+    @pytest.mark.parametrize(
+        ("numbers", "expected"),
+        [([1, 2, 10, 1], [0, 1, 2, 0]), ([0, 1, 2, 0], [0, 1, 2, 0]), ([1, 9, 1, 1], [1, 9, 1, 1])],
+        ids=["names", "their numbers", "unseen"],
+    )
+    def test_numbers_are_the_classes_of_that_name(self, load, numbers, expected):
+        """Of folders called 1, 2 and 10, whose numbers are 0, 1 and 2; if all of them are."""
+        test = load("test.npy", numbers).numbered_like({0: "1", 1: "2", 2: "10"})
+        assert test.labels.tolist() == expected
+
     def test_have_the_same_number_in_every_file(self, load):
         """Each file numbers its own words, and the names bring them together."""
         training = load("train.npy", ["bird", "cat", "dog", "bird"])

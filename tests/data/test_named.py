@@ -16,7 +16,8 @@ import pytest
 from conftest import fail_with
 
 from cae.data import datasets, idx, named, stored
-from cae.errors import DataError, UserError
+from cae.data.sources import Reading
+from cae.errors import DataError, UsageError, UserError
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
 LABELS = np.array([3, 0, 3, 61], np.uint8)
@@ -113,6 +114,9 @@ class TestStored:
         names = datasets.load_dataset("fashion_mnist").class_names
         assert (len(names), names[0], names[9]) == (10, "T-shirt/top", "Ankle boot")
         assert not datasets.load_dataset("fashion_mnist", str(tmp_path / "labels")).class_names
+        letters = Reading(class_names="a,b,c,d,e,f,g,h,i,j")
+        with pytest.raises(UsageError, match=r"--class-names: .*T-shirt/top"):
+            datasets.load_dataset("fashion_mnist", reading=letters)
         assert named.NAMED_DATASETS["kmnist"].class_names[3] == "tsu"
 
 

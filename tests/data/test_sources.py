@@ -86,8 +86,9 @@ class TestFolder:
             (lambda root: draw(root / "1.png"), "1 picture beside the folders a and b"),
             (lambda root: (root / "a" / "l.png").symlink_to("/etc/passwd"), r"l\.png: .* a link"),
             (lambda root: (root / "c").symlink_to("/tmp"), "c: .* a link"),
+            (lambda root: (root / "a" / "loop").symlink_to("loop"), "a: .* symbolic links"),
         ],
-        ids=["empty class", "nested", "loose", "link", "linked folder"],
+        ids=["empty class", "nested", "loose", "link", "linked folder", "loop"],
     )
     def test_a_layout_that_is_refused(self, root, spoil, named):
         fill(root, {"a": 1, "b": 1})
@@ -245,6 +246,17 @@ class TestCache:
         (file,) = cache.glob("*.npy")
         file.write_bytes(file.read_bytes()[:-20])
         assert load(root).images[1, 0, 0, 0] == 1
+
+    def test_a_table_that_names_an_unreadable_picture_twice(self, root):
+        """It is one file, and two images less, in this start and the next."""
+        fill(root, {"a": 1, "b": 1})
+        rows = ["path,label", *["a/000.png,a"] * 200, *["none.png,a"] * 2, "b/000.png,b"]
+        (root / "table.csv").write_text("\n".join(rows))
+        for _ in range(2):
+            data = load(root / "table.csv")
+            assert len(data.images) == len(data.labels) == 201
+            assert list(data.skipped) == ["none.png"]
+            assert data.images[-1, 0, 0, 0] == 50
 
     def test_elsewhere_if_the_checkout_is_read_only(self, root, tmp_path, monkeypatch):
         fill(root, {"a": 2})
@@ -429,6 +441,7 @@ class TestTable:
             ("", "path"),
             ("where,label\na,b\n", "where"),
             ("path,label\n,cat\n", "line 2"),
+            ("file,image,label\na.png,b.png,cat\n", "file and image"),
             ("path,label\n\na.png,cat\n\n,cat\n", "line 5"),
             (",".join(["label", *map(str, range(784))]) + "\n", "785 columns.*savez"),
         ],
@@ -438,6 +451,11 @@ class TestTable:
         (root / "t.csv").write_text(text)
         with pytest.raises(DataError, match=named):
             load(root / "t.csv")
+
+    def test_other_names_give_way_to_the_usual_ones(self, root):
+        fill(root, {"x": 2})
+        (root / "t.csv").write_text("path,label,class\nx/000.png,a,1\nx/001.png,b,1\n")
+        assert load(root / "t.csv").class_names == {0: "a", 1: "b"}
 
 
 class TestArrays:
@@ -527,6 +545,10 @@ class TestArrays:
 
     def test_not_an_archive(self, tmp_path):
         (tmp_path / "a.npz").write_bytes(b"PK\3\4")
+        with pytest.raises(DataError, match=r"a\.npz"):
+            load(tmp_path / "a.npz")
+        np.save(tmp_path / "one.npy", self.IMAGES)
+        (tmp_path / "one.npy").rename(tmp_path / "a.npz")
         with pytest.raises(DataError, match=r"a\.npz"):
             load(tmp_path / "a.npz")
 

@@ -296,6 +296,20 @@ def test_saved_models_of_other_programs(tmp_path):
         load_stages(path)
 
 
+def test_an_autoencoder_learns_from_all_images_if_others_test(tmp_path):
+    """None of a folder are set apart: the test images are elsewhere."""
+    for name in ("pictures", "configuration"):
+        (tmp_path / name).mkdir()
+    data = {"dataset": str(tmp_path / "pictures"), "test": str(tmp_path / "others")}
+    write_json(tmp_path / "base.json", AUTOENCODER)
+    study = {"name": "s", "kind": "autoencoder", "data": data, "metric": "val_mse"}
+    study["bases"] = [{"configuration": "base.json"}]
+    _, (file,) = load_stages(write_json(tmp_path / "study.json", study))
+    (trial,) = expand(file, "data", {})
+    arguments = trials.TrialTrainer(file.study, tmp_path).get_arguments(trial)
+    assert arguments[arguments.index("--test-split") + 1] == "0.0" and "-t" not in arguments
+
+
 def test_few_labels(tmp_path):
     """The number of labels is a flag of every classifier, and none of an autoencoder."""
     found = []

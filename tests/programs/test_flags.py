@@ -40,6 +40,13 @@ def test_a_size_has_no_side_of_zero(parser, size):
     assert parser.parse_args(["--image-size", "08x28"]).image_size == (8, 28)
 
 
+@pytest.mark.parametrize("share", ["0.95", "1", "-0.1", "nan", "a"])
+def test_a_share_for_testing_leaves_images_to_train_on(parser, share):
+    with pytest.raises(UserError, match=r"--test-split.* from 0 to 0\.9"):
+        parser.parse_args(["--test-split", share])
+    assert parser.parse_args(["--test-split", "0.3"]).test_split == 0.3
+
+
 def test_nothing_is_remembered_between_two_command_lines(parser):
     parser.parse_args(["-c", "a"])
     assert parser.parse_args([]).config == []

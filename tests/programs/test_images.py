@@ -13,10 +13,12 @@ from cae.data.appearance import describe
 from cae.data.datasets import Dataset, Scaling, get_scaling
 from cae.errors import DataError
 from cae.programs.images import (
+    READING,
     change_images,
     change_shape,
     check_same_shape,
     get_changes,
+    get_reading,
     repeat_reading,
     warn_of_looks,
 )
@@ -142,6 +144,19 @@ def test_transposed_shapes():
     assert get_changes(flags("train", "all"), "test") == ["--transpose"]
 
 
+def test_pictures_fit_a_model_of_transposed_ones(tmp_path):
+    """A model of 6×4 images was trained on pictures of 4×6, which are transposed after reading."""
+    import keras
+
+    from cae.records.saved_models import save_model
+
+    layers = keras.Sequential([keras.Input((6, 4, 1)), keras.layers.Conv2D(1, 1)])
+    path = str(save_model(layers, tmp_path / "m.keras", {"input_shape": [6, 4, 1]}))
+    given = Namespace(model=path, **vars(flags(transpose="train")), **dict.fromkeys(READING))
+    assert get_reading(given).image_size == (4, 6)
+    assert get_reading(given, "test").image_size == (6, 4)
+
+
 @pytest.fixture
 def arrays(tmp_path, files):
     """Flags that name the tiny images and labels as `.npy`."""
@@ -171,6 +186,12 @@ class TestFlagsWithoutEffect:
         share = ["--test-split", "0.2"]
         command = ["classification", *arrays, "-c", classifier_config, *share]
         done = run_program(*command, runs_dir=tmp_path / "runs")
+        assert done.exit_code == 2 and not done.runs
+        assert done.err.startswith("error: --test-split: ") and "-t" in done.err
+
+    def test_a_share_beside_test_images(self, classifier_config, files, tmp_path):
+        command = ["classification", *files.classifier, "-c", classifier_config]
+        done = run_program(*command, "--test-split", "0.2", runs_dir=tmp_path / "runs")
         assert done.exit_code == 2 and not done.runs
         assert done.err.startswith("error: --test-split: ") and "-t" in done.err
 

@@ -69,6 +69,16 @@ def test_of_a_classifier_with_test_images(run, monkeypatch):
     assert "macro avg" in run(testing)[0]
 
 
+def test_of_a_classifier_whose_classes_were_named(run):
+    """The model knows their names, so the test is not told."""
+    _, (_,) = run(f"{AUTOENCODER_LINE} -dl data/labels --save encoder.keras")
+    line = f"python {ROOT}/classification.py -d data/images -dl data/labels -model encoder.keras"
+    test = "-t data/test -tl data/test_labels"
+    _, (testing,) = run(f"{line} {test} --class-names ape,bee,cat -c head.json --no-plots")
+    out, _ = run(testing)
+    assert "bee" in out and "unseen" not in out
+
+
 def test_of_images_without_labels(run):
     _, (next_one,) = run(AUTOENCODER_LINE)
     assert "Conv2D" in run(next_one)[0]

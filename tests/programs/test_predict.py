@@ -225,6 +225,23 @@ class TestClassify:
         assert done.exit_code == 0, done.err
         assert [row["label"] for row in rows] == words.tolist()
 
+    def test_images_without_a_label_or_of_another_class(self, ask, files):
+        """An empty label is none; a word that is no class of the model stays as it is."""
+        words = idx.read_labels(files.test_labels)[:3].astype(str).astype("<U3")
+        words[1:] = "", "fox"
+        np.save("images.npy", idx.read_images(files.test)[:3])
+        np.save("labels.npy", words)
+        done, rows = ask("images.npy", "-tl", "labels.npy")
+        assert done.exit_code == 0, done.err
+        assert [row["label"] for row in rows] == [words[0], None, "fox"]
+        assert [row["correct"] for row in rows][1:] == [None, False]
+
+    def test_more_labels_than_images(self, ask, files):
+        np.save("images.npy", idx.read_images(files.test)[:3])
+        done, rows = ask("images.npy", "-tl", files.test_labels, "--csv", "answers.csv")
+        assert done.exit_code == 2 and "24 labels for 3 images" in done.err
+        assert rows is None and not Path("answers.csv").exists()
+
     def test_pictures_in_folders_of_their_classes(self, tmp_path, ask, files):
         """Errors are written as pictures; one that cannot be read decides the exit code."""
         images, labels = read_images(files.test), read_labels(files.test_labels)
@@ -484,6 +501,8 @@ class TestEncodings:
         refused = run("anomalies", trained_classifier.saved, "all.npy", *flags)
         assert refused.exit_code == 2 and refused.err.startswith("error: all.npy: ")
         assert not refused.out
+        useless = run("anomalies", trained_classifier.saved, "all.npy", "-tl", "labels.npy")
+        assert useless.exit_code == 2 and "--strange" in useless.err
 
     def test_labels_count_images_that_cannot_be_read(self, run, files, trained_classifier):
         """As for `classify`: the second of three has a label, which nobody uses."""

@@ -72,10 +72,16 @@ class TestTypical:
         (score,) = typical.get_scores(np.array([[2.0, 10.0]]))
         assert score == pytest.approx(2.0, rel=1e-4)
 
+    def test_an_encoding_of_one_value(self):
+        """Mean 0, deviation 1: 3 is 9 squared deviations off."""
+        training = np.array([[-1.0], [1.0]])
+        (score,) = Typical.fit(training, training).get_scores(np.array([[3.0]]))
+        assert score == pytest.approx(9.0, rel=1e-4)
+
     def test_quantiles_of_errors(self):
         """Of errors from 0 to 1, a share of 75 % does not exceed 0.75."""
         errors = np.linspace(0, 1, 1001)[:, None]
-        typical = Typical.fit(errors[:5], errors)
+        typical = Typical.fit(errors[:5], errors, of_errors=True)
         assert typical.get_threshold(0.75) == pytest.approx(0.75)
         np.testing.assert_allclose(typical.get_scores(errors), errors[:, 0])
 

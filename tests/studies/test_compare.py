@@ -61,6 +61,12 @@ def test_changed_images_are_other_data(tmp_path):
     assert len(group_results(runs, "val_mse")) == 2
 
 
+def test_another_share_for_testing_leaves_other_training_data(tmp_path):
+    runs = [result(tmp_path, "a", 0.1, seed) for seed in range(2)]
+    runs[1].start.arguments.test_split = 0.5
+    assert len(group_results(runs, "val_mse")) == 2
+
+
 def test_runs_with_few_labels_are_compared_with_others(tmp_path):
     """On the same data they are other groups, and so are runs with images without labels."""
     runs = [result(tmp_path, str(number), 0.1) for number in range(4)]

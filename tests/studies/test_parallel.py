@@ -145,6 +145,8 @@ def test_values_outside_a_changed_space_are_forgotten(search):
     study_run, _ = search("a", search=low)
     rates = [outcome.trial.config.optimizer[1] for outcome in study_run.outcomes]
     assert 0 < len(rates) < 12 and max(rates) <= 1e-3
+    patience = {"early_stopping": {"low": 1, "high": 5}}  # which the earlier trials have not
+    assert not search("a", search=patience)[0].outcomes
 
 
 @pytest.mark.filterwarnings("ignore")
