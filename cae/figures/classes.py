@@ -76,8 +76,11 @@ def classifier_prediction_visualization(
 
     names = [str(name) for name in class_names]
     predicted = probabilities.argmax(axis=1)
-    classes = {"labels": range(len(names)), "target_names": names}
-    report = classification_report(labels, predicted, **classes, output_dict=True, zero_division=0)
+    occurring = np.union1d(labels, predicted)  # averages leave out the others
+    shown = [names[index] if index >= 0 else "unseen" for index in occurring.tolist()]
+    report = classification_report(
+        labels, predicted, labels=occurring, target_names=shown, output_dict=True, zero_division=0
+    )
     title = f"Accuracy {np.mean(labels == predicted):.2%} on {len(labels):,} images"
     if num_unseen := np.sum(labels == -1):
         title += f", {num_unseen:,} of them of classes training never saw"

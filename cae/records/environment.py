@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from cae import terminal
 from cae.config.json_text import load_record
 from cae.config.shipped import PROJECT
 from cae.data.datasets import Dataset
@@ -69,7 +70,10 @@ def describe_environment(
         cores=os.cpu_count(),
         platform=platform.platform(),
         python=platform.python_version(),
-        versions={name: metadata.version(name) for name in PACKAGES},
+        versions={
+            name: metadata.version(name)
+            for name in dict.fromkeys([*PACKAGES, terminal.get_backend()])
+        },
         git_commit=_find_commit(),
         data={
             role: DataRecord(

@@ -221,7 +221,8 @@ def find_interrupted(run: str | Path) -> Path:
     interrupted = sorted(path.name for path in final.parent.glob(f"*{PARTIAL}"))
     nearest = get_close_matches(partial.name, interrupted, 1) or interrupted[-1:]
     remedy = f"Did you mean {final.parent / nearest[0]}?" if nearest else "Check its path."
-    raise UsageError("--resume", required, f"{run}, which is missing", remedy)
+    got = f"{run}, which {'holds no run' if final.exists() else 'is missing'}"
+    raise UsageError("--resume", required, got, remedy)
 
 
 class Run:

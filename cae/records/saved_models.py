@@ -152,7 +152,7 @@ def save_model(
     """Writes a model and its metadata, completely or not at all; raises as `check_destination`."""
     path = check_destination(path, overwrite)
     write = _write_h5 if path.suffix == ".h5" else _write_keras
-    with explaining(path, "Nothing was saved."), replace_file(path) as file:
+    with explaining(path), replace_file(path) as file:
         write(model, file, metadata)
     return path
 

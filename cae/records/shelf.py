@@ -198,7 +198,8 @@ def _round(facts: dict[str, Any]) -> dict[str, Any]:
 
 def remove_runs(args: argparse.Namespace) -> int:
     """Removes runs; returns the exit code."""
-    return _remove([read_entry(Path(path)) for path in args.runs], args)
+    entries = {entry.path: entry for entry in (read_entry(Path(path)) for path in args.runs)}
+    return _remove(list(entries.values()), args)
 
 
 def prune_runs(args: argparse.Namespace) -> int:
@@ -359,5 +360,6 @@ def find_models(kind: str, runs_dir: str, input_shape: tuple[int, int, int]) -> 
     paths = [path for suffix in SUFFIXES for path in Path("models").glob(f"*{suffix}")]
     for run in ("*", "*/*"):  # the second is one of a study or of a recipe
         paths += Path(runs_dir).glob(f"{run}/{MODEL_FILE}")
+    paths = [path for path in paths if path.exists()]  # a link may lead nowhere
     paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [terminal.relative(path) for path in paths[:LATEST] if fits(path)][:OFFERED]

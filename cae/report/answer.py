@@ -22,7 +22,7 @@ SCORES = {
     "test_macro_f1": "test macro F1",
     "test_macro_f1_low": "95 % interval of macro F1",
     "test_ece": "expected calibration error",
-    "val_ece": "expected calibration error",
+    "val_ece": "expected calibration error on the images that fitted it",
     "val_accuracy": "validation accuracy",
     "val_mse": "validation mean squared error",
     "val_loss": "validation loss",

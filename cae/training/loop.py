@@ -43,7 +43,7 @@ class Loop:
             were complete.
         checkpoint: Where the training is saved. One that was interrupted continues from there, to
             the same result as without the interruption.
-        on_epoch: Called with the history's row of every epoch, after it has been saved.
+        on_epoch: Called with the history's row of every whole epoch, and of one that diverged.
         workers: The processes that train the model together, each with the same arguments; None
             for this one alone.
     """
@@ -120,7 +120,8 @@ class Loop:
                 if step == batches.steps:  # an epoch cut short is repeated from its checkpoint
                     self._end_epoch(phase, epoch)
                 callbacks.on_epoch_end(epoch, dict(results))
-                self._on_epoch(self._history.epochs[-1])
+                if step == batches.steps or self._history.divergence:
+                    self._on_epoch(self._history.epochs[-1])
                 if self._model.stop_training:
                     break
                 step = 0

@@ -325,7 +325,8 @@ def spread_labels(
         config: Neighbours of the graph, and how far labels travel.
 
     Returns:
-        float32 (num_images, num_classes), rows that sum to 1.
+        float32 (num_images, num_classes), rows that sum to 1, or of zeros for images that no label
+        reaches.
     """
     from scipy import sparse
 
@@ -349,7 +350,7 @@ def keep_confident(spread: np.ndarray, share: float) -> np.ndarray:
     """Keeps the most confident labels of each class.
 
     Args:
-        spread: float32 (num_images, num_classes), rows that sum to 1.
+        spread: float32 (num_images, num_classes), rows that sum to 1, or of zeros.
         share: Of the images of each class.
 
     Returns:
@@ -358,16 +359,15 @@ def keep_confident(spread: np.ndarray, share: float) -> np.ndarray:
     classes, confidence = spread.argmax(axis=1), spread.max(axis=1)
     kept = np.full(len(spread), NO_CLASS)
     for index in range(spread.shape[1]):
-        members = np.flatnonzero(classes == index)
+        members = np.flatnonzero((classes == index) & (confidence > 0))
         best = members[np.argsort(-confidence[members], kind="stable")]
         kept[best[: round(share * len(members))]] = index
     return kept
 
 
 def _normalize(spread: np.ndarray) -> np.ndarray:
-    """Rows that sum to 1; an image that no label reaches gets all classes alike."""
     sums = spread.sum(axis=1, keepdims=True)
-    return np.where(sums > 0, spread / np.where(sums > 0, sums, 1), 1 / spread.shape[1])
+    return spread / np.where(sums > 0, sums, 1)
 
 
 def _get_graph(features: np.ndarray, neighbours: int) -> Any:

@@ -58,6 +58,17 @@ def test_report_is_a_heat_map_of_all_classes(num_classes):
     assert ax.images[0].get_clim() == (0.5, 1)
 
 
+def test_classes_that_do_not_occur_have_no_part_in_averages():
+    """Of three classes two occur, and all of their images are right."""
+    probabilities = np.eye(3)[[0, 0, 1]]
+    figures = classifier_prediction_visualization(
+        make_images(3, 16, 20), np.array([0, 0, 1]), probabilities, ["a", "b", "c"]
+    )
+    ax = figures["report"].axes[0]
+    assert tick_labels(ax.yaxis) == ["a", "b", "macro avg", "weighted avg"]
+    assert [text.get_text() for text in ax.texts].count("1.000") == 4 * 3
+
+
 @pytest.mark.parametrize("num_classes", [2, 10, 32, 62])
 def test_prediction_figures_are_readable(num_classes):
     labels, probabilities = predictions(num_classes)

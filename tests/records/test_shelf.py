@@ -197,6 +197,12 @@ class TestRemoving:
         assert call(capsys, "rm", complete, running, "--yes")[0] == 0
         assert not list(runs.iterdir())
 
+    def test_a_run_named_twice_is_removed_once(self, runs, capsys):
+        path = write_run(runs, 1)
+        name = path.with_name(path.name.removesuffix(".partial"))
+        assert call(capsys, "rm", path, name, path, "--yes")[0] == 0
+        assert not path.exists()
+
     def test_only_runs_are_removed(self, runs, capsys):
         (runs / "mine").mkdir(parents=True)
         code, output = call(capsys, "rm", runs / "mine", "--yes")

@@ -74,6 +74,24 @@ class TestCallbacksOfUsers:
         epoch.append(["loss", "mse", "val_loss", "val_mse"])
         assert told == [("begin", 5, 2), 0, *epoch, 1, *epoch, "end"]
 
+    def test_an_epoch_cut_short_is_not_told(self, images, monkeypatch):
+        """The second is stopped after 16 of 36 images; a resumed training tells all of it."""
+        monkeypatch.setattr(batches, "IMAGES_PER_EXECUTION", 16)
+        config, told, executions = {**AUTOENCODER, "batch_size": 8, "epochs": 3}, [], []
+        train.train_autoencoder(
+            build.get_autoencoder(config, images[0].shape[1:]),
+            config,
+            images[0],
+            callbacks=[
+                keras.callbacks.LambdaCallback(
+                    on_train_batch_end=lambda batch, logs: executions.append(batch)
+                )
+            ],
+            should_stop=lambda: len(executions) == 4,
+            on_epoch=lambda row: told.append(row["epoch"]),
+        )
+        assert told == [1]
+
     def test_can_stop_a_phase(self, images):
         """The next one is trained all the same."""
         stop = keras.callbacks.EarlyStopping("val_loss", patience=1)
