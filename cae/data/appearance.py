@@ -14,9 +14,10 @@ A cause changes features of images, such as their brightness b to 1 - b. Images 
 are those of the training images, +1 where they are the changed ones, and otherwise by their
 position along that line. One class may score high, as leaning digits do for transposition. Images
 are therefore reported only if their mean score exceeds that of the highest tenth of the training
-images (no class that had a tenth of them is reported) by three standard errors (nor are few images
-by chance). Where a cause would not stand out, as inversion among photographs, that tenth scores too
-high for anything to be reported. docs/architecture.md says on what data this was tried.
+images by three standard errors. A class that makes up that tenth is never reported, nor are a few
+images that score high by chance. Where a cause would not stand out, as inversion among photographs,
+that tenth scores too high for anything to be reported. docs/architecture.md says on what data this
+was tried.
 """
 
 from collections.abc import Callable, Mapping

@@ -27,7 +27,7 @@ from cae.files import get_record
 
 CHANNELS = {"gray": 1, "rgb": 3}
 TEST_SPLIT = 0.2
-# A data set of so many images, or an archive of so many bytes, is read at once to see what it has.
+# Up to so many images, or bytes of an archive, are read to see whether some can be set apart.
 FEW, FEW_BYTES = 1000, 1_000_000
 
 
@@ -54,7 +54,7 @@ class Reading:
     labelled: bool = True
 
     def like(self, shape: tuple[int, ...] | None) -> "Reading":
-        """The same, with pictures brought to (height, width, channels) unless flags say else."""
+        """The same for pictures of (height, width, channels), unless flags say otherwise."""
         if shape is None:
             return self
         color = "gray" if shape[2] == 1 else "rgb"
@@ -125,7 +125,8 @@ def read_names(given: str) -> list[str]:
 def has_test(name: str, reading: Reading = Reading()) -> bool:
     """Whether a data set comes with test images, or some are set apart.
 
-    Of more than a few images some are, or `read_source` says why not: to see it takes all of them.
+    Of more than a few images some are assumed to be, because a look would take long; `read_source`
+    says why if none are.
     """
     path = Path(name)
     if not is_source(name):
@@ -220,7 +221,8 @@ def _compute_test(contents: Contents, share: float) -> np.ndarray:
 def _describe_too_few(contents: Contents, share: float) -> str:
     count = len(contents.images) - contents.num_validation
     different = len(np.unique(hash_images(contents.images[:count])))
-    return f"{share} of every class in {count:,} images, {different:,} of them different"
+    found = f"{count:,} images, {different:,} of them different"
+    return f"{share:.0%} of each class is less than one image: there are {found}"
 
 
 def _decode(path: Path, listing: Listing, reading: Reading) -> Contents:

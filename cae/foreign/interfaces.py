@@ -1,4 +1,4 @@
-"""What a model takes and gives, fitted to this program: images in [0, 1] and probabilities.
+"""Fits what a model takes and returns to this program: images in [0, 1] and probabilities.
 
 Keras is imported by the functions that need it.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import keras
 
 OWN_RANGE = "0..1"
-# The pixels that a model expects -> the factor and offset that make them of pixels in [0, 1].
+# The pixels that a model expects -> the factor and offset that turn pixels in [0, 1] into them.
 RESCALINGS = dict(zip(INPUT_RANGES, ((1, 0), (255, 0), (2, -1)), strict=True))
 # Layers that leave the meaning of numbers as it is, in front of a model or at its end.
 PASSING = names_of(
@@ -70,7 +70,7 @@ def adapt_input(
     input_range: str | None,
     say: Say,
 ) -> tuple[Any, Any, str]:
-    """Makes of the images of this program what a model takes.
+    """Turns images of this program into what a model takes.
 
     Args:
         model: A loaded model.
@@ -175,7 +175,7 @@ def is_image(shape: Sequence[int | None], input_shape: Sequence[int | None]) -> 
 def get_images(
     network: Unrolled, where: object, input_shape: Sequence[int], input_range: str, say: Say
 ) -> Any:
-    """Makes images of this program of an autoencoder's outputs.
+    """Turns outputs of an autoencoder into images of this program.
 
     The arguments are those of `adapt_input`; `input_range` is what that returned.
 
@@ -215,7 +215,7 @@ def _find_output_range(network: Unrolled, where: object, input_range: str, say: 
 
 
 def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
-    """Makes probabilities of a classifier's outputs.
+    """Turns outputs of a classifier into probabilities.
 
     `say` receives a sentence if they are not probabilities yet.
 
@@ -248,7 +248,7 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
             say(f"{where} ends with sigmoid: its outputs are divided by their sum.")
             return _divide_by_sum(outputs)
         case "linear" if not is_single:
-            say(f"{where} ends without an activation: softmax makes probabilities of its outputs.")
+            say(f"{where} ends without an activation: softmax makes its outputs probabilities.")
             return ops.softmax(outputs)
     required = "must end with softmax over several outputs, or with sigmoid or no activation"
     got = f"{network.calls[-1]} with activation {activation or 'unknown'}"

@@ -171,7 +171,7 @@ def _run_model(model: "keras.Model", inputs: Sequence[Any], call: Callable[..., 
         calls.append((layer, args, kwargs, outputs))
         return outputs
 
-    # Keras tells the order of the calls only while it copies a model.
+    # Keras shows the order of the calls only while it copies a model.
     copy = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=note)
     values = dict(zip(map(id, copy.inputs), inputs, strict=True))
 

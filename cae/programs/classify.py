@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 # Enough for a temperature and a quantile of 99 %.
 CALIBRATION_IMAGES = 5000
-# Values per image whose means are saved: the metadata of an `.h5` file must stay below 64 KB.
 PRINTED_SCORES = {  # properties of an evaluation, and their names
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
 }
+# Values per image whose means are saved: the metadata of an `.h5` file must stay below 64 KB.
 MAX_SUMMARY = 2048
 
 

@@ -283,7 +283,7 @@ def report_skipped(datasets: Iterable[Dataset], folder: Path | None = None) -> N
             rows = [{"file": file, "reason": why} for file, why in skipped.items()]
             write_csv(folder / "skipped.csv", rows)
             listing = "; skipped.csv lists them"
-        terminal.warn(f"Skipped files that are not pictures: {len(skipped):,}{listing}.")
+        terminal.warn(f"Skipped files that are not readable pictures: {len(skipped):,}{listing}.")
 
 
 def choose_scaling(

@@ -35,7 +35,7 @@ MAX_JSON_BYTES = 1_000_000
 MAX_LAYERS = 1000
 # Trained weights hardly compress, and Keras does not compress archives at all.
 MAX_EXPANSION = 10
-# What the check of an HDF5 file may take of the processor; it needs a quarter of a second.
+# Seconds of the processor that the check of an HDF5 file may take; it needs a quarter of one.
 HDF5_SECONDS = 5
 REFUSED = 3  # exit code of that check
 ROOT = Path(__file__).parents[2]

@@ -119,7 +119,7 @@ class Batches:
         share: Share = WHOLE,
     ):
         self.steps = math.ceil(len(indices) / batch_size)
-        speed = device.GPU_SPEED if device.has_gpu() else 1  # in CPUs
+        speed = device.GPU_SPEED if device.has_gpu() else 1  # times that of a CPU
         steps_per_execution = speed * IMAGES_PER_EXECUTION // batch_size
         self.steps_per_execution = max(1, min(self.steps, steps_per_execution))
         self.batch_size = share.get_size(min(batch_size, len(indices)))
@@ -194,7 +194,7 @@ class Batches:
         if self._scaling is not None:
             inputs = self._scaling.apply(inputs)
         if self._dropout:
-            # 0 would be the order's own random numbers: a seed's trailing zeros do not count.
+            # From 1: NumPy ignores zeros at the end of a seed, so 0 would repeat the order's numbers.
             random = np.random.PCG64([self._seed, epoch, number + 1, self._share.index])
             inputs = _drop(inputs, self._dropout, random)
         return [inputs] if self._targets is None else [inputs, self._targets[chosen]]

@@ -36,7 +36,7 @@ def predict(
     scaling: Scaling,
     indices: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Runs a model on images into one array.
+    """Runs a model on images, and returns all outputs in one array.
 
     Args:
         model: An autoencoder, encoder or classifier.

@@ -42,8 +42,7 @@ SPREADING_ROUNDS = 50
 PRIOR_ROUNDS = 20
 # Of encodings or pixels in the graph; more are reduced to their principal components.
 GRAPH_DIMENSIONS = 128
-# Similarities of which one maximum is taken, and of which all are in memory, in the search for
-# neighbours.
+# In the search for neighbours: similarities of which one maximum is taken, and those in memory.
 NEIGHBOUR_GROUP = 32
 SIMILARITIES_AT_ONCE = 15_000_000
 # Similar neighbours count more: cosine to this power.

@@ -67,7 +67,7 @@ class TestEvaluate:
         done = predict("evaluate", trained_classifier.saved, *flags)
         assert done.exit_code == 0, done.err
         assert "200.png,an empty file" in (done.run / "skipped.csv").read_text()
-        assert "Skipped files that are not pictures: 1" in done.err
+        assert "Skipped files that are not readable pictures: 1" in done.err
 
     def test_inverted_and_scaled_images(self, predict, files, trained_classifier, tmp_path):
         """A warning names the flag, with which the predictions are those of the plain images."""
