@@ -178,10 +178,9 @@ def write_figures(folder: Path, figures: Mapping[str, "Figure"]) -> list[Path]:
 
 def get_digest(file: BinaryIO, algorithm: str) -> str:
     """The hexadecimal digest of the rest of an open file."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    while chunk := file.read(CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+    return hashlib.file_digest(
+        file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+    ).hexdigest()
 
 
 def get_record(path: str | Path) -> dict[str, Any]:

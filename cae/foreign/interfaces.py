@@ -11,8 +11,9 @@ import numpy as np
 from cae.config.choices import INPUT_RANGES
 from cae.config.shapes import format_shape
 from cae.errors import ModelFileError, Say
-from cae.foreign.unrolled import Unrolled, get_layers, list_layers
+from cae.foreign.unrolled import Unrolled, describe_layers
 from cae.records.calibration import TINY
+from cae.records.saved_models import get_layers
 from cae.records.untrusted import names_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def check_one(what: Literal["input", "output"], model: "keras.Model", where: obj
     names = [tensor.name for tensor in tensors] if what == "input" else model.output_names
     shapes = [format_shape(tensor.shape[1:]) for tensor in tensors]
     listed = ", ".join(map(" ".join, zip(names, shapes, strict=True)))
-    got = f"{len(tensors)} {what}s ({listed}), in the layers {list_layers(model)}"
+    got = f"{len(tensors)} {what}s ({listed}), in the layers {describe_layers(model)}"
     remedy = f"Save the part with one {what} as a model of its own."
     raise ModelFileError(where, f"must have one {what}", got, remedy)
 

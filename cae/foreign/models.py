@@ -22,8 +22,8 @@ from cae.foreign.interfaces import (
     get_probabilities,
     is_image,
 )
-from cae.foreign.unrolled import LayerCall, Unrolled, list_layers, unroll
-from cae.records.saved_models import MAX_ACTIVATIONS, load_model
+from cae.foreign.unrolled import LayerCall, Unrolled, describe_layers, unroll
+from cae.records.saved_models import check_activations, load_model
 from cae.records.untrusted import names_of
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _find_output(model: "keras.Model", network: Unrolled, name: str, where: obje
     raise ModelFileError(
         where,
         "must have the layer that --encoder-until names",
-        f"no {name} among {list_layers(model)}",
+        f"no {name} among {describe_layers(model)}",
         "Use the name of one of these layers.",
     )
 
@@ -272,7 +272,7 @@ def _find_output(model: "keras.Model", network: Unrolled, name: str, where: obje
 def _refuse(model: "keras.Model", where: object, got: str) -> NoReturn:
     required = "must have a layer that can be recognised as the encoder's last"
     remedy = "Name the encoder's last layer with --encoder-until LAYER."
-    raise ModelFileError(where, required, f"{got}, in the layers {list_layers(model)}", remedy)
+    raise ModelFileError(where, required, f"{got}, in the layers {describe_layers(model)}", remedy)
 
 
 def _unroll(model: "keras.Model", inputs: object, where: object, **options: Any) -> Unrolled:
@@ -284,9 +284,7 @@ def _unroll(model: "keras.Model", inputs: object, where: object, **options: Any)
         got = " ".join(str(error).split())[-200:]
         remedy = "Use images of another size, or another model."
         raise ModelFileError(where, required, got, remedy) from error
-    largest = max(network.calls, key=lambda call: call.size, default=None)
-    if largest and largest.size > MAX_ACTIVATIONS:
-        required = f"must make at most {MAX_ACTIVATIONS:,} numbers of an image"
-        got = f"{largest.size:,} in {largest}"
-        raise ModelFileError(where, required, got, "Choose another model.")
+    if network.calls:
+        largest = max(network.calls, key=lambda call: call.size)
+        check_activations(where, largest.size, largest)
     return network

@@ -5,11 +5,12 @@ of it, leaves the loaded model as it is. Keras is imported by the functions that
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cae.config.shapes import format_shape
+from cae.records.saved_models import get_layers
 
 if TYPE_CHECKING:
     import keras
@@ -134,16 +135,7 @@ def unroll(
     return Unrolled(tuple(inputs), tuple(calls), tuple(outputs))
 
 
-def get_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
-    """The layers of a model and of the models in it, in order, without inputs."""
-    for layer in model.layers:
-        if hasattr(layer, "layers"):
-            yield from get_layers(layer)
-        elif type(layer).__name__ != "InputLayer":
-            yield layer
-
-
-def list_layers(model: "keras.Model") -> str:
+def describe_layers(model: "keras.Model") -> str:
     """The layers with their types and the shapes of what they make of one image, in a line."""
     layers = list(get_layers(model))
     listed = [_describe(layer, layer.output.shape[1:]) for layer in layers[:MAX_LISTED]]

@@ -20,17 +20,17 @@ from cae.config.choices import RESIZE
 from cae.config.shapes import format_shape
 from cae.data.appearance import INVERTED, REMEDIES, advise, compare
 from cae.data.datasets import Scaling, read_labels
-from cae.data.inputs import Part, Report, find_shape, read_parts
+from cae.data.inputs import BYTES, Part, Report, find_shape, read_parts
 from cae.data.labels import NO_LABEL, number_like
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, Say, UsageError
 from cae.files import growing_text, plain_cell, write_bytes
-from cae.foreign.interfaces import OWN_RANGE, check_channels_last
-from cae.foreign.models import find_classifier
+from cae.foreign.interfaces import check_channels_last
+from cae.foreign.models import find_classifier, get_own_range
 from cae.programs.classify import check_classifier, name_outputs, print_evaluation
 from cae.prompts import new_file, new_folder
 from cae.records.calibration import Calibration, Typical
-from cae.records.evaluation import evaluate
+from cae.records.evaluation import count_predictions, evaluate
 from cae.records.saved_models import load_model
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def open_classifier(
     if typical:
         num_classes, model = model.output_shape[-1], summarize(path, model, typical)
     else:
-        input_range = input_range or (OWN_RANGE if "scaling" in metadata else None)
+        input_range = input_range or get_own_range(metadata)
         model = find_classifier(model, path, form.shape, input_range=input_range, say=say)
         num_classes = model.output_shape[-1]
     classes = name_outputs(path, metadata, num_classes, labels, say)
@@ -185,7 +185,7 @@ def get_form(
     check_channels_last(shape, path)
     scaling = metadata.get("scaling")
     form = Form(*shape, metadata.get("resize", RESIZE[0]))
-    return form, Scaling(**scaling) if scaling else Scaling(0.0, 255.0, "uint8")
+    return form, Scaling(**scaling) if scaling else BYTES
 
 
 def ask(
@@ -453,14 +453,12 @@ def _show_evaluation(classifier: Classifier, known: Sequence[tuple[np.ndarray, l
     if len(names) > MAX_MATRIX:
         terminal.say(f"predict.py evaluate draws the matrix of more than {MAX_MATRIX} classes.")
         return
-    counts = np.zeros((len(names) + 1, len(names)), np.int64)
-    np.add.at(counts, (evaluation.targets, predicted), 1)  # -1, an unseen class, is the last row
+    counts = count_predictions(evaluation.targets, predicted, len(names))
     heading = "true class"
     while heading in names:
         heading += " "
     rows = [
         {heading: name, **dict(zip(names, map(str, row), strict=True))}
-        for name, row in zip([*names, "unseen"], counts.tolist(), strict=True)
-        if name in names or any(row)
+        for name, row in zip([*names, "unseen"], counts.tolist(), strict=False)
     ]
     terminal.print_rows("Images by true class and prediction", rows, names)

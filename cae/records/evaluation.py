@@ -253,6 +253,23 @@ def evaluate(
     )
 
 
+def count_predictions(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts how often each class was predicted as each.
+
+    Args:
+        labels: int (num_images,), true classes; -1 for a class that training never saw.
+        predicted: int (num_images,), predicted classes.
+        num_classes: How many training saw.
+
+    Returns:
+        int (num_classes, num_classes), rows for true classes, columns for predicted ones; with one
+        more row for -1 if it occurs.
+    """
+    counts = np.zeros((num_classes + 1, num_classes), np.int64)
+    np.add.at(counts, (labels, predicted), 1)  # -1 is the last row
+    return counts if np.any(labels == -1) else counts[:-1]
+
+
 # --- Over seeds -----------------------------------------------------------------------------
 
 

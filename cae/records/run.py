@@ -76,6 +76,20 @@ def check_runs_dir(runs_dir: str | Path) -> Path:
     return make_folder(runs_dir, "Choose another folder with --runs-dir.")
 
 
+def get_partial(path: Path) -> Path:
+    """The folder of a run until it is complete."""
+    return path.with_name(path.name + PARTIAL)
+
+
+def can_continue(path: Path) -> bool:
+    """Whether a run was interrupted; what is left of one that had not begun is removed."""
+    partial = get_partial(path)
+    if (partial / START_FILE).exists():
+        return True
+    shutil.rmtree(partial, ignore_errors=True)
+    return False
+
+
 def check_run_dir(directory: str | Path) -> Path:
     """Checks that a run can be written to exactly this directory; returns its absolute path.
 
@@ -83,7 +97,7 @@ def check_run_dir(directory: str | Path) -> Path:
         UsageError: It is not empty, or an interrupted run has its name.
     """
     path = Path(os.path.abspath(directory))  # noqa: PTH100 - keeps links
-    partial = path.with_name(path.name + PARTIAL)
+    partial = get_partial(path)
     is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if path.suffix == PARTIAL or partial.exists() or not is_new:
         remedy = f"Choose another directory, or resume an interrupted run: --resume {directory}."
@@ -211,7 +225,7 @@ def find_interrupted(run: str | Path) -> Path:
     """
     path = Path(os.path.abspath(run))  # noqa: PTH100 - keeps links
     final = path.with_name(path.name.removesuffix(PARTIAL))
-    partial = final.with_name(final.name + PARTIAL)
+    partial = get_partial(final)
     if partial.is_dir():
         return partial
     required = "must be an interrupted run"
@@ -248,7 +262,7 @@ class Run:
             self._set_path(_make_new_directory(check_runs_dir(runs_dir), name))
         else:
             final = check_run_dir(directory)
-            self._set_path(final.with_name(final.name + PARTIAL))
+            self._set_path(get_partial(final))
             make_folder(self.path, "Choose another directory with --run-dir.")
 
     @classmethod

@@ -215,7 +215,7 @@ def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
             warnings.simplefilter("ignore")
             _rehearse(path, load)
             model = load()
-            for layer in _all_layers(model):
+            for layer in get_layers(model):
                 if isinstance(layer, keras.layers.Normalization):
                     layer.finalize_state()  # which Keras forgets in nested models of HDF5 files
             return model, metadata
@@ -305,24 +305,30 @@ def _rehearse(where: Path, load: Callable[[], "keras.Model"]) -> None:
             missing = [v.path for v in model.weights if scope.get_current_value(v) is None]
         if missing:
             raise ValueError(f"no weights for {missing[0]}")
-        outputs = keras.tree.flatten([layer.output for layer in _all_layers(model)])
-        largest = max(math.prod(size or 1 for size in output.shape[1:]) for output in outputs)
-        if largest > MAX_ACTIVATIONS:
-            required = f"must compute at most {MAX_ACTIVATIONS:,} values per image and layer"
-            raise ModelFileError(
-                where, required, f"a layer of {largest:,}", "Choose another model."
-            )
+        outputs = [model.inputs, *(layer.output for layer in get_layers(model))]
+        sizes = (x.shape[1:] for x in keras.tree.flatten(outputs))
+        largest = max(math.prod(size or 1 for size in shape) for shape in sizes)
+        check_activations(where, largest, "a layer")
 
     # Keras lists the variables to initialize later per thread; the list ends with this thread.
     with ThreadPoolExecutor(1) as executor:
         executor.submit(check).result()
 
 
-def _all_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
+def check_activations(where: object, largest: int, place: object) -> None:
+    """Refuses a model that takes too much memory: `largest` values per image, at `place`."""
+    if largest > MAX_ACTIVATIONS:
+        required = f"must compute at most {MAX_ACTIVATIONS:,} values per image and layer"
+        raise ModelFileError(where, required, f"{largest:,} in {place}", "Choose another model.")
+
+
+def get_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
+    """The layers of a model and of the models in it, in order, without inputs."""
     for layer in model.layers:
-        yield layer
         if hasattr(layer, "layers"):
-            yield from _all_layers(layer)
+            yield from get_layers(layer)
+        elif type(layer).__name__ != "InputLayer":
+            yield layer
 
 
 def _file_kind(path: Path) -> str:

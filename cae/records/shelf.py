@@ -33,6 +33,7 @@ from cae.records.run import (
     START_FILE,
     TRIALS_FILE,
     Start,
+    get_partial,
     read_start,
 )
 from cae.records.saved_models import SUFFIXES, read_metadata
@@ -253,7 +254,7 @@ def find_entries(folder: Path) -> Iterator[Entry]:
 def read_entry(path: Path) -> Entry:
     """Reads a run directory, named with or without `.partial`; another is a `UsageError`."""
     path = path.absolute()  # `.` has no name
-    partial = path.with_name(path.name + PARTIAL)
+    partial = get_partial(path)
     if not path.exists() and partial.is_dir():
         path = partial
     if not _is_run(path):

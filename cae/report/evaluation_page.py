@@ -15,7 +15,7 @@ from cae import terminal
 from cae.config.json_text import load_record
 from cae.data.splits import encode_labels
 from cae.records.calibration import Calibration
-from cae.records.evaluation import Predictions, read_predictions
+from cae.records.evaluation import Predictions, count_predictions, read_predictions
 from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, FileRecord
 from cae.report.answer import FIRST, describe_scores, use_command
 from cae.report.pages import Code, Folded, KeyFacts, Lead, Page, Section, Table, draw, embed
@@ -79,7 +79,6 @@ def prediction_sections(folder: Path, plots: Path, metrics: Mapping[str, Any]) -
 def _prediction_blocks(path: Path, metrics: Mapping[str, Any]) -> list[Any]:
     """The accuracy, the values of every class, and the confusion matrix."""
     from cae.figures.classes import (
-        count_predictions,
         describe_mistakes,
         plot_confusion_matrix,
         plot_reliability,

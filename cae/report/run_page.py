@@ -23,8 +23,6 @@ from cae.report.pages import (
 )
 from cae.studies.results import RunResult, read_result
 
-COSTS = {"parameters": "parameters", "seconds": "seconds of training"}
-
 
 def describe_run(folder: Path) -> Page:
     """The page of a run; an incomplete or damaged record is a `DataError`."""
@@ -59,8 +57,8 @@ def run_sections(result: RunResult, plots: Path) -> list[Section]:
         "best epoch": f"{history.best_epoch} of {len(history.epochs)}",
         **describe_scores(history.metrics, ("val_loss",)),
         **{
-            name: f"{history.metrics[key]:,.0f}"
-            for key, name in COSTS.items()
+            key: f"{history.metrics[key]:,.0f}"
+            for key in ("parameters", "seconds")
             if key in history.metrics
         },
     }

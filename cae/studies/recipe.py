@@ -7,7 +7,6 @@ command again skips what is complete and resumes what was interrupted.
 """
 
 import shlex
-import shutil
 from argparse import Namespace
 from collections.abc import Sequence
 from itertools import chain
@@ -27,7 +26,14 @@ from cae.programs.task import Task
 from cae.programs.tasks import AutoencoderTask, ClassifierTask
 from cae.programs.trainer import Trainer
 from cae.records import tracking
-from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, check_runs_dir, read_start
+from cae.records.run import (
+    MODEL_FILE,
+    START_FILE,
+    can_continue,
+    check_runs_dir,
+    get_partial,
+    read_start,
+)
 from cae.studies.results import get_recipe_path, read_result
 
 # Flags of the training programs that this command lacks.
@@ -103,19 +109,17 @@ def _train(task: Task, recipe: Recipe, config: Config, folder: Path) -> int:
     """
     name, path = f"{recipe.name}-{config.kind}", get_recipe_path(folder, config.kind, config.seed)
     trainer = Trainer(task, names_resume=False)
-    partial = path.with_name(path.name + PARTIAL)
-    begun = [place for place in (path, partial) if (place / START_FILE).exists()]
-    if begun:
+    is_complete, is_begun = (path / START_FILE).exists(), can_continue(path)
+    if is_complete or is_begun:
+        begun = path if is_complete else get_partial(path)
         now = trainer.get_start(name, config, task.get_scaling(config))
-        read_start(begun[0]).check_same(begun[0], now, "Use the same flags, or another --name.")
-    if path in begun:
+        read_start(begun).check_same(begun, now, "Use the same flags, or another --name.")
+    if is_complete:
         terminal.ERR.print(f"Complete: {terminal.relative(path)}")
     else:
-        task.args.run_dir, task.args.resume = str(path), str(path) if begun else None
+        task.args.run_dir, task.args.resume = str(path), str(path) if is_begun else None
         if task.args.tensorboard:  # where runs of one name would be one
             task.args.tensorboard = str(Path(task.args.tensorboard, folder.name))
-        if not begun:
-            shutil.rmtree(partial, ignore_errors=True)  # killed before it had begun
         trainer.train(name, config)
         if trainer.stop.requested():
             return trainer.stop.exit_code

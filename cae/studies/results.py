@@ -15,7 +15,15 @@ from cae.config.load import add_new_keys, validate_config
 from cae.config.values import Number
 from cae.errors import DataError, UsageError, UserError, printable
 from cae.records.history import History
-from cae.records.run import METRICS_FILE, PARTIAL, START_FILE, TRIALS_FILE, Start, read_start
+from cae.records.run import (
+    METRICS_FILE,
+    PARTIAL,
+    START_FILE,
+    TRIALS_FILE,
+    Start,
+    get_partial,
+    read_start,
+)
 
 # The status of a trial in `trials.json`; `STOPPED` means early, because other trials were better.
 DONE, FAILED, STOPPED, WAITING = "done", "failed", "stopped", "waiting"
@@ -177,7 +185,7 @@ def _read_folder(path: Path) -> list[RunResult]:
     if (path / TRIALS_FILE).exists():
         return read_study(path)
     path = path.absolute()  # `.` has no name
-    partial = path if path.suffix == PARTIAL else path.with_name(path.name + PARTIAL)
+    partial = path if path.suffix == PARTIAL else get_partial(path)
     if partial.is_dir() and (path == partial or not path.exists()):
         raise UsageError(
             path,

@@ -15,7 +15,7 @@ from cae.config.load import load_config
 from cae.config.study import StudyFile, Trial, expand, hyperparameters_of
 from cae.config.study_schema import Base, Vary
 from cae.errors import UserError
-from cae.records.run import CHECKPOINT_FILE, PARTIAL
+from cae.records.run import CHECKPOINT_FILE, get_partial
 from cae.studies.results import DONE, STOPPED, WAITING, TrialRecord, read_trials
 from cae.studies.trials import StudyRun
 
@@ -124,7 +124,7 @@ class SearchRun(StudyRun):
             outcome.value = value
             value = math.nan
             if self.args.keep == "best":
-                run = self.folder / (outcome.trial.id + PARTIAL)
+                run = get_partial(self.folder / outcome.trial.id)
                 (run / CHECKPOINT_FILE).unlink(missing_ok=True)
 
     def get_value(self, trials: Iterable[Trial]) -> float | None:

@@ -37,7 +37,14 @@ from cae.programs.images import (
 from cae.programs.starting_points import uses_unlabelled
 from cae.records import tracking
 from cae.records.history import OnEpoch
-from cae.records.run import MODEL_FILE, PARTIAL, START_FILE, TRIALS_FILE, check_runs_dir
+from cae.records.run import (
+    MODEL_FILE,
+    START_FILE,
+    TRIALS_FILE,
+    can_continue,
+    check_runs_dir,
+    get_partial,
+)
 from cae.records.saved_models import read_metadata
 from cae.studies.compare import best_model, best_paths
 from cae.studies.progress import Outcome, ProgressTable
@@ -93,7 +100,7 @@ class TrialTrainer:
         """
         errors = []
         for number, trial in enumerate(trials):
-            run = self.folder / (trial.id + PARTIAL)
+            run = get_partial(self.folder / trial.id)
             with suppress(UserError, OSError), locked(run, run / START_FILE, LOCK_SECONDS):
                 pass  # until that process ends; OSError: there is none
             if not (self.folder / trial.id).exists():
@@ -107,10 +114,8 @@ class TrialTrainer:
     def get_arguments(self, trial: Trial) -> list[str]:
         """The command line that starts a trial, or resumes an interrupted one."""
         path = self.folder / trial.id
-        partial = path.with_name(path.name + PARTIAL)
-        if (partial / START_FILE).exists():
+        if can_continue(path):
             return ["--resume", str(path), "--no-plots"]
-        shutil.rmtree(partial, ignore_errors=True)  # killed before it had begun
         config = self.folder / "configuration" / f"{trial.id}.json"
         write_text(config, dump_config(trial.config))
         (base,) = [base for base in self.study.bases if base.title == trial.base]

@@ -194,7 +194,7 @@ class Batches:
         if self._scaling is not None:
             inputs = self._scaling.apply(inputs)
         if self._dropout:
-            # From 1: NumPy ignores zeros at the end of a seed, so 0 would repeat the order's numbers.
+            # From 1: NumPy ignores zeros that end a seed, so 0 would repeat the order's numbers.
             random = np.random.PCG64([self._seed, epoch, number + 1, self._share.index])
             inputs = _drop(inputs, self._dropout, random)
         return [inputs] if self._targets is None else [inputs, self._targets[chosen]]

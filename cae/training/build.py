@@ -15,8 +15,7 @@ from cae.config.shapes import check_shapes, get_rounding
 from cae.errors import ModelFileError, Say, UserError
 from cae.foreign.interfaces import OWN_RANGE, check_shape
 from cae.foreign.models import find_encoder, load_encoder
-from cae.foreign.unrolled import get_layers
-from cae.records.saved_models import load_model
+from cae.records.saved_models import get_layers, load_model
 
 # With Keras' default of 0.99, inference agrees with training after some 500 batches; a short
 # training on few images has fewer.

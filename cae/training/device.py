@@ -25,7 +25,7 @@ from keras import ops
 from cae.config.schema import Config
 from cae.data.datasets import Scaling
 from cae.errors import UserError
-from cae.foreign.unrolled import get_layers
+from cae.records.saved_models import get_layers
 
 GIB = 2**30
 # Layers whose output is a view of their input or is not kept for the gradients.

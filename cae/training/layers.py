@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from cae.foreign.unrolled import get_layers
+from cae.records.saved_models import get_layers
 
 # Layers with one input; a model that has no others, and calls each once, is a chain.
 CHAINED = (

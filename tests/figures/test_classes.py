@@ -14,8 +14,8 @@ from artists import (
 from cae.figures.classes import (
     classifier_loss_visualization,
     classifier_prediction_visualization,
-    count_predictions,
 )
+from cae.records.evaluation import count_predictions
 
 
 def make_report(num_classes):
