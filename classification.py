@@ -25,7 +25,7 @@ def build_parser() -> flags.Parser:
         help="start from the encoder's architecture with fresh weights, to compare",
     )
     flags.add(parser, "--class-weight")
-    flags.add_groups(parser, flags.FEW_LABELS | {flags.FOREIGN: flags.MODEL} | flags.TRAINING)
+    flags.add_groups(parser, {"few labels": flags.FEW_LABELS} | flags.FOREIGN | flags.TRAINING)
     flags.add(parser, "--list", const="classifier")
     return parser
 

@@ -75,7 +75,7 @@ def _add_run(commands: Any) -> None:
     images = "images to use instead of those of the study, in any form"
     flags.add(parser, "--dataset", metavar="DATASET", help=images)
     flags.add(parser, "--labels", metavar="FILE", help="labels of the images of -d")
-    flags.add(parser, *flags.FEW_LABELS["few labels"], *flags.CHANGES)
+    flags.add(parser, *flags.FEW_LABELS, *flags.CHANGES)
     flags.add(parser, "--epochs", help="train for N epochs, whatever the configurations say")
     flags.add(parser, "--seed", help="train with this seed only")
     flags.add(parser, "--limit", "--runs-dir", "--no-plots")
@@ -103,7 +103,7 @@ def _add_recipe(commands: Any) -> None:
     recipe = "a shipped recipe or a file (default: the one that suits the number of labels)"
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help=recipe)
     flags.add(parser, "--dataset", required=True)
-    flags.add(parser, "--labels", "--test", "--test-labels", *flags.FEW_LABELS["few labels"])
+    flags.add(parser, "--labels", "--test", "--test-labels", *flags.FEW_LABELS)
     flags.add(parser, "--limit", *flags.CHANGES)
     flags.add_groups(parser, {"own images": flags.IMAGES})
     repetitions = "train N pairs, each with its own seed and draw of labels (default: 1)"
@@ -198,7 +198,7 @@ def _add_label_efficiency(commands: Any) -> None:
         metavar="IMAGES",
         help="the images that the autoencoder was trained on (default: those of -d)",
     )
-    flags.add_groups(parser, {flags.FOREIGN: flags.MODEL, "own images": flags.IMAGES})
+    flags.add_groups(parser, flags.FOREIGN | {"own images": flags.IMAGES})
     _add_measurement_flags(parser)
     flags.add(parser, "--limit", "--runs-dir")
     parser.add_argument(

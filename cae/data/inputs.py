@@ -20,6 +20,7 @@ from cae.data.appearance import match_channels, match_scaling
 from cae.data.datasets import Scaling
 from cae.data.listing import TABLES, is_ignored, is_picture
 from cae.data.pictures import Form, decode_ahead
+from cae.data.splits import spread_out
 from cae.data.stored import GZIP_MAGIC
 from cae.errors import DataError, Say, counted
 
@@ -118,7 +119,7 @@ def _read_array(
     array: _Array, form: Form, scaling: Scaling, numbers: Iterator[int], report: Report, say: Say
 ) -> Iterator[Part]:
     try:
-        own = match_scaling(scaling, _sample(array.images), array.name, say)
+        own = match_scaling(scaling, spread_out(array.images, INSPECTED), array.name, say)
     except DataError as error:
         report(error)
         return
@@ -229,10 +230,6 @@ def _check_size(name: str, images: np.ndarray, form: Form) -> np.ndarray:
 
 def _ignore(_: str) -> None:
     """Says nothing."""
-
-
-def _sample(images: np.ndarray) -> np.ndarray:
-    return images[:: max(1, len(images) // INSPECTED)]
 
 
 def _divide(items: Iterable[T]) -> Iterator[list[T]]:

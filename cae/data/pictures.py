@@ -31,6 +31,7 @@ from cae.config.choices import RESIZE
 from cae.config.shapes import format_shape
 from cae.data.idx import MAPPED_BYTES
 from cae.data.listing import Listing
+from cae.data.splits import spread_out
 from cae.data.stored import get_full_remedy, make_data_folder
 from cae.errors import DataError, as_sentence
 from cae.files import explaining, replace_file, write_json
@@ -164,7 +165,7 @@ def decode_ahead(
 
 def _are_small(files: Sequence[File]) -> bool:
     sizes = []
-    for file in files[:: max(1, len(files) // TASK)]:
+    for file in spread_out(files, TASK):
         with suppress(OSError, TypeError):  # `decode` says why it cannot be read
             sizes.append(os.path.getsize(file))  # noqa: PTH202 - a third faster
     return not sizes or sum(sizes) / len(sizes) < SMALL_FILE
@@ -275,14 +276,6 @@ def encode_png(image: np.ndarray) -> bytes:
 # --- The pictures of a data set ---------------------------------------------------------------
 
 
-class Wanted(NamedTuple):
-    """The form asked for; what is None is chosen by the pictures."""
-
-    size: tuple[int, int] | None
-    channels: int | None
-    resize: str
-
-
 class Decoded(NamedTuple):
     """Decoded pictures.
 
@@ -297,8 +290,16 @@ class Decoded(NamedTuple):
     skipped: dict[str, str]
 
 
-def decode_listing(listing: Listing, wanted: Wanted) -> Decoded:
+def decode_listing(
+    listing: Listing, size: tuple[int, int] | None, channels: int | None, resize: str
+) -> Decoded:
     """Decodes all pictures, or reads them from the cache.
+
+    Args:
+        listing: The pictures.
+        size: Height and width; None to choose them by the pictures.
+        channels: 1 or 3; None to choose them by the pictures.
+        resize: How other ratios are fitted, one of `RESIZE`.
 
     Raises:
         DataError: More than `MAX_UNREADABLE` of the files cannot be read.
@@ -307,7 +308,10 @@ def decode_listing(listing: Listing, wanted: Wanted) -> Decoded:
     folder = make_data_folder(CACHE)
     with terminal.announcing(f"Looking at the files of {listing.root}"):
         key = _hash(listing)
-    form = _choose_form(listing, wanted, folder / f"{key}.json")
+    if size and channels:
+        form = Form(*size, channels, resize)
+    else:
+        form = _choose_form(listing, size, channels, resize, folder / f"{key}.json")
     name = hashlib.sha256(f"{key} {astuple(form)}".encode()).hexdigest()[:HASH_LETTERS]
     path = folder / f"{name}.npy"
     skipped_path = path.with_suffix(".json")
@@ -403,20 +407,23 @@ def _hash(listing: Listing) -> str:
     return digest.hexdigest()[:HASH_LETTERS]
 
 
-def _choose_form(listing: Listing, wanted: Wanted, record: Path) -> Form:
-    """The form asked for; what is left open is looked up in the pictures, once."""
-    size, channels, resize = wanted
-    if size and channels:
-        return Form(*size, channels, resize)
+def _choose_form(
+    listing: Listing,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    resize: str,
+    record: Path,
+) -> Form:
+    """What is left open is looked up in the pictures, once."""
     try:
         frequent, is_coloured = json.loads(record.read_bytes())
     except (OSError, ValueError, TypeError):
-        step = max(len(listing.files) // SURVEYED, 1)
-        looked_at = [listing.root / file for file in listing.files[::step]]
+        some = replace(listing, files=spread_out(listing.files, SURVEYED))
+        looked_at = [listing.root / file for file in some.files]
         message = f"Looking at {len(looked_at):,} pictures"
         frequent, is_coloured = survey(_track(looked_at, message))
         if frequent is None:
-            decoded = _decode_all(replace(listing, files=listing.files[::step]), ANY)
+            decoded = _decode_all(some, ANY)
             unreadable = {x: why for x, why in decoded if isinstance(why, UnreadablePicture)}
             raise _get_unreadable_error(listing.root, unreadable, len(looked_at)) from None
         write_json(record, [frequent, is_coloured], get_full_remedy())

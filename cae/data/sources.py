@@ -20,7 +20,7 @@ from cae.data.arrays import read_npz
 from cae.data.labels import NO_LABEL
 from cae.data.listing import TABLES, Listing, check_names, list_pictures
 from cae.data.named import NAMED_DATASETS, Split
-from cae.data.pictures import Wanted, decode_listing
+from cae.data.pictures import decode_listing
 from cae.data.splits import hash_images, split_test
 from cae.errors import UsageError, printable, shown
 from cae.files import get_record
@@ -227,9 +227,7 @@ def _describe_too_few(contents: Contents, share: float) -> str:
 
 def _decode(path: Path, listing: Listing, reading: Reading) -> Contents:
     channels = CHANNELS.get(reading.color)
-    images, kept, skipped = decode_listing(
-        listing, Wanted(reading.image_size, channels, reading.resize)
-    )
+    images, kept, skipped = decode_listing(listing, reading.image_size, channels, reading.resize)
     labels = None if listing.labels is None else listing.labels[kept]
     validation = kept[len(kept) - listing.num_validation :]
     with terminal.announcing(f"Reading the decoded images of {path}"):

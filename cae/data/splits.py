@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from cae import terminal
 from cae.data.labels import NO_LABEL
 from cae.errors import DataError
 from cae.files import write_text
+
+Items = TypeVar("Items")  # a sequence or an array
 
 NO_CLASS = -1  # the class index of an image without a label, or of an unknown one
 IMBALANCE = 3
@@ -106,6 +109,11 @@ def draw_sample(
     least = int(count >= len(counts))
     taken = _round(count * counts / num_images, count, least, counts)
     return np.flatnonzero(_draw(class_of, taken, seed))
+
+
+def spread_out(items: Items, most: int) -> Items:
+    """At most so many of the items, evenly spaced: data may be sorted."""
+    return items[:: max(1, -(-len(items) // most))]
 
 
 def get_classes(labels: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from cae import terminal
 from cae.config.shapes import Shape
 from cae.data.datasets import Dataset, Scaling, check_dataset, load_dataset
-from cae.data.splits import encode_labels, get_classes
+from cae.data.splits import encode_labels, get_classes, spread_out
 from cae.errors import ModelFileError, Say, UsageError, as_sentence, counted, listed
 from cae.files import get_record, write_csv, write_json, write_text
 from cae.foreign.models import load_classifier
@@ -107,7 +107,7 @@ def calibrate(
     """
     from cae.training.predict import predict
 
-    training, validation = map(spread_out, split)
+    training, validation = (spread_out(part, CALIBRATION_IMAGES) for part in split)
     summaries, probabilities = np.split(
         predict(model, data.images, scaling, validation), [-len(classes)], axis=1
     )
@@ -119,11 +119,6 @@ def calibrate(
         return UNCALIBRATED, saved
     calibration = Calibration.fit(probabilities, encode_labels(data.labels[validation], classes))
     return calibration, saved | {"calibration": asdict(calibration)}
-
-
-def spread_out(indices: np.ndarray) -> np.ndarray:
-    """At most `CALIBRATION_IMAGES` of the indices, evenly spaced: data may be sorted."""
-    return indices[:: max(1, -(-len(indices) // CALIBRATION_IMAGES))]
 
 
 def classify_with_file(

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cae import terminal
-from cae.data.datasets import read_labels
+from cae.data.datasets import Scaling, read_labels
 from cae.data.idx import write_idx
 from cae.data.inputs import Part, read_parts
 from cae.data.labels import NO_LABEL
-from cae.data.pictures import encode_png, to_bytes
+from cae.data.pictures import Form, encode_png, to_bytes
 from cae.errors import DataError, ModelFileError, UsageError, listed
 from cae.files import (
     growing_text,
@@ -50,18 +50,11 @@ class Outputs:
         exit_code: 2 if something could not be read.
     """
 
-    def __init__(
-        self,
-        path: str,
-        model: "keras.Model",
-        metadata: dict[str, Any],
-        inputs: Sequence[str],
-    ):
+    def __init__(self, model: "keras.Model", form: Form, scaling: Scaling, inputs: Sequence[str]):
         self.shape = model.output_shape[1:]
         self.count = 0
         self.exit_code = 0
         self._run = get_runner(model)
-        form, scaling = get_form(path, model, metadata)
         terminal.announce("Running the model on the images")
         self._parts = read_parts(inputs, form, scaling, self._report, terminal.say)
 
@@ -119,7 +112,7 @@ def encode(
         ModelFileError: The model has no encoder that can be found.
     """
     model, metadata = _open(path)
-    form, _ = get_form(path, model, metadata, inputs)
+    form, scaling = get_form(path, model, metadata, inputs)
     encoder = find_encoder(
         model,
         path,
@@ -128,15 +121,15 @@ def encode(
         input_range=input_range or get_own_range(metadata),
         say=terminal.say,
     )
-    return Outputs(path, encoder, metadata, inputs)
+    return Outputs(encoder, form, scaling, inputs)
 
 
 def reconstruct(path: str, inputs: Sequence[str], *, input_range: str | None = None) -> Outputs:
     """Reconstructs images in [0, 1] with a saved autoencoder; the arguments are as for `encode`."""
     model, metadata = _open(path)
-    form, _ = get_form(path, model, metadata, inputs)
+    form, scaling = get_form(path, model, metadata, inputs)
     options = {"input_range": input_range or get_own_range(metadata), "say": terminal.say}
-    return Outputs(path, find_autoencoder(model, path, form.shape, **options), metadata, inputs)
+    return Outputs(find_autoencoder(model, path, form.shape, **options), form, scaling, inputs)
 
 
 def write_encodings(args: argparse.Namespace) -> int:
@@ -210,8 +203,9 @@ def score(path: str, inputs: Sequence[str]) -> tuple[Part, np.ndarray, Typical, 
         otherwise 0.
     """
     model, metadata = _open(path)
-    typical, scorer = _get_scorer(path, model, metadata)
-    outputs = Outputs(path, scorer, metadata, inputs)
+    form, scaling = get_form(path, model, metadata)
+    typical, scorer = _get_scorer(path, model, metadata, form)
+    outputs = Outputs(scorer, form, scaling, inputs)
     part, values = outputs.collect()
     scores = typical.get_scores(values[:, : max(1, len(typical.mean))])
     return part, scores, typical, outputs.exit_code
@@ -259,7 +253,7 @@ def find_anomalies(args: argparse.Namespace) -> int:
 
 
 def _get_scorer(
-    path: str, model: "keras.Model", metadata: dict[str, Any]
+    path: str, model: "keras.Model", metadata: dict[str, Any], form: Form
 ) -> tuple[Typical, "keras.Model"]:
     """What is typical for a model, and the model of the values that are compared with it."""
     from cae.training.build import with_error
@@ -274,7 +268,6 @@ def _get_scorer(
     typical = Typical(**metadata["typical"])
     if typical.mean:
         return typical, summarize(path, model, typical)
-    form, _ = get_form(path, model, metadata)
     return typical, with_error(find_autoencoder(model, path, form.shape, input_range=OWN_RANGE))
 
 

@@ -359,8 +359,8 @@ FLAGS: dict[str, dict[str, Any]] = {
 CHANGES = ("--invert", "--transpose")
 IMAGES = ("--image-size", "--color", "--resize", "--test-split", "--class-names")
 DATA = ("--dataset", "--labels", "--test", "--test-labels", *CHANGES)
-MODEL, FOREIGN = ("--encoder-until", "--model-input-range"), "saved models of other programs"
-FEW_LABELS = {"few labels": ("--unlabelled", "--labels-per-class")}
+FOREIGN = {"saved models of other programs": ("--encoder-until", "--model-input-range")}
+FEW_LABELS = ("--unlabelled", "--labels-per-class")
 TRACKING = ("--tensorboard", "--mlflow")
 # Those of both training programs, by the headings of --help.
 TRAINING = {

@@ -38,7 +38,7 @@ from cae.data.sources import Reading, explain_no_test, has_test, holds_pictures,
 from cae.data.splits import find_overlaps, hash_images
 from cae.errors import DataError, Say, UsageError, counted, listed
 from cae.files import write_csv
-from cae.programs.flags import to_words
+from cae.programs.flags import IMAGES, to_words
 from cae.records.run import Arguments
 from cae.records.saved_models import read_metadata
 
@@ -46,8 +46,8 @@ from cae.records.saved_models import read_metadata
 SPLITS = {"training": "train", "unlabelled": "train", "test": "test"}
 # What a classifier has, and an autoencoder has not.
 LABELLED = ("test", "test_labels", "labels_per_class")
-PICTURES = ("image_size", "color", "resize")
-READING = (*PICTURES, "test_split", "class_names")
+READING = tuple(flag[2:].replace("-", "_") for flag in IMAGES)
+PICTURES = READING[:3]  # the others are for all forms of images
 
 
 # --- How they are read ----------------------------------------------------------------------

@@ -14,15 +14,15 @@ from cae.config.architecture import describe_architecture
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shapes import Shape, format_shape, get_rounding
 from cae.config.shipped import SHIPPED, find_shipped
-from cae.data.splits import is_imbalanced
+from cae.data.splits import is_imbalanced, spread_out
 from cae.errors import UsageError, counted
 from cae.programs import start
 from cae.programs.classify import (
+    CALIBRATION_IMAGES,
     calibrate,
     classify,
     draw_evaluation,
     get_test_metrics,
-    spread_out,
     write_evaluation,
 )
 from cae.programs.images import (
@@ -95,7 +95,7 @@ class AutoencoderTask(Task):
 
         model, images = with_error(experiment.model), self.data.images
         training, validation = (
-            predict(model, images, experiment.scaling, spread_out(indices))
+            predict(model, images, experiment.scaling, spread_out(indices, CALIBRATION_IMAGES))
             for indices in experiment.split
         )
         experiment.metadata["typical"] = asdict(Typical.fit(training, validation, of_errors=True))
