@@ -32,7 +32,16 @@ from pydantic import ValidationError
 from cae.config.json_text import parse_json, read_text
 from cae.config.load import load_config, override, replace_learning_rate, validate_config
 from cae.config.schema import Config
-from cae.config.study_schema import MAX_NAME, MAX_TRIALS, METRICS, Base, Chain, Range, Study, Vary
+from cae.config.study_schema import (
+    MAX_TRIAL_NAME,
+    MAX_TRIALS,
+    METRICS,
+    Base,
+    Chain,
+    Range,
+    Study,
+    Vary,
+)
 from cae.errors import ConfigurationError, UserError, shown
 
 if TYPE_CHECKING:
@@ -227,10 +236,10 @@ def _name(title: str, changes: dict[str, Any]) -> str:
     """The name of a changed configuration, fit for a folder."""
     parts = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     name = re.sub(r"[^\w.=-]+", "-", "-".join([title, *parts])).strip("-=.")
-    if len(name) <= MAX_NAME:
+    if len(name) <= MAX_TRIAL_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: MAX_NAME - 9].strip('-=.')}-{digest}"
+    return f"{name[: MAX_TRIAL_NAME - 9].strip('-=.')}-{digest}"
 
 
 def hyperparameters_of(model_info: dict[str, Any]) -> dict[str, Any]:

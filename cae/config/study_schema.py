@@ -13,7 +13,7 @@ from cae.errors import listed, shown
 
 MAX_TRIALS = 10_000
 EPOCH_KEYS = ("epochs", *PHASE_KEYS, "min_steps")  # what `epochs` of a study replaces
-MAX_NAME = 80  # characters of a trial's name, which is also the name of a folder
+MAX_TRIAL_NAME = 80  # characters of a trial's name, which is also the name of a folder
 # The metrics that can decide, all on validation images: True where larger is better.
 METRICS = {
     "autoencoder": {"val_mse": False, "val_loss": False},
@@ -23,8 +23,8 @@ Text = Annotated[str, Field(min_length=1), worded("must be text in double quotes
 FilePath = Annotated[str, Field(min_length=1), worded("must be the path of a file")]
 Name = Annotated[
     str,
-    Field(pattern=r"^\w[\w.-]*$", max_length=MAX_NAME),
-    worded(f'must be a name of letters, digits and "_.-", at most {MAX_NAME} characters'),
+    Field(pattern=r"^\w[\w.-]*$", max_length=MAX_TRIAL_NAME),
+    worded(f'must be a name of letters, digits and "_.-", at most {MAX_TRIAL_NAME} characters'),
 ]
 Changed = Literal[CHANGED]
 ImageSize = Annotated[

@@ -458,15 +458,15 @@ def _find_files(
     return images_path, None if labels is None else _find_file(labels, split, "labels")
 
 
-def _find_file(source: str, split: Split, role: Role) -> Path:
-    """The path `source`, or the file of the named data set `source`."""
-    if source in NAMED_DATASETS:
-        return find_named_file(source, split, role)
-    path = Path(source)
-    nearest = difflib.get_close_matches(str(source).lower(), NAMED_DATASETS, n=1)
+def _find_file(given: str, split: Split, role: Role) -> Path:
+    """The path that is given, or the file of the named data set."""
+    if given in NAMED_DATASETS:
+        return find_named_file(given, split, role)
+    path = Path(given)
+    nearest = difflib.get_close_matches(str(given).lower(), NAMED_DATASETS, n=1)
     if nearest and not path.exists():
         raise DataError(
-            source,
+            given,
             f"must be a file or one of {', '.join(NAMED_DATASETS)}",
             "no file of that name",
             f"Did you mean {nearest[0]}?",

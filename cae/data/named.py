@@ -148,11 +148,11 @@ def _get_standard_name(path: Path) -> str:
     return path.name.replace(".idx", "-idx").removesuffix(".gz")
 
 
-def verify_file(source: str, path: Path) -> str | None:
+def verify_file(given: str, path: Path) -> str | None:
     """Compares a file with the checksums of the named data sets, all of which use the same names.
 
     Args:
-        source: The named data set that the file must be of, or its own path.
+        given: The named data set that the file must be of, or its own path.
         path: The file.
 
     Returns:
@@ -163,11 +163,11 @@ def verify_file(source: str, path: Path) -> str | None:
     """
     file_name = _get_standard_name(path)
     owner = _find_owner(file_name, path) if file_name in FILE_NAMES.values() else None
-    named = NAMED_DATASETS.get(source, NamedDataset())
+    named = NAMED_DATASETS.get(given, NamedDataset())
     is_known = file_name in named.content_sha256
     is_known |= path.suffix == ".gz" and f"{file_name}.gz" in named.gzip_md5
-    if source in NAMED_DATASETS and owner != source and (owner or is_known):
-        raise _get_wrong_file_error(source, path, owner)
+    if given in NAMED_DATASETS and owner != given and (owner or is_known):
+        raise _get_wrong_file_error(given, path, owner)
     return owner
 
 

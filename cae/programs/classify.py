@@ -302,14 +302,14 @@ def evaluate_classifier(args: argparse.Namespace) -> int:
     if images is None:
         raise UsageError("-d", "test images are required", "none", "Add -d DATA or -t TEST.")
     check_reading(args)
-    source = {"split": "test", "labels_required": True, "reading": get_reading(args, "test")}
-    _, shape = check_dataset(images, labels, **source)
+    options = {"split": "test", "labels_required": True, "reading": get_reading(args, "test")}
+    _, shape = check_dataset(images, labels, **options)
     name = check_classifier(args.model, change_shape(shape, args, "test"))
     if args.run_dir:
         check_run_dir(args.run_dir)
     else:
         check_runs_dir(args.runs_dir)
-    test = change_images(load_dataset(images, labels, **source), args, "test")
+    test = change_images(load_dataset(images, labels, **options), args, "test")
     test = match_colour(test, args.model)
     tested = classify_with_file(args.model, test, input_range=args.model_input_range)
     warn_of_looks(args.model, {"test": test}, tested[1], args, terminal.warn)

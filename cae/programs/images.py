@@ -137,7 +137,7 @@ def check_labelled_images(args: argparse.Namespace) -> Shape:
     """Checks the training and test data from their headers; returns the images' shape."""
     check_reading(args)
     reading = get_reading(args)
-    test = _test_source(args)
+    test = _find_test(args)
     if args.test_labels and not test:
         raise UsageError("-tl", "requires the test images", "no -t", "Add -t TEST, or remove -tl.")
     _, shape = check_dataset(args.dataset, args.labels, labels_required=True, reading=reading)
@@ -244,17 +244,17 @@ def _get_unlabelled_reading(args: argparse.Namespace, input_shape: Shape) -> Rea
     return reading.like(change_shape(input_shape, args, "train"))
 
 
-def _test_source(args: argparse.Namespace) -> str | None:
+def _find_test(args: argparse.Namespace) -> str | None:
     """The path or name of the test images; None when there are none."""
     return args.test or (args.dataset if has_test(args.dataset, get_reading(args)) else None)
 
 
 def _load_test(args: argparse.Namespace, data: Dataset, scaling: Scaling) -> Dataset | None:
-    source = _test_source(args)
-    if source is None:
+    given = _find_test(args)
+    if given is None:
         return None
     test = load_dataset(
-        source,
+        given,
         args.test_labels,
         split="test",
         labels_required=True,

@@ -68,7 +68,7 @@ FILES = {
 }
 
 # Characters of up to 4 bytes each: most file systems limit the name of a folder to 255 bytes.
-MAX_NAME = 50
+MAX_FOLDER_NAME = 50
 
 
 def check_runs_dir(runs_dir: str | Path) -> Path:
@@ -350,7 +350,7 @@ class Run:
 
 def _make_new_directory(folder: Path, name: str) -> Path:
     """Creates `<UTC time>-<name>.partial`, with a number if that name is taken."""
-    name = re.sub(r"[^\w.-]+", "-", name)[:MAX_NAME].strip("-.") or "run"
+    name = re.sub(r"[^\w.-]+", "-", name)[:MAX_FOLDER_NAME].strip("-.") or "run"
     now = datetime.datetime.now(datetime.UTC)
     stem = f"{now:%Y-%m-%dT%H-%M-%SZ}-{name}"
     for number in itertools.count(1):

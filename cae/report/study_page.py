@@ -26,7 +26,7 @@ COMPARISONS = {
 }
 
 
-class RecordedStudy(NamedTuple):
+class StudyContents(NamedTuple):
     """The record of a study, with the environments of its finished trials."""
 
     folder: Path
@@ -36,12 +36,12 @@ class RecordedStudy(NamedTuple):
     groups: list[compare.Group]
 
 
-def _read(folder: Path) -> RecordedStudy:
+def _read(folder: Path) -> StudyContents:
     results = read_study(folder)
     environments = [read_environment(result.path) for result in results]
     record = read_trials(folder)
     groups = compare.group_results(results, record.metric)
-    return RecordedStudy(folder, record, results, environments, groups)
+    return StudyContents(folder, record, results, environments, groups)
 
 
 def describe_study(folder: Path) -> Page:
@@ -79,7 +79,7 @@ def describe_chain(folder: Path) -> Page:
     )
 
 
-def _answer(study: RecordedStudy, studies: Sequence[RecordedStudy]) -> list[Any]:
+def _answer(study: StudyContents, studies: Sequence[StudyContents]) -> list[Any]:
     """The verdict and the best run of a study, and the commands that repeat all studies."""
     lead, best = Lead(compare.verdict(study.groups)), compare.best_of(study.groups)
     if best is None:
@@ -88,7 +88,7 @@ def _answer(study: RecordedStudy, studies: Sequence[RecordedStudy]) -> list[Any]
     return [lead, *answer_blocks(best, environment, _repeat_commands(studies))]
 
 
-def _repeat_commands(studies: Sequence[RecordedStudy]) -> list[str]:
+def _repeat_commands(studies: Sequence[StudyContents]) -> list[str]:
     return list(dict.fromkeys(repeat_command(study.record.command) for study in studies))
 
 
@@ -101,7 +101,7 @@ def _count_trials(record: StudyRecord) -> str:
     )
 
 
-def _study_sections(study: RecordedStudy) -> list[Section]:
+def _study_sections(study: StudyContents) -> list[Section]:
     groups = study.groups
     if not groups:
         return _failure_sections(study.record)
@@ -197,7 +197,7 @@ def _failure_sections(record: StudyRecord) -> list[Section]:
     return [Section("Trials without a result", [table])]
 
 
-def _origin(studies: Sequence[RecordedStudy]) -> list[Section]:
+def _origin(studies: Sequence[StudyContents]) -> list[Section]:
     environments = [environment for study in studies for environment in study.environments]
     models = [m for study in studies for result in study.results for m in result.start.models]
     return origin_sections(environments, models, _repeat_commands(studies))

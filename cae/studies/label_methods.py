@@ -97,8 +97,8 @@ def plan_recipe(
     steps, repeats = recipe.classifier.count_steps(num_training, num_unlabelled), 1
     config = recipe.classifier.lengthened(steps)
     how = config.unlabelled
-    head_only = 0 if how else config.dense_only_train_epochs
-    epochs = config.full_train_epochs + head_only
+    dense_only = 0 if how else config.dense_only_train_epochs
+    epochs = config.full_train_epochs + dense_only
     if autoencoder := recipe.autoencoder:
         autoencoder = autoencoder.lengthened(autoencoder.count_steps(num_pretraining))
         seen = autoencoder.epochs * num_pretraining
@@ -354,8 +354,8 @@ class Methods:
             warn=self._warn,
             **options,
         )
-        head_only = history.dense_only_epochs
-        full, num_training = len(history.epochs) - head_only, len(chosen) - len(validation)
+        dense_only = history.dense_only_epochs
+        full, num_training = len(history.epochs) - dense_only, len(chosen) - len(validation)
         steps = per_epoch = math.ceil(num_training / config.batch_size)
         seen = num_training
         if config.unlabelled:
@@ -365,8 +365,8 @@ class Methods:
         return Tested(
             data.classes[probabilities.argmax(axis=1)],
             len(validation),
-            full * steps + head_only * per_epoch,
-            full * seen + head_only * num_training,
+            full * steps + dense_only * per_epoch,
+            full * seen + dense_only * num_training,
         )
 
     def _build_autoencoder(self, subset: Subset) -> "keras.Model | None":
@@ -394,15 +394,15 @@ def plan_training(
     steps_per_epoch = math.ceil(num_training / config.batch_size)
     epochs = min(choices.MOST_EPOCHS, max(1, round(steps / steps_per_epoch)))
     head, full = config.dense_only_train_epochs, config.full_train_epochs
-    head_only = {
+    dense_only = {
         choices.FROZEN: epochs,
         choices.FINE_TUNED: round(epochs * head / (head + full)),
         choices.SCRATCH: 0,
     }[method]
     return config.model_copy(
         update={
-            "dense_only_train_epochs": head_only,
-            "full_train_epochs": epochs - head_only,
+            "dense_only_train_epochs": dense_only,
+            "full_train_epochs": epochs - dense_only,
             "min_steps": 0,
             "early_stopping": None,
             "encoder_layers": None,

@@ -145,8 +145,8 @@ def train_classifier(
                 source = freeze_encoder(model, config, images, scaling)
             else:
                 source = _fuse_encoder(model, loop), images, scaling
-            options = {"split": split, "targets": targets, "may_move": not is_joint}
-            trained, batches, *rest = _prepare(loop, *source, **options)
+            kept = {"split": split, "targets": targets, "may_move": not is_joint}
+            trained, batches, *rest = _prepare(loop, *source, **kept)
             metric = MacroScores(len(classes))
             objective = Objective(trained, loss, metric)
             if is_joint:
