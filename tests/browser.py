@@ -145,11 +145,6 @@ class Browser:
         said = [e["params"] for e in self.events if e["method"] == "Runtime.consoleAPICalled"]
         return [entry["text"] for entry in entries] + said
 
-    def screenshot(self, full=True):
-        """The page, or what of it is in the window, as PNG."""
-        answer = self.send("Page.captureScreenshot", captureBeyondViewport=full)
-        return base64.b64decode(answer["data"])
-
     def print(self):
         """The page on A4 paper, as PDF."""
         answer = self.send(

@@ -9,14 +9,20 @@ import csv
 import importlib
 import io
 import json
+import subprocess
+import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from rich.console import Console
 
+from cae import terminal
 from cae.data import idx
 from cae.errors import UserError
 
@@ -29,6 +35,7 @@ settings.register_profile(
 )
 settings.load_profile("slow machines")
 
+ROOT = Path(__file__).parents[1]
 CLASSES = (2, 5, 61)  # gaps in the numbering
 AUTOENCODER = {
     "encoder_layers": [["conv", 4, [3, 3]], ["pool", [2, 2]]],
@@ -86,7 +93,18 @@ class Finished:
 
     @property
     def metrics(self):
-        return json.loads((self.run / "metrics.json").read_text())
+        return read_json(self.run / "metrics.json")
+
+    def ok(self):
+        """Itself, if it succeeded."""
+        assert self.exit_code == 0, self.err
+        return self
+
+    def refused(self, *words):
+        """Itself, if it ended with exit code 2 and an error that has these words."""
+        assert self.exit_code == 2, self
+        assert all(word in self.err for word in words), self.err
+        return self
 
 
 def check_same_training(one, other):
@@ -142,10 +160,52 @@ def write_json(path, *dicts, **changes):
     return str(path)
 
 
+def read_json(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def edit_json(path, *keys, **changes):
+    """Changes keys of an object in a JSON file, which these keys lead to; None removes one."""
+    document = part = read_json(path)
+    for key in keys:
+        part = part[key]
+    part |= changes
+    for key in [key for key, value in changes.items() if value is None]:
+        del part[key]
+    Path(path).write_text(json.dumps(document))
+
+
 def read_rows(path):
     """The rows of a CSV file, one dict each."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def run_python(*arguments, cwd=ROOT, **environment):
+    """Runs Python in a process of its own; None takes a variable out of its environment."""
+    variables = os.environ | environment
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={name: value for name, value in variables.items() if value is not None},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+
+
+def wait_for(happened, process):
+    """Until it has happened; the process must not end before."""
+    while not happened():
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def assert_same_weights(one, other):
+    """Two models have the same weights to the bit."""
+    for array, other_array in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, other_array)
 
 
 def fail_with(code):
@@ -157,7 +217,7 @@ def fail_with(code):
     return fail
 
 
-def run_program(program, *args, runs_dir):
+def run_program(program, *args, runs_dir=None):
     """Runs `main` of a program in this process, with its runs, if it leaves any, in `runs_dir`."""
     main = importlib.import_module(program).main
     known = set(runs_dir.glob("*")) if runs_dir else set()
@@ -203,26 +263,63 @@ def report_cpu(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def autoencode(tmp_path, files, autoencoder_config):
-    """Runs autoencoder.py on the tiny images, without figures, with further flags."""
+def launch(tmp_path):
+    """Runs a program, with its runs in `tmp_path / "runs"`."""
+    return partial(run_program, runs_dir=tmp_path / "runs")
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """Opens a terminal of so many columns; returns what standard output shows there."""
+
+    def show(columns):
+        options = {"width": columns, "force_terminal": True, "color_system": None}
+        console = Console(**terminal.PLAIN, file=io.StringIO(), **options)
+        monkeypatch.setattr(terminal, "OUT", console)
+        return console.file
+
+    return show
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Gives lines to standard input."""
+
+    def give(*lines):
+        text = "".join(f"{line}\n" for line in lines)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+
+    return give
+
+
+@pytest.fixture
+def autoencode(launch, files, autoencoder_config):
+    """Runs autoencoder.py on the tiny images, without figures, with further flags.
+
+    `data` are files or the flags that name some.
+    """
 
     def run(*args, config=autoencoder_config, data=files, plots=False):
-        flags = [*data.autoencoder, *(["-c", config] if config else [])]
-        flags += [] if plots else ["--no-plots"]
-        return run_program("autoencoder", *flags, *args, runs_dir=tmp_path / "runs")
+        flags = [*(data if isinstance(data, list) else data.autoencoder)]
+        flags += ["-c", config] if config else []
+        return launch("autoencoder", *flags, *([] if plots else ["--no-plots"]), *args)
 
     return run
 
 
 @pytest.fixture
-def classify(tmp_path, files, classifier_config, trained_autoencoder):
-    """Runs classification.py on the tiny images, without figures, with further flags."""
+def classify(launch, files, classifier_config, trained_autoencoder):
+    """Runs classification.py on the tiny images, without figures, with further flags.
 
-    def run(*args, config=classifier_config, data=files, model=None, plots=False):
-        flags = [*data.classifier, *(["-c", config] if config else [])]
-        flags += [] if plots else ["--no-plots"]
-        flags += ["-model", model or trained_autoencoder.saved]
-        return run_program("classification", *flags, *args, runs_dir=tmp_path / "runs")
+    `data` are files or the flags that name some; without a `model` the layers are listed.
+    """
+
+    saved = trained_autoencoder.saved
+
+    def run(*args, config=classifier_config, data=files, model=saved, plots=False):
+        flags = [*(data if isinstance(data, list) else data.classifier), "-c", config]
+        flags += ["-model", model] if model else []
+        return launch("classification", *flags, *([] if plots else ["--no-plots"]), *args)
 
     return run
 
@@ -268,3 +365,20 @@ def first_training_diverges(monkeypatch):
         return train(*args, **kwargs)
 
     monkeypatch.setattr(train_module, "train_autoencoder", train_or_diverge)
+
+
+@pytest.fixture
+def at_epoch(monkeypatch):
+    """Acts on the model within training, at the start of an epoch (from 1)."""
+    from cae.training import callbacks
+
+    def arm(number, action):
+        class Interrupted(callbacks.ShowProgress):
+            def on_epoch_begin(self, epoch, logs=None):
+                super().on_epoch_begin(epoch, logs)
+                if epoch + 1 == number:
+                    action(self.model)
+
+        monkeypatch.setattr(callbacks, "ShowProgress", Interrupted)
+
+    return arm

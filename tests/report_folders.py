@@ -1,11 +1,10 @@
 """Files of studies, folders of runs and studies as the programs leave them, and their pages."""
 
 import csv
-import json
 from html.parser import HTMLParser
 
 import numpy as np
-from conftest import AUTOENCODER, CLASSIFIER
+from conftest import AUTOENCODER, CLASSIFIER, read_json
 from PIL import Image
 
 from cae.config.choices import PROGRAMS
@@ -32,26 +31,17 @@ def make_start(kind, name, config, flags=(), **changes):
     """What a run began with."""
     arguments = {"dataset": "digits", "limit": None, "no_plots": True, "overwrite": False}
     arguments |= {"labels": None, "save": None, "init_from": None, **dict(flags)}
-    start = Start(
-        program=PROGRAMS[kind],
-        name=name,
-        command=f"{PROGRAMS[kind]} -d {arguments['dataset']}",
-        started="2026-01-01T00:00:00+00:00",
-        folder="somewhere",
-        arguments=Arguments(**arguments),
-        config=config,
-        data={},
-        models=[],
-    )
+    command = f"{PROGRAMS[kind]} -d {arguments['dataset']}"
+    given = {"program": PROGRAMS[kind], "name": name, "command": command, "config": config}
+    given |= {"started": "2026-01-01T00:00:00+00:00", "folder": "somewhere"}
+    start = Start(**given, arguments=Arguments(**arguments), data={}, models=[])
     return start.model_copy(update=changes)
 
 
 def write_run(folder, kind, value, seed=0, name="tiny", data="digits", model=None, **changes):
     """Writes the record of a run whose ranking metric has this value."""
-    base, metric = {
-        "autoencoder": (AUTOENCODER, "mse"),
-        "classifier": (CLASSIFIER, "accuracy"),
-    }[kind]
+    bases = {"autoencoder": (AUTOENCODER, "mse"), "classifier": (CLASSIFIER, "accuracy")}
+    base, metric = bases[kind]
     config = validate_config({**base, **changes, "seed": seed}, name, kind)
     phase = DENSE_ONLY if kind == "classifier" else FULL
     values = {metric: 0.5, f"val_{metric}": value}
@@ -102,22 +92,16 @@ def write_study(folder, runs, failed=(), waiting=(), metric="val_mse"):
 def write_plan(folder, dataset, epochs=2, **changes):
     """Writes the file of a study: learning rates of one base, which has these epochs."""
     write_json(folder / "base.json", {**AUTOENCODER, "epochs": epochs})
-    study = {
-        "name": "tiny",
-        "kind": "autoencoder",
-        "data": {"dataset": str(dataset)},
-        "bases": [{"configuration": "base.json"}],
-        "vary": {"grid": {"learning_rate": [0.02, 0.01, 0.03]}},
-        "metric": "val_mse",
-        "seeds": 2,
-    }
+    study = {"name": "tiny", "kind": "autoencoder", "metric": "val_mse", "seeds": 2}
+    study |= {"data": {"dataset": str(dataset)}, "bases": [{"configuration": "base.json"}]}
+    study["vary"] = {"grid": {"learning_rate": [0.02, 0.01, 0.03]}}
     write_json(folder / "study.json", study | changes)
     return str(folder / "study.json")
 
 
 def trials_of(folder):
     """The trials of a study, as recorded."""
-    return json.loads((folder / "trials.json").read_text())["trials"]
+    return read_json(folder / "trials.json")["trials"]
 
 
 def table_of(folder):

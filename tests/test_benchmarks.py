@@ -7,21 +7,19 @@ import subprocess
 import sys
 import tarfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, read_json
 from rich.console import Console
 
 from benchmarks import competitors, fashion_mnist, results, run
-from benchmarks.competitors import PARAMETERS, Job, answer_from_files
+from benchmarks.competitors import PARAMETERS, TASKS, Job, answer_from_files
 from benchmarks.results import Contest
 from benchmarks.rounds import Round, Worker, get_ratios, interleave
-from cae import terminal
 from cae.data.datasets import load_dataset
 from cae.errors import DataError, UserError
 
-ROOT = Path(__file__).parent.parent
 SPEEDS = {"keras": [10.0, 20.0], "torch": [5.0, 40.0], "ours": [30.0, 40.0]}
 BF16_SPEEDS = {**SPEEDS, "torch_bf16": [20.0, 20.0], "ours_bf16": [40.0, 60.0]}
 
@@ -47,12 +45,9 @@ class TestArithmetic:
     def test_bfloat16_is_compared_with_bfloat16(self):
         """And with plain Keras, which has nothing else."""
         ratios = Contest("work", "images/s", BF16_SPEEDS).compare()
-        assert {key: spread["median"] for key, spread in ratios.items()} == {
-            "work.vs_keras": 2.5,
-            "work.vs_torch": 3.5,
-            "work.bf16.vs_keras": 3.5,
-            "work.bf16.vs_torch_bf16": 2.5,
-        }
+        expected = {"work.vs_keras": 2.5, "work.vs_torch": 3.5}
+        expected |= {"work.bf16.vs_keras": 3.5, "work.bf16.vs_torch_bf16": 2.5}
+        assert {key: spread["median"] for key, spread in ratios.items()} == expected
 
     def test_a_start_is_compared_with_bare_python(self):
         """How many times as long it takes, and the seconds."""
@@ -194,12 +189,8 @@ class TestAnswers:
         assert done == [2]
 
 
-MACHINE = {
-    "processor": "Fast One",
-    "instructions": ["avx2", "avx512_bf16"],
-    "kind": "avx512_bf16",
-    "has_bfloat16": True,
-}
+MACHINE = {"processor": "Fast One", "instructions": ["avx2", "avx512_bf16"]}
+MACHINE |= {"kind": "avx512_bf16", "has_bfloat16": True}
 
 
 @pytest.fixture
@@ -224,17 +215,13 @@ def measured(monkeypatch, tmp_path):
     return tmp_path
 
 
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 class TestProgram:
     def test_complete_run(self, measured):
         """Stable keys, which the committed results have too; values by hand; the machine."""
         assert run.main([]) == 0
-        document = read(measured / "results.json")["avx512_bf16"]
+        document = read_json(measured / "results.json")["avx512_bf16"]
         medians = {key: spread["median"] for key, spread in document["results"].items()}
-        committed = read(ROOT / "benchmarks" / "results.json").values()
+        committed = read_json(ROOT / "benchmarks" / "results.json").values()
         committed = {key for document in committed for key in document["results"]}
         # A machine without a C++ compiler has no compiled PyTorch.
         compiled = {f"autoencoder.{s}.b{b}" for s in PARAMETERS for b in (32, 128)}
@@ -268,7 +255,7 @@ class TestProgram:
             assert run.main(["--only", *task, "--save"]) == 0
         monkeypatch.setattr(results, "describe_machine", lambda: {**MACHINE, "kind": "avx2"})
         assert run.main(["--only", "evaluation", "--save"]) == 0
-        documents = read(run.RESULTS)
+        documents = read_json(run.RESULTS)
         assert list(documents["avx2"]["measurements"]) == ["evaluation"]
         document = documents["avx512_bf16"]
         *autoencoders, evaluation = document["measurements"]
@@ -283,7 +270,7 @@ class TestProgram:
 
         monkeypatch.setattr(run, "_time_process", stop)
         assert run.main(["--only", "evaluation", "--only", "startup", "--save"]) == 130
-        assert list(read(run.RESULTS)["avx512_bf16"]["measurements"]) == ["evaluation"]
+        assert list(read_json(run.RESULTS)["avx512_bf16"]["measurements"]) == ["evaluation"]
 
     def test_other_checkout_is_compared(self, measured, monkeypatch, capsys):
         """The same jobs from two places: three autoencoders and both phases of a classifier."""
@@ -313,24 +300,17 @@ class TestProgram:
         ],
     )
     def test_torch_a_compiler_and_bfloat16_are_optional(
-        self, monkeypatch, capsys, found, has_bfloat16, left
+        self, monkeypatch, found, has_bfloat16, left
     ):
-        """Without them the others still take their turns, and a line names what is missing."""
-        monkeypatch.setattr(run, "interleave", lambda workers, rounds: workers)
-        monkeypatch.setattr(run, "_warn_once", terminal.warn)
+        """What is missing is named."""
         monkeypatch.setattr(run.importlib.util, "find_spec", found.get)
         monkeypatch.setattr(run.shutil, "which", lambda name: None)
         machine = {**MACHINE, "has_bfloat16": has_bfloat16}
         monkeypatch.setattr(results, "describe_machine", lambda: machine)
-        workers = run._take_turns(Job("autoencoder", "", "", 64, 9))
-        assert workers.keys() == left | {"keras", "ours"}
-        warned = capsys.readouterr().err.lower()
-        assert "torch" in warned and ("bfloat16" in warned) != has_bfloat16
-
-    def test_unexpected_exit_is_not_timed(self):
-        """A program that fails at once would look fast."""
-        with pytest.raises(AssertionError, match="exited with 3: b'oh'"):
-            run._time_process(child("sys.stderr.write('oh'); sys.exit(3)"), exit_code=0)
+        absent = run.find_absent(TASKS["autoencoder"])
+        assert set(TASKS["autoencoder"]) - absent.keys() == left | {"keras", "ours"}
+        reasons = str(absent).lower()
+        assert "torch" in reasons and ("bfloat16 is" in reasons) != has_bfloat16
 
     def test_frameworks_load_in_competitors_alone(self):
         """The driver needs none, and competitors come with a checkout of their choice."""

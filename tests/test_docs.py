@@ -3,9 +3,9 @@
 import json
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from conftest import AUTOENCODER, ROOT, read_json
 
 import autoencoder
 import classification
@@ -14,7 +14,7 @@ import make_configs
 import predict
 from cae.config.choices import METHODS
 from cae.config.fields import Augmentation
-from cae.config.load import load_recipe, parse_config
+from cae.config.load import load_config, load_recipe, parse_config
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shipped import get_recipes
 from cae.config.study_schema import Chain, Study
@@ -23,22 +23,12 @@ from cae.report.reference import LAYERS, SCHEDULES
 from cae.studies.label_methods import describe_recipe
 from cae.studies.label_results import get_columns, read_results, summarize
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-PROGRAMS = {
-    "autoencoder.py": autoencoder,
-    "classification.py": classification,
-    "predict.py": predict,
-    "experiments.py": experiments,
-    "make_configs.py": make_configs,
-}
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *ROOT.glob("docs/*.md"),
-    ROOT / "data/README.md",
-]
+MODULES = (autoencoder, classification, predict, experiments, make_configs)
+PROGRAMS = {f"{module.__name__}.py": module for module in MODULES}
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data/README.md"]
+PAGES += ROOT.glob("docs/*.md")
 CODE = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
 COMMANDS = {
     line.partition(" &&")[0]
@@ -52,7 +42,6 @@ COMMANDS = {
 
 @pytest.mark.parametrize("model", [AutoencoderConfig, ClassifierConfig, Augmentation, Study, Chain])
 def test_every_key_is_in_the_reference(model):
-    """Each has a row with its default and its meaning."""
     for key, field in model.model_fields.items():
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
         assert f"| `{key}` | {default} |" in REFERENCE
@@ -61,7 +50,6 @@ def test_every_key_is_in_the_reference(model):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_flag_is_in_the_reference(program):
-    """Each has a row with the words of --help."""
     for action in PROGRAMS[program].build_parser().all_actions():
         if action.option_strings and action.dest != "help":
             names = ", ".join(f"`{name}`" for name in action.option_strings)
@@ -70,7 +58,6 @@ def test_every_flag_is_in_the_reference(program):
 
 @pytest.mark.parametrize("form", [*LAYERS, *SCHEDULES])
 def test_every_layer_and_schedule_is_in_the_reference(form):
-    """Each has a row with an example, and its arguments by name."""
     start = f"| `{json.dumps(form.EXAMPLE)}` |"
     (row,) = (line for line in REFERENCE.splitlines() if line.startswith(start))
     assert all(f"`{argument}`: " in row for argument in form._fields[1:])
@@ -82,7 +69,6 @@ def test_every_row_of_the_reference_is_one_line():
 
 
 def test_every_short_flag_has_a_long_form():
-    """-d is --dataset, and so on."""
     for program in PROGRAMS.values():
         for action in program.build_parser().all_actions():
             names = action.option_strings
@@ -121,7 +107,6 @@ def get_anchors(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
-    """Files, images and headings that a page points to exist."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if target.startswith("http"):
             continue
@@ -132,31 +117,21 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_example_configuration_is_the_small_autoencoder():
-    """What README shows is what is shipped."""
     (example,) = (block for language, block in CODE if language == "json")
-    shipped = (ROOT / "configuration" / "autoencoder_small.json").read_text(encoding="utf-8")
-    assert parse_config(example, "README", "autoencoder") == parse_config(
-        shipped, "shipped", "autoencoder"
-    )
+    shipped = load_config(ROOT / "configuration" / "autoencoder_small.json", "autoencoder")
+    assert parse_config(example, "README", "autoencoder") == shipped
 
 
 def test_the_example_error_is_real():
-    """The line README shows is the line the program prints."""
     (shown,) = (block for language, block in CODE if not language and "error:" in block)
-    document = {
-        "encoder_layers": [["conv", 32, [3, 3]], ["polo", [2, 2]]],
-        "decoder_layers": [],
-        "optimizer": ["adam", 0.001],
-        "batch_size": 32,
-        "epochs": 1,
-    }
+    layers = [["conv", 32, [3, 3]], ["polo", [2, 2]]]
+    document = AUTOENCODER | {"encoder_layers": layers}
     with pytest.raises(ConfigurationError) as caught:
         parse_config(json.dumps(document), "my.json", "autoencoder")
     assert shown.splitlines() == [f"error: {line}" for line in caught.value.lines]
 
 
 def test_readme_writes_idx_files(tmp_path, monkeypatch):
-    """The snippet for numpy arrays runs, and what it writes can be read."""
     from cae.data.datasets import check_dataset
 
     (snippet,) = (block for language, block in CODE if language == "python")
@@ -179,7 +154,7 @@ class TestRecipes:
             assert f"| {' | '.join(cell or '–' for cell in row)} |\n" in document
 
     def test_the_shipped_ones_were_measured(self):
-        settings = json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))
+        settings = read_json(self.folder / "settings.json")
         recipes = get_recipes()
         for recipe in settings["recipes"].values():
             assert describe_recipe(load_recipe(recipes[recipe["name"]])) == recipe

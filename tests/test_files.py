@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import fail_with
+from conftest import ROOT, fail_with
 
 from cae.errors import DataError, UsageError
 from cae.files import get_record, locked, write_csv, write_json, write_text
@@ -60,7 +60,7 @@ def test_a_record_of_a_file_that_vanished(tmp_path):
 def test_a_lock_names_the_process_that_holds_it(tmp_path):
     other = subprocess.Popen(
         [sys.executable, "-c", LOCK, str(tmp_path)],
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

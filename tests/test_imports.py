@@ -2,26 +2,14 @@
 
 import ast
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT, run_python
 
-ROOT = Path(__file__).parents[1]
 # The picture of docs/architecture.md, from the ground up. `training` and `figures` stand side by
 # side: neither imports the other.
-ROOMS = [
-    "config",
-    "data",
-    "records",
-    "foreign",
-    "training",
-    "figures",
-    "programs",
-    "studies",
-    "report",
-]
+ROOMS = ["config", "data", "records", "foreign", "training"]
+ROOMS += ["figures", "programs", "studies", "report"]
 GROUND = {"errors", "files", "terminal", "prompts"}
 SIDE_BY_SIDE = {"training", "figures"}
 MODULES = sorted((ROOT / "cae").rglob("*.py"))
@@ -100,7 +88,6 @@ def test_no_circles():
 
 
 def test_architecture_shows_these_rooms():
-    """docs/architecture.md lists the rooms in this order, and every folder is a room."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert re.findall(r"^cae/(\w+)/ ", page, re.MULTILINE) == ROOMS
     assert {path.parent.name for path in (ROOT / "cae").glob("*/*.py")} == set(ROOMS)
@@ -128,9 +115,7 @@ def test_help_loads_the_flags_alone(program):
         "    assert end.code == 0\n"
         "assert not {'numpy', 'pydantic', 'rich', 'psutil'} & set(sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
 

@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, read_json
 from rich.console import Console
 
 from cae import terminal
 
-ROOT = Path(__file__).parent.parent
 PATH = ROOT / "docs" / "walkthrough.ipynb"
 MAX_BYTES = 400_000
 SETTINGS_CELL = 3
@@ -40,7 +40,7 @@ def kinds_of_outputs(cell):
 
 @pytest.fixture(scope="module")
 def committed():
-    return json.loads(PATH.read_text(encoding="utf-8"))
+    return read_json(PATH)
 
 
 def test_the_file_is_small():
@@ -49,7 +49,6 @@ def test_the_file_is_small():
 
 
 def test_cells_were_run_in_order(committed):
-    """Once, from the first to the last, without an error."""
     counts = [cell["execution_count"] for cell in code_cells(committed)]
     assert counts == [*range(1, len(counts) + 1)]
     kinds = [kind for cell in code_cells(committed) for kind in kinds_of_outputs(cell)]
@@ -68,7 +67,6 @@ def test_it_shows_figures_and_a_conclusion(committed):
 
 
 def test_nothing_of_the_machine_is_in_it(committed):
-    """No absolute path of whoever ran it."""
     text = json.dumps(committed)
     for folder in (str(Path.home()), "/home/", "/tmp", str(ROOT)):
         assert f"{folder}/" not in text

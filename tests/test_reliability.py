@@ -2,13 +2,11 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from packaging.version import Version
 from reliability import PAGE, find_tests
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("test", find_tests())

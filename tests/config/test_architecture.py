@@ -5,28 +5,22 @@ from artists import AUTOENCODER
 
 from cae.config.architecture import describe_architecture
 
-
-def test_an_autoencoder():
-    assert describe_architecture(AUTOENCODER) == (
-        "conv 32 3×3 → pool 2×2 → conv 64 3×3 | conv 64 3×3 → upSample 2×2 → conv 32 3×3"
-    )
-
-
-def test_pool_in_a_decoder_is_upsampling():
-    info = {"encoder_layers": [["pool", [2, 2]]], "decoder_layers": [["pool", [2, 2]]]}
-    assert describe_architecture(info) == "pool 2×2 | upSample 2×2"
+HEAD = {"dense_layers": [["dense", 64], ["drop", 0.5]]}
 
 
 @pytest.mark.parametrize(
-    ("encoder", "words"),
+    ("info", "words"),
     [
-        ("saved/small.keras", "encoder of small.keras"),
-        (None, "encoder"),
-        ([["batchNorm"], ["drop", 0.25]], "batchNorm → drop 0.25"),
-        ([["conv", 8, [3, 3], [2, 1]], ["dense", 4]], "conv 8 3×3 stride 2×1 → dense 4"),
+        (AUTOENCODER, "conv 32 3×3 → pool 2×2 → conv 64 3×3 | "
+         "conv 64 3×3 → upSample 2×2 → conv 32 3×3"),
+        ({"encoder_layers": [["batchNorm"]], "decoder_layers": [["pool", [2, 2]]]},
+         "batchNorm | upSample 2×2"),
+        (HEAD | {"encoder_layers": "saved/small.keras"},
+         "encoder of small.keras | dense 64 → drop 0.5"),
+        (HEAD | {"encoder_layers": [["conv", 8, [3, 3], [2, 1]], ["dense", 4]]},
+         "conv 8 3×3 stride 2×1 → dense 4 | dense 64 → drop 0.5"),
+        ({"encoder_layers": None, "dense_layers": []}, "encoder"),
     ],
-)
-def test_a_classifier(encoder, words):
-    info = {"encoder_layers": encoder, "dense_layers": [["dense", 64], ["drop", 0.5]]}
-    assert describe_architecture(info) == f"{words} | dense 64 → drop 0.5"
-    assert describe_architecture({**info, "dense_layers": []}) == words
+)  # fmt: skip
+def test_layers_in_words(info, words):
+    assert describe_architecture(info) == words

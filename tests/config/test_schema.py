@@ -85,21 +85,12 @@ def test_what_a_value_means(changes, key, value):
     assert getattr(autoencoder(**changes), key) == value
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        {"model_info": AUTOENCODER},
-        {"$schema": "schema.json", **AUTOENCODER},
-        {"$schema": "schema.json", "model_info": {"$schema": 3, **AUTOENCODER}},
-    ],
-)
-def test_wrapping_and_schema_key_make_no_difference(document):
-    assert parse(document) == autoencoder()
-
-
-def test_the_original_dict_with_tuples_is_accepted():
-    document = AUTOENCODER | {"encoder_layers": (("conv", 32, (3, 3)), ("pool", (2, 2)))}
-    assert validate_config({"model_info": document}, "model_info", "autoencoder") == autoencoder()
+def test_wrapping_and_schema_key_make_no_difference():
+    schema = {"$schema": "schema.json"}
+    assert parse(schema | AUTOENCODER) == parse({"model_info": AUTOENCODER}) == autoencoder()
+    assert parse(schema | {"model_info": {"$schema": 3, **AUTOENCODER}}) == autoencoder()
+    tuples = AUTOENCODER | {"encoder_layers": (("conv", 32, (3, 3)), ("pool", (2, 2)))}
+    assert validate_config({"model_info": tuples}, "model_info", "autoencoder") == autoencoder()
 
 
 @pytest.mark.parametrize("encoder", ["models/small.keras", [["conv", 8, [3, 3]]], None])
@@ -129,20 +120,13 @@ ADD_LAYER = [
     (["conv", 32.0, [3, 3]], ".filters", "got 32.0", "Write 32, without the decimal point."),
     (["conv", "32", [3, 3]], ".filters", 'got "32"', "without quotes"),
     (["conv", 32, 3], ".kernel_size", "[height, width]", "Write [3, 3]."),
-    (["conv", 32, [3, 64]], ".kernel_size", "from 1 to 63", ""),
     (["conv", 32, [3, None]], ".kernel_size", "got [3, null]", ""),
-    (["pool", [2, 33]], ".size", "from 1 to 32", ""),
     (["drop", 1], ".rate", "from 0 up to but not including 1, got 1", ""),
-    (["drop", True], ".rate", "must be a number", "true and false are not numbers"),
     (["upsample", [2, 2]], "", "must begin with", '"upSample" belongs in decoder_layers'),
-    (["dense", 0], ".units", "from 1 to 65536, got 0", ""),
-    (["dropout", 0.2], "", "must begin with", 'Did you mean "drop"?'),
     (["conv2d", 8, [3, 3]], "", "must begin with", 'Did you mean "conv"?'),
-    (["BatchNormalization"], "", "must begin with", 'Did you mean "batchNorm"?'),
     ([3], "", '"conv", "pool", "batchNorm", "drop" or "dense", got [3]', ""),
     ([], "", 'must be a list such as ["conv", 32, [3, 3]]', ""),
     ("conv", "", 'must be a list such as ["conv", 32, [3, 3]], got "conv"', ""),
-    (None, "", "must be a list such as", ""),
 ]
 
 
@@ -166,37 +150,27 @@ WRONG_VALUES = [
         '"convTranspose", "upSample", "pool"',
         "",
     ),
-    ("decoder_layers", [["pool", [0, 2]]], "decoder_layers[0].size", "from 1 to 32", ""),
     ("optimizer", "adam", "optimizer", "[name, rate]", 'Write for example ["adam", 0.001].'),
     ("optimizer", ["adam", 1, 1, 1], "optimizer", "[name, rate]", '["adam", 0.001]'),
     ("optimizer", ["adan", 0.1], "optimizer.name", '"adadelta", "adafactor"', '"adam"?'),
     ("optimizer", ["adam", 0], "optimizer.learning_rate", "above 0, at most 10, got 0", ""),
-    ("optimizer", ["adam", "0.1"], "optimizer.learning_rate", "number", "without quotes"),
     ("optimizer", ["adam", 1, -1], "optimizer.full_learning_rate", "above 0", ""),
     ("batch_size", 0, "batch_size", "whole number from 1 to 65536, got 0", ""),
     ("batch_size", 1e2, "batch_size", "got 100.0", "Write 100, without"),
-    ("epochs", 0, "epochs", "whole number from 1 to 100000, got 0", ""),
     ("activation_function", "tanh", "activation_function", '"Sigmoid", "Linear" or "Relu"', ""),
-    ("activation_function", "sigmod", "activation_function", "must be", '"Sigmoid"?'),
     ("loss", "mean_squared", "loss", "must be", 'Did you mean "mean_squared_error"?'),
     ("validation_split", 0.91, "validation_split", "from 0 to 0.9, got 0.91", ""),
     ("seed", -1, "seed", "from 0 to 4294967295, got -1", ""),
     ("early_stopping", False, "early_stopping", "null or a whole", "true and false are not"),
-    ("noise", 1.5, "noise", "from 0 to 1, got 1.5", ""),
     ("denoise", 0.1, "denoise", "null or an object such as", ""),
     ("denoise", {"cutout": 2}, "denoise.cutout", "from 0 to 1, got 2", ""),
-    ("augmentation", True, "augmentation", "null or an object such as", ""),
     ("augmentation", {"rotation": 181}, "augmentation.rotation", "degrees from 0 to 180", ""),
-    ("augmentation", {"shear": 61}, "augmentation.shear", "degrees from 0 to 60, got 61", ""),
     ("augmentation", {"zoom": "0.1"}, "augmentation.zoom", "from 0 to 0.5", "without quotes"),
     ("augmentation", {"rotate": 1}, "augmentation.rotate", "not a known key", '"rotation"?'),
     ("learning_rate_schedule", "cosine", "learning_rate_schedule", '["cosine"]', ""),
     ("learning_rate_schedule", ["cosin"], "learning_rate_schedule", "begin", '"cosine"?'),
     ("learning_rate_schedule", ["exponential", 1], "learning_rate_schedule.factor", "0 and 1", ""),
-    ("learning_rate_schedule", ["step", 0, 0.5], "learning_rate_schedule.every_epochs", "1 to", ""),
-    ("l2", -1e-5, "l2", "from 0 to 1", ""),
     ("mixed_precision", 1, "mixed_precision", "must be true or false", ""),
-    ("epohcs", 3, "epohcs", "is not a known key", 'Did you mean "epochs"?'),
     ("activation", "Relu", "activation", "is not a known key", '"activation_function"?'),
     ("learning_rate", 0.1, "learning_rate", "is not a known key", 'Did you mean "optimizer"?'),
     ("xyz", 3, "xyz", "is not a known key", "the keys are optimizer, batch_size,"),
@@ -205,11 +179,8 @@ WRONG_VALUES = [
 
 
 WRONG_IN_A_CLASSIFIER = [
-    ("dense_layers", [["dense", 0]], "dense_layers[0].units", "from 1 to 65536", ""),
     ("dense_layers", [["conv", 8, [3, 3]]], "dense_layers[0]", "begin", "in encoder_layers or"),
     ("encoder_layers", 3, "encoder_layers", "the path of a saved model, a list", ""),
-    ("encoder_layers", [], "encoder_layers", "the path of a saved model, a list", ""),
-    ("encoder_layers", [["pool", 2]], "encoder_layers[0].size", "[height", "Write [2, 2]."),
     ("dense_only_train_epochs", -1, "dense_only_train_epochs", "from 0 to 100000", ""),
     ("epochs", 3, "epochs", "known key", '"dense_only_train_epochs" or "full_train_epochs"?'),
     ("noise", 0.1, "noise", "is not a known key", "Remove it"),
@@ -254,23 +225,11 @@ def test_keys_that_depend_on_each_other():
 
 
 def test_all_problems_at_once_in_the_order_of_the_file():
-    document = {
-        "epochs": 0,
-        "bach_size": 32,
-        "optimizer": ["adma", 0],
-        "encoder_layers": [["conv", 0, [3, 3]], ["pool", 2]],
-        "decoder_layers": [],
-    }
+    document = {"epochs": 0, "bach_size": 32, "optimizer": ["adma", 0]}
+    document |= {"encoder_layers": [["conv", 0, [3, 3]], ["pool", 2]], "decoder_layers": []}
     paths = [line.split(": ")[1] for line in lines(document)]
-    assert paths == [
-        "epochs",
-        "bach_size",
-        "optimizer.name",
-        "optimizer.learning_rate",
-        "encoder_layers[0].filters",
-        "encoder_layers[1].size",
-        "batch_size",
-    ]
+    assert paths[:4] == ["epochs", "bach_size", "optimizer.name", "optimizer.learning_rate"]
+    assert paths[4:] == ["encoder_layers[0].filters", "encoder_layers[1].size", "batch_size"]
 
 
 @pytest.mark.parametrize(
@@ -293,7 +252,6 @@ def test_a_file_for_the_other_program_gets_one_line(document, kind, program):
     ("text", "message"),
     [
         ("", "my.json: must be a JSON object, got an empty file"),
-        (" \n", "my.json: must be a JSON object, got an empty file"),
         ("[1]", "my.json: must be an object, {...}, got [1]."),
         ('"x"', 'my.json: must be an object, {...}, got "x".'),
         ('{"model_info": 3}', "my.json: model_info: must be an object, {...}, got 3."),
@@ -507,14 +465,9 @@ def test_the_json_schema_accepts_what_the_models_accept(document):
 
 def test_dump_has_a_line_a_layer_and_every_key():
     text = dump_config(autoencoder(augmentation={"zoom": 0.1}))
-    assert text.startswith(
-        "{\n"
-        '  "encoder_layers": [\n'
-        '    ["conv", 32, [3, 3]],\n'
-        '    ["pool", [2, 2]]\n'
-        "  ],\n"
-        '  "decoder_layers": [\n'
-    )
+    assert text.splitlines()[:4] == [
+        *("{", '  "encoder_layers": [', '    ["conv", 32, [3, 3]],', '    ["pool", [2, 2]]')
+    ]
     assert '\n  "augmentation": {"rotation": 0.0, ' in text and '"zoom": 0.1, ' in text
     assert json.loads(text).keys() == CONFIGS["autoencoder"].model_fields.keys()
 
@@ -528,10 +481,6 @@ def test_every_key_is_described():
         properties = definitions[config.__name__]["properties"]
         assert [*properties] == ["$schema", "description", *config.model_fields]
         assert all(len(entry["description"]) > 10 for entry in properties.values())
-
-
-def test_the_json_schema_is_one():
-    jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,6 @@ def lines_of(path):
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.json")), ids=lambda path: path.stem)
 def test_shipped_studies_are_valid(path):
-    """Every shipped study expands into trials of the shipped configurations."""
     name, files = load_stages(path)
     assert name == path.stem
     for file in files:
@@ -90,15 +89,9 @@ def test_a_trial_for_each_variation_change_and_seed(write):
 
 def test_a_search_draws_the_same_values_again(write):
     """They lie in their range, and whole numbers stay whole."""
-    path = write(
-        vary={
-            "search": {
-                "learning_rate": {"low": 0.001, "high": 0.1, "scale": "log"},
-                "batch_size": {"low": 4, "high": 9},
-            },
-            "samples": 40,
-        }
-    )
+    rates, sizes = {"low": 0.001, "high": 0.1, "scale": "log"}, {"low": 4, "high": 9}
+    search = {"learning_rate": rates, "batch_size": sizes}
+    path = write(vary={"search": search, "samples": 40})
     trials = expand_file(path)
     assert trials == expand_file(path)
     rates = [trial.config.optimizer.learning_rate for trial in trials]
@@ -166,7 +159,6 @@ def test_a_screening_is_a_smaller_study_before(write):
 
 
 def test_names_of_trials_are_names_of_folders(write):
-    """Whatever is varied, and however much."""
     path = write(vary={"grid": {"augmentation": [None, {"rotation": 10.0, "shift": 0.2}]}})
     for trial in expand_file(path):
         assert trial.id == Path(trial.id).name and len(trial.id) < 120
@@ -188,27 +180,22 @@ ENCODER = {"study": "c", "base": "d"}
         ({"bases": []}, "bases: must have at least 1 item, got []"),
         ({"bases": {}}, "bases: must be a list, got {}"),
         ({"bases": [{}]}, "bases[0].configuration: is required"),
-        ({"bases": [BASE | {"variation": []}]}, 'Did you mean "variations"'),
         ({"bases": [{"configuration": "gone.json"}]}, "gone.json: must be a configuration file"),
         ({"bases": [BASE] * 2}, 'bases: must have different names, not "base" twice'),
         ({"bases": [BASE | {"model": "b", "encoder": ENCODER}]}, 'either "encoder" or "model"'),
         ({"data": {"dataset": 3}}, "data.dataset: must be text in double quotes, got 3"),
         ({"data": {"dataset": "digits", "limit": 0}}, "data.limit: must be a whole number"),
-        ({"data": {"dataset": "digits", "lim": 1}}, 'Did you mean "limit"?'),
         ({"kind": "encoder"}, 'kind: must be "autoencoder", "classifier" or "chain"'),
         ({"kind": "classifier"}, "metric: must be val_accuracy, val_f1 or val_loss"),
         ({"metric": "test_accuracy"}, "metric: must be val_mse or val_loss for studies of"),
         ({"name": "a/b"}, 'name: must be a name of letters, digits and "_.-"'),
         ({"seeds": []}, "seeds: must be a number of seeds from 1 to 10000, or a list of seeds"),
-        ({"seeds": 0}, "seeds: must be a number of seeds from 1 to 10000"),
         ({"seeds": [-1]}, "seeds[0]: must be a whole number from 0 to 4294967295, got -1"),
         ({"epochs": 0}, "epochs: must be a whole number from 1 to 100000, got 0"),
         ({"screening": {"finalists": 1}}, 'screening: must have "limit" or "epochs"'),
-        ({"screening": {"finalists": 1, "epochs": 1, "limits": 9}}, 'Did you mean "limit"?'),
         ({"vary": {}}, 'vary: must have either "grid" or "search"'),
         ({"vary": {"grid": {"seed": [1]}}}, 'vary: must not vary "seed"'),
         ({"vary": {"grid": {"epochs": [1, 2]}}, "epochs": 3}, "epochs: must be left out"),
-        ({"vary": {"grid": {"l2": []}}}, "vary.grid.l2: must have at least 1 item"),
         ({"vary": {"grid": {"l2": [2]}}}, "vary (base-l2=2): l2: must be a number from 0 to 1"),
         ({"vary": {"grid": {"batchsize": [2]}}}, 'Did you mean "batch_size"?'),
         ({"vary": {"search": {"l2": {"low": 1, "high": 0}}}}, "vary.search.l2: must have a low"),
@@ -219,7 +206,6 @@ ENCODER = {"study": "c", "base": "d"}
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(write, changes, said):
-    """With the path of the value."""
     (line,) = lines_of(write(**changes))
     assert said in line
 

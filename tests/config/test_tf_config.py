@@ -35,7 +35,6 @@ def test_slurm_says_which_task(monkeypatch):
     ],
 )
 def test_wrong_tf_config(monkeypatch, text, message):
-    """The place, and an example."""
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UsageError, match=message) as caught:
         get_index("cluster")
@@ -43,7 +42,6 @@ def test_wrong_tf_config(monkeypatch, text, message):
 
 
 def test_nobody_names_the_workers(monkeypatch):
-    """Neither TF_CONFIG nor Slurm."""
     monkeypatch.delenv("TF_CONFIG", raising=False)
     monkeypatch.delenv("SLURM_PROCID", raising=False)
     with pytest.raises(UsageError, match=r"docs/parallel\.md"):

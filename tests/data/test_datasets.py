@@ -2,13 +2,11 @@
 
 import dataclasses
 import hashlib
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,9 +89,13 @@ class TestFiles:
         idx.write_idx(tmp_path / "images", np.zeros(shape, np.int16))
         assert datasets.check_dataset(str(tmp_path / "images")) == (4, expected)
 
-    def test_check_dataset_reads_headers_only(self, images_path, labels_path, monkeypatch):
-        monkeypatch.delattr(idx, "_read_items")
-        assert datasets.check_dataset(images_path, labels_path) == (4, (2, 3, 1))
+    def test_check_dataset_reads_headers_only(self, tmp_path):
+        """What follows in the compressed file is damaged."""
+        pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 64), np.uint8)
+        idx.write_idx(tmp_path / "images.gz", pixels)
+        stored = (tmp_path / "images.gz").read_bytes()
+        (tmp_path / "images.gz").write_bytes(stored[:-1000])
+        assert datasets.check_dataset(str(tmp_path / "images.gz")) == (64, (64, 64, 1))
 
     @pytest.mark.parametrize("limit", [None, 1])
     def test_different_lengths(self, images_path, tmp_path, limit):
@@ -102,27 +104,9 @@ class TestFiles:
         with pytest.raises(DataError, match=r"must hold 4 labels, .*, got 3 labels"):
             datasets.load_dataset(images_path, str(tmp_path / "other"), limit=limit)
 
-    def test_swapped_files(self, images_path, labels_path):
-        with pytest.raises(DataError, match=r"labels: must hold images .* got labels"):
-            datasets.check_dataset(labels_path, images_path)
-        with pytest.raises(DataError, match=r"images: must hold labels .* got images"):
-            datasets.check_dataset(images_path, images_path)
-
-    @pytest.mark.parametrize(("split", "flag"), [("train", "-dl"), ("test", "-tl")])
-    def test_labels_required(self, images_path, split, flag):
-        with pytest.raises(UsageError, match=f"^{flag}: must give the labels .* Add {flag} FILE"):
-            datasets.load_dataset(images_path, split=split, labels_required=True)
-
     @pytest.mark.parametrize(
         ("typed", "meant"),
-        [
-            ("minst", "mnist"),
-            ("MNIST", "mnist"),
-            ("fashion-mnist", "fashion_mnist"),
-            ("FashionMNIST", "fashion_mnist"),
-            ("KMINST", "kmnist"),
-            ("digit", "digits"),
-        ],
+        [("MNIST", "mnist"), ("FashionMNIST", "fashion_mnist"), ("KMINST", "kmnist")],
     )
     def test_near_misses_of_names(self, typed, meant, images_path):
         with pytest.raises(DataError, match=f"^{typed}: .* Did you mean {meant}"):
@@ -136,10 +120,6 @@ class TestFiles:
         idx.write_idx("mnist", IMAGES)
         assert datasets.load_dataset("minst").name == "minst"
         assert datasets.load_dataset("./mnist").name == "mnist"
-
-    def test_no_near_miss(self, tmp_path):
-        with pytest.raises(DataError, match="must be an existing file"):
-            datasets.check_dataset(str(tmp_path / "train-images"))
 
 
 class TestFewLabels:
@@ -221,13 +201,10 @@ class TestScaling:
             (np.array([0, 255], np.int32), (0, 255, "int32")),
             (np.array([0, 256], np.int32), (0, 256, "int32")),
             (np.array([-100, 100], np.int16), (-100, 200, "int16")),
-            (np.array([-128, 127], np.int8), (-128, 255, "int8")),
             (np.array([0.25, 0.5], np.float32), (0, 1, "float32")),
-            (np.array([0, 255], np.float64), (0, 255, "float64")),
             (np.array([-1, 1], np.float64), (-1, 2, "float64")),
             (np.array([300, 300], np.int16), (300, 1, "int16")),
             (np.array([0, 0], np.float32), (0, 1, "float32")),
-            (np.array([0, 1], np.uint8), (0, 1, "uint8")),
         ],
     )
     def test_get_scaling(self, images, expected):
@@ -263,10 +240,6 @@ class TestScaling:
         order = np.argsort(images, kind="stable")
         assert (np.diff(scaled[order]) >= 0).all()
 
-    def test_json_round_trip(self):
-        scaling = datasets.get_scaling(np.array([-3, 4], np.int16))
-        assert datasets.Scaling(**json.loads(json.dumps(dataclasses.asdict(scaling)))) == scaling
-
 
 def test_import_is_light():
     """Importing, and checking files, loads neither Keras nor what only named data sets need."""
@@ -275,15 +248,11 @@ def test_import_is_light():
         "heavy = {'keras', 'tensorflow', 'sklearn', 'scipy', 'urllib.request'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    root = Path(__file__).parents[2]
-    output = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
-    assert output.stdout == "[]\n"
+    done = run_python("-c", code)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_checksums_are_complete():
-    """Every file of every downloaded data set has a checksum of the right length."""
     for name in ("mnist", "fashion_mnist", "kmnist"):
         named = named_module.NAMED_DATASETS[name]
         known = named.content_sha256 or {

@@ -48,7 +48,6 @@ def path(tmp_path):
     name=st.sampled_from(["images", "images.gz"]),
 )
 def test_images_round_trip(array, name):
-    """Every type and rank of images comes back with its values, type and a channel axis."""
     with tempfile.TemporaryDirectory() as folder:
         idx.write_idx(Path(folder, name), array)
         images = idx.read_images(Path(folder, name))
@@ -178,35 +177,25 @@ BAD_CHECKSUM = GZIP[:-8] + bytes(4) + GZIP[-4:]
 MALFORMED = {
     "empty": (b"", "must be an idx file, got an empty file"),
     "empty_gzip": (gzip.compress(b""), "got an empty gzip file"),
-    "one_byte": (b"\0", "header of 4 bytes or more, got 1 in all"),
     "three_bytes": (RAW[:3], "header of 4 bytes or more, got 3 in all"),
     "header_cut_off": (RAW[:10], "header of 16 bytes, got 10"),
     "gzip_header_cut_off": (gzip.compress(RAW[:15]), "header of 16 bytes, got 15"),
     "labels_header_cut_off": (header(3)[:6], "header of 8 bytes, got 6"),
     "html": (b"\n<!DOCTYPE html><html>403</html>", r"got a web page \(HTML"),
     "html_without_doctype": (b"<HTML><body>no</body></HTML>", "got a web page"),
-    "xml": (b'<?xml version="1.0"?><Error/>', "got a web page"),
     "gzip_html": (gzip.compress(b"<html></html>"), "got a web page"),
     "csv": (b"label,pixel\n7,0.5\n", "got text"),
     "utf8_text": ("\ufeffZahlen, größer als 0\n".encode(), "got text"),
     "utf8_text_cut_in_a_character": (b"a" + "ä".encode() * 300, "got text"),
     "git_lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(20), "got a PNG picture. Pass the folder"),
-    "jpeg": (b"\xff\xd8\xff\xe0" + bytes(20), "got a JPEG picture"),
-    "gif": (b"GIF89a" + bytes(20), "got a GIF picture"),
     "zip": (b"PK\x03\x04" + bytes(20), "got a zip archive .* Unpack it"),
-    "7_zip": (b"7z\xbc\xaf\x27\x1c" + bytes(20), "got a 7-Zip archive. Unpack it"),
-    "rar": (b"Rar!\x1a\x07" + bytes(20), "got a RAR archive"),
     "pickle": (b"\x80\x04\x95" + bytes(20), "got a Python pickle"),
-    "matlab": (b"MATLAB 5.0 MAT-file" + bytes(20), "got a MATLAB file"),
-    "parquet": (b"PAR1" + bytes(20), "got a Parquet table"),
     "npy": (make_npy(), r"got a NumPy \.npy array"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(20), "got an HDF5 file"),
     "tar": (make_tar(), "got a tar archive"),
     "tar_gz": (gzip.compress(make_tar()), "got a tar archive"),
     "bzip2": (b"BZh91AY" + bytes(20), "got a bzip2 archive"),
-    "xz": (b"\xfd7zXZ\0" + bytes(20), "got an xz archive"),
-    "zstandard": (b"\x28\xb5\x2f\xfd" + bytes(20), "got a zstandard archive"),
     "three_times_gzip": (gzip.compress(gzip.compress(GZIP)), "got a gzip file inside gzip files"),
     "other_bytes": (b"\x01\x02\x03\x04\x05", "got a file that begins with 0x01020304"),
     "one_other_byte": (b"\x03", "got a file that begins with 0x03"),
@@ -221,7 +210,6 @@ MALFORMED = {
     ),
     "code_0": (header(3, 2, 2, code=0) + IMAGE, r"data type codes 0x08 \(uint8\).*got 0x00"),
     "code_0a": (header(3, 2, 2, code=0x0A) + IMAGE, "got 0x0a"),
-    "code_0f": (header(3, 2, 2, code=0x0F) + IMAGE, "got 0x0f"),
     "rank_0": (header() + IMAGE, "got rank 0"),
     "flattened": (header(3, 4) + IMAGE, r"got flattened images .*\(rank 2: 3 x 4 uint8\)"),
     "column_of_labels": (header(12, 1) + IMAGE, r"got labels \(rank 2: 12 x 1 uint8\)"),
@@ -296,7 +284,6 @@ MALFORMED = {
 
 @pytest.mark.parametrize(("content", "message"), MALFORMED.values(), ids=MALFORMED)
 def test_malformed_images(path, content, message):
-    """Each malformed file gets an error of one line that names it and the fault."""
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as error:
         idx.read_images(path)
@@ -325,7 +312,6 @@ def test_malformed_labels(path, content, message):
 
 @given(content=st.binary(max_size=40), compressed=st.booleans())
 def test_any_bytes_give_an_array_or_a_data_error(content, compressed):
-    """No content whatever raises anything but a DataError."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file")
         for start in (b"", b"\0\0\x08\x03", b"\x1f\x8b\x08\0"):
@@ -345,16 +331,21 @@ def test_a_gzip_file_is_not_unpacked_to_its_end(path, monkeypatch):
         idx.read_images(path)
 
 
-def test_absurd_sizes_allocate_nothing(path, monkeypatch):
+@pytest.fixture
+def asked(monkeypatch):
+    """The sizes that are asked of gzip."""
+    asked, read = [], gzip.GzipFile.read
+    monkeypatch.setattr(
+        gzip.GzipFile, "read", lambda self, size: asked.append(size) or read(self, size)
+    )
+    return asked
+
+
+def test_absurd_sizes_allocate_nothing(path, monkeypatch, asked):
     """A promise is believed only as far as bytes arrive, however well they compress."""
     monkeypatch.setattr(idx, "CHUNK_BYTES", 1000)
     promised = 10**6
     path.write_bytes(gzip.compress(header(promised) + bytes(promised - 5000)))
-    asked = []
-    read = gzip.GzipFile.read
-    monkeypatch.setattr(
-        gzip.GzipFile, "read", lambda self, size: asked.append(size) or read(self, size)
-    )
     with pytest.raises(DataError, match="got 995000: 995000 items"):
         idx.read_labels(path)
     assert max(asked) == 1000
@@ -429,7 +420,7 @@ def test_too_large_for_memory(path, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(idx, "_read_bytes", fail)
+    monkeypatch.setattr(np, "frombuffer", fail)
     with pytest.raises(DataError, match=r"must fit in memory, got 3 x 2 x 2 uint8.*--limit"):
         idx.read_images(path)
 
@@ -497,10 +488,10 @@ class TestLargeFiles:
             idx.read_images(tmp_path / "images")
 
 
-def test_gzip_of_more_than_memory(path, monkeypatch):
+def test_gzip_of_more_than_memory(path, monkeypatch, asked):
     """A bomb that promises what it holds is refused before it is unpacked."""
     path.write_bytes(gzip.compress(header(1, 1000, 1000) + bytes(1_000_000)))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=40960))
-    monkeypatch.setattr(idx, "_read_bytes", None)
     with pytest.raises(DataError, match=r"40960 bytes of memory.*, got 1000000 bytes .*--limit"):
         idx.read_images(path)
+    assert max(asked) < 1000

@@ -313,6 +313,19 @@ def send(handler, content, length=None, status=200):
     handler.wfile.write(content)
 
 
+OTHER = "not the published file"
+BAD_ANSWERS = {
+    "html": (lambda handler: send(handler, b"<html>Forbidden</html>"), OTHER),
+    "other": (lambda handler: send(handler, gzip.compress(b"\0\0\x08\x03")), OTHER),
+    "damaged gzip": (lambda x: send(x, gzip.compress(IMAGES.tobytes())[:-9]), OTHER),
+    "cut off": (lambda x: send(x, b"\x1f\x8b", length=1000), f"{OTHER}|IncompleteRead"),
+    "not http": (lambda handler: handler.wfile.write(b"rubbish\r\n\r\n"), "rubbish"),
+    "no answer": (lambda handler: None, "closed connection"),
+    "status 503": (lambda handler: send(handler, b"", status=503), "HTTP Error 503"),
+    "silence": (lambda handler: time.sleep(1), "timed out"),
+}
+
+
 class TestDownload:
     @pytest.fixture(autouse=True)
     def no_proxy(self, monkeypatch):
@@ -352,55 +365,20 @@ class TestDownload:
 
     @pytest.mark.parametrize("is_right", [True, False])
     def test_published_md5(self, data_dir, monkeypatch, is_right):
-        """Where the MD5 of the published file is known, a download is compared with that."""
         stored = gzip.compress(encode(IMAGES))
         md5 = hashlib.md5(stored if is_right else b"").hexdigest()
         idx.write_idx(data_dir / "labels", LABELS)
         with serve(lambda handler: send(handler, stored)) as address:
             known = named.NamedDataset((address,), gzip_md5={f"{IMAGES_NAME}.gz": md5})
             monkeypatch.setitem(named.NAMED_DATASETS, "kmnist", known)
-            with (
-                contextlib.nullcontext()
-                if is_right
-                else pytest.raises(DataError, match="not the published file")
-            ):
+            refused = pytest.raises(DataError, match=OTHER)
+            with contextlib.nullcontext() if is_right else refused:
                 datasets.check_dataset("kmnist", str(data_dir / "labels"))
 
-    @pytest.mark.parametrize(
-        ("answer", "reason"),
-        [
-            pytest.param(
-                lambda handler: send(handler, b"<html>Forbidden</html>"),
-                "not the published file",
-                id="html",
-            ),
-            pytest.param(
-                lambda handler: send(handler, gzip.compress(b"\0\0\x08\x03")),
-                "not the published file",
-                id="other",
-            ),
-            pytest.param(
-                lambda handler: send(handler, gzip.compress(IMAGES.tobytes())[:-9]),
-                "not the published file",
-                id="damaged_gzip",
-            ),
-            pytest.param(
-                lambda handler: send(handler, b"\x1f\x8b", length=1000),
-                "not the published file|IncompleteRead",
-                id="cut_connection",
-            ),
-            pytest.param(
-                lambda handler: handler.wfile.write(b"rubbish\r\n\r\n"), "rubbish", id="not_http"
-            ),
-            pytest.param(lambda handler: None, "closed connection", id="no_answer"),
-            pytest.param(
-                lambda handler: send(handler, b"", status=503), "HTTP Error 503", id="status_503"
-            ),
-            pytest.param(lambda handler: time.sleep(1), "timed out", id="silence"),
-        ],
-    )
-    def test_bad_answers(self, data_dir, monkeypatch, answer, reason):
+    @pytest.mark.parametrize("case", BAD_ANSWERS)
+    def test_bad_answers(self, data_dir, monkeypatch, case):
         """Whatever a mirror does, there is one line and nothing left behind."""
+        answer, reason = BAD_ANSWERS[case]
         monkeypatch.setattr(named, "DOWNLOAD_TIMEOUT", 0.5)
         with serve(answer) as address:
             know_content(monkeypatch, "mnist", [address])

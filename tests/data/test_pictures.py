@@ -4,14 +4,12 @@ import io
 import os
 import re
 import struct
-import subprocess
-import sys
 import threading
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, run_python
 from PIL import Image, PngImagePlugin
 
 from cae.data.pictures import Form, decode, survey
@@ -198,11 +196,7 @@ class TestUnreadable:
         code = (
             "from cae.data.pictures import *; print(survey(['huge.png'])); decode('huge.png', ANY)"
         )
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = run_python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
         assert done.stdout == "(None, False)\n"
         assert "Warning" not in done.stderr
         last = done.stderr.splitlines()[-1]

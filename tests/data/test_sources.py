@@ -258,13 +258,6 @@ class TestCache:
             assert list(data.skipped) == ["none.png"]
             assert data.images[-1, 0, 0, 0] == 50
 
-    def test_elsewhere_if_the_checkout_is_read_only(self, root, tmp_path, monkeypatch):
-        fill(root, {"a": 2})
-        monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-        assert len(load(root).images) == 2
-        assert list((tmp_path / "user" / "cae" / "cache").glob("*.npy"))
-
     def test_full_disk(self, root, cache, monkeypatch):
         fill(root, {"a": 2})
         monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
@@ -378,24 +371,30 @@ class TestParts:
 
 
 class TestTable:
-    def test_paths_and_labels(self, root):
-        fill(root, {"x": 2})
-        (root / "t.csv").write_text("﻿path,label\r\nx/001.png,cat\r\nx/000.png,ape\r\n")
-        data = load(root / "t.csv")
+    @pytest.fixture
+    def load_table(self, root):
+        """Loads a table of this text, beside so many pictures in a folder `x`."""
+
+        def load_table(text, pictures=0, name="t.csv"):
+            fill(root, {"x": pictures})
+            root.mkdir(exist_ok=True)
+            (root / name).write_text(text)
+            return load(root / name)
+
+        return load_table
+
+    def test_paths_and_labels(self, load_table):
+        data = load_table("﻿path,label\r\nx/001.png,cat\r\nx/000.png,ape\r\n", 2)
         assert data.class_names == {0: "ape", 1: "cat"}
         assert data.labels.tolist() == [1, 0]
         assert data.images[:, 0, 0, 0].tolist() == [1, 0]
 
     @pytest.mark.parametrize("text", ["path\nx/000.png\n", "path\tlabel\nx/000.png\t\n"])
-    def test_tabs_and_no_labels(self, root, text):
-        fill(root, {"x": 1})
-        (root / "t.tsv").write_text(text)
-        assert load(root / "t.tsv").labels is None
+    def test_tabs_and_no_labels(self, load_table, text):
+        assert load_table(text, 1, "t.tsv").labels is None
 
-    def test_some_labels_are_empty(self, root):
-        fill(root, {"x": 3})
-        (root / "t.csv").write_text("path,label\nx/000.png,\nx/001.png,cat\nx/002.png\n")
-        data = load(root / "t.csv")
+    def test_some_labels_are_empty(self, load_table):
+        data = load_table("path,label\nx/000.png,\nx/001.png,cat\nx/002.png\n", 3)
         assert data.class_names == {0: "cat"}
         assert data.labels.tolist() == [NO_LABEL, 0, NO_LABEL]
 
@@ -407,11 +406,9 @@ class TestTable:
             (["cat", "-1", "ape"], {0: "-1", 1: "ape", 2: "cat"}),
         ],
     )
-    def test_minus_one_as_in_files_of_numbers(self, root, labels, names):
-        fill(root, {"x": len(labels)})
+    def test_minus_one_as_in_files_of_numbers(self, load_table, labels, names):
         rows = (f"x/{number:03}.png,{label}" for number, label in enumerate(labels))
-        (root / "t.csv").write_text("\n".join(["path,label", *rows]))
-        data = load(root / "t.csv")
+        data = load_table("\n".join(["path,label", *rows]), len(labels))
         assert data.class_names == names
         assert [names.get(label, "") for label in data.labels] == [
             label if label in names.values() else "" for label in labels
@@ -428,10 +425,8 @@ class TestTable:
         ],
         ids=["semicolons", "tabs", "quotes and spaces", "other names", "backslashes"],
     )
-    def test_as_other_programs_write_it(self, root, text):
-        fill(root, {"x": 2})
-        (root / "t.csv").write_text(text)
-        data = load(root / "t.csv")
+    def test_as_other_programs_write_it(self, load_table, text):
+        data = load_table(text, 2)
         assert data.class_names == {0: "a, b", 1: "c"}
         assert data.labels.tolist() == data.images[:, 0, 0, 0].tolist() == [0, 1]
 
@@ -446,11 +441,9 @@ class TestTable:
             (",".join(["label", *map(str, range(784))]) + "\n", "785 columns.*savez"),
         ],
     )
-    def test_refused(self, root, text, named):
-        root.mkdir()
-        (root / "t.csv").write_text(text)
+    def test_refused(self, load_table, text, named):
         with pytest.raises(DataError, match=named):
-            load(root / "t.csv")
+            load_table(text)
 
     def test_other_names_give_way_to_the_usual_ones(self, root):
         fill(root, {"x": 2})
@@ -464,13 +457,8 @@ class TestArrays:
 
     def test_keras_archive(self, tmp_path):
         path = tmp_path / "mnist.npz"
-        np.savez(
-            path,
-            x_train=self.IMAGES,
-            y_train=self.LABELS[:, np.newaxis],
-            x_test=self.IMAGES[:2],
-            y_test=self.LABELS[:2],
-        )
+        arrays = {"x_train": self.IMAGES, "y_train": self.LABELS[:, np.newaxis]}
+        np.savez(path, **arrays, x_test=self.IMAGES[:2], y_test=self.LABELS[:2])
         training, test = load(path, reading=Reading()), load(path, "test", Reading())
         assert training.images.shape == (6, 2, 2, 1)
         assert training.labels.tolist() == self.LABELS.tolist()

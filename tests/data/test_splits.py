@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import read_json
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,7 +79,7 @@ def swap_two(document):
 def test_a_changed_file_is_refused(tmp_path, damage):
     path = tmp_path / "order.json"
     keep_order(path, LABELS, 0, "abc")
-    document = json.loads(path.read_text())
+    document = read_json(path)
     damage(document)
     path.write_text(json.dumps(document))
     with pytest.raises(DataError, match="must hold the order drawn"):
@@ -268,22 +269,10 @@ def test_repeats_are_the_later_ones(images):
 
 
 def test_an_overlap_in_words():
-    assert str(Overlap("training", "test", np.arange(0))) == (
-        "none of the test images are also among the training images"
-    )
-    assert str(Overlap("training", "test", np.arange(3, 1203))) == (
-        "1,200 of the test images are also among the training images (numbers 3, 4, 5, 6, 7, …)"
-    )
-
-
-def test_shared_images_are_refused():
-    Overlap("pretraining", "test", np.arange(0)).refuse("t10k")
-    message = (
-        r"t10k: the test images must not be among the pretraining images, got 2 of them, "
-        r"numbers 4, 9\. .*--allow-leakage"
-    )
-    with pytest.raises(DataError, match=message):
-        Overlap("pretraining", "test", np.array([4, 9])).refuse("t10k")
+    """How many, and the numbers of the first five."""
+    assert str(Overlap("training", "test", np.arange(0))).startswith("none of the test images")
+    many = str(Overlap("training", "test", np.arange(3, 1203)))
+    assert "1,200 of the test images" in many and "(numbers 3, 4, 5, 6, 7, …)" in many
 
 
 def test_classification_warns_of_test_images_that_it_trains_on(capsys):

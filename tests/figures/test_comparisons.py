@@ -12,11 +12,7 @@ from artists import (
 )
 
 from cae.config.choices import METHODS, RECIPE
-from cae.figures.comparisons import (
-    compare_visualization,
-    plot_comparison,
-    plot_label_efficiency,
-)
+from cae.figures.comparisons import compare_visualization, plot_comparison, plot_label_efficiency
 
 
 def ranked_values(figure):
@@ -86,34 +82,28 @@ def test_a_long_name_is_shortened():
     assert_readable(plot_comparison([autoencoder_history(name) for name in names]))
 
 
-def test_costs_name_the_best_configurations_and_the_pareto_front():
+@pytest.mark.parametrize("has_parameters", [True, False])
+def test_costs_name_the_best_configurations_and_the_pareto_front(has_parameters):
     """Twelve configurations, the best first; the last is the smallest, the second the fastest."""
     histories = [autoencoder_history(str(n)) for n in range(12)]
     for number, history in enumerate(histories):
-        history.metrics = {"parameters": 100 - number, "seconds": 1 if number == 1 else 5}
-    values = [[0.1 + number] for number in range(12)]
-    names = list("abcdefghijkl")
-    figures = compare_visualization(
-        [[history] for history in histories], names, values, [None] * 12, "val_mse"
-    )
-    assert_readable(figures["costs"])
-    parameters, seconds = figures["costs"].axes
-    assert parameters.lines[0].get_xdata().tolist() == list(range(89, 101))
-    np.testing.assert_allclose(seconds.lines[0].get_xydata(), [[1, 1.1], [5, 0.1]])
-    legend = [text.get_text() for text in figures["costs"].legends[0].get_texts()]
-    assert legend[1:] == [f"{n} · {name}" for n, name in enumerate(names, 1)]
-
-    for history in histories:
         history.metrics = {"seconds": 5}
-    figures = compare_visualization(
-        [[history] for history in histories], names, values, [None] * 12, "val_mse"
-    )
-    assert_readable(figures["costs"])
-    parameters, seconds = figures["costs"].axes
-    assert not len(parameters.lines[0].get_xdata())
-    np.testing.assert_allclose(seconds.lines[0].get_xydata(), [[5, 0.1]])
-    legend = [text.get_text() for text in figures["costs"].legends[0].get_texts()]
-    assert legend[1:] == [*(f"{n} · {name}" for n, name in enumerate(names[:10], 1)), "2 others"]
+        if has_parameters:
+            seconds = 1 if number == 1 else 5
+            history.metrics = {"parameters": 100 - number, "seconds": seconds}
+    values, names = [[0.1 + number] for number in range(12)], list("abcdefghijkl")
+    runs = [[history] for history in histories]
+    figure = compare_visualization(runs, names, values, [None] * 12, "val_mse")["costs"]
+    assert_readable(figure)
+    parameters, seconds = figure.axes
+    smallest, fastest = list(range(89, 101)), [[1, 1.1], [5, 0.1]]
+    listed = [f"{n} · {name}" for n, name in enumerate(names, 1)]
+    if not has_parameters:
+        smallest, fastest, listed = [], [[5, 0.1]], [*listed[:10], "2 others"]
+    assert list(parameters.lines[0].get_xdata()) == smallest
+    assert parameters.xaxis.get_major_formatter()(1_000_000) == "1,000,000"
+    np.testing.assert_allclose(seconds.lines[0].get_xydata(), fastest)
+    assert [text.get_text() for text in figure.legends[0].get_texts()][1:] == listed
 
 
 def marks_of(ax, marker):

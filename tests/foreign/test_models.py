@@ -1,12 +1,11 @@
 """Models of other programs: their encoder, pixels and probabilities, or one line of refusal."""
 
-import io
 import warnings
 
 import keras
 import numpy as np
 import pytest
-from conftest import run_program
+from conftest import assert_same_weights
 from keras import layers
 
 from cae.errors import ModelFileError
@@ -33,28 +32,34 @@ def encode(model, layer, images=IMAGES):
     return keras.Model(model.inputs, model.get_layer(layer).output).predict_on_batch(images)
 
 
-def check_same(model, expected, images=IMAGES):
+def check_same(model, expected, tolerance=1e-6):
     """A model takes the images as they are and gives what plain Keras gave."""
     assert model.input_shape == (None, *SHAPE)
-    np.testing.assert_allclose(model.predict_on_batch(images), expected, rtol=1e-6, atol=1e-6)
+    found = model.predict_on_batch(IMAGES)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
 # --- Where the encoder ends: each model, and the name of its encoder's last layer --------------
 
 
+def conv(filters, name=None):
+    return layers.Conv2D(filters, 3, name=name, **SAME)
+
+
+def pool(name=None):
+    return layers.MaxPooling2D(name=name)
+
+
+def back(filters, factor):
+    """A transposed convolution that enlarges by this factor."""
+    return layers.Conv2DTranspose(filters, factor, strides=factor)
+
+
 def textbook_layers():
     """The decoder begins with a convolution that makes the same shape as the encoder."""
-    return [
-        layers.Conv2D(4, 3, **SAME),
-        layers.MaxPooling2D(),
-        layers.Conv2D(2, 3, **SAME),
-        layers.MaxPooling2D(name="last"),
-        layers.Conv2D(2, 3, **SAME),
-        layers.UpSampling2D(),
-        layers.Conv2D(4, 3, **SAME),
-        layers.UpSampling2D(),
-        layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
-    ]
+    output = layers.Conv2D(1, 3, padding="same", activation="sigmoid")
+    encoder = [conv(4), pool(), conv(2), pool("last")]
+    return [*encoder, conv(2), layers.UpSampling2D(), conv(4), layers.UpSampling2D(), output]
 
 
 def textbook():
@@ -64,9 +69,8 @@ def textbook():
 def residual():
     """Branches within the encoder come together before it ends."""
     inputs = keras.Input(SHAPE)
-    first = layers.Conv2D(2, 3, **SAME)(inputs)
-    second = layers.Conv2D(2, 3, **SAME)(first)
-    added = layers.Add()([first, second])
+    first = conv(2)(inputs)
+    added = layers.Add()([first, conv(2)(first)])
     wide = layers.Concatenate()([added, layers.SeparableConv2D(2, 3, **SAME)(added)])
     outputs = layers.UpSampling2D()(layers.AveragePooling2D(2, name="last")(wide))
     return keras.Model(inputs, layers.Conv2D(1, 3, padding="same")(outputs))
@@ -75,98 +79,60 @@ def residual():
 def gated():
     """A gate squeezes the image to a few numbers, and a block has fewer inside than around it."""
     inputs = keras.Input(SHAPE)
-    features = layers.MaxPooling2D()(layers.Conv2D(4, 3, **SAME)(inputs))
+    features = pool()(conv(4)(inputs))
     gate = layers.Dense(4)(layers.Dense(1)(layers.GlobalAveragePooling2D()(features)))
     features = layers.Multiply()([features, layers.Reshape((1, 1, 4))(gate)])
     inside = layers.Conv2D(4, 1)(layers.Conv2D(2, 1)(features))
-    outputs = layers.MaxPooling2D(name="last")(layers.Add()([features, inside]))
-    return keras.Model(inputs, layers.Conv2DTranspose(1, 4, strides=4)(outputs))
+    return keras.Model(inputs, back(1, 4)(pool("last")(layers.Add()([features, inside]))))
 
 
 STRUCTURES = {
     "textbook": textbook,
     "sequential": lambda: keras.Sequential([keras.Input(SHAPE), *textbook_layers()]),
     # Fewer numbers come out of the first pool than of the second, which is deeper.
-    "wide_at_first": lambda: chain(
-        layers.Conv2D(1, 3, **SAME),
-        layers.MaxPooling2D(),
-        layers.Conv2D(16, 3, **SAME),
-        layers.MaxPooling2D(name="last"),
-        layers.Conv2DTranspose(1, 4, strides=4),
-    ),
+    "wide_at_first": lambda: chain(conv(1), pool(), conv(16), pool("last"), back(1, 4)),
     # Noise and padding come before all weights and are narrower than what follows.
     "noisy": lambda: chain(
-        layers.GaussianNoise(0.3),
-        layers.ZeroPadding2D(),
-        layers.Conv2D(8, 3, strides=2),
-        layers.BatchNormalization(),
-        layers.LeakyReLU(name="last"),
-        layers.SpatialDropout2D(0.2),
-        layers.Conv2DTranspose(1, 2, strides=2),
+        *(layers.GaussianNoise(0.3), layers.ZeroPadding2D(), layers.Conv2D(8, 3, strides=2)),
+        *(layers.BatchNormalization(), layers.LeakyReLU(name="last")),
+        *(layers.SpatialDropout2D(0.2), back(1, 2)),
     ),
     "dense_bottleneck": lambda: chain(
-        layers.Conv2D(2, 3, strides=2, **SAME),
-        layers.Flatten(),
-        layers.Dense(5),
-        layers.ReLU(name="last"),
-        layers.Dense(32),
-        layers.Reshape((4, 4, 2)),
-        layers.Conv2DTranspose(1, 2, strides=2),
+        *(layers.Conv2D(2, 3, strides=2, **SAME), layers.Flatten(), layers.Dense(5)),
+        *(layers.ReLU(name="last"), layers.Dense(32), layers.Reshape((4, 4, 2)), back(1, 2)),
     ),
     "dense": lambda: chain(
-        layers.Flatten(),
-        layers.Dense(16, activation="relu"),
-        layers.Dense(5, activation="relu", name="last"),
-        layers.Dense(16, activation="relu"),
-        layers.Dense(64),
-        layers.Reshape(SHAPE),
+        *(layers.Flatten(), layers.Dense(16, "relu"), layers.Dense(5, "relu", name="last")),
+        *(layers.Dense(16, "relu"), layers.Dense(64), layers.Reshape(SHAPE)),
     ),
     "without_pools": lambda: chain(
-        layers.Conv2D(8, 3, **SAME),
-        layers.Conv2D(2, 3, name="last", **SAME),
-        layers.Conv2D(8, 3, **SAME),
-        layers.Conv2D(1, 3, padding="same"),
+        conv(8), conv(2, "last"), conv(8), layers.Conv2D(1, 3, padding="same")
     ),
     "residual": residual,
     "gated": gated,
     "classifier": lambda: chain(
-        layers.Conv2D(2, 3),
-        layers.MaxPooling2D(),
-        layers.Dropout(0.2, name="last"),
-        layers.Flatten(),
-        layers.Dense(8),
-        layers.Dense(3, activation="softmax"),
+        *(layers.Conv2D(2, 3), pool(), layers.Dropout(0.2, name="last")),
+        *(layers.Flatten(), layers.Dense(8), layers.Dense(3, "softmax")),
     ),
     "pooled_classifier": lambda: chain(
-        layers.DepthwiseConv2D(3),
-        layers.Activation("relu", name="last"),
-        layers.GlobalAveragePooling2D(),
-        layers.Dense(3),
+        *(layers.DepthwiseConv2D(3), layers.Activation("relu", name="last")),
+        *(layers.GlobalAveragePooling2D(), layers.Dense(3)),
     ),
     # Upsampling before all weights does not make a decoder.
     "enlarging_classifier": lambda: chain(
-        layers.UpSampling2D(),
-        layers.Conv2D(2, 3, name="last"),
-        layers.GlobalMaxPooling2D(),
-        layers.Dense(3, activation="softmax"),
+        *(layers.UpSampling2D(), layers.Conv2D(2, 3, name="last")),
+        *(layers.GlobalMaxPooling2D(), layers.Dense(3, "softmax")),
     ),
-    "alone": lambda: chain(layers.Conv2D(2, 3), layers.MaxPooling2D(name="last")),
+    "alone": lambda: chain(layers.Conv2D(2, 3), pool("last")),
     # 2×2×16 are as many numbers as 8×8×1, but no image.
-    "as_many_numbers": lambda: chain(
-        layers.Conv2D(4, 3, **SAME),
-        layers.MaxPooling2D(),
-        layers.Conv2D(16, 3, **SAME),
-        layers.MaxPooling2D(name="last"),
-    ),
+    "as_many_numbers": lambda: chain(conv(4), pool(), conv(16), pool("last")),
     # All pixels in a row are one.
     "dense_to_a_row": lambda: chain(
-        layers.Flatten(),
-        layers.Dense(5, activation="relu", name="last"),
-        layers.Dense(64, activation="sigmoid"),
+        layers.Flatten(), layers.Dense(5, "relu", name="last"), layers.Dense(64, "sigmoid")
     ),
     # Outputs of relu are those of no classifier.
     "dense_alone": lambda: chain(
-        layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(4, activation="relu", name="last")
+        layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(4, "relu", name="last")
     ),
     "flat_alone": lambda: chain(
         layers.Conv2D(2, 3, activation="relu"), layers.Flatten(name="last")
@@ -190,8 +156,7 @@ class TestStructure:
     def test_nested_models_without_names(self):
         """What counts is what the layers make, not how models nest them."""
         front = chain(layers.Conv2D(2, 3, strides=2, **SAME), name="a")
-        back = chain(layers.Conv2DTranspose(1, 2, strides=2), shape=(4, 4, 2), name="b")
-        model = chain(front, back)
+        model = chain(front, chain(back(1, 2), shape=(4, 4, 2), name="b"))
         encoder = find_encoder(model, "m")
         check_same(encoder, front.predict_on_batch(IMAGES))
         assert not any(hasattr(layer, "layers") for layer in encoder.layers)
@@ -200,8 +165,8 @@ class TestStructure:
     def test_nested_models_with_names(self, name):
         """Even where the structure says otherwise."""
         front = chain(layers.Conv2D(2, 3), layers.Conv2D(9, 3), name=name)
-        back = chain(layers.Conv2DTranspose(1, 5), shape=(4, 4, 9), name="decoder")
-        for model in (chain(front, back), chain(chain(front, back))):
+        decoder = chain(layers.Conv2DTranspose(1, 5), shape=(4, 4, 9), name="decoder")
+        for model in (chain(front, decoder), chain(chain(front, decoder))):
             check_same(find_encoder(model, "m"), front.predict_on_batch(IMAGES))
         check_same(find_encoder(front, "m"), front.predict_on_batch(IMAGES))
 
@@ -216,14 +181,10 @@ class TestStructure:
     def test_what_stands_before_a_named_model(self, first, expected):
         """It belongs to the encoder, and what follows does not."""
         front = chain(layers.Conv2D(2, 3), layers.Conv2D(9, 3), name="encoder")
-        back = chain(layers.Conv2DTranspose(1, 5), shape=(4, 4, 9), name="decoder")
-        encoder = find_encoder(chain(chain(first, front, back), layers.Rescaling(255)), "m")
-        np.testing.assert_allclose(
-            encoder.predict_on_batch(IMAGES),
-            front.predict_on_batch(expected(IMAGES)),
-            rtol=1e-4,
-            atol=1e-4,
-        )
+        decoder = chain(layers.Conv2DTranspose(1, 5), shape=(4, 4, 9), name="decoder")
+        encoder = find_encoder(chain(chain(first, front, decoder), layers.Rescaling(255)), "m")
+        inputs = expected(IMAGES)
+        check_same(encoder, front.predict_on_batch(inputs), tolerance=1e-4)
         assert len(encoder.trainable_weights) == 4
 
     def test_an_encoder_by_the_name_of_its_file(self, tmp_path):
@@ -248,13 +209,11 @@ class TestStructure:
         check_same(encoder, encode(model, "last"))
 
     def test_the_loaded_model_keeps_its_weights(self):
-        """The encoder is a copy."""
         model = textbook()
         before = model.get_weights()
         encoder = find_encoder(model, "m")
         encoder.set_weights([array + 1 for array in encoder.get_weights()])
-        for array, kept in zip(before, model.get_weights(), strict=True):
-            np.testing.assert_array_equal(array, kept)
+        assert all(map(np.array_equal, before, model.get_weights()))
 
     def test_fresh_weights(self):
         """Statistics of images are no weights that training would find again."""
@@ -270,7 +229,7 @@ class TestStructure:
 def skipping():
     """A U-Net: the image itself is needed at the end."""
     inputs = keras.Input(SHAPE)
-    down = layers.MaxPooling2D(name="bottom")(layers.Conv2D(2, 3, **SAME)(inputs))
+    down = pool("bottom")(conv(2)(inputs))
     joined = layers.Concatenate()([inputs, layers.UpSampling2D()(down)])
     return keras.Model(inputs, layers.Conv2D(1, 3, padding="same")(joined))
 
@@ -278,8 +237,8 @@ def skipping():
 def skipping_inside():
     """A U-Net: the first convolution, at full size, is needed at the end."""
     inputs = keras.Input(SHAPE)
-    first = layers.Conv2D(2, 3, **SAME)(inputs)
-    bottom = layers.Conv2D(4, 3, **SAME)(layers.MaxPooling2D(name="bottom")(first))
+    first = conv(2)(inputs)
+    bottom = conv(4)(pool("bottom")(first))
     joined = layers.Concatenate()([first, layers.UpSampling2D()(bottom)])
     return keras.Model(inputs, layers.Conv2D(1, 3, padding="same")(joined))
 
@@ -299,7 +258,7 @@ UNETS = [skipping, skipping_inside, skipping_dense]
 def joint():
     """A reconstruction and classes."""
     inputs = keras.Input(SHAPE)
-    down = layers.MaxPooling2D(name="bottom")(layers.Conv2D(2, 3, **SAME)(inputs))
+    down = pool("bottom")(conv(2)(inputs))
     classes = layers.Dense(3, activation="softmax")(layers.Flatten()(down))
     return keras.Model(inputs, [layers.Conv2DTranspose(1, 2, strides=2)(down), classes])
 
@@ -322,9 +281,7 @@ def conditional():
 
 
 def perceptron():
-    return chain(
-        layers.Flatten(), layers.Dense(4, activation="relu", name="bottom"), layers.Dense(3)
-    )
+    return chain(layers.Flatten(), layers.Dense(4, "relu", name="bottom"), layers.Dense(3))
 
 
 class TestNoStructure:
@@ -389,11 +346,7 @@ class TestInputs:
 
     @pytest.mark.parametrize(
         ("mean", "variance", "factor", "offset", "expected"),
-        [
-            (33.3, 6000, 255, 0, "0..255"),
-            (0.13, 0.09, 1, 0, "0..1"),
-            (-0.74, 0.38, 2, -1, "-1..1"),
-        ],
+        [(33.3, 6000, 255, 0, "0..255"), (0.13, 0.09, 1, 0, "0..1"), (-0.74, 0.38, 2, -1, "-1..1")],
     )
     def test_normalization(self, mean, variance, factor, offset, expected):
         """The statistics are those of the pixels that it was made with."""
@@ -423,7 +376,6 @@ class TestInputs:
         assert not any("0..255" in line for line in said)
 
     def test_undefined_sizes(self):
-        """The encoder is built for the images."""
         model = chain(*textbook_layers(), shape=(None, None, 1))
         encoder = find_encoder(model, "m", SHAPE)
         check_same(encoder, encode(model, "last"))
@@ -590,8 +542,7 @@ class TestPrograms:
         first = [keras.Input(SHAPE), layers.Rescaling(1 / 255)]
         model = keras.Sequential([*first, *textbook_layers()])
         model.save(tmp_path / "foreign.h5")
-        done = classify(model=tmp_path / "foreign.h5")
-        assert done.exit_code == 0, done.err
+        done = classify(model=tmp_path / "foreign.h5").ok()
         assert "last (MaxPooling2D, 2×2×2)" in done.out and "0..255" in done.out
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -603,8 +554,7 @@ class TestPrograms:
         first = layers.Normalization(axis=None)
         first.adapt(IMAGES)
         chain(first, *textbook_layers()).save(tmp_path / "foreign.keras")
-        done = classify(model=tmp_path / "foreign.keras")
-        assert done.exit_code == 0, done.err
+        done = classify(model=tmp_path / "foreign.keras").ok()
         with sharing_encodings():
             assert classify(model=tmp_path / "foreign.keras").exit_code == 0
         saved = keras.models.load_model(done.run / "model.keras").get_layer("encoder")
@@ -614,11 +564,9 @@ class TestPrograms:
     def test_flags(self, classify, tmp_path):
         """They choose the layer and the pixels; `-1..1` is no flag."""
         joint().save(tmp_path / "m.keras")
-        refused = classify(model=tmp_path / "m.keras")
-        assert refused.exit_code == 2 and "--encoder-until" in refused.err
+        classify(model=tmp_path / "m.keras").refused("--encoder-until")
         flags = ["--encoder-until", "bottom", "--model-input-range", "-1..1"]
-        done = classify(*flags, model=tmp_path / "m.keras")
-        assert done.exit_code == 0, done.err
+        done = classify(*flags, model=tmp_path / "m.keras").ok()
         saved = keras.models.load_model(done.run / "model.keras")
         assert saved.get_layer("encoder").layers[1].scale == 2
         assert saved.get_layer("encoder").output_shape == (None, 4, 4, 2)
@@ -628,8 +576,7 @@ class TestPrograms:
         inputs = keras.Input(SHAPE)
         encoder = keras.Model(inputs, [layers.MaxPooling2D()(layers.Conv2D(2, 3)(inputs))])
         encoder.save(tmp_path / "encoder.keras")
-        done = classify(model=tmp_path / "encoder.keras")
-        assert done.exit_code == 0, done.err
+        done = classify(model=tmp_path / "encoder.keras").ok()
         assert "Warning" not in done.out + done.err
 
     def test_weights_of_the_original_program(self, autoencode, trained_autoencoder, tmp_path):
@@ -640,26 +587,22 @@ class TestPrograms:
         chain(encoder, inner, decoder.layers[-1]).save(tmp_path / "m.h5")
         target = keras.models.clone_model(model)
         start_from(target, tmp_path / "m.h5")
-        for array, expected in zip(target.get_weights(), model.get_weights(), strict=True):
-            np.testing.assert_array_equal(array, expected)
-        done = autoencode("--init-from", tmp_path / "m.h5")
-        assert done.exit_code == 0, done.err
+        assert_same_weights(target, model)
+        autoencode("--init-from", tmp_path / "m.h5").ok()
 
     def test_other_layers_than_the_configuration(self, autoencode, tmp_path):
         """The advice does not lead in a circle: a foreign file has no configuration of its own."""
         textbook().save(tmp_path / "m.h5")
-        done = autoencode("--init-from", tmp_path / "m.h5")
-        assert done.exit_code == 2 and "layers of the file" in done.err
+        done = autoencode("--init-from", tmp_path / "m.h5").refused("layers of the file")
         assert "leave out -c" not in done.err and "trained with" not in done.err
 
     def test_several_outputs_are_refused_and_the_menu_continues(
-        self, tmp_path, files, classifier_config, trained_autoencoder, monkeypatch
+        self, tmp_path, launch, files, classifier_config, trained_autoencoder, typed
     ):
         """Train, test a saved classifier, and exit."""
         joint().save(tmp_path / "foreign.keras")
-        answers = [1, classifier_config, 3, 2, tmp_path / "foreign.keras", 4, "n"]
-        monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(map(str, answers)) + "\n"))
+        typed(1, classifier_config, 3, 2, tmp_path / "foreign.keras", 4, "n")
         flags = [*files.classifier, "-model", trained_autoencoder.saved, "--no-plots"]
-        done = run_program("classification", *flags, runs_dir=tmp_path / "runs")
-        assert done.exit_code == 0 and "2 outputs" in done.err
+        done = launch("classification", *flags).ok()
+        assert "2 outputs" in done.err
         assert not any("-test-" in run.name for run in done.runs)

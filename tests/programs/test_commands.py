@@ -10,11 +10,9 @@ import venv
 from pathlib import Path
 
 import pytest
-from conftest import run_program
+from conftest import ROOT
 
 from cae.programs import start
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +35,20 @@ def test_commands_are_programs(project):
         assert callable(importlib.import_module(target.split(":")[0]).main)
 
 
-def test_requirements_are_read_from_their_files(project):
-    """Which may not include each other: setuptools reads plain lists."""
-    found = project["tool"]["setuptools"]["dynamic"]
-    for part in (found["dependencies"], *found["optional-dependencies"].values()):
-        assert not (ROOT / part["file"]).read_text().startswith("-r")
-
-
 def test_commands_call_each_other(monkeypatch):
     assert start.name_command("classification.py") == ["python", "classification.py"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/cae-autoencoder"])
     assert start.name_command("classification.py") == ["cae-classify"]
 
 
-def test_shipped_configurations_are_found_from_any_folder(tmp_path, monkeypatch):
+def test_shipped_configurations_are_found_from_any_folder(tmp_path, launch, monkeypatch):
     """Unless the folder has one of that name."""
     monkeypatch.chdir(tmp_path)
     flags = ["-d", "digits", "-c", "configuration/autoencoder_small.json", "--print-config"]
-    done = run_program("autoencoder", *flags, runs_dir=tmp_path / "runs")
-    assert done.exit_code == 0
+    launch("autoencoder", *flags).ok()
     (tmp_path / "configuration").mkdir()
     (tmp_path / "configuration" / "autoencoder_small.json").write_text("{}")
-    done = run_program("autoencoder", *flags, runs_dir=tmp_path / "runs")
-    assert done.exit_code == 2
+    launch("autoencoder", *flags).refused()
 
 
 @pytest.mark.slow
@@ -70,15 +59,9 @@ def test_an_installed_copy_brings_its_configurations(tmp_path):
     install = ["-m", "pip", "install", "--quiet", "--no-deps", str(ROOT)]
     subprocess.run([python, *install], check=True, capture_output=True)
     libraries = os.pathsep.join(path for path in sys.path if "site-packages" in path)
-    done = subprocess.run(
-        [
-            *(tmp_path / "env" / "bin" / "cae-autoencoder", "--print-config", "-d", "digits"),
-            *("-c", "configuration/autoencoder_small.json"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": libraries},
-        capture_output=True,
-        text=True,
-    )
+    command = [tmp_path / "env" / "bin" / "cae-autoencoder", "--print-config", "-d", "digits"]
+    command += ["-c", "configuration/autoencoder_small.json"]
+    environment = {**os.environ, "PYTHONPATH": libraries}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["batch_size"] == 32

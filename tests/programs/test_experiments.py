@@ -2,21 +2,27 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, read_rows, run_program, write_json
+from conftest import (
+    AUTOENCODER,
+    CLASSIFIER,
+    ROOT,
+    read_json,
+    read_rows,
+    run_program,
+    wait_for,
+    write_json,
+)
 from PIL import Image
 from report_folders import make_start, table_of, trials_of, write_plan
 
-import experiments
 from cae import terminal
 from cae.config.load import load_config
 from cae.config.study import expand, load_stages
@@ -25,6 +31,8 @@ from cae.errors import UserError
 from cae.files import locked
 from cae.records.run import PARTIAL, FileRecord
 from cae.studies import trials
+
+compare = partial(run_program, "experiments", "compare")
 
 
 class Trainer:
@@ -51,7 +59,7 @@ class Trainer:
                 shutil.rmtree(partial)
                 log.write("error: the disk must have room, got none.\n")
                 return 2
-        config = json.loads((partial / "run.json").read_text())["config"]
+        config = read_json(partial / "run.json")["config"]
         rate, seed = config["optimizer"][1], config["seed"]
         value = self.values.get((rate, seed), rate + seed / 1000)
         metrics = {"val_mse": value, "best_epoch": 1, "seconds": 1.0, "parameters": 9}
@@ -104,8 +112,7 @@ def test_pictures_are_read_as_the_flags_say(study, run, trainer, tmp_path, monke
 
 def test_every_trial_is_an_ordinary_run(study, run, trainer):
     """With a configuration file of its own, below the directory of the study."""
-    done = run(study(), "--limit", 40, "--epochs", 3)
-    assert done.exit_code == 0
+    done = run(study(), "--limit", 40, "--epochs", 3).ok()
     assert len(trainer.calls) == 6
     for trial, arguments in zip(trials_of(done.run), trainer.calls, strict=True):
         assert trial["status"] == "done"
@@ -145,20 +152,11 @@ def test_the_best_trial_is_trained_again_where_its_model_was_deleted(study, run,
 def test_screening(study, run, trainer, tmp_path):
     """All configurations on few images; the best of each base in full, with all seeds."""
     screening = {"finalists": 2, "limit": 20, "epochs": 3}
-    done = run(study(screening=screening, epochs=7))
-    assert done.exit_code == 0
+    run(study(screening=screening, epochs=7)).ok()
     first, second = (trials_of(tmp_path / "runs" / name) for name in ("tiny-screening", "tiny"))
-    assert [(t["configuration"][-4:], t["seed"]) for t in first] == [
-        ("0.02", 0),
-        ("0.01", 0),
-        ("0.03", 0),
-    ]
-    assert [(t["configuration"][-4:], t["seed"]) for t in second] == [
-        ("0.02", 0),
-        ("0.02", 1),
-        ("0.01", 0),
-        ("0.01", 1),
-    ]
+    found = [[(t["configuration"][-4:], t["seed"]) for t in trials] for trials in (first, second)]
+    assert found[0] == [("0.02", 0), ("0.01", 0), ("0.03", 0)]
+    assert found[1] == [("0.02", 0), ("0.02", 1), ("0.01", 0), ("0.01", 1)]
     configs = [load_config(call[call.index("-c") + 1], "autoencoder") for call in trainer.calls]
     assert [config.epochs for config in configs] == [3] * 3 + [7] * 4
     assert ["--limit" in call for call in trainer.calls] == [True] * 3 + [False] * 4
@@ -169,8 +167,7 @@ def test_screening(study, run, trainer, tmp_path):
 
 def test_a_configuration_that_fails_in_the_screening_is_out(study, run, trainer, tmp_path):
     trainer.fail_at = 2
-    done = run(study(screening={"finalists": 3, "limit": 20}, seeds=1))
-    assert done.exit_code == 2
+    run(study(screening={"finalists": 3, "limit": 20}, seeds=1)).refused()
     rates = [t["configuration"][-4:] for t in trials_of(tmp_path / "runs" / "tiny")]
     assert rates == ["0.02", "0.03"]
 
@@ -214,8 +211,7 @@ def test_an_interrupted_study_resumes_to_the_same_table(study, run, trainer, tmp
 def test_a_failed_trial_does_not_stop_the_others(study, run, trainer):
     """Its reason is recorded, and it is tried again in the next start."""
     trainer.fail_at = 2
-    done = run(study())
-    assert done.exit_code == 2
+    done = run(study()).refused()
     failed = [trial for trial in trials_of(done.run) if trial["status"] == "failed"]
     assert [trial["reason"] for trial in failed] == ["the disk must have room, got none."]
     assert len(table_of(done.run)) == 5
@@ -243,33 +239,23 @@ def test_a_trial_that_breaks_is_a_failed_trial(tmp_path, monkeypatch):
 def test_nothing_is_trained_when_the_last_stage_is_wrong(study, run, trainer, tmp_path):
     """All stages are checked first."""
     study()
-    write_json(
-        tmp_path / "last.json",
-        json.loads((tmp_path / "study.json").read_text()),
-        name="last",
-        vary={"grid": {"l2": [7]}},
-    )
+    changes = {"name": "last", "vary": {"grid": {"l2": [7]}}}
+    write_json(tmp_path / "last.json", read_json(tmp_path / "study.json"), changes)
     chain = {"name": "all", "kind": "chain", "stages": ["study.json", "last.json"]}
-    done = run(write_json(tmp_path / "chain.json", chain))
-    assert done.exit_code == 2
-    assert "vary (base-l2=7): l2: must be a number from 0 to 1" in done.err
+    run(write_json(tmp_path / "chain.json", chain)).refused(
+        "vary (base-l2=7): l2: must be a number from 0 to 1"
+    )
     assert trainer.calls == []
 
 
 def test_encoders_of_a_study_that_has_not_run(tmp_path, run, files):
     write_json(tmp_path / "head.json", CLASSIFIER)
     encoder = {"study": "autoencoders", "base": "base"}
-    path = write_json(
-        tmp_path / "study.json",
-        name="heads",
-        kind="classifier",
-        data={"dataset": str(files.images), "labels": str(files.labels)},
-        bases=[{"configuration": "head.json", "encoder": encoder}],
-        metric="val_accuracy",
-    )
-    done = run(path)
-    assert done.exit_code == 2
-    assert "Run the study autoencoders first" in done.err
+    heads = {"name": "heads", "kind": "classifier", "metric": "val_accuracy"}
+    data = {"dataset": str(files.images), "labels": str(files.labels)}
+    bases = [{"configuration": "head.json", "encoder": encoder}]
+    path = write_json(tmp_path / "study.json", heads, data=data, bases=bases)
+    run(path).refused("Run the study autoencoders first")
 
 
 def test_saved_models_of_other_programs(tmp_path):
@@ -330,8 +316,7 @@ def test_few_labels(tmp_path):
 
 def test_changed_images(study, run, trainer):
     """The flags pass to the trials, whose names tell them from others."""
-    done = run(study(), "--invert", "--transpose", "train", "--limit", 40)
-    assert done.exit_code == 0
+    run(study(), "--invert", "--transpose", "train", "--limit", 40).ok()
     calls = list(trainer.calls)
     for arguments in calls:
         assert arguments[arguments.index("--invert") + 1] == "all"
@@ -340,46 +325,40 @@ def test_changed_images(study, run, trainer):
     assert len(trainer.calls) == 2 * len(calls)
 
 
-def test_compare_sorts_and_writes(study, run, trainer, tmp_path, capsys):
+def test_compare_sorts_and_writes(study, run, trainer, tmp_path):
     """Over the study's directory or over its runs: the same runs, the same table."""
     done = run(study())
-    runs = [str(done.run / trial["id"]) for trial in trials_of(done.run)]
+    runs = [done.run / trial["id"] for trial in trials_of(done.run)]
     table = tmp_path / "table.csv"
-    assert experiments.main(["compare", str(done.run), "--csv", str(table), "--sort", "name"]) == 0
-    out = capsys.readouterr().out
+    out = compare(done.run, "--csv", table, "--sort", "name").ok().out
     assert out.index("learning_rate=0.01") < out.index("learning_rate=0.02")
     assert table.read_bytes() == (done.run / "results.csv").read_bytes()
-    assert experiments.main(["compare", *runs]) == 0
-    assert "0.0105" in capsys.readouterr().out  # the mean of 0.01 and 0.011
+    assert "0.0105" in compare(*runs).ok().out  # the mean of 0.01 and 0.011
     for path in (table, tmp_path / "missing" / "table.csv"):
-        assert experiments.main(["compare", *runs, "--csv", str(path)]) == 2
-        written = capsys.readouterr()
-        assert str(path.parent) in written.err and written.out == ""
+        assert compare(*runs, "--csv", path).refused(str(path.parent)).out == ""
 
 
-def test_names_are_shown_in_full(study, run, trainer, monkeypatch, capsys):
+def test_names_are_shown_in_full(study, run, trainer, screen):
     """In a file on one line, on a narrow terminal folded."""
     done = run(study())
     assert "│ learning_rate=0.02 │" in done.out
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(terminal.OUT, "_force_terminal", True)
-    experiments.main(["compare", str(done.run)])
-    table = capsys.readouterr().out.rpartition("┘")[0]
+    shown = screen(80)
+    compare(done.run).ok()
+    table = shown.getvalue().rpartition("┘")[0]
     assert "…" not in table and max(map(len, table.splitlines())) <= 80
 
 
-def test_a_table_too_wide_for_the_terminal(monkeypatch, capsys):
+def test_a_table_too_wide_for_the_terminal(screen):
     """Where numbers would be cut, each row is a list; numbers and names stay whole."""
-    monkeypatch.setattr(terminal.OUT, "_force_terminal", True)
     # 12 for the name, 8 for each number, 3 between columns and 4 at the ends.
-    monkeypatch.setattr(terminal.OUT, "_environ", {"COLUMNS": "48"})
     row = {"name": "autoencoder_large", "mean": "0.012345", "low": "0.010000", "high": "0.014000"}
+    narrow = screen(48)
     terminal.print_rows("Comparison", [row], ("mean", "low", "high"))
-    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
-    assert [line.split() for line in lines] == [["Comparison"], *map(list, row.items())]
-    monkeypatch.setattr(terminal.OUT, "_environ", {"COLUMNS": "49"})
+    lines = [line.split() for line in narrow.getvalue().splitlines()]
+    assert lines == [["Comparison"], *map(list, row.items())]
+    wider = screen(49)
     terminal.print_rows("Comparison", [row], ("mean", "low", "high"))
-    assert "│ 0.012345 │ 0.010000 │ 0.014000 │" in capsys.readouterr().out
+    assert "│ 0.012345 │ 0.010000 │ 0.014000 │" in wider.getvalue()
 
 
 @pytest.fixture
@@ -400,17 +379,21 @@ def recorded(tmp_path):
     return write
 
 
-def compared(tmp_path, *runs):
-    """The configuration of each run in the table that `compare` writes."""
-    table = tmp_path / "compared.csv"
-    assert experiments.main(["compare", *runs, "--csv", str(table)]) == 0
-    return {row["run"]: row["configuration"] for row in read_rows(table)}
+@pytest.fixture
+def compared(tmp_path):
+    """Compares runs; returns the program, and the configuration of each run in its table."""
+
+    def compared(*runs):
+        done = compare(*runs, "--csv", tmp_path / "compared.csv").ok()
+        rows = read_rows(tmp_path / "compared.csv")
+        return done, {row["run"]: row["configuration"] for row in rows}
+
+    return compared
 
 
-def test_runs_of_one_name_are_averaged_only_if_their_seeds_alone_differ(recorded, tmp_path, capsys):
+def test_runs_of_one_name_are_averaged_only_if_their_seeds_alone_differ(recorded, compared):
     """Two seeds of 0.25 and 0.75 have the mean 0.5; flags, epochs and layers make other groups."""
-    rows = compared(
-        tmp_path,
+    done, rows = compared(
         recorded("one", 0.25, seed=1),
         recorded("two", 0.75, seed=2),
         recorded("few", 0.125, flags={"limit": 10}, seed=1),
@@ -420,64 +403,51 @@ def test_runs_of_one_name_are_averaged_only_if_their_seeds_alone_differ(recorded
     )
     assert rows["one"] == rows["two"]
     assert len(set(rows.values())) == 5
-    means = [
-        line.split("│")[3].strip()
-        for line in capsys.readouterr().out.splitlines()
-        if line.startswith("│ tiny")
-    ]
-    assert means == ["0.0625", "0.125", "0.5", "0.875", "0.9375"]
+    lines = [line.split("│") for line in done.out.splitlines() if line.startswith("│ tiny")]
+    assert [cells[3].strip() for cells in lines] == ["0.0625", "0.125", "0.5", "0.875", "0.9375"]
 
 
-def test_data_sets_are_not_ranked_together(recorded, tmp_path, capsys):
+def test_data_sets_are_not_ranked_together(recorded, compared):
     """One table and one verdict for each."""
-    compared(tmp_path, recorded("one", 0.25, data="a"), recorded("two", 0.75, data="b"))
-    out = capsys.readouterr().out
-    assert out.count("the only one") == 2
-    assert "on a.idx (aaaaaaaa): " in out and "on b.idx (bbbbbbbb): " in out
+    done, _ = compared(recorded("one", 0.25, data="a"), recorded("two", 0.75, data="b"))
+    assert done.out.count("the only one") == 2
+    assert "on a.idx (aaaaaaaa): " in done.out and "on b.idx (bbbbbbbb): " in done.out
 
 
-def test_the_latest_run_of_a_seed_counts(recorded, tmp_path, capsys):
+def test_the_latest_run_of_a_seed_counts(recorded, compared):
     """Whatever the order; the earlier one, and a run named twice, are no further seeds."""
     late = recorded("late", 0.25, started="2026-01-02T00:00:00")
-    early = recorded("early", 0.75)
-    assert list(compared(tmp_path, late, early, late)) == ["late"]
-    err = capsys.readouterr().err
-    assert "early" in err and "late:" not in err
+    done, rows = compared(late, recorded("early", 0.75), late)
+    assert list(rows) == ["late"]
+    assert "early" in done.err and "late:" not in done.err
 
 
-def test_what_is_no_complete_run_is_named_and_left_out(recorded, tmp_path, capsys):
+def test_what_is_no_complete_run_is_named_and_left_out(recorded, compared, tmp_path):
     run = recorded("one", 0.25)
     interrupted = recorded(f"two{PARTIAL}", 0.5, seed=2)  # stopped before it was renamed
     (tmp_path / "empty").mkdir()
     others = [interrupted, str(tmp_path / "empty")]
-    assert list(compared(tmp_path, run, *others)) == ["one"]
-    err = " ".join(capsys.readouterr().err.split())
-    assert all(name in err for name in others)
-    assert experiments.main(["compare", *others]) == 2
-    err = capsys.readouterr().err
-    assert all(name in err for name in others)
+    done, rows = compared(run, *others)
+    assert list(rows) == ["one"]
+    assert all(name in " ".join(done.err.split()) for name in others)
+    compare(*others).refused(*others)
 
 
-def test_compare_refuses_what_is_no_run(tmp_path, capsys):
-    assert experiments.main(["compare", str(tmp_path)]) == 2
-    assert "must be a complete run, got no metrics.json in it" in capsys.readouterr().err
+def test_compare_refuses_what_is_no_run(tmp_path):
+    compare(tmp_path).refused("must be a complete run, got no metrics.json in it")
     (tmp_path / "metrics.json").write_text("{}")  # as in a folder of predict.py evaluate
-    assert experiments.main(["compare", str(tmp_path)]) == 2
-    assert "must be a complete run, got no run.json in it" in capsys.readouterr().err
+    compare(tmp_path).refused("must be a complete run, got no run.json in it")
 
 
-def test_a_damaged_record_of_a_study(tmp_path, capsys):
+def test_a_damaged_record_of_a_study(tmp_path):
     (tmp_path / "trials.json").write_text('{"metric": "val_mse"}')
-    assert experiments.main(["compare", str(tmp_path)]) == 2
-    assert "trials.json" in capsys.readouterr().err
+    compare(tmp_path).refused("trials.json")
 
 
-def test_flags_have_subcommands(study, capsys):
+def test_flags_have_subcommands(study, run):
     """A flag of a subcommand is found by its nearest name."""
-    file = str(study())
-    assert experiments.main(["run", file, "--epoch", "3"]) == 2
-    assert "Did you mean --epochs?" in capsys.readouterr().err
-    assert experiments.main(["run", file, "-dl", "labels"]) == 2
+    run(study(), "--epoch", "3").refused("Did you mean --epochs?")
+    run(study(), "-dl", "labels").refused()
 
 
 @pytest.mark.slow
@@ -491,15 +461,9 @@ def test_a_chain_from_images_to_the_best_classifier(tmp_path, files, run, monkey
     rates = {"grid": {"learning_rate": [0.01, 0.003]}}
     encoders = write_plan(tmp_path, files.images, vary=rates, seeds=1, name="encoders", data=data)
     Path(encoders).rename(tmp_path / "encoders.json")
-    write_json(
-        tmp_path / "heads.json",
-        name="heads",
-        kind="classifier",
-        data=data | test,
-        bases=[{"configuration": "head.json", "encoder": {"study": "encoders", "base": "base"}}],
-        metric="val_accuracy",
-        seeds=2,
-    )
+    heads = {"name": "heads", "kind": "classifier", "metric": "val_accuracy", "seeds": 2}
+    base = {"configuration": "head.json", "encoder": {"study": "encoders", "base": "base"}}
+    write_json(tmp_path / "heads.json", heads, data=data | test, bases=[base])
     chain = {"name": "both", "kind": "chain", "stages": ["encoders.json", "heads.json"]}
     path = write_json(tmp_path / "chain.json", chain)
     encoded = []
@@ -510,8 +474,7 @@ def test_a_chain_from_images_to_the_best_classifier(tmp_path, files, run, monkey
         return predict(network, *args)
 
     monkeypatch.setattr(predict_module, "predict", count)
-    whole = run(path, "--epochs", 2, runs="whole", plots=True)
-    assert whole.exit_code == 0, whole.err
+    whole = run(path, "--epochs", 2, runs="whole", plots=True).ok()
     assert encoded.count("encoder") == 1  # for both seeds
     heads = whole.run / "heads"
     drawn = {path.stem for path in (heads / "plots").iterdir()}
@@ -552,7 +515,7 @@ def test_a_killed_study_ends_in_the_same_table(tmp_path, files, run):
     command = [sys.executable, "experiments.py", "run", path, "--no-plots"]
     program = subprocess.Popen(
         [*command, "--runs-dir", str(killed.parent)],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
@@ -566,10 +529,3 @@ def test_a_killed_study_ends_in_the_same_table(tmp_path, files, run):
     assert 1 <= done < 3
     assert run(path, runs="killed").exit_code == 0
     assert table_of(killed) == table_of(whole.run)
-
-
-def wait_for(happened, program):
-    """Until it has happened; the program must not end before."""
-    while not happened():
-        assert program.poll() is None
-        time.sleep(0.005)

@@ -1,11 +1,10 @@
 """Images without labels: given by a flag, left without a label, or bereft of it to try it out."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
-from conftest import CLASSIFIER, run_program
+from conftest import CLASSIFIER, read_json, write_json
 from PIL import Image
 
 import autoencoder
@@ -86,31 +85,24 @@ def test_images_of_a_flag_join_those_without_labels(load, files, partly_labelled
     assert len(task.unlabelled.files) == 3
 
 
-def test_test_images_among_those_without_labels_are_told(load, files, capsys):
-    load("--unlabelled", files.test)
-    assert "24 of the test images are also among the unlabelled" in capsys.readouterr().err
-
-
 def test_images_of_another_size(load, tmp_path):
     idx.write_idx(tmp_path / "images", np.zeros((3, 8, 9), np.uint8))
     with pytest.raises(UserError, match=r"images: must hold images .* 8×8×1, got 8×9×1"):
         load("--unlabelled", tmp_path / "images")
 
 
-def test_the_configuration_must_use_them(files, tmp_path, classifier_config):
+def test_the_configuration_must_use_them(files, launch, classifier_config):
     flags = [*files.classifier, "-c", classifier_config, "--unlabelled", files.test]
-    finished = run_program("classification", *flags, runs_dir=tmp_path / "runs")
-    assert finished.exit_code == 2
+    finished = launch("classification", *flags).refused()
     assert finished.err.startswith("error: --unlabelled: ") and finished.err.count("\n") == 1
 
 
 def test_labels_per_class(classify, tmp_path):
     """A complete run says what it has used, and what it has not, and records both."""
-    finished = classify("--labels-per-class", 5, "--seed", 3)
-    assert finished.exit_code == 0, finished.err
+    finished = classify("--labels-per-class", 5, "--seed", 3).ok()
     text = " ".join(finished.out.split())
     assert "15 of 8×8×1" in text and "33 other images without labels, not used" in text
-    begun = json.loads((finished.run / "run.json").read_text())
+    begun = read_json(finished.run / "run.json")
     assert begun["arguments"]["labels_per_class"] == 5
     assert begun["data"]["unlabelled"] == begun["data"]["training"]
 
@@ -131,8 +123,7 @@ def test_labels_per_class(classify, tmp_path):
 
 def test_an_autoencoder_learns_from_all_images(autoencode, partly_labelled, files):
     more = ["--unlabelled", files.test]
-    finished = autoencode(*partly_labelled[2:], *more, plots=True)
-    assert finished.exit_code == 0, finished.err
+    finished = autoencode(*partly_labelled[2:], *more, plots=True).ok()
     assert "72 of 8×8×1" in finished.out
 
     flags = [*partly_labelled, *more, "--limit", 40]
@@ -179,24 +170,14 @@ def test_a_recipe_on_images_of_a_flag(autoencode, classify, files, tmp_path):
     """Both programs take their half of one file; the views of teacher and student are drawn."""
     layers = {"encoder_layers": [["conv", 2, [3, 3]], ["pool", [2, 2]], ["dense", 4]]}
     common = {"optimizer": ["adam", 0.01], "batch_size": 8}
-    recipe = {
-        "description": "A tiny one.",
-        "autoencoder": {**layers, "decoder_layers": [["upSample", [2, 2]]], "epochs": 1, **common},
-        "classifier": {
-            "dense_layers": [],
-            "dense_only_train_epochs": 0,
-            "full_train_epochs": 1,
-            "unlabelled": {"batch_size": 8, "label_spreading": {}, "pseudo_labels": {}},
-            **common,
-        },
-    }
-    path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(recipe))
-    first = autoencode(config=path)
-    assert first.exit_code == 0, first.err
+    autoencoder = {**layers, "decoder_layers": [["upSample", [2, 2]]], "epochs": 1, **common}
+    head = {"dense_layers": [], "dense_only_train_epochs": 0, "full_train_epochs": 1, **common}
+    head["unlabelled"] = {"batch_size": 8, "label_spreading": {}, "pseudo_labels": {}}
+    recipe = {"description": "A tiny one.", "autoencoder": autoencoder, "classifier": head}
+    path = write_json(tmp_path / "recipe.json", recipe)
+    first = autoencode(config=path).ok()
     images = ["--unlabelled", files.test]
-    done = classify(*images, config=path, model=first.run / "model.keras", plots=True)
-    assert done.exit_code == 0, done.err
+    done = classify(*images, config=path, model=first.run / "model.keras", plots=True).ok()
     assert "24 other images without labels" in " ".join(done.out.split())
     assert (done.run / "plots" / "augmentation.png").exists()
-    assert json.loads((done.run / "config.json").read_text())["unlabelled"]["batch_size"] == 8
+    assert read_json(done.run / "config.json")["unlabelled"]["batch_size"] == 8

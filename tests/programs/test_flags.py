@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from cae import terminal
 from cae.errors import UserError
@@ -16,8 +17,6 @@ from cae.programs import flags as flags_module
 from cae.programs import start
 from cae.programs.task import Experiment
 from cae.records.history import History
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -162,18 +161,16 @@ def test_result_in_a_line():
     assert experiment.result == "accuracy 1.0000, test_accuracy 0.9877"
 
 
-def test_lines_break_between_words_at_a_terminal(monkeypatch, capsys):
+def test_lines_break_between_words_at_a_terminal(screen):
     """A path that does not fit beside the name of a fact gets a line of its own, and is never cut;
     a command stays on one line, to be copied.
     """
-    monkeypatch.setattr(terminal.OUT, "_force_terminal", True)
-    monkeypatch.setenv("COLUMNS", "20")
-    monkeypatch.setattr(terminal.OUT, "_environ", os.environ)
+    shown = screen(20)
     path = "runs/" + "x" * 20
     terminal.show_facts("run", {"best": "one two three", "run": path})
     terminal.say(f"Saved as {path}")
     terminal.print_as_is(f"Next: python {path}")
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()[1:]]
+    lines = [line.rstrip() for line in shown.getvalue().splitlines()[1:]]
     facts = ["  best  one two", "        three", "  run", f"    {path}"]
     assert lines == [*facts, "Saved as", f"  {path}", f"Next: python {path}"]
 

@@ -1,28 +1,27 @@
 """Data and habits that tutorials do not have: tiny, constant, odd-sized or sorted sets."""
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from conftest import CLASSIFIER, read_rows, run_program, write_dataset, write_json
+from conftest import (
+    CLASSIFIER,
+    assert_same_weights,
+    read_json,
+    read_rows,
+    write_dataset,
+    write_json,
+)
 
-import autoencoder
 from cae.config.load import load_config
 from cae.data import idx
 from cae.data.idx import read_images
 from cae.data.splits import draw_sample
-from cae.programs.tasks import AutoencoderTask
 from cae.records.saved_models import load_model
 from cae.training import build
-
-
-@pytest.fixture
-def runs(tmp_path):
-    return tmp_path / "runs"
 
 
 def test_test_images_of_another_program(classify, files, trained_classifier, tmp_path):
@@ -30,11 +29,10 @@ def test_test_images_of_another_program(classify, files, trained_classifier, tmp
     images = (1 - read_images(files.test)[..., 0].swapaxes(1, 2) / 255).astype(np.float32)
     idx.write_idx(tmp_path / "other", images)
     data = replace(files, test=tmp_path / "other")
-    done = classify("--invert", "test", "--transpose", "test", "--epochs", 4, data=data)
-    assert done.exit_code == 0, done.err
+    done = classify("--invert", "test", "--transpose", "test", "--epochs", 4, data=data).ok()
     predictions = [(run / "predictions.csv") for run in (done.run, trained_classifier.run)]
     assert predictions[0].read_bytes() == predictions[1].read_bytes()
-    start = json.loads((done.run / "run.json").read_text())
+    start = read_json(done.run / "run.json")
     assert (start["arguments"]["invert"], start["arguments"]["transpose"]) == ("test", "test")
     assert start["appearance"] == load_model(done.run / "model.keras")[1]["appearance"]
     assert "--invert --transpose" in done.out  # in the next command
@@ -52,13 +50,12 @@ def theano_settings():
 
 @pytest.mark.usefixtures("theano_settings")
 def test_settings_of_keras_for_other_programs(autoencode):
-    done = autoencode()
-    assert done.exit_code == 0, done.err
+    done = autoencode().ok()
     assert load_model(done.run / "model.keras")[0].dtype == "float32"
 
 
 class TestOneImagePerClass:
-    def test_trains_without_validation_and_keeps_the_lowest_loss(self, tmp_path, runs):
+    def test_trains_without_validation_and_keeps_the_lowest_loss(self, tmp_path, classify):
         """Ten images of ten classes: all are trained on."""
         images = np.random.default_rng(0).integers(0, 256, (10, 8, 8)).astype(np.uint8)
         idx.write_idx(tmp_path / "images", images)
@@ -67,9 +64,8 @@ class TestOneImagePerClass:
         config = write_json(
             tmp_path / "head.json", CLASSIFIER, encoder_layers=layers, full_train_epochs=4
         )
-        flags = ["-d", tmp_path / "images", "-dl", tmp_path / "labels", "-c", config]
-        finished = run_program("classification", *flags, "--no-plots", runs_dir=runs)
-        assert finished.exit_code == 0
+        data = ["-d", tmp_path / "images", "-dl", tmp_path / "labels"]
+        finished = classify(data=data, config=config, model=None).ok()
         assert "10 for training, 0 for validation" in finished.out
         assert finished.err.count("No validation images") == 1
         rows = read_rows(finished.run / "history.csv")
@@ -87,37 +83,21 @@ class TestSizesThatPoolsDoNotDivide:
 
     @pytest.fixture
     def shipped(self, tmp_path):
-        layers = json.loads(Path("configuration/autoencoder_small.json").read_text())
+        layers = read_json(Path("configuration/autoencoder_small.json"))
         return write_json(tmp_path / "small.json", layers, batch_size=16, epochs=1)
 
-    def train(self, data, config, runs, *flags):
-        flags = [*data.autoencoder, "-c", config, "--no-plots", *flags]
-        return run_program("autoencoder", *flags, runs_dir=runs)
-
-    def test_train_save_and_load_in_plain_keras(self, tmp_path, runs, data, shipped):
+    def test_train_save_and_load_in_plain_keras(
+        self, tmp_path, data, shipped, autoencode, classify
+    ):
         saved = tmp_path / "small.keras"
-        finished = self.train(data, shipped, runs, "--save", saved)
-        assert finished.exit_code == 0, finished.err
+        finished = autoencode("--save", saved, data=data, config=shipped).ok()
         images = read_images(data.images).astype("float32") / 255
         plain = keras.saving.load_model(saved)
         assert plain(images).shape == images.shape
         assert np.square(plain(images) - images).mean() < 0.2
         assert "draws 28×28 and crops it to 27×25" in finished.out
-
-        head = write_json(tmp_path / "head.json", CLASSIFIER)
-        flags = [*data.classifier, "-c", head, "-model", saved]
-        assert run_program("classification", *flags, runs_dir=runs).exit_code == 0
-
-        again = self.train(data, shipped, runs, "--init-from", saved, "--mixed-precision")
-        assert again.exit_code == 0, again.err
-
-    def test_sizes_that_divide_keep_their_layers(self):
-        config = load_config("configuration/autoencoder_small.json", "autoencoder")
-        model = build.get_autoencoder(config, (28, 28, 1))
-        layers = [layer for part in model.layers[1:] for layer in part.layers]
-        assert not any(isinstance(layer, keras.layers.Cropping2D) for layer in layers)
-        pools = [layer for layer in layers if isinstance(layer, keras.layers.MaxPooling2D)]
-        assert [pool.padding for pool in pools] == ["valid", "valid"]
+        classify(data=data, model=saved).ok()
+        autoencode("--init-from", saved, "--mixed-precision", data=data, config=shipped).ok()
 
     def test_only_the_pools_that_need_it_round_up(self):
         """50 divides once, 25 does not."""
@@ -129,11 +109,9 @@ class TestSizesThatPoolsDoNotDivide:
         assert encoder.output_shape == (None, 13, 13, 64)
         assert decoder.layers[-1].cropping == ((0, 2), (0, 2))
 
-    def test_a_pool_larger_than_the_image_is_still_an_error(self, tmp_path, runs, shipped):
+    def test_a_pool_larger_than_the_image_is_still_an_error(self, tmp_path, shipped, autoencode):
         data = write_dataset(tmp_path / "row", (1, 30))
-        finished = self.train(data, shipped, runs)
-        assert finished.exit_code == 2
-        assert "encoder_layers[1]" in finished.err and "1×30" in finished.err
+        autoencode(data=data, config=shipped).refused("encoder_layers[1]", "1×30")
 
 
 class TestMixedPrecision:
@@ -143,18 +121,18 @@ class TestMixedPrecision:
         report_cpu("avx2 fma")
         plain = autoencode()
         mixed = autoencode("-c", autoencoder_config, "--mixed-precision")
-        records = [json.loads((run / "environment.json").read_text()) for run in mixed.runs]
+        records = [read_json(run / "environment.json") for run in mixed.runs]
         assert [record["compute_dtype"] for record in records] == ["float32", "float32"]
         assert mixed.err.count("float32") == 1 and "warning: " in mixed.err
         assert "float32" not in plain.err
         assert "adam 0.01 in float32" in mixed.out
-        paths = [run / "model.keras" for run in (plain.run, mixed.runs[0])]
-        assert all(map(np.array_equal, *(load_model(path)[0].get_weights() for path in paths)))
+        runs = plain.run, mixed.runs[0]
+        assert_same_weights(*(load_model(run / "model.keras")[0] for run in runs))
 
     def test_a_cpu_with_bfloat16_uses_it(self, autoencode, report_cpu):
         report_cpu("amx_bf16")
         mixed = autoencode("--mixed-precision")
-        record = json.loads((mixed.run / "environment.json").read_text())
+        record = read_json(mixed.run / "environment.json")
         assert record["compute_dtype"] == "bfloat16"
         assert "float32" not in mixed.err
         assert "adam 0.01 in bfloat16" in mixed.out
@@ -172,42 +150,19 @@ class TestLimitOnSortedData:
         idx.write_idx(files.labels, labels[order].astype(np.uint8))
         return files
 
-    def test_every_class_gives_its_share(self, tmp_path, runs, data):
+    def test_every_class_gives_its_share(self, tmp_path, data, classify):
         layers = [["conv", 4, [3, 3]], ["pool", [2, 2]]]
         config = write_json(tmp_path / "head.json", CLASSIFIER, encoder_layers=layers)
-        flags = [*data.unlabelled_test, "-c", config, "--limit", 12, "--seed", 3, "--no-plots"]
-        finished = run_program("classification", *flags, runs_dir=runs)
+        flags = ["--limit", 12, "--seed", 3]
+        finished = classify(*flags, data=data.unlabelled_test, config=config, model=None)
         assert "3, with 4 images each" in finished.out
         labels = idx.read_labels(data.labels)
         chosen = draw_sample(48, 12, 3, labels)
         digest = hashlib.sha256(chosen.astype("<i8").tobytes()).hexdigest()
-        sample = json.loads((finished.run / "run.json").read_text())["sample"]
+        sample = read_json(finished.run / "run.json")["sample"]
         assert sample == {"seed": 3, "indices_sha256": digest}
         rows = read_rows(finished.run / "predictions.csv")  # of the validation images
         assert rows
         for row in rows:
             assert int(row["index"]) in chosen
             assert int(row["label"]) == labels[int(row["index"])]
-
-    def test_a_resumed_run_uses_the_same_images(self, runs, data, autoencoder_config, monkeypatch):
-        used = []
-        fit = AutoencoderTask.fit
-
-        def spy(task, *args, **kwargs):
-            used.append(task.data.images)
-            return fit(task, *args, **kwargs)
-
-        def interrupt(row):
-            if row["epoch"] == 1:
-                raise RuntimeError
-
-        monkeypatch.setattr(AutoencoderTask, "fit", spy)
-        flags = ["-c", autoencoder_config, "--limit", 12, "--seed", 5, "--epochs", 3, "--no-plots"]
-        arguments = [*map(str, [*data.autoencoder, *flags]), "--runs-dir", str(runs)]
-        with pytest.raises(RuntimeError):
-            autoencoder.main(arguments, interrupt)
-        (partial,) = runs.iterdir()
-        assert autoencoder.main(["--resume", str(partial)]) == 0
-        expected = read_images(data.images)[draw_sample(48, 12, 5)]
-        for images in used:
-            np.testing.assert_array_equal(images, expected)

@@ -3,14 +3,14 @@
 from argparse import Namespace
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
-from conftest import run_program
 
 from cae.config.shipped import SHIPPED
 from cae.data import idx, pictures, stored
 from cae.data.appearance import describe
-from cae.data.datasets import Dataset, Scaling, get_scaling
+from cae.data.datasets import Dataset, Scaling
 from cae.errors import DataError
 from cae.programs.images import (
     READING,
@@ -22,6 +22,7 @@ from cae.programs.images import (
     repeat_reading,
     warn_of_looks,
 )
+from cae.records.saved_models import save_model
 
 BYTES = Scaling(0.0, 255.0, "uint8")
 
@@ -45,10 +46,6 @@ def dark():
 @pytest.fixture
 def model(tmp_path, dark):
     """A model that was trained on dark images."""
-    import keras
-
-    from cae.records.saved_models import save_model
-
     layers = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(1, 1)])
     return save_model(layers, tmp_path / "m.keras", {"appearance": describe(dark, BYTES)})
 
@@ -128,14 +125,6 @@ def test_many_inverted_images_stay_on_the_disk(dark, tmp_path, monkeypatch):
             np.testing.assert_array_equal(changed, 255 - turned)
 
 
-def test_test_images_are_brought_to_the_range_of_training_before_they_are_inverted():
-    images = np.array([0, 0.2, 1], np.float32).reshape(1, 1, 3, 1)
-    training = get_scaling(np.array([0, 255], np.uint8))
-    changed = change_images(make_data(images), flags("test"), "test", training).images
-    assert changed.dtype == np.uint8
-    assert changed.ravel().tolist() == [255, 204, 0]
-
-
 def test_transposed_shapes():
     assert change_shape((8, 6, 1), flags(), "test") == (8, 6, 1)
     assert change_shape((8, 6, 1), flags(transpose="test"), "test") == (6, 8, 1)
@@ -169,36 +158,28 @@ class TestFlagsWithoutEffect:
     @pytest.mark.parametrize(
         ("flag", "value"), [("--image-size", "4x4"), ("--color", "rgb"), ("--resize", "crop")]
     )
-    def test_of_pictures_where_there_are_none(
-        self, classifier_config, arrays, tmp_path, flag, value
-    ):
+    def test_of_pictures_where_there_are_none(self, arrays, autoencode, classify, flag, value):
+        shipped = SHIPPED["autoencoder"][0]
         for data in (arrays, ["-d", "digits"]):
-            for command in (
-                ["classification", *data, "-c", classifier_config],
-                ["autoencoder", *data, "-c", SHIPPED["autoencoder"][0]],
+            for done in (
+                classify(flag, value, data=data, model=None),
+                autoencode(flag, value, data=data, config=shipped),
             ):
-                done = run_program(*command, flag, value, runs_dir=tmp_path / "runs")
-                assert done.exit_code == 2 and not done.runs
-                assert done.err.startswith(f"error: {flag}: requires pictures")
-                assert len(done.err.splitlines()) == 1
+                assert done.refused().err.startswith(f"error: {flag}: requires pictures")
+                assert not done.runs and len(done.err.splitlines()) == 1
 
-    def test_a_share_of_arrays_in_files(self, classifier_config, arrays, tmp_path):
-        share = ["--test-split", "0.2"]
-        command = ["classification", *arrays, "-c", classifier_config, *share]
-        done = run_program(*command, runs_dir=tmp_path / "runs")
-        assert done.exit_code == 2 and not done.runs
-        assert done.err.startswith("error: --test-split: ") and "-t" in done.err
+    def test_a_share_of_arrays_in_files(self, arrays, classify):
+        done = classify("--test-split", "0.2", data=arrays, model=None).refused("-t")
+        assert not done.runs
+        assert done.err.startswith("error: --test-split: ")
 
-    def test_a_share_beside_test_images(self, classifier_config, files, tmp_path):
-        command = ["classification", *files.classifier, "-c", classifier_config]
-        done = run_program(*command, "--test-split", "0.2", runs_dir=tmp_path / "runs")
-        assert done.exit_code == 2 and not done.runs
-        assert done.err.startswith("error: --test-split: ") and "-t" in done.err
+    def test_a_share_beside_test_images(self, files, classify):
+        done = classify("--test-split", "0.2", data=[*files.classifier], model=None).refused("-t")
+        assert not done.runs and done.err.startswith("error: --test-split: ")
 
-    def test_a_missing_file_is_the_first_thing_to_say(self, classifier_config, tmp_path):
-        flags = ["-d", tmp_path / "none", "-c", classifier_config, "--image-size", "4x4"]
-        done = run_program("classification", *flags, runs_dir=tmp_path / "runs")
-        assert done.exit_code == 2
+    def test_a_missing_file_is_the_first_thing_to_say(self, tmp_path, classify):
+        data = ["-d", tmp_path / "none"]
+        done = classify("--image-size", "4x4", data=data, model=None).refused()
         assert done.err.startswith(f"error: {tmp_path / 'none'}: ")
         assert "no such file" in done.err.lower()
 

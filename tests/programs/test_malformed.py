@@ -3,16 +3,14 @@
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+from conftest import AUTOENCODER, CLASSIFIER, ROOT, run_program, write_json
 
 from cae import terminal
 from cae.data import idx
 
-ROOT = Path(__file__).parents[2]
 IMAGES = np.zeros((12, 8, 8), np.uint8)
 LABELS = np.arange(12, dtype=np.uint8) % 3
 
@@ -131,13 +129,10 @@ def test_layers_that_do_not_fit(tmp_path, data, refused, too_early_for_tensorflo
     assert_says(line, "c.json: ", "8×8", "4×4", '["upSample", [2, 2]]')
 
 
-def test_every_problem_has_its_line(tmp_path, data):
+def test_every_problem_has_its_line(tmp_path, launch, data):
     """A configuration with three problems is put right in one go."""
     config = write_json(tmp_path / "c.json", AUTOENCODER, epochs=0, batch_size="8", sead=1)
-    done = run_program(
-        "autoencoder", "-d", tmp_path / "images", "-c", config, runs_dir=tmp_path / "runs"
-    )
-    assert done.exit_code == 2
+    done = launch("autoencoder", "-d", tmp_path / "images", "-c", config).refused()
     found = [line.removeprefix(f"error: {config}: ") for line in done.err.splitlines()]
     assert [line.split(":")[0] for line in found] == ["batch_size", "epochs", "sead"]
 

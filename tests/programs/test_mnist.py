@@ -1,12 +1,11 @@
 """The main job on real input: MNIST through both programs, and no collapse."""
 
-import json
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, read_json, write_json
 
 import autoencoder
 import classification
@@ -15,7 +14,6 @@ from cae.config.choices import RECIPE, WITHOUT_UNLABELLED
 from cae.config.load import load_config, override
 from cae.studies.label_results import read_results
 
-ROOT = Path(__file__).parents[2]
 CONFIGURATION = ROOT / "configuration"
 
 pytestmark = [
@@ -30,7 +28,7 @@ pytestmark = [
 
 def metrics_of(runs_dir, name):
     (path,) = runs_dir.glob(f"*-{name}/metrics.json")
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +54,7 @@ def test_a_recipe_learns_from_images_without_labels(tmp_path):
     To take a minute, the shipped recipe gets three convolutions instead of five, half the filters,
     and 3 and 16 epochs.
     """
-    recipe = json.loads((CONFIGURATION / "recipes" / "few_labels_100.json").read_text())
+    recipe = read_json(CONFIGURATION / "recipes" / "few_labels_100.json")
     autoencoder_half, classifier_half = recipe["autoencoder"], recipe["classifier"]
     autoencoder_half |= {"epochs": 3, "min_steps": 0, "batch_size": 64}
     encoder_layers = autoencoder_half["encoder_layers"]
@@ -65,24 +63,19 @@ def test_a_recipe_learns_from_images_without_labels(tmp_path):
         if layer[0] == "conv":
             layer[1] //= 2
     classifier_half |= {"full_train_epochs": 16, "min_steps": 0}
-    path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(recipe))
+    path = write_json(tmp_path / "recipe.json", recipe)
     command = ["label-efficiency", "-d", "mnist", "--limit", "6000", "--counts", "10"]
-    command += ["--seeds", "1", "--recipes", str(path), "--methods", RECIPE, WITHOUT_UNLABELLED]
+    command += ["--seeds", "1", "--recipes", path, "--methods", RECIPE, WITHOUT_UNLABELLED]
     assert experiments.main([*command, "--name", "few", "--runs-dir", str(tmp_path)]) == 0
     results = read_results(tmp_path / "few" / "results.csv")
     error = {result.method: result.test_error for result in results}
     assert error[RECIPE] < error[WITHOUT_UNLABELLED] * 2 / 3
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("autoencoder_small", marks=pytest.mark.long),
-        pytest.param("autoencoder_medium", marks=pytest.mark.long),
-        "autoencoder_large",
-    ],
-)
+LONG = [pytest.param(f"autoencoder_{size}", marks=pytest.mark.long) for size in ("small", "medium")]
+
+
+@pytest.mark.parametrize("name", [*LONG, "autoencoder_large"])
 def test_no_shipped_autoencoder_collapses(name):
     """One epoch on 6,000 images; the mean image would score 0.067, an all-black one 0.116.
 

@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, write_dataset, write_json
-
-ROOT = Path(__file__).parents[2]
+from conftest import AUTOENCODER, CLASSIFIER, ROOT, write_dataset, write_json
 
 
 @pytest.fixture

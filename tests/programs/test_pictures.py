@@ -1,10 +1,10 @@
 """From a folder of pictures to predictions: both programs, and the test of a saved classifier."""
 
-import json
+from functools import partial
 
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, read_rows, run_program, write_json
+from conftest import read_json, read_rows, run_program
 from PIL import Image, ImageDraw
 
 from cae.data import stored
@@ -25,24 +25,23 @@ def draw_shapes(folder, count, size, rng):
             Image.fromarray(noisy).save(folder / name / f"{number}.png")
 
 
-def test_a_folder_through_the_programs(tmp_path, monkeypatch):
-    """The autoencoder leaves out the images that the classifier is tested with."""
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """The cache of each test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
-    folder, model = tmp_path / "shapes", tmp_path / "model.keras"
+
+
+def test_a_folder_through_the_programs(tmp_path, autoencode, classify, launch):
+    """The autoencoder leaves out the images that the classifier is tested with."""
+    folder, model, saved = (tmp_path / name for name in ("shapes", "a.keras", "c.keras"))
     draw_shapes(folder, 30, 8, np.random.default_rng(0))
     (folder / "circle" / "readme.txt").write_text("circles")
 
-    data, runs = ["-d", folder, "--no-plots"], tmp_path / "runs"
-    config = write_json(tmp_path / "a.json", AUTOENCODER)
-    encoder = run_program("autoencoder", *data, "-c", config, "--save", model, runs_dir=runs)
-    assert encoder.exit_code == 0, encoder.err
+    encoder = autoencode("--save", model, data=["-d", folder]).ok()
     assert "48 of 8×8×1" in encoder.out and "12 other images" in encoder.out
 
-    config, saved = write_json(tmp_path / "c.json", CLASSIFIER), tmp_path / "classifier.keras"
-    flags = ["-c", config, "-model", model, "--save", saved]
-    trained = run_program("classification", *data, *flags, runs_dir=runs)
-    assert trained.exit_code == 0, trained.err
+    trained = classify("--save", saved, data=["-d", folder], model=model).ok()
     rows = read_rows(trained.run / "predictions.csv")
     assert len(rows) == 12
     assert {row["label"] for row in rows} == set(SHAPES)
@@ -51,58 +50,45 @@ def test_a_folder_through_the_programs(tmp_path, monkeypatch):
     assert [index < 30 for index in positions] == [row["label"] == "circle" for row in rows]
     assert list(rows[0])[-2:] == ["p_circle", "p_square"]
     assert "readme.txt" in (trained.run / "skipped.csv").read_text()
-    begun = json.loads((encoder.run / "run.json").read_text())["sample"]
-    assert begun == json.loads((trained.run / "run.json").read_text())["sample"]
+    begun = read_json(encoder.run / "run.json")["sample"]
+    assert begun == read_json(trained.run / "run.json")["sample"]
 
-    tested = run_program(
-        "predict", "evaluate", saved, "-t", folder / "square", "--no-plots", runs_dir=runs
-    )
-    assert tested.exit_code == 2 and "labels" in tested.err, "pictures without classes"
+    evaluate = partial(launch, "predict", "evaluate", saved, "--no-plots", "-t")
+    evaluate(folder / "square").refused("labels")
     (folder / "circle").rename(folder / "triangle")
-    tested = run_program("predict", "evaluate", saved, "-t", folder, "--no-plots", runs_dir=runs)
-    assert tested.exit_code == 0, tested.err
+    tested = evaluate(folder).ok()
     rows = read_rows(tested.run / "predictions.csv")
     assert {row["label"] for row in rows} == {"square", "triangle"}
     assert "triangle (unseen)" in tested.out
 
 
-def test_one_picture_per_class(tmp_path, monkeypatch):
+def test_one_picture_per_class(tmp_path, autoencode, classify):
     """Too few to set one apart: all are trained on, and a classifier says that none is tested."""
-    monkeypatch.setattr(stored, "DATA_DIR", tmp_path)
-    folder, model = tmp_path / "shapes", tmp_path / "model.keras"
-    draw_shapes(folder, 1, 8, np.random.default_rng(0))
-    data, runs = ["-d", folder, "--no-plots"], tmp_path / "runs"
-    config = write_json(tmp_path / "a.json", AUTOENCODER)
-    encoder = run_program("autoencoder", *data, "-c", config, "--save", model, runs_dir=runs)
-    assert encoder.exit_code == 0, encoder.err
+    data = ["-d", tmp_path / "shapes"]
+    draw_shapes(tmp_path / "shapes", 1, 8, np.random.default_rng(0))
+    encoder = autoencode(data=data).ok()
     assert "2 of 8×8×1" in encoder.out
-
-    flags = ["-c", write_json(tmp_path / "c.json", CLASSIFIER), "-model", model]
-    trained = run_program("classification", *data, *flags, runs_dir=runs)
-    assert trained.exit_code == 0, trained.err
+    trained = classify(data=data, model=encoder.run / "model.keras").ok()
     (warning,) = [line for line in trained.err.splitlines() if "set apart for testing" in line]
     assert "2 images, 2 of them different" in warning
     assert "test_accuracy" not in trained.metrics
 
 
 @pytest.mark.slow
-def test_5000_pictures(tmp_path, monkeypatch):
+def test_5000_pictures(tmp_path, autoencode, classify, launch):
     """The shipped configurations tell circles from squares, in all three commands."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
-    folder, model = tmp_path / "shapes", tmp_path / "model.keras"
+    folder = tmp_path / "shapes"
     draw_shapes(folder, 2500, 28, np.random.default_rng(0))
-    data, runs = ["-d", folder, "--epochs", 1], tmp_path / "runs"
-    flags = ["-c", "configuration/autoencoder_small.json", "--save", model]
-    assert run_program("autoencoder", *data, *flags, runs_dir=runs).exit_code == 0
-    flags = ["-c", "configuration/classifier_small_small.json", "-model", model]
-    trained = run_program("classification", *data, *flags, runs_dir=runs)
-    assert trained.exit_code == 0, trained.err
-    rows = read_rows(trained.run / "predictions.csv")
-    assert len(rows) == 1000
-    assert np.mean([row["correct"] == "1" for row in rows]) > 0.95
+    options = {"data": ["-d", folder, "--epochs", 1], "plots": True}
+    encoder = autoencode(config="configuration/autoencoder_small.json", **options).ok()
+    head = {"config": "configuration/classifier_small_small.json"}
+    trained = classify(model=encoder.run / "model.keras", **head, **options).ok()
     asked = ["classify", trained.run / "model.keras", folder, "--csv", tmp_path / "predictions.csv"]
-    assert run_program("predict", *asked, runs_dir=None).exit_code == 0
-    rows = read_rows(tmp_path / "predictions.csv")
-    assert len(rows) == 5000
-    assert np.mean([row["correct"] == "1" for row in rows]) > 0.95
+    run_program("predict", *asked).ok()
+    for table, count in (
+        (trained.run / "predictions.csv", 1000),
+        (tmp_path / "predictions.csv", 5000),
+    ):
+        rows = read_rows(table)
+        assert len(rows) == count
+        assert np.mean([row["correct"] == "1" for row in rows]) > 0.95

@@ -4,20 +4,15 @@ The programs run twice, each time as processes of their own with another PYTHONH
 sets, the clock, process ids and what ran before must leave no trace.
 """
 
-import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, write_dataset, write_json
+from conftest import AUTOENCODER, CLASSIFIER, read_json, run_python, write_dataset, write_json
 
 from cae.records.saved_models import load_model
 
-ROOT = Path(__file__).parents[2]
 RANDOM = {  # everything that draws random numbers in training
     "augmentation": {"rotation": 20, "shift": 0.1, "zoom": 0.1},
     "validation_split": 0.2,
@@ -30,18 +25,12 @@ TIMED_FIGURES = {"loss", "history"}  # show what was measured beside the curves 
 def train_twice(folder, program, *args):
     """Two runs of a program, each in a process of its own; returns their directories."""
     # As many threads as a person has, not the one that tests are quicker with.
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    threads = str(os.cpu_count())
     runs = []
     for hash_seed in ("1", "2"):
         runs_dir = folder / f"{program}-{hash_seed}"
-        command = [sys.executable, f"{program}.py", *map(str, args), "--runs-dir", str(runs_dir)]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**environment, "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-        )
+        command = [f"{program}.py", *args, "--runs-dir", runs_dir]
+        done = run_python(*command, OMP_NUM_THREADS=threads, PYTHONHASHSEED=hash_seed)
         assert done.returncode == 0, done.stderr
         runs += runs_dir.iterdir()
     return runs
@@ -58,13 +47,8 @@ def runs(request, tmp_path_factory):
     flags = ["--limit", 50, "--epochs", 3]
     if request.param == "autoencoder":
         return train_twice(folder, "autoencoder", *data.unlabelled_test, "-c", config, *flags)
-    head = write_json(
-        folder / "head.json",
-        CLASSIFIER,
-        RANDOM,
-        encoder_layers=ENCODER,
-        dense_layers=[["dense", 8], ["drop", 0.3]],
-    )
+    layers = {"encoder_layers": ENCODER, "dense_layers": [["dense", 8], ["drop", 0.3]]}
+    head = write_json(folder / "head.json", CLASSIFIER, RANDOM, layers)
     return train_twice(folder, "classification", *data.classifier, "-c", head, *flags)
 
 
@@ -84,7 +68,7 @@ class TestSameSeedSameRun:
         np.testing.assert_array_equal(first[:, ~timed], again[:, ~timed])
 
     def test_metrics(self, runs):
-        first, again = (json.loads((run / "metrics.json").read_text()) for run in runs)
+        first, again = (read_json(run / "metrics.json") for run in runs)
         assert set(first) > MEASURED
         for key in set(first) - MEASURED:
             assert first[key] == again[key], key

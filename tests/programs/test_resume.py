@@ -1,7 +1,5 @@
 """An interrupted training goes on to the very bits of one that was never interrupted."""
 
-import io
-import json
 import os
 import re
 import shutil
@@ -9,17 +7,24 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import conftest
 import keras
 import numpy as np
 import pytest
-from conftest import Finished, draw_four_classes, read_rows, run_program, write_dataset, write_json
+from conftest import (
+    assert_same_weights,
+    draw_four_classes,
+    edit_json,
+    read_json,
+    read_rows,
+    run_program,
+    write_dataset,
+    write_json,
+)
 
 import autoencoder
-import classification
 from cae.config.fields import OPTIMIZERS
 from cae.errors import DataError
 from cae.records.checkpoint import Checkpoint
@@ -177,13 +182,9 @@ def test_a_killed_training_on_unlabelled_images(tmp_path, images, save_always):
     Student, teacher, spread labels and batches go on together.
     """
     spreading = {"neighbours": 3, "share": 0.5, "refresh": 1, "last_share": 1}
-    training = Training(
-        "classifier",
-        images,
-        dense_only_train_epochs=0,
-        full_train_epochs=3,
-        unlabelled=UNLABELLED | {"label_spreading": spreading},
-    )
+    how = UNLABELLED | {"label_spreading": spreading}
+    phases = {"dense_only_train_epochs": 0, "full_train_epochs": 3}
+    training = Training("classifier", images, unlabelled=how, **phases)
     path = tmp_path / "checkpoint.npz"
     for moment, step in [(2, 2), (3, 0), (2, 2)]:  # 4 steps an epoch, one an execution
         assert training.kill(path, moment)
@@ -313,28 +314,18 @@ class Programs:
         flags = [*own, "--no-plots", "--name", "trial", *flags]
         return run_program(program, *flags, runs_dir=self.runs_dir)
 
-    def resume(self, program, run, *flags):
-        """Like `start`; the runs are those there are at the end."""
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            exit_code = PROGRAMS[program](["--resume", str(run), *map(str, flags)])
-        runs = sorted(run.parent.glob("*"))
-        return Finished(exit_code, out.getvalue(), err.getvalue(), runs)
-
-
-PROGRAMS = {"autoencoder": autoencoder.main, "classification": classification.main}
+    @staticmethod
+    def resume(program, run, *flags):
+        return run_program(program, "--resume", run, *flags)
 
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory):
     """Two epochs a phase, of one step an execution."""
     folder = tmp_path_factory.mktemp("configs")
-    return {
-        "autoencoder": write_json(folder / "tiny.json", conftest.AUTOENCODER, epochs=2),
-        "classifier": write_json(
-            folder / "head.json", conftest.CLASSIFIER, dense_only_train_epochs=2
-        ),
-    }
+    tiny = write_json(folder / "tiny.json", conftest.AUTOENCODER, epochs=2)
+    head = write_json(folder / "head.json", conftest.CLASSIFIER, dense_only_train_epochs=2)
+    return {"autoencoder": tiny, "classifier": head}
 
 
 @pytest.fixture
@@ -365,7 +356,7 @@ def interrupt(monkeypatch):
 def read_record(run):
     """What must be the same in two runs, however often they were interrupted."""
     rows = [{**row, "seconds": ""} for row in read_rows(run / "history.csv")]
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = read_json(run / "metrics.json")
     for name in ("seconds", "images_per_second"):
         del metrics[name]
     weights = load_model(run / "model.keras")[0].get_weights()
@@ -381,30 +372,26 @@ def test_a_run_is_resumed_in_its_directory(tmp_path, programs, interrupt, progra
     stopped = programs.start(program, "--save", saved)
     assert stopped.exit_code == 130
     assert not saved.exists()
-    assert {path.name for path in stopped.run.iterdir()} == {
-        "run.json", "checkpoint.npz", "config.json", "environment.json", "history.csv",
-        "metrics.json", "model.keras",
-    }  # fmt: skip
+    left = "checkpoint.npz config.json environment.json history.csv metrics.json model.keras"
+    assert sorted(path.name for path in stopped.run.iterdir()) == [*left.split(), "run.json"]
     assert f"Resume with: python {program}.py --resume {stopped.run}" in stopped.err
-    finished = programs.resume(program, stopped.run)
-    assert finished.exit_code == 0, finished.err
+    finished = programs.resume(program, stopped.run).ok()
     assert "resumed" in finished.out and " batches, " in finished.out
     if program == "autoencoder":  # epochs are counted as if nothing had happened
         assert "epoch 2/2" in finished.err and "epoch 1/1" not in finished.err
     run = stopped.run.with_suffix("")
-    assert finished.runs == [whole.run, run] or finished.runs == [run, whole.run]
+    assert {*programs.runs_dir.iterdir()} == {whole.run, run}
     assert read_record(run) == read_record(whole.run)
     assert {path.name for path in run.iterdir()} == {path.name for path in whole.run.iterdir()}
     assert read_metadata(saved)["name"] == "trial"
-    environment = json.loads((run / "environment.json").read_text())
+    environment = read_json(run / "environment.json")
     assert environment["command"].endswith(f"--save {saved} --runs-dir {programs.runs_dir}")
 
 
 @pytest.fixture(scope="module")
 def stopped_once(tmp_path_factory, files, configs, trained_autoencoder):
-    programs = Programs(
-        tmp_path_factory.mktemp("stopped"), files, configs, trained_autoencoder.saved
-    )
+    folder = tmp_path_factory.mktemp("stopped")
+    programs = Programs(folder, files, configs, trained_autoencoder.saved)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks, "ShowProgress", interrupting(2, signal.SIGTERM))
         done = programs.start("autoencoder")
@@ -418,13 +405,8 @@ def stopped(programs, stopped_once):
     return Path(shutil.copytree(stopped_once, programs.runs_dir / stopped_once.name))
 
 
-def edit_json(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 def edit_arguments(run, **changes):
-    arguments = json.loads((run / "run.json").read_text())["arguments"]
-    edit_json(run / "run.json", arguments={**arguments, **changes})
+    edit_json(run / "run.json", "arguments", **changes)
 
 
 def damage_checkpoint(run):
@@ -457,8 +439,7 @@ def test_a_changed_run_is_refused(programs, stopped, change, words):
     """With one line, and it stays as it is."""
     change(stopped)
     before = {path.name: path.read_bytes() for path in stopped.iterdir()}
-    done = programs.resume("autoencoder", stopped)
-    assert done.exit_code == 2
+    done = programs.resume("autoencoder", stopped).refused()
     (line,) = done.err.splitlines()
     assert re.search(words, line), line
     assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
@@ -466,13 +447,11 @@ def test_a_changed_run_is_refused(programs, stopped, change, words):
 
 def test_other_data_are_refused(tmp_path, programs, stopped, monkeypatch):
     """The file is named; with the one of the beginning the run goes on, from another folder too."""
-    start = json.loads((stopped / "run.json").read_text())
+    start = (stopped / "run.json").read_bytes()
     other = write_dataset(tmp_path / "other", count=50)
     edit_arguments(stopped, dataset=str(other.images))
-    done = programs.resume("autoencoder", stopped)
-    assert done.exit_code == 2
-    assert f"error: {other.images}: must have the content" in done.err
-    (stopped / "run.json").write_text(json.dumps(start))
+    programs.resume("autoencoder", stopped).refused(f"error: {other.images}: must have the content")
+    (stopped / "run.json").write_bytes(start)
     monkeypatch.chdir(tmp_path)
     assert programs.resume("autoencoder", stopped).exit_code == 0
 
@@ -484,8 +463,7 @@ def test_an_encoder_that_changed_is_refused(tmp_path, programs, interrupt, train
     run = programs.start("classification", "-model", encoder).run
     model, metadata = load_model(encoder)
     save_model(model, encoder, {**metadata, "name": "another"}, overwrite=True)
-    done = programs.resume("classification", run)
-    assert done.exit_code == 2
+    done = programs.resume("classification", run).refused()
     assert re.search(r"encoder\.keras: must have the content", done.err)
 
 
@@ -493,35 +471,28 @@ class TestWhatCannotBeResumed:
     def test_no_such_run(self, programs, stopped):
         """The nearest name of an interrupted one is suggested."""
         done = programs.resume("autoencoder", stopped.with_name("no-trial"))
-        assert done.exit_code == 2
-        assert "no-trial" in done.err and f"Did you mean {stopped}?" in done.err
+        done.refused("no-trial", f"Did you mean {stopped}?")
 
     def test_a_complete_run(self, programs, stopped):
         """Its model can be begun with."""
         run = stopped.with_suffix("")
         assert programs.resume("autoencoder", run).exit_code == 0, "named without .partial"
-        done = programs.resume("autoencoder", run)
-        assert done.exit_code == 2
-        assert "complete" in done.err and f"--init-from {run}" in done.err
+        programs.resume("autoencoder", run).refused("complete", f"--init-from {run}")
 
     def test_a_run_of_the_other_program(self, programs, stopped):
         done = programs.resume("classification", stopped)
-        assert done.exit_code == 2
-        assert f"Type: python autoencoder.py --resume {stopped}" in done.err
+        done.refused(f"Type: python autoencoder.py --resume {stopped}")
 
     def test_with_other_flags(self, programs, stopped):
         done = programs.resume("autoencoder", stopped, "--epochs", 3, "-d", "mnist", "--show")
-        assert done.exit_code == 2
-        assert "got --dataset, --epochs." in done.err
+        done.refused("got --dataset, --epochs.")
 
     def test_a_run_in_use(self, programs, stopped):
         """The second of two programs is refused, and the first one's run is left alone."""
         before = {path.name for path in stopped.iterdir()}
         with Run.reopen(stopped) as run:
             run.interrupted = True
-            done = programs.resume("autoencoder", stopped)
-        assert done.exit_code == 2
-        assert f"process {os.getpid()}" in done.err
+            programs.resume("autoencoder", stopped).refused(f"process {os.getpid()}")
         assert {path.name for path in stopped.iterdir()} == before
         assert programs.resume("autoencoder", stopped).exit_code == 0
 
@@ -532,38 +503,29 @@ class TestInitFrom:
         """At a rate of nearly nothing they stay what they were."""
         kind = {"autoencoder": "autoencoder", "classification": "classifier"}[program]
         trained = request.getfixturevalue(f"trained_{kind}")
-        tiny = write_json(
-            tmp_path / "rate.json",
-            json.loads((trained.run / "config.json").read_text()),
-            optimizer=["sgd", 1e-30],
+        config = read_json(trained.run / "config.json")
+        tiny = write_json(tmp_path / "rate.json", config, optimizer=["sgd", 1e-30])
+        done = programs.start(program, "-c", tiny, "--init-from", trained.saved, config=False).ok()
+        assert_same_weights(
+            *(load_model(path)[0] for path in (trained.saved, done.run / "model.keras"))
         )
-        done = programs.start(program, "-c", tiny, "--init-from", trained.saved, config=False)
-        assert done.exit_code == 0, done.err
-        before, after = (load_model(path)[0] for path in (trained.saved, done.run / "model.keras"))
-        assert all(map(np.array_equal, before.get_weights(), after.get_weights()))
         assert read_metadata(done.run / "model.keras")["init_from"] == trained.saved
 
     def test_takes_the_configuration_of_the_model(self, programs, trained_autoencoder):
         flags = ["--init-from", trained_autoencoder.saved, "--epochs", 1]
-        done = programs.start("autoencoder", *flags, config=False)
-        assert done.exit_code == 0, done.err
-        config = json.loads((done.run / "config.json").read_text())
-        assert config == {
-            **json.loads((trained_autoencoder.run / "config.json").read_text()), "epochs": 1
-        }  # fmt: skip
+        done = programs.start("autoencoder", *flags, config=False).ok()
+        config = read_json(trained_autoencoder.run / "config.json")
+        assert read_json(done.run / "config.json") == config | {"epochs": 1}
 
     def test_other_layers_are_refused(self, tmp_path, programs, trained_autoencoder):
         """The first layer that differs is named, with both."""
-        other = write_json(
-            tmp_path / "other.json",
-            conftest.AUTOENCODER,
-            decoder_layers=[["upSample", [2, 2]], ["conv", 5, [3, 3]]],
-        )
+        decoder = [["upSample", [2, 2]], ["conv", 5, [3, 3]]]
+        path = tmp_path / "other.json"
+        other = write_json(path, conftest.AUTOENCODER, decoder_layers=decoder)
         flags = ["-c", other, "--init-from", trained_autoencoder.saved]
-        done = programs.start("autoencoder", *flags, config=False)
-        assert done.exit_code == 2
-        assert "here decoder layer 2: Conv2D filters 5" in done.err
-        assert "got decoder layer 2: Conv2D filters 4" in done.err
+        programs.start("autoencoder", *flags, config=False).refused(
+            "here decoder layer 2: Conv2D filters 5", "got decoder layer 2: Conv2D filters 4"
+        )
 
     @pytest.mark.parametrize(
         ("program", "flags", "words"),
@@ -575,17 +537,14 @@ class TestInitFrom:
     )
     def test_wrong_models(self, programs, trained_classifier, program, flags, words):
         flags = [flag.format(classifier=trained_classifier.saved) for flag in flags]
-        done = programs.start(program, *flags, config=False)
-        assert done.exit_code == 2
-        assert words in done.err
+        programs.start(program, *flags, config=False).refused(words)
 
 
 class TestRunDir:
     def test_is_exactly_that(self, tmp_path, programs):
         """New or empty; nothing is written to --runs-dir."""
         (tmp_path / "mine").mkdir()
-        done = programs.start("autoencoder", "--run-dir", tmp_path / "mine")
-        assert done.exit_code == 0, done.err
+        programs.start("autoencoder", "--run-dir", tmp_path / "mine").ok()
         assert (tmp_path / "mine" / "model.keras").exists()
         assert not programs.runs_dir.exists()
 
@@ -594,16 +553,12 @@ class TestRunDir:
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "notes.txt").touch()
         for directory in (tmp_path / "mine", stopped, stopped.with_suffix("")):
-            done = programs.start("autoencoder", "--run-dir", directory)
-            assert done.exit_code == 2
-            assert f"--resume {directory}." in done.err
+            programs.start("autoencoder", "--run-dir", directory).refused(f"--resume {directory}.")
 
     def test_holds_one_run(self, tmp_path, programs, configs):
-        done = programs.start(
+        programs.start(
             "autoencoder", "-c", configs["autoencoder"], "--run-dir", tmp_path / "mine"
-        )
-        assert done.exit_code == 2
-        assert "--run-dir" in done.err and "got 2" in done.err
+        ).refused("--run-dir", "got 2")
 
 
 # Runs a program with a checkpoint after every execution.
@@ -689,11 +644,7 @@ def test_kill_9(tmp_path, files, trained_autoencoder, program):
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     print(f"{program}: seed {seed}")
     moments = kill_and_resume(
-        program,
-        [*flags, "--no-plots"],
-        tmp_path / "killed",
-        kills,
-        np.random.default_rng(seed),
+        program, [*flags, "--no-plots"], tmp_path / "killed", kills, np.random.default_rng(seed)
     )
     print(f"{program}: killed {kills} times at (phase, epochs, step, in a write) {moments}")
     assert {phase for phase, *_ in moments} == set(phases)

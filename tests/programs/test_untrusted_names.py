@@ -4,13 +4,19 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, draw_images, read_rows, run_program, write_json
+from conftest import (
+    AUTOENCODER,
+    CLASSIFIER,
+    draw_images,
+    read_json,
+    read_rows,
+    run_program,
+    run_python,
+    write_json,
+)
 from PIL import Image
 
 from cae.data import idx, stored
@@ -19,7 +25,6 @@ from cae.files import write_csv
 from cae.records.evaluation import evaluate, read_predictions
 from cae.records.run import read_start
 
-ROOT = Path(__file__).parents[2]
 FORMULA = "=cmd|'calc'!A0,<script>alert(1)<"
 # What a spreadsheet takes for a formula; a number may begin with a sign.
 FORMULA_STARTS = tuple("=+-@\t\r\n")
@@ -47,7 +52,7 @@ def test_names_of_classes_are_no_formulas_in_csv(tmp_path):
     assert set(names) <= set(read_predictions(tmp_path / "p.csv").names.values())
 
 
-def test_everything_a_run_writes(tmp_path):
+def test_everything_a_run_writes(tmp_path, launch):
     """Folders, files, names and labels of a stranger's data set, through a whole program."""
     folder = tmp_path / FORMULA.replace("/", "")
     folder.mkdir()
@@ -58,8 +63,7 @@ def test_everything_a_run_writes(tmp_path):
         folder / "=1+1.json", CLASSIFIER, encoder_layers=[["conv", 2, [3, 3]]], dense_layers=[]
     )
     flags = ["-d", folder / "=images", "-dl", folder / "@labels", "-c", config, "--no-plots"]
-    done = run_program("classification", *flags, "--name", FORMULA, runs_dir=tmp_path / "runs")
-    assert done.exit_code == 0, done.err
+    done = launch("classification", *flags, "--name", FORMULA).ok()
     assert re.fullmatch(r"[\w.-]+", done.run.name) and not done.run.name.startswith("-")
     tables = sorted(done.run.glob("*.csv"))
     assert {path.name for path in tables} == {"history.csv", "predictions.csv"}
@@ -67,44 +71,40 @@ def test_everything_a_run_writes(tmp_path):
         assert dangerous_cells(path.read_text()) == []
         assert "cmd" not in path.read_text()
     for path in done.run.glob("*.json"):
-        json.loads(path.read_text())
+        read_json(path)
     assert not list(done.run.rglob("*.htm*"))
 
 
-def test_names_that_are_not_utf8(tmp_path, monkeypatch, autoencoder_config, trained_classifier):
+def test_names_that_are_not_utf8(tmp_path, monkeypatch, launch, trained_classifier):
     """As in ZIP files of Latin-1: shown and written as gr\\xf6, but opened as they are."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(stored, "DATA_DIR", tmp_path / "none")
-    latin, runs = os.fsdecode(b"gr\xf6"), tmp_path / "runs"
-    folder, run = tmp_path / latin, runs / latin
+    latin = os.fsdecode(b"gr\xf6")
+    folder, run = tmp_path / latin, tmp_path / "runs" / latin
     for number in range(8):
         (folder / f"c{number % 2}").mkdir(parents=True, exist_ok=True)
         pixels = np.full((8, 8), 30 * number, np.uint8)
         Image.fromarray(pixels).save(folder / f"c{number % 2}" / f"{latin}{number}.png")
     config = write_json(tmp_path / f"{latin}.json", AUTOENCODER)
-    done = run_program("autoencoder", "-d", folder, "-c", config, "--run-dir", run, runs_dir=runs)
-    assert done.exit_code == 0, done.err
+    launch("autoencoder", "-d", folder, "-c", config, "--run-dir", run).ok()
     assert (run / "plots" / "worst_reconstructions.png").exists()
     assert read_start(run).arguments.dataset == str(folder)  # which --resume opens
-    listed = run_program("experiments", "list", runs_dir=runs)
-    assert listed.exit_code == 0 and "damaged" not in listed.out + listed.err
-    assert run_program("experiments", "report", run, runs_dir=None).exit_code == 0
+    listed = launch("experiments", "list").ok()
+    assert "damaged" not in listed.out + listed.err
+    assert run_program("experiments", "report", run).exit_code == 0
     assert "gr\\xf6" in (run / "report.html").read_text("utf-8")
 
     config = write_json(tmp_path / "c.json", CLASSIFIER, encoder_layers=[["conv", 2, [3, 3]]])
     flags = ["-d", folder, "-c", config, "--test-split", "0.5", "--no-plots"]
-    done = run_program("classification", *flags, runs_dir=runs)
-    assert done.exit_code == 0, done.err
+    done = launch("classification", *flags).ok()
     (row, _, _, _) = read_rows(done.run / "predictions.csv")
     assert row["file"].startswith("c0/gr\\xf6")
 
     use = [trained_classifier.saved, folder / "c1", "-o"]
     for name, text in ("e.npy", "e.txt"), ("e.csv", "e.csv"):
-        done = run_program("predict", "encode", *use, tmp_path / name, runs_dir=None)
-        assert done.exit_code == 0, done.err
+        run_program("predict", "encode", *use, tmp_path / name).ok()
         assert f"{tmp_path}/gr\\xf6/c1/gr\\xf67.png" in (tmp_path / text).read_text("utf-8")
-    done = run_program("predict", "show", folder / "missing.keras", runs_dir=None)
-    assert done.exit_code == 2 and "/gr\\xf6/missing.keras" in done.err
+    run_program("predict", "show", folder / "missing.keras").refused("/gr\\xf6/missing.keras")
 
 
 def test_terminal_codes_are_shown_not_sent():
@@ -152,12 +152,6 @@ def test_nobody_calls_home(tmp_path, files):
     """No telemetry, no look for newer versions, no fonts from afar."""
     write_json(tmp_path / "a.json", AUTOENCODER)
     write_json(tmp_path / "c.json", CLASSIFIER)
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, str(files.images.parent), str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = run_python("-c", OFFLINE, files.images.parent, tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [0, 0, []]

@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from cae.records.calibration import (
-    Calibration,
-    Typical,
-    get_calibration_error,
-    get_reliability,
-)
+from cae.records.calibration import Calibration, Typical, get_calibration_error, get_reliability
 
 
 def test_a_temperature_divides_the_logits():

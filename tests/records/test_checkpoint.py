@@ -18,12 +18,8 @@ IDENTITY = {"name": "small", "config": {"epochs": 3, "layers": [["conv", 4]]}}
 
 
 def make_state(**changes):
-    values = {
-        "phase": "full",
-        "epoch": 2,
-        "step": 5,
-        "seconds": 1.5,
-        "epoch_start": 1.25,
+    values = {"phase": "full", "epoch": 2, "step": 5, "seconds": 1.5, "epoch_start": 1.25}
+    values |= {
         "rows": [{"epoch": 1, "phase": "full", "loss": 0.1 + 0.2, "val_loss": float("inf")}],
         "best_epoch": 1,
         "model": [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, np.int64)],

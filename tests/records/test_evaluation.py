@@ -61,24 +61,18 @@ def test_a_label_that_training_never_saw_is_an_error():
     result = evaluate(PROBABILITIES, np.array([-3, 0, 61, 7]), CLASSES)
     assert result.num_unseen == 1
     assert result.accuracy == 0.75
-    assert result.report["7 (unseen)"] == {
-        "precision": 0.0,
-        "recall": 0.0,
-        "f1-score": 0.0,
-        "support": 1.0,
-    }
+    scores = dict.fromkeys(("precision", "recall", "f1-score"), 0.0)
+    assert result.report["7 (unseen)"] == scores | {"support": 1.0}
     assert "7 (unseen)" in result.report_text
     assert list(result.targets) == [0, 1, 2, -1]
 
 
 def test_class_names_appear_in_the_report():
-    """Fashion-MNIST's 0 is a T-shirt."""
     result = evaluate(PROBABILITIES, np.array([-3, 0, 61, 0]), CLASSES, ["shirt", "coat", "bag"])
     assert "coat" in result.report and "bag" in result.report_text
 
 
 def test_predictions_as_csv(tmp_path):
-    """One row per image with the probability of every class, by label."""
     rows = evaluate(PROBABILITIES, np.array([-3, 0, 61, 0]), CLASSES).rows
     write_csv(tmp_path / "predictions.csv", rows)
     lines = (tmp_path / "predictions.csv").read_text().splitlines()

@@ -3,22 +3,20 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import AUTOENCODER, read_rows, run_program, write_json
+from conftest import ROOT, read_rows, run_python
+from report_folders import make_start, trials_of, write_plan
 
 import autoencoder
 from cae.errors import UsageError
 from cae.programs.flags import TRACKING, Parser, add
 from cae.records import tracking
 from cae.records.history import History
-from cae.records.run import Arguments, Run, Start
+from cae.records.run import Run
 from cae.training.callbacks import ShowProgress
 
-ROOT = Path(__file__).parents[2]
 NEEDS_TENSORBOARD, NEEDS_MLFLOW = (
     pytest.mark.skipif(
         tracking.find_spec(package) is None,
@@ -33,20 +31,7 @@ ROWS = [
 ]
 
 
-START = Start(
-    program="classification.py",
-    name="small",
-    command="classification.py -d mnist",
-    started="2026-01-01T00:00:00+00:00",
-    folder="/",
-    arguments=Arguments(
-        dataset="mnist", labels=None, limit=None, save=None, overwrite=False, no_plots=True,
-        init_from=None,
-    ),
-    config={"optimizer": ["adam", 0.01], "batch_size": 8, "seed": 0},
-    data={},
-    models=[],
-)  # fmt: skip
+START = make_start("classifier", "small", {"optimizer": ["adam", 0.01], "batch_size": 8, "seed": 0})
 
 
 @pytest.fixture
@@ -150,15 +135,9 @@ assert not asked, asked
 def test_a_local_store_needs_no_network(tmp_path, store):
     """MLflow sends no telemetry, also where it cannot detect that this is a test."""
     hidden = ("CI", "PYTEST", "MLFLOW", "DO_NOT_TRACK")
-    environment = {key: text for key, text in os.environ.items() if not key.startswith(hidden)}
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, str(tmp_path), store, START.model_dump_json()],
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    without = {name: None for name in os.environ if name.startswith(hidden)}
+    code = ["-c", OFFLINE, tmp_path, store, START.model_dump_json()]
+    done = run_python(*code, cwd=tmp_path, PYTHONPATH=str(ROOT), **without)
     assert done.returncode == 0, done.stderr
     assert read_runs(store, "classifiers")[0][0].data.metrics == {"loss": 0.5}
 
@@ -226,8 +205,8 @@ def test_a_missing_package_is_named_before_anything_is_loaded(
 ):
     """With the command that installs it."""
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
-    done = autoencode(flag)
-    assert done.exit_code == 2 and not done.runs
+    done = autoencode(flag).refused()
+    assert not done.runs
     (line,) = done.err.splitlines()
     assert line.startswith(f"error: {flag}: ")
     assert "pip install -r requirements-tracking.txt" in line
@@ -276,8 +255,7 @@ def test_flags_name_absolute_places(monkeypatch, tmp_path):
 def test_both_show_the_run_directory(classify, tmp_path, store, monkeypatch):
     """Curves over both phases, final values, figures, hyperparameters and the model."""
     monkeypatch.chdir(tmp_path)  # for MLflow's artifacts
-    done = classify("--tensorboard", tmp_path / "board", "--mlflow", store, plots=True)
-    assert done.exit_code == 0, done.err
+    done = classify("--tensorboard", tmp_path / "board", "--mlflow", store, plots=True).ok()
     run = done.run
     board = tmp_path / "board" / run.name
     for key in ("loss", "accuracy", "learning_rate", "f1"):
@@ -335,27 +313,16 @@ def test_a_resumed_run_continues_in_both(tmp_path, autoencode, store, monkeypatc
 @NEEDS_TENSORBOARD
 @NEEDS_MLFLOW
 @pytest.mark.slow
-def test_trials_of_a_study_are_tracked_as_runs(tmp_path, files, store, monkeypatch):
+def test_trials_of_a_study_are_tracked_as_runs(tmp_path, launch, files, store, monkeypatch):
     """Each once, however often the study is started, and with the name of the study."""
     monkeypatch.chdir(tmp_path)
-    write_json(tmp_path / "base.json", AUTOENCODER)
-    study = write_json(
-        tmp_path / "study.json",
-        {
-            "name": "tiny",
-            "kind": "autoencoder",
-            "data": {"dataset": str(files.images)},
-            "bases": [{"configuration": "base.json"}],
-            "vary": {"grid": {"learning_rate": [0.02, 0.01]}},
-            "metric": "val_mse",
-        },
-    )
+    rates = {"grid": {"learning_rate": [0.02, 0.01]}}
+    study = write_plan(tmp_path, files.images, epochs=1, vary=rates, seeds=1)
     flags = ["--tensorboard", "board", "--mlflow", store]
     for _ in range(2):
-        done = run_program("experiments", "run", study, *flags, runs_dir=tmp_path / "runs")
-        assert done.exit_code == 0, done.err
+        launch("experiments", "run", study, *flags).ok()
     folder = tmp_path / "runs" / "tiny"
-    trials = {trial["id"] for trial in json.loads((folder / "trials.json").read_text())["trials"]}
+    trials = {trial["id"] for trial in trials_of(folder)}
     runs, client = read_runs(store)
     assert len(runs) == 2 and {run.info.run_name for run in runs} == trials
     for run in runs:

@@ -21,7 +21,6 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import run_program
 
 from cae.errors import ModelFileError
 from cae.records import hdf5_check, untrusted
@@ -504,17 +503,10 @@ def test_functions_and_settings_of_plain_models(tmp_path):
     """Initializers, regularizers, constraints, activations and half precision by Keras' names."""
     layers = [keras.Input((8, 8, 1))]
     for initializer in ("he_normal", keras.initializers.Constant(0.5), "orthogonal"):
-        layers.append(
-            keras.layers.Conv2D(
-                2,
-                3,
-                activation=keras.activations.tanh,
-                kernel_initializer=initializer,
-                kernel_regularizer=keras.regularizers.L1L2(0.1, 0.1),
-                bias_constraint="max_norm",
-                dtype="mixed_bfloat16",
-            )
-        )
+        options = {"activation": keras.activations.tanh, "kernel_initializer": initializer}
+        options["kernel_regularizer"] = keras.regularizers.L1L2(0.1, 0.1)
+        options |= {"bias_constraint": "max_norm", "dtype": "mixed_bfloat16"}
+        layers.append(keras.layers.Conv2D(2, 3, **options))
     model = keras.Sequential(layers)
     model.compile("adam", "mse")
     for suffix in (".keras", ".h5"):
@@ -528,14 +520,14 @@ def test_functions_and_settings_of_plain_models(tmp_path):
 
 
 def test_a_program_prints_one_line(
-    tmp_path, files, classifier_config, trained_autoencoder, trap, monkeypatch
+    tmp_path, launch, files, classifier_config, trained_autoencoder, trap, monkeypatch
 ):
     path = tmp_path / "m.keras"
     rewrite(trained_autoencoder.saved, path, replace_layer(class_name="Lambda"))
     (tmp_path / "runs").mkdir()
     flags = [*files.classifier, "-c", classifier_config, "-model", path]
     with nothing_happens(tmp_path, trap, monkeypatch):
-        done = run_program("classification", *flags, runs_dir=tmp_path / "runs")
+        done = launch("classification", *flags)
     assert done.exit_code == 2 and done.out == ""
     (line,) = (line for line in done.err.splitlines() if line != "Starting TensorFlow …")
     assert line.startswith(f"error: {path}: ") and "Lambda" in line

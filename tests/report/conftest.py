@@ -1,9 +1,9 @@
 """Records without training, and the page of each."""
 
 import pytest
+from conftest import run_program
 from report_folders import HOSTILE, Page, write_run, write_study
 
-import experiments
 from cae.report.report import OUTPUT
 
 
@@ -29,7 +29,7 @@ def report():
     """Writes the report of a folder and reads it."""
 
     def write(folder, *args):
-        assert experiments.main(["report", str(folder), *map(str, args)]) == 0
+        run_program("experiments", "report", folder, *args).ok()
         return Page(folder / OUTPUT)
 
     return write

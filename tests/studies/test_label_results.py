@@ -1,5 +1,10 @@
 """Conclusions that are honest in either direction."""
 
+import re
+from io import StringIO
+
+from rich.console import Console
+
 from cae.config.choices import (
     FINE_TUNED,
     FROZEN,
@@ -16,18 +21,10 @@ from cae.studies.label_results import Measurement, conclude, get_tables, summari
 
 def results_of(method, errors_by_labels):
     """Results with seeds from 0."""
+    given = {"method": method, "validation_labels": 0, "steps": 0, "seconds": 0}
     return [
-        Measurement(
-            method=method,
-            per_class=str(labels // 10),
-            seed=seed,
-            labels=labels,
-            validation_labels=0,
-            steps=0,
-            test_error=error,
-            seconds=0,
-        )
-        for labels, errors in errors_by_labels.items()
+        Measurement(labels=n, per_class=str(n // 10), seed=seed, test_error=error, **given)
+        for n, errors in errors_by_labels.items()
         for seed, error in enumerate(errors)
     ]
 
@@ -45,33 +42,30 @@ def test_a_count_that_is_all_labels_counts_once():
 
 def test_seeds_are_compared_in_pairs():
     """The seeds differ by far more than the methods do, and always in the same direction."""
-    sentences = compare({100: [0.2, 0.4, 0.6]}, {100: [0.151, 0.35, 0.549]})
-    assert sentences[0] == (
-        "With 100 labels pretraining lowers the test error: from 40.00% to 35.00%, "
-        "-5.00 percentage points (95 % interval -5.25 to -4.75, 3 seeds)."
-    )
+    sentence, *_ = compare({100: [0.2, 0.4, 0.6]}, {100: [0.151, 0.35, 0.549]})
+    numbers = re.findall(r"-?[\d.]*\d", sentence)
+    assert "lowers" in sentence
+    assert numbers == ["100", "40.00", "35.00", "-5.00", "95", "-5.25", "-4.75", "3"]
 
 
 def test_where_it_helps_and_from_where_on_it_does_not():
     scratch = {10: [0.5, 0.6], 100: [0.2, 0.3], 1000: [0.1, 0.11], 5000: [0.05, 0.06]}
     tuned = {10: [0.4, 0.5], 100: [0.1, 0.2], 1000: [0.11, 0.10], 5000: [0.06, 0.05]}
-    assert compare(scratch, tuned)[1:] == [
-        "It measurably lowers the error with 10 and 100 labels.",
-        "From 1,000 labels on it makes no measurable difference.",
-    ]
+    *_, helps, ends = compare(scratch, tuned)
+    assert "lowers" in helps and "10 and 100 labels" in helps
+    assert "1,000 labels" in ends and "no measurable difference" in ends
 
 
 def test_where_it_harms():
     """Said as plainly, with nothing about more labels than were tried."""
-    first, *others = compare({100: [0.1, 0.2]}, {100: [0.2, 0.3]})
-    assert "pretraining raises the test error: from 15.00% to 25.00%" in first
-    assert others == ["It measurably raises the error with 100 labels."]
+    first, other = compare({100: [0.1, 0.2]}, {100: [0.2, 0.3]})
+    assert "raises" in first and "from 15.00% to 25.00%" in first
+    assert "raises" in other and "100 labels" in other
 
 
 def test_no_difference_anywhere():
-    first, *others = compare({100: [0.1, 0.2]}, {100: [0.2, 0.1]})
-    assert "makes no measurable difference to the test error" in first
-    assert others == ["It makes no measurable difference at any number of labels tried."]
+    sentences = compare({100: [0.1, 0.2]}, {100: [0.2, 0.1]})
+    assert len(sentences) == 2 and all("no measurable difference" in x for x in sentences)
 
 
 def test_one_seed_decides_nothing():
@@ -114,15 +108,8 @@ def test_the_table_has_a_row_for_each_number_of_labels():
 
 def test_the_table_fits_a_terminal():
     """80 columns, all methods, nothing cut."""
-    from io import StringIO
-
-    from rich.console import Console
-
-    results = [
-        result
-        for method in METHODS
-        for result in results_of(method, {10: [0.5, 0.51], 60_000: [0.5, 0.49]})
-    ]
+    errors = {10: [0.5, 0.51], 60_000: [0.5, 0.49]}
+    results = [result for method in METHODS for result in results_of(method, errors)]
     console = Console(file=StringIO(), width=80)
     for table in get_tables(summarize(results)):
         console.print(table)

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from conftest import run_program
+from conftest import ROOT, run_python
 from report_folders import table_of, trials_of, write_plan
 
 import experiments
@@ -22,7 +22,6 @@ from cae.errors import UserError
 from cae.studies.run import RAY_PACKAGES
 from cae.studies.search import SearchRun
 
-ROOT = Path(__file__).parents[2]
 NO_RAY = "needs Ray and Optuna: pip install -r requirements-cluster.txt"
 NEEDS_RAY = pytest.mark.skipif(not all(map(importlib.util.find_spec, RAY_PACKAGES)), reason=NO_RAY)
 
@@ -51,11 +50,10 @@ def wait_for(condition, process):
 # --- What needs no Ray ----------------------------------------------------------------------
 
 
-def test_ray_that_is_not_installed(study, tmp_path, monkeypatch):
+def test_ray_that_is_not_installed(study, launch, monkeypatch):
     """One line, with what to type."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    done = run_program("experiments", "run", study(), "--ray", runs_dir=tmp_path / "runs")
-    assert done.exit_code == 2
+    done = launch("experiments", "run", study(), "--ray").refused()
     assert done.err.splitlines()[-1].endswith("Type: pip install -r requirements-cluster.txt")
 
 
@@ -68,10 +66,8 @@ def test_ray_that_is_not_installed(study, tmp_path, monkeypatch):
         (["--ray", "--cpus-per-trial", "0"], "must be a whole number from 1"),
     ],
 )
-def test_flags_that_do_not_go_together(study, tmp_path, flags, said):
-    done = run_program("experiments", "run", study(), *flags, runs_dir=tmp_path / "runs")
-    assert done.exit_code == 2
-    assert said in done.err
+def test_flags_that_do_not_go_together(study, launch, flags, said):
+    launch("experiments", "run", study(), *flags).refused(said)
 
 
 # --- Suggestions ----------------------------------------------------------------------------
@@ -218,14 +214,8 @@ def test_a_node_that_dies_costs_only_time(cluster, start, study, tmp_path):
     assert sum("resumed" in log for log in logs) == 1, logs
 
     # With as many threads, the numbers are the same to the bit.
-    command = [sys.executable, str(ROOT / "experiments.py"), "run", path, "--no-plots"]
-    alone = subprocess.run(
-        [*command, "--runs-dir", "alone"],
-        cwd=tmp_path,
-        env=os.environ | {"TF_NUM_INTRAOP_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    command = [ROOT / "experiments.py", "run", path, "--no-plots", "--runs-dir", "alone"]
+    alone = run_python(*command, cwd=tmp_path, TF_NUM_INTRAOP_THREADS="1")
     assert alone.returncode == 0, alone.stderr
     assert files_of(folder) == files_of(tmp_path / "alone" / "tiny")
     assert table_of(folder) == table_of(tmp_path / "alone" / "tiny")

@@ -83,10 +83,6 @@ def test_the_live_table_shows_what_differs(progress, outcomes, screen):
     assert "large" in text and "0.1 (unchanged)" in text
 
 
-def test_before_the_first_epoch_the_time_left_is_unknown(progress):
-    assert progress.estimate_seconds_left() is None
-
-
 def test_the_first_epochs_tell_the_time_left(progress, outcomes, clock):
     """6 trials of 4 epochs at 5 s each; 10 s of them have passed."""
     with progress.timing(outcomes[0]) as on_epoch:

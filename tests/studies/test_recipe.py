@@ -1,12 +1,11 @@
 """`experiments.py recipe`: the pair of a recipe, trained, skipped, resumed and refused."""
 
-import json
 import shutil
 import signal
 
 import numpy as np
 import pytest
-from conftest import read_rows, run_program, write_json
+from conftest import edit_json, read_rows, run_program, write_json
 
 from cae.config import shipped
 from cae.data import idx
@@ -19,13 +18,9 @@ COMMON = {"optimizer": ["adam", 0.01], "batch_size": 8}
 LAYERS = {"encoder_layers": [["conv", 2, [3, 3]], ["pool", [2, 2]], ["dense", 4]]}
 AUTOENCODER = {**LAYERS, "decoder_layers": [["upSample", [2, 2]]], "epochs": 1, **COMMON}
 CLASSIFIER = {
-    "dense_layers": [],
-    "dense_only_train_epochs": 0,
-    "full_train_epochs": 1,
-    "validation_split": 0,
-    "best_epoch_by": "last",
+    **{"dense_layers": [], "dense_only_train_epochs": 0, "full_train_epochs": 1, **COMMON},
+    **{"validation_split": 0, "best_epoch_by": "last"},
     "unlabelled": {"batch_size": 16, "label_spreading": {}},
-    **COMMON,
 }
 RECIPE = {"labels": 15, "autoencoder": AUTOENCODER, "classifier": CLASSIFIER}
 
@@ -81,23 +76,18 @@ def test_a_pair(pair):
 
 def test_the_same_command_trains_nothing_again(pair, recipe, flags):
     before = state(pair.run)
-    again = start(recipe, *flags, runs_dir=pair.run.parent)
-    assert again.exit_code == 0, again.err
+    again = start(recipe, *flags, runs_dir=pair.run.parent).ok()
     assert state(pair.run) == before
     assert table(again) == table(pair)
 
 
 def test_the_folder_of_a_pair_can_be_compared_and_reported(pair, tmp_path):
     """A table for each half, and a page of both."""
-    compared = run_program(
-        "experiments", "compare", pair.run, "--csv", tmp_path / "r.csv", runs_dir=None
-    )
-    assert compared.exit_code == 0, compared.err
+    run_program("experiments", "compare", pair.run, "--csv", tmp_path / "r.csv").ok()
     rows = read_rows(tmp_path / "r.csv")
     assert [row["run"] for row in rows] == ["autoencoder-seed3", "classifier-seed3"]
     page = tmp_path / "r.html"
-    reported = run_program("experiments", "report", pair.run, "--output", page, runs_dir=None)
-    assert reported.exit_code == 0, reported.err
+    run_program("experiments", "report", pair.run, "--output", page).ok()
     text = page.read_text(encoding="utf-8")
     accuracy = read_result(pair.run / "classifier-seed3").history.metrics["test_accuracy"]
     assert f"{100 * accuracy:.2f} %" in text and f"{pair.run}/classifier-seed3/model.keras" in text
@@ -118,8 +108,7 @@ def test_the_recipe_is_chosen_by_the_labels(pair, flags, tmp_path, monkeypatch):
         path = tmp_path / "configuration" / "recipes" / f"{name}.json"
         write_json(path, RECIPE | {"labels": labels})
     monkeypatch.setattr(shipped, "ROOTS", (tmp_path,))
-    chosen = start(*flags, runs_dir=pair.run.parent)
-    assert chosen.exit_code == 0, chosen.err
+    chosen = start(*flags, runs_dir=pair.run.parent).ok()
     assert "15 labels: tiny-recipe" in chosen.out
     assert table(chosen) == table(pair)
 
@@ -142,8 +131,7 @@ def test_other_settings_and_data_are_refused(pair, recipe, flags, changes, named
         recipe, changes = write_json(tmp_path / "tiny-recipe.json", changed), []
     idx.write_idx(tmp_path / "other", np.zeros((6, 8, 8), np.uint8))
     changes = [tmp_path / "other" if flag == "OTHER" else flag for flag in changes]
-    refused = start(recipe, *flags, *changes, runs_dir=pair.run.parent)
-    assert refused.exit_code == 2
+    refused = start(recipe, *flags, *changes, runs_dir=pair.run.parent).refused()
     (line,) = [line for line in refused.err.splitlines() if line.startswith("error: ")]
     assert named in line
     assert state(pair.run) == before
@@ -153,11 +141,8 @@ def test_a_key_that_is_newer_than_the_pair_has_its_default(pair, recipe, flags, 
     """As when an earlier version has trained it."""
     shutil.copytree(pair.run, tmp_path / "pair")
     for path in (tmp_path / "pair").glob("*/run.json"):
-        content = json.loads(path.read_text())
-        del content["config"]["min_steps"]
-        path.write_text(json.dumps(content))
-    done = start(recipe, *flags, runs_dir=tmp_path)
-    assert done.exit_code == 0, done.err
+        edit_json(path, "config", min_steps=None)
+    done = start(recipe, *flags, runs_dir=tmp_path).ok()
     assert done.err.count("Complete: ") == 2
 
 
@@ -186,8 +171,7 @@ def test_what_was_interrupted_is_resumed(pair, recipe, flags, tmp_path, monkeypa
     assert "Resume with: python " in stopped.err and "experiments.py recipe " in stopped.err
     assert (folder / "classifier-seed3.partial").is_dir()
     monkeypatch.setattr(train, "train_classifier", train_classifier)
-    resumed = start(recipe, *flags, runs_dir=tmp_path / "runs")
-    assert resumed.exit_code == 0, resumed.err
+    start(recipe, *flags, runs_dir=tmp_path / "runs").ok()
     one, other = (
         read_result(path / "classifier-seed3").history.metrics for path in (folder, pair.run)
     )
@@ -198,8 +182,7 @@ def test_a_classifier_alone_with_two_seeds(files, tmp_path):
     """It learns from the labelled images, and needs no others; a table has mean and deviation."""
     classifier = CLASSIFIER | LAYERS | {"unlabelled": None}
     recipe = write_json(tmp_path / "mine.json", {"classifier": classifier})
-    finished = start(recipe, *files.classifier, "--seeds", 2, runs_dir=tmp_path / "runs")
-    assert finished.exit_code == 0, finished.err
+    finished = start(recipe, *files.classifier, "--seeds", 2, runs_dir=tmp_path / "runs").ok()
     names = ["classifier-seed0", "classifier-seed1"]
     assert sorted(path.name for path in finished.run.iterdir()) == names
     assert read_start(finished.run / names[0]).models == []
@@ -229,8 +212,7 @@ def test_faults_are_told_before_anything_is_written(recipe, flags, named, files,
     recipe = [write_json(tmp_path / x, paths[x]) if x in paths else x for x in recipe]
     runs = tmp_path / "runs"
     given = [*recipe, *files.classifier, *flags]
-    refused = run_program("experiments", "recipe", *given, runs_dir=runs)
-    assert refused.exit_code == 2
+    refused = run_program("experiments", "recipe", *given, runs_dir=runs).refused()
     (line,) = refused.err.splitlines()
     assert named in line
     assert not runs.exists()

@@ -12,7 +12,6 @@ IMAGES = tf.random.stateless_uniform((16, 9, 9, 2), (1, 2))
 
 
 def test_nothing_asked_changes_nothing():
-    """All amounts 0 give the images back."""
     np.testing.assert_array_equal(augment(IMAGES, Augmentation(), KEY), IMAGES)
 
 
@@ -43,7 +42,6 @@ def test_zoom_changes_the_size():
 
 
 def test_every_image_gets_its_own_amounts():
-    """Equal images come out different."""
     same = tf.repeat(IMAGES[:1], 5, axis=0)
     out = augment(same, Augmentation(rotation=40.0), KEY).numpy()
     assert all(np.any(out[0] != other) for other in out[1:])

@@ -47,7 +47,6 @@ def run_epochs(best, model, history, all_results, phase=FULL):
     ids=["smaller loss", "larger accuracy", "tie", "not a number"],
 )
 def test_best_weights_come_back(model, monitor, logs, best):
-    """However the epochs went, the best one's weights are kept."""
     history = History("x", "autoencoder", {})
     best_weights = BestWeights(model, history, monitor)
     run_epochs(best_weights, model, history, logs)
@@ -92,12 +91,13 @@ def progress(terminal, width=120):
 
 def test_the_bar_goes_on_after_an_interruption():
     """What was done before counts as done, and not as the speed of this start."""
-    callback = ShowProgress(Console(file=StringIO(), force_terminal=True), "small", ("loss",))
+    output = StringIO()
+    console = Console(file=output, force_terminal=True, width=120)
+    callback = ShowProgress(console, "small", ("loss",))
     callback.set_params({"steps": 3, "epochs": 2, "done": 4})
     callback.on_train_begin()
-    (task,) = callback._bar.tasks
     callback.close()
-    assert (task.completed, task.total, task.speed) == (4, 6, None)
+    assert "4/6" in output.getvalue() and "-:--:--" in output.getvalue()
 
 
 def test_a_line_an_epoch_where_there_is_no_terminal():
@@ -117,8 +117,7 @@ def test_a_bar_with_the_time_left_on_a_terminal():
 
 
 @pytest.mark.parametrize(
-    ("name", "heading"),
-    [("a", "a, full: epoch 9/10"), ("longer", "full 9/10")],
+    ("name", "heading"), [("a", "a, full: epoch 9/10"), ("longer", "full 9/10")]
 )
 def test_epoch_lines_of_a_log_fit_80_columns(name, heading):
     """With the name of the run if there is room for it."""

@@ -1,6 +1,5 @@
 """One model trained by several workers: the numbers of one, and nobody waits for ever."""
 
-import json
 import os
 import shlex
 import signal
@@ -9,14 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, read_rows, write_json
+from conftest import AUTOENCODER, CLASSIFIER, ROOT, Finished, read_json, read_rows, write_json
 
 from cae.config.tf_config import WorkerGroup
 from cae.errors import UsageError
@@ -27,7 +24,6 @@ from cae.training.batches import Share
 from cae.training.data_parallel import Workers, find_slurm_group, meet
 from cae.training.layers import synchronized_batch_norm
 
-ROOT = Path(__file__).parents[2]
 # Sums of 32-bit numbers in another order, over a few steps of a small learning rate.
 ROUNDING = 2e-4
 SLOW = ["adam", 0.001]
@@ -118,7 +114,6 @@ def test_one_that_does_not_come(index):
 
 
 def test_a_taken_port():
-    """At once."""
     with socket.create_server(("", 0)) as taken:
         addresses = [f"127.0.0.1:{taken.getsockname()[1]}", "127.0.0.1:1"]
         with pytest.raises(UsageError, match="in use"):
@@ -140,10 +135,7 @@ def test_workers_of_this_machine(tmp_path):
     other = WorkerGroup(group.addresses, 1)
     assert told.read_text() == f"{other.to_json()}--epochs 2 --devices cluster"
     start = time.monotonic()
-    with (
-        pytest.raises(KeyError),
-        data_parallel.started_here([str(script), str(told), "--wait"], 2),
-    ):
+    with pytest.raises(KeyError), data_parallel.started_here([str(script), str(told), "--wait"], 2):
         raise KeyError
     assert time.monotonic() - start < 300
 
@@ -153,33 +145,25 @@ def test_workers_of_this_machine(tmp_path):
 
 @pytest.mark.parametrize("value", ["0", "some"])
 def test_wrong_number_of_devices(autoencode, value):
-    """A number, all or cluster."""
-    finished = autoencode("--devices", value)
-    assert finished.exit_code == 2
-    assert "all, cluster or" in finished.err
+    autoencode("--devices", value).refused("all, cluster or")
 
 
 def test_more_devices_than_there_are(autoencode):
     """Refused, with nothing written."""
-    finished = autoencode("--devices", 2)
-    assert finished.exit_code == 2
-    assert "in this machine, 0, got 2" in finished.err
+    finished = autoencode("--devices", 2).refused("in this machine, 0, got 2")
     assert not finished.runs
 
 
 def test_all_devices_of_a_machine_with_one(autoencode):
     """Said, and trained as usual."""
-    finished = autoencode("--devices", "all")
-    assert finished.exit_code == 0
+    finished = autoencode("--devices", "all").ok()
     assert "warning: --devices all: " in finished.err
     assert finished.metrics["epochs"] == 1
 
 
 def test_devices_without_a_configuration(autoencode):
     """Several processes cannot all ask."""
-    finished = autoencode("--devices", "all", config=None)
-    assert finished.exit_code == 2
-    assert "Pass one with -c FILE" in finished.err
+    autoencode("--devices", "all", config=None).refused("Pass one with -c FILE")
 
 
 # --- Training together ----------------------------------------------------------------------------
@@ -213,15 +197,6 @@ raise SystemExit(autoencoder.main(sys.argv[1:]))
 """
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a worker ended."""
-
-    exit_code: int
-    out: str
-    err: str
-
-
 def start(command, group=None):
     """Starts a worker: a program, or Python code after -c."""
     environment = dict(os.environ)
@@ -237,7 +212,7 @@ def start(command, group=None):
 
 def wait_for(process):
     out, err = process.communicate(timeout=600)
-    return Ended(process.returncode, out, err)
+    return Finished(process.returncode, out, err, [])
 
 
 def run_two(first, second):
@@ -316,13 +291,11 @@ def test_batch_norm_is_as_before():
 def test_two_devices_are_as_good_as_one(autoencode, tmp_path):
     """--devices 2 gives the numbers of one device, with BatchNorm and a last batch of one."""
     config = write_json(tmp_path / "norm.json", AUTOENCODER, BATCH_NORM)
-    alone = autoencode(config=config)
-    assert alone.exit_code == 0, alone.err
+    alone = autoencode(config=config).ok()
     run = tmp_path / "two"
-    command = json.loads((alone.run / "environment.json").read_text())["command"]
+    command = read_json(alone.run / "environment.json")["command"]
     flags = shlex.split(command)[1:]
-    ended = wait_for(start(["-c", TWO_HERE, *flags, "--run-dir", run, "--devices", 2]))
-    assert ended.exit_code == 0, ended.err
+    ended = wait_for(start(["-c", TWO_HERE, *flags, "--run-dir", run, "--devices", 2])).ok()
     assert "Starting TensorFlow" not in ended.err  # loaded before; the second worker is silent
     assert ended.out.count("2 workers") == 1
     assert_same_training(run, alone.run)
@@ -346,7 +319,7 @@ def test_two_workers_train_a_classifier(classify, tmp_path, files, trained_autoe
     assert not other.exists()
     assert_same_training(run, alone.run)
     assert_same_weights(run, alone.run)
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = read_json(run / "metrics.json")
     assert metrics["test_accuracy"] == alone.metrics["test_accuracy"]
 
 

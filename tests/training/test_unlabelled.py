@@ -8,16 +8,10 @@ from conftest import draw_four_classes
 from cae.config.fields import Augmentation, LabelSpreading, PseudoLabels, Unlabelled
 from cae.config.load import validate_config
 from cae.data.datasets import Scaling
-from cae.errors import ConfigurationError, UserError
+from cae.errors import ConfigurationError
 from cae.records.history import DENSE_ONLY, FULL
 from cae.training import build, train
-from cae.training.unlabelled import (
-    Plan,
-    Teaching,
-    find_neighbours,
-    keep_confident,
-    spread_labels,
-)
+from cae.training.unlabelled import Plan, Teaching, find_neighbours, keep_confident, spread_labels
 
 STILL = Augmentation()
 HEAD = {
@@ -36,12 +30,11 @@ def images():
     return draw_four_classes(44)
 
 
-def fit(images, count=20, *, pretrained=True, with_others=True, **changes):
+def fit(images, count=20, *, pretrained=True, **changes):
     """Trains on labels of the first images, the others being unlabelled."""
     config = {**HEAD, **changes}
     model = build.get_classifier(config, images.shape[1:], 4)
-    others = images[count:] if with_others else None
-    labels = np.arange(count) % 4
+    labels, others = np.arange(count) % 4, images[count:]
     given = {"pretrained": pretrained, "unlabelled": others, "warn": lambda sentence: None}
     return model, train.train_classifier(model, config, images[:count], labels, **given)
 
@@ -141,9 +134,9 @@ class TestTeaching:
         metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         prior = np.array([0.5, 0.5], np.float32)
         loss = "sparse_categorical_crossentropy"
-        again = lambda epoch: np.array([1, 0])  # noqa: E731
+        labels = np.array(labels)
         return teacher, Teaching(
-            teacher, copy(teacher), loss, metric, how, prior, np.array(labels), again
+            teacher, copy(teacher), loss, metric, how, prior, labels, lambda _: np.array([1, 0])
         )
 
     def loss(self, objective):
@@ -228,17 +221,24 @@ class TestTeaching:
         assert float(objective(batch, training=False)) == pytest.approx(0.126928, rel=1e-4)
 
 
+def plan_of(images, targets, others, classes, chosen=None, **changes):
+    """A plan for the first of the images, which have these targets, and others without labels."""
+    config = validate_config(HEAD | changes, "HEAD", "classifier")
+    model = build.get_classifier(config, (8, 8, 1), classes)
+    targets = np.array(targets, np.int32)
+    chosen = np.arange(len(targets)) if chosen is None else np.array(chosen)
+    labelled = images[: len(targets)], targets, chosen
+    return Plan(model, config, labelled, others, Scaling(0, 255, "uint8"))
+
+
 class TestBatches:
     @pytest.fixture
     def batches(self, images):
-        config = validate_config(
-            {**HEAD, "unlabelled": {"batch_size": 8, "pseudo_labels": {}, "weak": {}}},
-            "HEAD",
-            "classifier",
-        )
-        model = build.get_classifier(config, (8, 8, 1), 6)
-        labelled = images[20:26], np.arange(6, dtype=np.int32), np.array([0, 2, 4])
-        return Plan(model, config, labelled, images[:20], Scaling(0, 255, "uint8")).get_batches()
+        """Of six images, of which the first, third and fifth are for training."""
+        how = {"batch_size": 8, "pseudo_labels": {}, "weak": {}}
+        chosen = [0, 2, 4]
+        plan = plan_of(images[20:], range(6), images[:20], 6, chosen, unlabelled=how)
+        return plan.get_batches()
 
     def test_an_epoch_is_a_pass_over_the_unlabelled_images(self, batches, images):
         """20 images make steps of 8, 8 and 4, each with 4 of the 3 labelled images."""
@@ -254,10 +254,7 @@ class TestBatches:
 
     def test_more_labelled_images_than_an_epoch_takes(self, images):
         """One step of 4 of 12: after some epochs all were seen."""
-        config = validate_config(HEAD | {"full_train_epochs": 1}, "test", "classifier")
-        model = build.get_classifier(config, (8, 8, 1), 12)
-        labelled = images[20:32], np.arange(12, dtype=np.int32), np.arange(12)
-        plan = Plan(model, config, labelled, images[:8], Scaling(0, 255, "uint8"))
+        plan = plan_of(images[20:], range(12), images[:8], 12, full_train_epochs=1)
         batches = plan.get_batches()
         steps = [step for epoch in range(20) for step in batches.iterate(epoch)]
         assert [len(targets) for (_, targets), _ in steps] == [4] * 20
@@ -279,10 +276,7 @@ class TestBatches:
         spreading = {"neighbours": 3, "share": first, "refresh": 2, "last_share": last}
         changes = {"full_train_epochs": epochs_of_file}
         changes["unlabelled"] = {"label_spreading": spreading}
-        config = validate_config(HEAD | changes, "test", "classifier")
-        model = build.get_classifier(config, (8, 8, 1), 4)
-        labelled = images[:4], np.arange(4, dtype=np.int32), np.arange(4)
-        plan = Plan(model, config, labelled, images[4:44], Scaling(0, 255, "uint8"))
+        plan = plan_of(images, range(4), images[4:44], 4, **changes)
         assert np.mean(plan.labels != -1) == pytest.approx(first, abs=0.051)
         for epoch, share in expected.items():
             found = np.mean(plan.spread_again(epoch, epochs=epochs) != -1)
@@ -318,19 +312,10 @@ class TestTraining:
 
     def test_finds_the_labels_of_the_others(self, images):
         """One label per class, and no validation; the last epoch is kept."""
-        model, history = fit(
-            images,
-            4,
-            pretrained=False,
-            best_epoch_by="last",
-            dense_only_train_epochs=0,
-            full_train_epochs=12,
-            unlabelled={
-                "batch_size": 8,
-                "strong": {"noise": 0.1},
-                "label_spreading": {"on": "pixels", "neighbours": 3},
-            },
-        )
+        how = {"batch_size": 8, "strong": {"noise": 0.1}}
+        how["label_spreading"] = {"on": "pixels", "neighbours": 3}
+        phases = {"dense_only_train_epochs": 0, "full_train_epochs": 12, "best_epoch_by": "last"}
+        model, history = fit(images, 4, pretrained=False, unlabelled=how, **phases)
         assert history.best_epoch == len(history.epochs)
         predicted = model.predict(images / 255, verbose=0).argmax(axis=1)
         assert (predicted == np.arange(44) % 4).mean() > 0.95
@@ -346,10 +331,6 @@ class TestTraining:
         model.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")
         assert [layer.name for layer in loaded.layers[1:]] == ["encoder", "fully_connected"]
-
-    def test_images_are_required(self, images):
-        with pytest.raises(UserError, match=r"unlabelled: .* got none"):
-            fit(images, with_others=False)
 
     def test_a_source_of_pseudo_labels_is_required(self):
         with pytest.raises(ConfigurationError, match="label_spreading"):
