@@ -153,7 +153,7 @@ def _add_compare(commands: Any) -> None:
     )
     parser.set_defaults(action="cae.studies.compare:run")
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="directories of runs, recipes and studies"
+        "runs", nargs="+", metavar="RUN", help="folders of runs, recipes and studies"
     )
     parser.add_argument(
         "--sort",
@@ -247,13 +247,13 @@ def _add_report(commands: Any) -> None:
     parser.add_argument(
         "folder",
         metavar="FOLDER",
-        help="the directory of a run, a test, a recipe, a study, a chain of studies, or of "
+        help="the folder of a run, a test, a recipe, a study, a chain of studies, or of "
         "label-efficiency",
     )
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="where to write the page (default: report.html in that directory)",
+        help="where to write the page (default: report.html in that folder)",
     )
 
 
@@ -274,11 +274,11 @@ def _add_shelf(commands: Any) -> None:
 
     parser = commands.add_parser("show", help="print the record of a run")
     parser.set_defaults(action="cae.records.shelf:show_run")
-    parser.add_argument("run", metavar="RUN", help="its directory")
+    parser.add_argument("run", metavar="RUN", help="its folder")
 
     parser = commands.add_parser("rm", help="remove runs")
     parser.set_defaults(action="cae.records.shelf:remove_runs")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="their directories")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="their folders")
     _add_yes(parser)
 
     parser = commands.add_parser(

@@ -236,43 +236,43 @@ def get_reference() -> bytes:
 
 def write_or_check(args: argparse.Namespace) -> int:
     """Writes or checks the files; returns the exit code."""
-    directory = args.directory or CONFIGURATION
-    files = {directory / name: content for name, content in shipped_files().items()}
-    if args.directory is None:
+    folder = args.folder or CONFIGURATION
+    files = {folder / name: content for name, content in shipped_files().items()}
+    if args.folder is None:
         files[REFERENCE] = get_reference()
     if args.check:
-        outdated = find_outdated(files, directory).items()
+        outdated = find_outdated(files, folder).items()
         problems = [f"{path}: {problem}" for path, problem in outdated]
-        problems += find_invalid_recipes(directory)
+        problems += find_invalid_recipes(folder)
         print(*problems, sep="\n", end="\n" * bool(problems))
         return 1 if problems else 0
-    remedy = "Name another place with --directory."
-    make_folder(directory, remedy)
+    remedy = "Name another place with --folder."
+    make_folder(folder, remedy)
     for path, content in files.items():
         write_bytes(path, content, remedy)
-    print(f"{len(files)} files written to {directory}")
+    print(f"{len(files)} files written to {folder}")
     return 0
 
 
-def find_outdated(files: dict[Path, bytes], directory: Path) -> dict[Path, str]:
-    """The problems of files: missing, different, or in `directory` but not shipped."""
+def find_outdated(files: dict[Path, bytes], folder: Path) -> dict[Path, str]:
+    """The problems of files: missing, different, or in `folder` but not shipped."""
     problems = {
         path: "differs" if path.exists() else "missing"
         for path, content in files.items()
         if not path.exists() or path.read_bytes() != content
     }
-    strays = (path for kind in PROGRAMS for path in sorted(directory.glob(f"{kind}_*")))
+    strays = (path for kind in PROGRAMS for path in sorted(folder.glob(f"{kind}_*")))
     return problems | {
         path: "not shipped: rename or remove it" for path in strays if path not in files
     }
 
 
-def find_invalid_recipes(directory: Path) -> list[str]:
-    """The problems of the recipes in `directory`, one per line."""
+def find_invalid_recipes(folder: Path) -> list[str]:
+    """The problems of the recipes in `folder`, one per line."""
     from cae.config.load import load_recipe
 
     problems = []
-    for path in sorted(directory.glob("recipes/*.json")):
+    for path in sorted(folder.glob("recipes/*.json")):
         try:
             if load_recipe(path).labels is None:
                 problems.append(f"{path}: labels: is required in a shipped recipe")
@@ -291,7 +291,7 @@ def build_parser() -> flags.Parser:
         "wrong in recipes, and exit with 1 if there is any",
     )
     parser.add_argument(
-        "--directory",
+        "--folder",
         type=Path,
         metavar="DIR",
         help="write the configurations here and no reference (default: configuration beside this "

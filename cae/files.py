@@ -201,10 +201,10 @@ def get_record(path: str | Path) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(directory: Path, file: Path | None = None, seconds: float = 0) -> Iterator[None]:
-    """Keeps other processes out of a directory, at most until this process ends.
+def locked(folder: Path, file: Path | None = None, seconds: float = 0) -> Iterator[None]:
+    """Keeps other processes out of a folder, at most until this process ends.
 
-    The lock is on `file`, or on the directory itself.
+    The lock is on `file`, or on the folder itself.
 
     Raises:
         UsageError: Another process still holds the lock after so many seconds.
@@ -213,16 +213,16 @@ def locked(directory: Path, file: Path | None = None, seconds: float = 0) -> Ite
     if fcntl is None:
         yield
         return
-    descriptor = os.open(file or directory, os.O_RDONLY)
+    descriptor = os.open(file or folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
-            _lock(descriptor, directory, time.monotonic() + seconds)
+            _lock(descriptor, folder, time.monotonic() + seconds)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, directory: Path, end: float) -> None:
+def _lock(descriptor: int, folder: Path, end: float) -> None:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -230,7 +230,7 @@ def _lock(descriptor: int, directory: Path, end: float) -> None:
         except BlockingIOError as error:
             if time.monotonic() >= end:
                 raise UsageError(
-                    directory,
+                    folder,
                     "must be free",
                     f"a lock held by {_find_holder(descriptor)}",
                     "Wait until that process ends, or stop it.",

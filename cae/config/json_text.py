@@ -117,7 +117,7 @@ def read_text(path: str | Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)  # not all of it: it may be /dev/zero
     except OSError as error:
-        got = "a directory" if path.is_dir() else error.strerror
+        got = "a folder" if path.is_dir() else error.strerror
         raise ConfigurationError(
             path, "must be a configuration file", got, _suggest_file(path)
         ) from error
@@ -140,10 +140,10 @@ def _suggest_file(path: Path) -> str:
     if path.is_dir():
         return "Name a file in it."
     if not path.parent.is_dir():
-        return f"Check the path: there is no directory {path.parent}."
+        return f"Check the path: there is no folder {path.parent}."
     try:
         names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:  # a directory that may be entered but not listed
+    except OSError:  # a folder that may be entered but not listed
         names = []
     near = [str(path.parent / name) for name in get_close_matches(path.name, names)]
     return f"Did you mean {listed(near)}?" if near else "Check the path."

@@ -243,7 +243,7 @@ class Study(Keys):
     """Configurations of one kind, trained on the same data."""
 
     name: Name = Field(examples=["my-study"])
-    """Name of the study and of its directory."""
+    """Name of the study and of its folder."""
 
     kind: Annotated[
         Literal["autoencoder", "classifier"],
@@ -315,7 +315,7 @@ class Chain(Keys):
     """Studies that run one after another."""
 
     name: Name = Field(examples=["my-research"])
-    """Name of the chain and of its directory."""
+    """Name of the chain and of its folder."""
 
     kind: Literal["chain"] = Field(examples=["chain"])
     """That it is a chain."""

@@ -239,7 +239,7 @@ def _get_stored_bytes(path: Path) -> int:
             reason, remedy = f"a link to {path.readlink()}, which is missing", "Repair the link."
         raise DataError(path, "must be an existing file", reason, remedy) from error
     if stat.S_ISDIR(status.st_mode):
-        raise DataError(path, "must be a file", "a directory", name_idx_files(path))
+        raise DataError(path, "must be a file", "a folder", name_idx_files(path))
     if not stat.S_ISREG(status.st_mode):
         raise DataError(
             path, "must be a file on disk", "a pipe or device", "Save the data to a file."

@@ -310,7 +310,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--run-dir": {
         "metavar": "DIR",
-        "help": "record the run in exactly this new or empty directory",
+        "help": "record the run in exactly this new or empty folder",
     },
     "--name": {"metavar": "NAME", "help": "name of the run (default: the configuration's)"},
     "--resume": {

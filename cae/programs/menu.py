@@ -29,7 +29,7 @@ from cae.records.run import MODEL_FILE, Run
 from cae.records.saved_models import SUFFIXES, check_destination, read_metadata
 from cae.records.shelf import find_models
 
-# Prints the table that compares complete runs, given their directories.
+# Prints the table that compares complete runs, given their folders.
 Compare = Callable[[Sequence[Path]], object]
 
 
@@ -115,7 +115,7 @@ class Session:
             self.show_windows()
 
     def save_comparison(self) -> None:
-        """Saves a figure that compares the experiments in the directory of the latest."""
+        """Saves a figure that compares the experiments in the folder of the latest."""
         if len(self.experiments) < 2:
             return
         from cae.figures.comparisons import plot_comparison

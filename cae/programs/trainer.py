@@ -1,4 +1,4 @@
-"""Trains a configuration and records it: its run directory, checkpoint, trackers and figures."""
+"""Trains a configuration and records it: its run folder, checkpoint, trackers and figures."""
 
 import datetime
 import shlex
@@ -49,7 +49,7 @@ ORIGIN = ("started", "device", "versions", "git_commit", "data")
 
 
 class Trainer:
-    """Trains configurations one after another, each in a run directory of its own.
+    """Trains configurations one after another, each in a run folder of its own.
 
     Args:
         task: What to train.

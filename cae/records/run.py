@@ -1,4 +1,4 @@
-"""Run directories: the complete record of a training, or a run that can be resumed.
+"""Run folders: the complete record of a training, or a run that can be resumed.
 
 A run is written to `<UTC time>-<name>.partial/` and renamed when everything is in it, so a folder
 without that ending is complete. From the start it holds `run.json`, and soon a checkpoint: together
@@ -90,18 +90,18 @@ def can_continue(path: Path) -> bool:
     return False
 
 
-def check_run_dir(directory: str | Path) -> Path:
-    """Checks that a run can be written to exactly this directory; returns its absolute path.
+def check_run_dir(folder: str | Path) -> Path:
+    """Checks that a run can be written to exactly this folder; returns its absolute path.
 
     Raises:
         UsageError: It is not empty, or an interrupted run has its name.
     """
-    path = Path(os.path.abspath(directory))  # noqa: PTH100 - keeps links
+    path = Path(os.path.abspath(folder))  # noqa: PTH100 - keeps links
     partial = get_partial(path)
     is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if path.suffix == PARTIAL or partial.exists() or not is_new:
-        remedy = f"Choose another directory, or resume an interrupted run: --resume {directory}."
-        raise UsageError("--run-dir", "must be new or empty", directory, remedy)
+        remedy = f"Choose another folder, or resume an interrupted run: --resume {folder}."
+        raise UsageError("--run-dir", "must be new or empty", folder, remedy)
     return path
 
 
@@ -213,12 +213,12 @@ class Start(_Record):
 def read_start(
     path: Path, remedy: str = "Restore the file and resume again, or start a new run."
 ) -> Start:
-    """Reads the `run.json` in a run directory; a missing or damaged file is a `DataError`."""
+    """Reads the `run.json` in a run folder; a missing or damaged file is a `DataError`."""
     return load_record(path / START_FILE, Start, remedy)
 
 
 def find_interrupted(run: str | Path) -> Path:
-    """Finds the directory of an interrupted run, named with or without `.partial`.
+    """Finds the folder of an interrupted run, named with or without `.partial`.
 
     Raises:
         UsageError: It does not exist, or the run is complete.
@@ -240,7 +240,7 @@ def find_interrupted(run: str | Path) -> Path:
 
 
 class Run:
-    """One run directory, and a context manager that completes, keeps or deletes it.
+    """One run folder, and a context manager that completes, keeps or deletes it.
 
     At the end of the context the run is complete; if training was interrupted it stays to be
     resumed; if anything failed before there was a checkpoint it is deleted.
@@ -249,7 +249,7 @@ class Run:
         runs_dir: The folder that holds the runs.
         name: What to call the run; characters other than letters, digits, `.`, `_` and `-` are
             replaced.
-        directory: The exact directory to write to, instead of a new one in `runs_dir`.
+        folder: The exact folder to write to, instead of a new one in `runs_dir`.
 
     Attributes:
         path: Where its files are now.
@@ -257,13 +257,13 @@ class Run:
         interrupted: Whether training has stopped before its end; set by the caller.
     """
 
-    def __init__(self, runs_dir: str | Path, name: str, directory: str | Path | None = None):
-        if directory is None:
-            self._set_path(_make_new_directory(check_runs_dir(runs_dir), name))
+    def __init__(self, runs_dir: str | Path, name: str, folder: str | Path | None = None):
+        if folder is None:
+            self._set_path(_make_new_folder(check_runs_dir(runs_dir), name))
         else:
-            final = check_run_dir(directory)
+            final = check_run_dir(folder)
             self._set_path(get_partial(final))
-            make_folder(self.path, "Choose another directory with --run-dir.")
+            make_folder(self.path, "Choose another folder with --run-dir.")
 
     @classmethod
     def reopen(cls, run: str | Path) -> "Run":
@@ -348,7 +348,7 @@ class Run:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _make_new_directory(folder: Path, name: str) -> Path:
+def _make_new_folder(folder: Path, name: str) -> Path:
     """Creates `<UTC time>-<name>.partial`, with a number if that name is taken."""
     name = re.sub(r"[^\w.-]+", "-", name)[:MAX_FOLDER_NAME].strip("-.") or "run"
     now = datetime.datetime.now(datetime.UTC)

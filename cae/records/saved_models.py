@@ -134,7 +134,7 @@ def check_destination(path: str | Path, overwrite: bool) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        raise UsageError(path, "must be a file", "a directory", "Choose another name.")
+        raise UsageError(path, "must be a file", "a folder", "Choose another name.")
     if path.suffix not in SUFFIXES:
         got = repr(path.suffix) if path.suffix else "no suffix"
         remedy = f"Use {path.with_suffix('.keras')}."
@@ -352,7 +352,7 @@ def _file_kind(path: Path) -> str:
         _refuse_weights(path, "a TensorFlow checkpoint, which holds weights alone")
     if path.is_dir():
         remedy = "Name the file in it, for a run its model.keras."
-        raise ModelFileError(path, required, "a directory", remedy)
+        raise ModelFileError(path, required, "a folder", remedy)
     try:
         with path.open("rb") as file:
             start = file.read(8)

@@ -53,7 +53,7 @@ COMPLETE, INTERRUPTED, RUNNING, DAMAGED = "complete", "interrupted", "running", 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run directory."""
+    """A run folder."""
 
     path: Path
     state: str  # COMPLETE, INTERRUPTED (it can be resumed), RUNNING or DAMAGED
@@ -252,14 +252,14 @@ def find_entries(folder: Path) -> Iterator[Entry]:
 
 
 def read_entry(path: Path) -> Entry:
-    """Reads a run directory, named with or without `.partial`; another is a `UsageError`."""
+    """Reads a run folder, named with or without `.partial`; another is a `UsageError`."""
     path = path.absolute()  # `.` has no name
     partial = get_partial(path)
     if not path.exists() and partial.is_dir():
         path = partial
     if not _is_run(path):
-        got = "no record in it" if path.exists() else "no such directory"
-        raise UsageError(path, "must be the directory of a run", got, "See experiments.py list.")
+        got = "no record in it" if path.exists() else "no such folder"
+        raise UsageError(path, "must be the folder of a run", got, "See experiments.py list.")
     try:
         return _read(path)
     except UserError:

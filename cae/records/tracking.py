@@ -1,6 +1,6 @@
 """Shows runs in TensorBoard and MLflow, which are optional extras.
 
-Everything that is shown comes from the history and the run directory. Keras' own TensorBoard
+Everything that is shown comes from the history and the run folder. Keras' own TensorBoard
 callback restarts at epoch 0 in every phase and after every interruption, and records the fused
 model that is trained instead of the one that is saved; so it is not used.
 """
@@ -25,7 +25,7 @@ from cae.records.history import History
 from cae.records.run import MODEL_FILE, TRIALS_FILE, Run, Start
 
 MLFLOW_STORE = "mlflow.db"  # in the working folder, where `mlflow ui` looks
-MLFLOW_FILE = "mlflow.json"  # in a run directory: the store and the id of its MLflow run
+MLFLOW_FILE = "mlflow.json"  # in a run folder: the store and the id of its MLflow run
 MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -195,9 +195,9 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run in an MLflow store, with the files of its directory as artifacts.
+    """A run in an MLflow store, with the files of its folder as artifacts.
 
-    `MLFLOW_FILE` in the directory says whether the store already has it.
+    `MLFLOW_FILE` in the folder says whether the store already has it.
     """
 
     name = "MLflow"
@@ -305,7 +305,7 @@ class Trackers:
                 self._trackers.remove(tracker)
                 self._warn(
                     f"{tracker.name} failed and receives nothing more ({_describe(error)}). "
-                    "Training continues; the run directory will be complete."
+                    "Training continues; the run folder will be complete."
                 )
 
 

@@ -191,7 +191,7 @@ def _flag_table(parser: argparse.ArgumentParser) -> str:
 
 def _files() -> list[str]:
     run_folder = (
-        "In `runs/<UTC time>-<name>/`, or the directory given by `--run-dir`. The name ends in "
+        "In `runs/<UTC time>-<name>/`, or the folder given by `--run-dir`. The name ends in "
         "`.partial` until the run is complete."
     )
     study_folder = "In `runs/<study>/`; for a chain in `runs/<chain>/<study>/`."

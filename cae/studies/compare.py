@@ -149,7 +149,7 @@ def best_of(groups: list[Group]) -> RunResult | None:
 
 
 def best_paths(results: Iterable[RunResult], metric: str) -> list[Path]:
-    """The directory of the best run of each base."""
+    """The folder of the best run of each base."""
     bases = _split(results, lambda result: result.base).values()
     best = [best_of(group_results(members, metric)) for members in bases]
     return [result.path for result in best if result]
@@ -159,7 +159,7 @@ def get_finalists(folder: Path, count: int) -> set[tuple[str, str]]:
     """The (base, configuration) pairs that are trained in full after a screening.
 
     Args:
-        folder: The directory of the screening, which is a study.
+        folder: The folder of the screening, which is a study.
         count: How many of each base; fewer where fewer have a finite value.
     """
     metric = read_trials(folder).metric
@@ -346,7 +346,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_runs(paths: Sequence[Path]) -> None:
-    """Prints the table of complete runs, given their directories."""
+    """Prints the table of complete runs, given their folders."""
     results, _ = read_runs(paths)
     _print_tables(_compare_by_kind(paths, results))
 

@@ -49,7 +49,7 @@ REDUCTION_FACTOR = 3  # ASHA looks at a ninth and at a third of the epochs; a th
 MAX_RANDOM = 10  # random suggestions before the model of Optuna has enough to learn from
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray sends no statistics
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run directory is the record
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folder is the record
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `StopSignal` handles Ctrl-C
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report has no epoch
 }

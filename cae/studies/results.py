@@ -63,7 +63,7 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
     """Reads the record of a run.
 
     Args:
-        path: Its directory.
+        path: Its folder.
         name: The name of its configuration; by default the name of the run.
         base: The configuration that it is a variation of; by default itself.
 
@@ -71,7 +71,7 @@ def read_result(path: Path, name: str | None = None, base: str | None = None) ->
         DataError: The run is incomplete, or its record is damaged.
     """
     required = "must be a complete run"
-    remedy = f"Name a directory that contains {METRICS_FILE} and {START_FILE}."
+    remedy = f"Name a folder that contains {METRICS_FILE} and {START_FILE}."
     for needed in (METRICS_FILE, START_FILE):
         if not (path / needed).exists():
             raise DataError(path, required, f"no {needed} in it", remedy)
@@ -141,7 +141,7 @@ def read_study(folder: Path) -> list[RunResult]:
 
 
 def get_recipe_path(folder: Path, kind: str, seed: int) -> Path:
-    """The directory of a run of a recipe, in the folder of all its runs."""
+    """The folder of a run of a recipe, in the folder of all its runs."""
     return folder / f"{kind}-seed{seed}"
 
 

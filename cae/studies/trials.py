@@ -160,7 +160,7 @@ class StudyRun:
 
     Args:
         file: The study.
-        folder: The directory that records its trials.
+        folder: The folder that records its trials.
         args: The flags.
         finalists: (base, configuration) pairs that a screening has chosen; None: all.
 

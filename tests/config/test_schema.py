@@ -352,8 +352,8 @@ def test_files_of_any_extension_with_or_without_byte_order_mark(tmp_path, prefix
         ("my.json", b'{"a": "\xe9"}', "got byte 0xe9 at offset 7. Save it as UTF-8."),
         ("my.json", b" " * (MAX_FILE_BYTES + 1), f"must be at most {MAX_FILE_BYTES} bytes"),
         ("m.json", None, "Did you mean {folder}/my.json?"),
-        ("nowhere/my.json", None, "there is no directory {folder}/nowhere."),
-        ("", None, "must be a configuration file, got a directory"),
+        ("nowhere/my.json", None, "there is no folder {folder}/nowhere."),
+        ("", None, "must be a configuration file, got a folder"),
         ("\0.json", None, "must be the name of a file"),
     ],
 )

@@ -384,7 +384,7 @@ def test_missing_file_beside_one_of_a_similar_name(path):
 
 
 def test_directory_names_its_idx_files(tmp_path):
-    with pytest.raises(DataError, match=r"got a directory"):
+    with pytest.raises(DataError, match=r"got a folder"):
         idx.read_images(tmp_path)
     (tmp_path / "notes.txt").write_text("none")
     (tmp_path / "b.gz").write_bytes(GZIP)

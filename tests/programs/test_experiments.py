@@ -111,7 +111,7 @@ def test_pictures_are_read_as_the_flags_say(study, run, trainer, tmp_path, monke
 
 
 def test_every_trial_is_an_ordinary_run(study, run, trainer):
-    """With a configuration file of its own, below the directory of the study."""
+    """With a configuration file of its own, below the folder of the study."""
     done = run(study(), "--limit", 40, "--epochs", 3).ok()
     assert len(trainer.calls) == 6
     for trial, arguments in zip(trials_of(done.run), trainer.calls, strict=True):
@@ -326,7 +326,7 @@ def test_changed_images(study, run, trainer):
 
 
 def test_compare_sorts_and_writes(study, run, trainer, tmp_path):
-    """Over the study's directory or over its runs: the same runs, the same table."""
+    """Over the study's folder or over its runs: the same runs, the same table."""
     done = run(study())
     runs = [done.run / trial["id"] for trial in trials_of(done.run)]
     table = tmp_path / "table.csv"

@@ -166,7 +166,7 @@ def vanish_after(function, path):
 
 @pytest.fixture
 def train(tmp_path, files, autoencoder_config, classifier_config, trained_autoencoder):
-    """Runs a program on the tiny images, with its runs in any directory."""
+    """Runs a program on the tiny images, with its runs in any folder."""
     head = ["-c", classifier_config, "-model", trained_autoencoder.saved]
     flags = {
         "autoencoder": [*files.autoencoder, "-c", autoencoder_config],
@@ -449,7 +449,7 @@ class TestSameNameAtOnce:
         assert set(tmp_path.iterdir()) == finished
 
     def test_a_name_that_was_finished_a_moment_ago(self, tmp_path, monkeypatch):
-        """Between the look at the names and the making of the directory."""
+        """Between the look at the names and the making of the folder."""
         StoppedClock(monkeypatch)
         other = Run(tmp_path, "same")
         make = Path.mkdir

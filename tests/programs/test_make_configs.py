@@ -28,9 +28,9 @@ def load(name):
 
 
 @pytest.fixture
-def directory(tmp_path):
-    """A directory with every shipped file in it."""
-    assert main(["--directory", str(tmp_path)]) == 0
+def folder(tmp_path):
+    """A folder with every shipped file in it."""
+    assert main(["--folder", str(tmp_path)]) == 0
     return tmp_path
 
 
@@ -138,25 +138,25 @@ def test_files_are_short():
             assert "validation_split" not in document
 
 
-def test_check_lists_missing_different_and_stray_files(directory, capsys):
-    (directory / "autoencoder_small.json").unlink()
-    (directory / "schema.json").write_text("{}\n")
-    (directory / "classifier_mine.json").touch()
-    (directory / "my_own.json").touch()
+def test_check_lists_missing_different_and_stray_files(folder, capsys):
+    (folder / "autoencoder_small.json").unlink()
+    (folder / "schema.json").write_text("{}\n")
+    (folder / "classifier_mine.json").touch()
+    (folder / "my_own.json").touch()
     capsys.readouterr()
-    assert main(["--directory", str(directory), "--check"]) == 1
+    assert main(["--folder", str(folder), "--check"]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        f"{directory}/schema.json: differs",
-        f"{directory}/autoencoder_small.json: missing",
-        f"{directory}/classifier_mine.json: not shipped: rename or remove it",
+        f"{folder}/schema.json: differs",
+        f"{folder}/autoencoder_small.json: missing",
+        f"{folder}/classifier_mine.json: not shipped: rename or remove it",
     ]
-    assert not (directory / "autoencoder_small.json").exists()
+    assert not (folder / "autoencoder_small.json").exists()
 
 
-def test_check_names_what_is_wrong_in_recipes(directory, capsys):
-    recipes = directory / "recipes"
+def test_check_names_what_is_wrong_in_recipes(folder, capsys):
+    recipes = folder / "recipes"
     recipes.mkdir()
-    valid = {"classifier": read_json(directory / "classifier_small_small.json")}
+    valid = {"classifier": read_json(folder / "classifier_small_small.json")}
     valid["classifier"]["encoder_layers"] = [["conv", 2, [3, 3]]]
     for name, recipe in (
         ("a", valid | {"labels": 5}),
@@ -165,7 +165,7 @@ def test_check_names_what_is_wrong_in_recipes(directory, capsys):
     ):
         (recipes / f"{name}.json").write_text(json.dumps(recipe))
     capsys.readouterr()
-    assert main(["--directory", str(directory), "--check"]) == 1
+    assert main(["--folder", str(folder), "--check"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{recipes}/b.json: labels: ")
     assert all(line.startswith(f"{recipes}/c.json: ") for line in lines[1:])
@@ -173,24 +173,24 @@ def test_check_names_what_is_wrong_in_recipes(directory, capsys):
     assert any("classifier: optimizer: " in line for line in lines)
 
 
-def test_writing_repairs_and_leaves_nothing_else_behind(directory):
-    (directory / "autoencoder_small.json").write_text("{}\n")
-    assert main(["--directory", str(directory)]) == 0
-    assert main(["--directory", str(directory), "--check"]) == 0
-    assert {path.name for path in directory.iterdir()} == set(shipped_files())
+def test_writing_repairs_and_leaves_nothing_else_behind(folder):
+    (folder / "autoencoder_small.json").write_text("{}\n")
+    assert main(["--folder", str(folder)]) == 0
+    assert main(["--folder", str(folder), "--check"]) == 0
+    assert {path.name for path in folder.iterdir()} == set(shipped_files())
 
 
 def test_a_new_directory_is_made(tmp_path, capsys):
     new = tmp_path / "a" / "b"
-    assert main(["--directory", str(new)]) == 0
+    assert main(["--folder", str(new)]) == 0
     assert capsys.readouterr().out == f"30 files written to {new}\n"
 
 
 def test_a_file_instead_of_a_directory_is_one_line(tmp_path, capsys):
     path = tmp_path / "file"
     path.touch()
-    assert main(["--directory", str(path)]) == 2
+    assert main(["--folder", str(path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
-    assert line.startswith(f"error: {path}: must be a folder") and "--directory" in line
+    assert line.startswith(f"error: {path}: must be a folder") and "--folder" in line

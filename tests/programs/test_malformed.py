@@ -204,7 +204,7 @@ def test_flags(case, refused, too_early_for_tensorflow):
 DESTINATIONS = {
     "ending": ("--save model.pt", "model.pt: ", "model.keras"),
     "no_ending": ("--save model", "model: ", "model.keras"),
-    "directory": ("--save folder.keras", "folder.keras: ", "directory"),
+    "folder": ("--save folder.keras", "folder.keras: ", "folder"),
     "exists": ("--save old.keras", "old.keras: ", "--overwrite"),
     "folder_is_a_file": ("--save images/m.keras", "images: "),
     "below_a_file": ("--save images/a/m.h5", "images/a: "),

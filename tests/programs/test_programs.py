@@ -271,11 +271,10 @@ class TestFlags:
             assert_is_figure(path)
         assert sorted(tmp_path.iterdir()) == [path]
 
-    def test_a_classifier_without_an_encoder_shows_its_augmentation(self, tmp_path, files):
+    def test_a_classifier_without_an_encoder_shows_its_augmentation(self, tmp_path, classify):
         """A recipe's views can be seen before its autoencoder is trained."""
         path, recipe = tmp_path / "views.png", get_recipes()["few_labels_100"]
-        flags = [*files.classifier, "-c", recipe, "--show-augmentation", path]
-        assert run_program("classification", *flags, runs_dir=tmp_path / "r").exit_code == 0
+        classify("--show-augmentation", path, config=recipe, model=None).ok()
         assert_is_figure(path)
 
     def test_no_pretrained(self, classify):

@@ -23,7 +23,7 @@ TIMED_FIGURES = {"loss", "history"}  # show what was measured beside the curves 
 
 
 def train_twice(folder, program, *args):
-    """Two runs of a program, each in a process of its own; returns their directories."""
+    """Two runs of a program, each in a process of its own; returns their folders."""
     # As many threads as a person has, not the one that tests are quicker with.
     threads = str(os.cpu_count())
     runs = []

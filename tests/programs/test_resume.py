@@ -364,7 +364,7 @@ def read_record(run):
 
 
 @pytest.mark.parametrize(("program", "execution"), [("autoencoder", 4), ("classification", 7)])
-def test_a_run_is_resumed_in_its_directory(tmp_path, programs, interrupt, program, execution):
+def test_a_run_is_resumed_in_its_folder(tmp_path, programs, interrupt, program, execution):
     """After Ctrl-C in an epoch; a run that nobody interrupted has the same weights and history."""
     whole = programs.start(program)
     saved = tmp_path / "saved.keras"
@@ -552,8 +552,8 @@ class TestRunDir:
         """Both ways out are printed; before an interrupted run is resumed, its place is taken."""
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "notes.txt").touch()
-        for directory in (tmp_path / "mine", stopped, stopped.with_suffix("")):
-            programs.start("autoencoder", "--run-dir", directory).refused(f"--resume {directory}.")
+        for folder in (tmp_path / "mine", stopped, stopped.with_suffix("")):
+            programs.start("autoencoder", "--run-dir", folder).refused(f"--resume {folder}.")
 
     def test_holds_one_run(self, tmp_path, programs, configs):
         programs.start(

@@ -1,4 +1,4 @@
-"""Run directories are complete under their final name, or not there."""
+"""Run folders are complete under their final name, or not there."""
 
 import pytest
 from matplotlib.figure import Figure

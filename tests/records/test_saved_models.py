@@ -133,7 +133,7 @@ def cut_short(path):
     ("name", "make", "message"),
     [
         ("m.keras", lambda path: None, "got no such file"),
-        ("m.keras", Path.mkdir, "got a directory"),
+        ("m.keras", Path.mkdir, "got a folder"),
         ("m.keras", Path.touch, "got an empty file"),
         ("m.keras", lambda path: path.write_text("<html>"), "begins with b'<html>'"),
         ("m.keras", other_zip, "must be a complete model"),

@@ -154,7 +154,7 @@ def test_the_folder_one_is_in_can_be_a_run(runs, monkeypatch):
     monkeypatch.chdir(write_run(runs, 1, value=0.5))
     assert "run of day 1" in call("show", ".").ok().out
     monkeypatch.chdir(runs)
-    call("show", ".").refused("must be the directory of a run")
+    call("show", ".").refused("must be the folder of a run")
 
 
 def test_tests_of_classifiers_can_be_listed(runs):

@@ -1,4 +1,4 @@
-"""TensorBoard and MLflow show the run directory: every point once, also in resumed runs."""
+"""TensorBoard and MLflow show the run folder: every point once, also in resumed runs."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def read_points(client, run, key):
 
 
 def read_history(run, key):
-    """[(epoch, value), ...] of a run directory."""
+    """[(epoch, value), ...] of a run folder."""
     return [(int(row["epoch"]), float(row[key])) for row in read_rows(run / "history.csv")]
 
 

@@ -202,7 +202,7 @@ def test_names_are_no_formulas(tmp_path):
 
 @pytest.fixture
 def record(tmp_path):
-    """A run's directory, whose files may be spoilt."""
+    """A run's folder, whose files may be spoilt."""
 
     def write(files=(), name="tiny"):
         run = write_run(tmp_path / "run", "autoencoder", 0.5, name=name)
