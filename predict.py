@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _add_classify(commands: Any) -> None:
     parser = commands.add_parser("classify", help="classify any images")
-    parser.set_defaults(action="cae.programs.answers:classify")
+    parser.set_defaults(action="cae.programs.classify:classify")
     _add_model_and_inputs(parser, "a saved classifier")
     parser.add_argument("--csv", metavar="FILE", help="write one row per image to this new file")
     parser.add_argument(
@@ -81,7 +81,7 @@ def _add_model_and_inputs(parser: argparse.ArgumentParser, model: str) -> None:
 
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="test a classifier on images with labels")
-    parser.set_defaults(action="cae.programs.classify:evaluate_classifier")
+    parser.set_defaults(action="cae.programs.evaluate:evaluate_classifier")
     parser.add_argument("model", metavar="MODEL", help="a saved classifier (.keras or .h5)")
     names = ", ".join(DATASETS)
     images = f"labelled images as training takes them, or {names}: their test images"

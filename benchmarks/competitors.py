@@ -429,7 +429,7 @@ def answer_from_array(job: Job, driver: Driver) -> None:
 def _answer(job: Job, driver: Driver, asked: Path) -> None:
     from cae.data.datasets import get_scaling
     from cae.data.pictures import Form
-    from cae.programs.answers import Classifier, ask
+    from cae.programs.classify import Classifier, ask
     from cae.records.calibration import UNCALIBRATED, Typical
     from cae.training.build import with_summary
     from model import predict

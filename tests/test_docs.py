@@ -20,7 +20,7 @@ from cae.config.shipped import get_recipes
 from cae.config.study_schema import Chain, Study
 from cae.errors import ConfigurationError
 from cae.report.reference import LAYERS, SCHEDULES
-from cae.studies.label_methods import describe_recipe
+from cae.studies.label_methods import dump_recipe
 from cae.studies.label_results import get_columns, read_results, summarize
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -157,4 +157,4 @@ class TestRecipes:
         settings = read_json(self.folder / "settings.json")
         recipes = get_recipes()
         for recipe in settings["recipes"].values():
-            assert describe_recipe(load_recipe(recipes[recipe["name"]])) == recipe
+            assert dump_recipe(load_recipe(recipes[recipe["name"]])) == recipe

@@ -1,331 +1,464 @@
-"""Classifies images whose labels are known, and records how well: `predict.py evaluate`."""
+"""What saved models answer: the commands of `predict.py`."""
 
 import argparse
-from dataclasses import asdict, replace
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cae import terminal
-from cae.config.shapes import Shape
-from cae.data.datasets import Dataset, Scaling, check_dataset, load_dataset
-from cae.data.splits import encode_labels, get_classes, spread_out
-from cae.errors import ModelFileError, Say, UsageError, as_sentence, counted, listed
-from cae.files import get_record, write_csv, write_json, write_text
-from cae.foreign.models import load_classifier
-from cae.programs.images import (
-    change_images,
-    change_shape,
-    check_reading,
-    choose_scaling,
-    get_reading,
-    match_colour,
-    report_skipped,
-    warn_of_looks,
-)
-from cae.programs.starting_points import check_model_shape
-from cae.records.calibration import UNCALIBRATED, Calibration, Typical
-from cae.records.evaluation import Evaluation, evaluate
-from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, Run, check_run_dir, check_runs_dir
-from cae.records.saved_models import read_metadata
+from cae.config.choices import RESIZE
+from cae.config.shapes import format_shape
+from cae.data.appearance import INVERTED, REMEDIES, advise, compare
+from cae.data.datasets import Scaling, read_labels
+from cae.data.inputs import BYTES, Part, Report, find_shape, read_parts
+from cae.data.labels import NO_LABEL, number_like
+from cae.data.pictures import Form, encode_png
+from cae.errors import DataError, ModelFileError, Say, UsageError
+from cae.files import growing_text, plain_cell, write_bytes
+from cae.foreign.interfaces import check_channels_last
+from cae.foreign.models import find_classifier, get_own_range
+from cae.programs.evaluate import check_classifier, name_outputs, print_evaluation
+from cae.prompts import new_file, new_folder
+from cae.records.calibration import Calibration, Typical
+from cae.records.evaluation import count_predictions, evaluate
+from cae.records.saved_models import load_model
 
 if TYPE_CHECKING:
     import keras
-    from matplotlib.figure import Figure
 
-# Enough for a temperature and a quantile of 99 %.
-CALIBRATION_IMAGES = 5000
-PRINTED_SCORES = {  # properties of an evaluation, and their names
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-}
-# Values per image whose means are saved: the metadata of an `.h5` file must stay below 64 KB.
-MAX_SUMMARY = 2048
+UNIT = Scaling(0.0, 1.0, "float32")  # of images that are scaled already
+MAX_SHOWN = 50  # rows of the table at the terminal
+MAX_MATRIX = 20  # classes of the confusion matrix there
+STANDARD_OUTPUT = "-"
+COLUMNS = (
+    *("image", "prediction", "probability", "runner_up", "runner_up_probability"),
+    *("unsure", "unlike_training", "label", "correct"),
+)
 
-
-def classify(
-    model: "keras.Model",
-    data: Dataset,
-    scaling: Scaling,
-    classes: np.ndarray,
-    class_names: list[str] | None,
-    indices: np.ndarray | None = None,
-    calibration: Calibration = UNCALIBRATED,
-) -> Evaluation:
-    """Classifies images and compares the predictions with their labels.
-
-    Args:
-        model: A classifier, or one `with_summary`.
-        data: Images and labels.
-        scaling: Brings the images to [0, 1] as training did.
-        classes: int64 (num_classes,), the labels that training saw, sorted.
-        class_names: Their names; by default the labels themselves.
-        indices: int64 (num_images,), the images to classify; by default all.
-        calibration: Of the classifier.
-    """
-    from cae.training.predict import predict
-
-    terminal.announce(f"Classifying {len(data.images if indices is None else indices):,} images")
-    evaluation = evaluate(
-        predict(model, data.images, scaling, indices)[:, -len(classes) :],
-        data.labels if indices is None else data.labels[indices],
-        classes,
-        class_names,
-        indices,
-        calibration,
-        paths=data.paths if indices is None or data.paths is None else data.paths[indices],
-        other_names=data.class_names,
-    )
-    if evaluation.num_unseen:
-        terminal.warn(
-            f"{evaluation.num_unseen} test images have a label that training never saw; "
-            "each counts as an error."
-        )
-    return evaluation
+Write = Callable[[Sequence[dict[str, Any]]], object]
 
 
-def calibrate(
-    model: "keras.Model",
-    data: Dataset,
-    scaling: Scaling,
-    split: tuple[np.ndarray, np.ndarray],
-    classes: np.ndarray,
-) -> tuple[Calibration, dict[str, Any]]:
-    """Calibrates a classifier, and measures how images like those of training are encoded.
+# --- Answers for any images -----------------------------------------------------------------
 
-    Args:
-        model: A classifier `with_summary`.
-        data: The images and labels that it was trained on.
-        scaling: That of training.
-        split: Indices of the images trained on, and of the validation images.
+
+@dataclass(frozen=True)
+class Classifier:
+    """A saved classifier, and what its file says about its answers.
+
+    Attributes:
+        model: Of images in [0, 1] to probabilities, after the summary of the encoding if there is
+            `typical`.
+        form: What pictures are brought to.
+        scaling: Brings the training images to [0, 1].
         classes: int64 (num_classes,), the labels, sorted.
-
-    Returns:
-        The calibration, and what to save with the model.
+        class_names: Their names.
+        calibration: Of the probabilities.
+        typical: How images like those of training are encoded; None where that is not known.
+        looks: How the training images look; None where that is not known.
     """
-    from cae.training.predict import predict
 
-    training, validation = (spread_out(part, CALIBRATION_IMAGES) for part in split)
-    summaries, probabilities = np.split(
-        predict(model, data.images, scaling, validation), [-len(classes)], axis=1
-    )
-    saved = {}
-    if summaries.shape[1] <= MAX_SUMMARY:
-        known = predict(model, data.images, scaling, training)[:, : -len(classes)]
-        saved["typical"] = asdict(Typical.fit(known, summaries))
-    if not len(validation):
-        return UNCALIBRATED, saved
-    calibration = Calibration.fit(probabilities, encode_labels(data.labels[validation], classes))
-    return calibration, saved | {"calibration": asdict(calibration)}
+    model: "keras.Model"
+    form: Form
+    scaling: Scaling
+    classes: np.ndarray
+    class_names: list[str]
+    calibration: Calibration
+    typical: Typical | None
+    looks: dict[str, Any] | None
 
 
-def classify_with_file(
+class Answers(NamedTuple):
+    """What a classifier says about some images.
+
+    Attributes:
+        part: The images.
+        probabilities: float64 (num_images, num_classes), calibrated.
+        unlike: bool (num_images,), whether an image is unlike those of training; None where that is
+            not known.
+    """
+
+    part: Part
+    probabilities: np.ndarray
+    unlike: np.ndarray | None
+
+
+def open_classifier(
     path: str | Path,
-    test: Dataset,
-    training: Dataset | None = None,
     *,
     input_range: str | None = None,
-) -> tuple[Evaluation, Scaling]:
-    """Classifies test images with a saved classifier; also returns the scaling it requires.
-
-    Args:
-        path: The classifier.
-        test: Images and labels.
-        training: Where a file of another program does not name its classes and its scaling, those
-            of these images; of the test images by default.
-        input_range: The pixels that such a file expects; see `find_classifier`.
-
-    Raises:
-        ModelFileError: It is not a classifier, or takes images of another shape.
-        DataError: It was trained on pixels of another kind.
-    """
-    with terminal.starting_keras():
-        from cae.training import layers  # noqa: F401 - the rest is quick
-    known = training or test
-    model, metadata = load_classifier(
-        path, test.images.shape[1:], input_range=input_range, say=terminal.say
-    )
-    num_classes = model.output_shape[1]
-    classes = name_outputs(path, metadata, num_classes, known.labels, terminal.say)
-    names = metadata.get("class_names")
-    if names is not None and len(names) != num_classes:
-        names = None
-    if names is not None:
-        test = test.numbered_like(dict(zip(classes, names, strict=True)))
-    scaling = choose_scaling(path, known)
-    calibration = Calibration(**metadata.get("calibration", {}))
-    return classify(model, test, scaling, classes, names, calibration=calibration), scaling
-
-
-def name_outputs(
-    path: str | Path,
-    metadata: dict[str, Any],
-    num_classes: int,
-    labels: np.ndarray | None,
+    inputs: Sequence[str] | None = None,
+    labels: np.ndarray | None = None,
     say: Say,
-) -> np.ndarray:
-    """The labels that the outputs of a saved classifier stand for, in their order.
-
-    Where its file does not say: the labels that occur, if they are as many; else those from 0 on,
-    or from 1 on, as EMNIST counts, if the largest that occurs is the number of outputs.
+) -> Classifier:
+    """Loads a saved classifier, of this program or of another one.
 
     Args:
         path: Its file.
-        metadata: What the file says.
-        num_classes: The number of outputs.
-        labels: Of images to test or train with, if there are any.
-        say: Receives a sentence unless the numbers from 0 on are all there is.
+        input_range: The pixels that it expects; see `adapt_input`.
+        inputs: What it will be asked about; see `get_form`.
+        labels: Of these images, if they are known; see `name_outputs`.
+        say: Receives a sentence for each choice that the model does not make itself.
 
-    Returns:
-        int64 (num_classes,), ascending.
+    Raises:
+        ModelFileError: It is no classifier.
     """
-    classes = metadata.get("classes")
-    if classes is not None and len(classes) == num_classes:
-        return np.array(classes, np.int64)
-    found = np.arange(num_classes)
-    known = found if labels is None else get_classes(labels)
-    if len(known) == num_classes:
-        found = known
-    elif known.size and known.max() == num_classes:
-        found += 1
-    if not np.array_equal(known, np.arange(num_classes)):
-        words = [f"{found[0]} to {found[-1]}"]
-        if found[-1] - found[0] >= num_classes:
-            words = list(map(str, found.tolist()))
-        say(
-            f"{path} does not name its classes: its {num_classes} outputs are taken for the labels "
-            f"{listed(words, 'and')}, in this order."
-        )
-    return found
-
-
-def get_test_metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """The results on test images that `metrics.json` holds."""
-    ends = {
-        f"test_{name}_{end}": value
-        for name, interval in evaluation.class_intervals.items()
-        for end, value in interval._asdict().items()
-    }
-    return ends | {
-        "temperature": evaluation.calibration.temperature,
-        "test_accuracy": evaluation.accuracy,
-        "test_accuracy_low": evaluation.accuracy_interval.low,
-        "test_accuracy_high": evaluation.accuracy_interval.high,
-        "test_balanced_accuracy": evaluation.balanced_accuracy,
-        "test_macro_f1": evaluation.macro_f1,
-        "test_ece": evaluation.calibration_error,
-        "test_images": len(evaluation.labels),
-        "test_labels_unseen": evaluation.num_unseen,
-    }
-
-
-def write_evaluation(run: Run, evaluation: Evaluation, data: Dataset) -> None:
-    """Writes the report, and the prediction for every image by its position in the file."""
-    evaluation = replace(evaluation, indices=data.positions[evaluation.indices])
-    write_text(run.path / "classification_report.txt", evaluation.report_text)
-    write_csv(run.path / PREDICTIONS_FILE, evaluation.rows)
-
-
-def draw_evaluation(evaluation: Evaluation, data: Dataset, scaling: Scaling) -> dict[str, "Figure"]:
-    """Draws report, confusion matrix, images that were classified, and calibration."""
-    from cae.figures.classes import classifier_prediction_visualization, plot_reliability
-
-    figures = classifier_prediction_visualization(
-        scaling.apply(data.images[evaluation.indices]),
-        evaluation.targets,
-        evaluation.calibrated,
-        evaluation.class_names,
-        data.name_images(evaluation.indices),
+    with terminal.starting_keras():
+        model, metadata = load_model(path)
+    form, scaling = get_form(path, model, metadata, inputs)
+    typical = Typical(**metadata["typical"]) if "typical" in metadata else None
+    if typical:
+        num_classes, model = model.output_shape[-1], summarize(path, model, typical)
+    else:
+        input_range = input_range or get_own_range(metadata)
+        model = find_classifier(model, path, form.shape, input_range=input_range, say=say)
+        num_classes = model.output_shape[-1]
+    classes = name_outputs(path, metadata, num_classes, labels, say)
+    names = metadata.get("class_names", [str(label) for label in classes.tolist()])
+    if not len(classes) == len(names) == num_classes:
+        raise ModelFileError(path, f"must name its {num_classes} classes", names)
+    return Classifier(
+        model,
+        form,
+        scaling,
+        classes,
+        names,
+        Calibration(**metadata.get("calibration", {})),
+        typical,
+        metadata.get("appearance"),
     )
-    reliability = plot_reliability(
-        evaluation.probabilities, evaluation.targets, evaluation.calibration
+
+
+def summarize(path: str | Path, model: "keras.Model", typical: Typical) -> "keras.Model":
+    """A classifier `with_summary`, whose summaries can be compared with typical ones.
+
+    Raises:
+        ModelFileError: They do not belong together.
+    """
+    from cae.training.build import with_summary
+
+    size = len(typical.mean)
+    if {layer.name for layer in model.layers} >= {"encoder", "fully_connected"}:
+        summarized = with_summary(model)
+        if len(typical.deviation) == size == summarized.output_shape[-1] - model.output_shape[-1]:
+            return summarized
+    raise ModelFileError(
+        path,
+        "must hold the statistics of its own encodings",
+        f"{size} means of others",
+        "Save the model again, or give another one.",
     )
-    return figures | {"reliability": reliability}
 
 
-def record_test(
-    run: Run,
-    model: str | Path,
-    test: Dataset,
-    evaluation: Evaluation,
-    scaling: Scaling,
+def get_form(
+    path: str | Path,
+    model: "keras.Model",
+    metadata: dict[str, Any],
+    inputs: Sequence[str] | None = None,
+) -> tuple[Form, Scaling]:
+    """What pictures are brought to for a model, and the scaling of its training images.
+
+    Where the model takes images of any size, or all pixels in a row, the first of `inputs` says the
+    size, if it is an array.
+
+    Raises:
+        ModelFileError: The size is not known, or channels come first.
+    """
+    stated = tuple(metadata.get("input_shape") or model.inputs[0].shape[1:])
+    shape = (*stated, 1) if len(stated) == 2 else stated
+    if len(shape) != 3 or None in shape:
+        *size, channels = (inputs and find_shape(inputs)) or (None, None)
+        shape = (*size, (shape[-1] if len(shape) == 3 else None) or channels)
+    if len(shape) != 3 or None in shape:
+        required = "must state the height and width of its images"
+        remedy = "Pass the images as one .idx or .npy file, which gives the size, or another model."
+        raise ModelFileError(path, required, format_shape(stated), remedy)
+    check_channels_last(shape, path)
+    scaling = metadata.get("scaling")
+    form = Form(*shape, metadata.get("resize", RESIZE[0]))
+    return form, Scaling(**scaling) if scaling else BYTES
+
+
+def ask(
+    classifier: Classifier,
+    inputs: Iterable[str],
     *,
-    plots: bool = True,
-) -> dict[str, "Figure"]:
-    """Records a test in a run of its own, prints its results, and returns the figures.
+    invert: str | None = None,
+    transpose: bool = False,
+    report: Report = terminal.report,
+    say: Say = terminal.say,
+    warn: Say = terminal.warn,
+) -> Iterator[Answers]:
+    """Classifies images part by part, in order.
 
     Args:
-        run: Where to record it.
-        model: The file of the classifier.
-        test: The images that were classified.
-        evaluation: The result.
-        scaling: Brings the images to [0, 1].
-        plots: Whether to draw figures.
+        classifier: From `open_classifier`.
+        inputs: As for `inputs.read_parts`.
+        invert: `always`, or `auto`: if the first images look like inverted training images.
+        transpose: Whether to swap the rows and columns of all images.
+        report: Receives the error of each file that cannot be used.
+        say: Receives a sentence if images are inverted or rescaled.
+        warn: Receives a sentence if images look unlike those of training as a whole.
+
+    Raises:
+        UsageError: Images that are not square cannot be transposed.
     """
-    with run:
-        report_skipped([test], run.path)
-        write_evaluation(run, evaluation, test)
-        record = {"model": get_record(model), "data": list(test.files)}
-        write_json(run.path / METRICS_FILE, record | get_test_metrics(evaluation))
-        if plots:
-            terminal.announce("Drawing figures")
-        figures = draw_evaluation(evaluation, test, scaling) if plots else {}
-        run.save_figures(figures)
-    print_evaluation(evaluation)
-    written = "Report, predictions and figures" if plots else "Report and predictions"
-    terminal.say(f"{written}: {terminal.relative(run.path)}")
-    return figures
+    height, width, _ = classifier.form.shape
+    if transpose and height != width:
+        size = format_shape((height, width))
+        raise UsageError("--transpose", "requires a model of square images", size, "Leave it out.")
+    num_classes = len(classifier.classes)
+    threshold = classifier.typical and classifier.typical.get_threshold()
+    is_inverted = None
+    run = get_runner(classifier.model)
+    for part in read_parts(inputs, classifier.form, classifier.scaling, report, say):
+        if transpose:
+            part = part._replace(images=part.images.swapaxes(1, 2))
+        if is_inverted is None:
+            is_inverted = _choose_inversion(part.images, classifier.looks, invert, say, warn)
+        if is_inverted:
+            part = part._replace(images=1 - part.images)
+        summaries, probabilities = np.split(run(part.images), [-num_classes], axis=1)
+        unlike = classifier.typical and classifier.typical.get_scores(summaries) > threshold
+        yield Answers(part, classifier.calibration.apply(probabilities), unlike)
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
-    """Prints the report, and the scores with their intervals."""
-    terminal.print_as_is(evaluation.report_text)
-    intervals = {"accuracy": evaluation.accuracy_interval, **evaluation.class_intervals}
-    scores = []
-    for key, name in PRINTED_SCORES.items():
-        ends = intervals.get(key)
-        interval = f" ({ends.low:.2%} to {ends.high:.2%})" if ends else ""
-        scores.append(f"{name} {getattr(evaluation, key):.2%}{interval}")
-    images = counted(len(evaluation.labels), "image")
-    terminal.say(f"{as_sentence(', '.join(scores))}; of {images}, in brackets 95 % intervals")
+def get_runner(model: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
+    """Runs a model on parts of any size, compiled for the largest so far."""
+    from cae.training.predict import predict
+
+    size = 0
+
+    def run(images: np.ndarray) -> np.ndarray:
+        nonlocal size
+        size = max(size, len(images))
+        padded = images
+        if len(images) < size:
+            padded = np.zeros((size, *images.shape[1:]), np.float32)
+            padded[: len(images)] = images
+        return predict(model, padded, UNIT)[: len(images)]
+
+    return run
+
+
+def _choose_inversion(
+    images: np.ndarray, looks: dict[str, Any] | None, invert: str | None, say: Say, warn: Say
+) -> bool:
+    """Whether to invert all images; judged by the first ones."""
+    if invert == "always":
+        return True
+    if invert == "auto" and looks is None:
+        warn("--invert auto: the model does not say how its training images look. Use always.")
+    causes = compare(looks, images, UNIT)
+    is_inverted = invert == "auto" and causes.pop(INVERTED, None) is not None
+    if is_inverted:
+        say("The images are inverted: unlike the training images, they look dark on light.")
+    if causes:
+        flags = {INVERTED: "use --invert auto"}
+        warn(advise("The images", causes, REMEDIES | flags))
+    return is_inverted
 
 
 # --- The command ----------------------------------------------------------------------------
 
 
-def evaluate_classifier(args: argparse.Namespace) -> int:
-    """Tests a saved classifier, records the test as a run and returns the exit code."""
-    images = args.test or args.dataset
-    labels = args.test_labels or (None if args.test else args.labels)
-    if images is None:
-        raise UsageError("-d", "test images are required", "none", "Add -d DATA or -t TEST.")
-    check_reading(args)
-    options = {"split": "test", "labels_required": True, "reading": get_reading(args, "test")}
-    _, shape = check_dataset(images, labels, **options)
-    name = check_classifier(args.model, change_shape(shape, args, "test"))
-    if args.run_dir:
-        check_run_dir(args.run_dir)
-    else:
-        check_runs_dir(args.runs_dir)
-    test = change_images(load_dataset(images, labels, **options), args, "test")
-    test = match_colour(test, args.model)
-    tested = classify_with_file(args.model, test, input_range=args.model_input_range)
-    warn_of_looks(args.model, {"test": test}, tested[1], args, terminal.warn)
-    run = Run(args.runs_dir, f"test-{name}", args.run_dir)
-    record_test(run, args.model, test, *tested, plots=not args.no_plots)
-    return 0
+def classify(args: argparse.Namespace) -> int:
+    """Classifies any images; returns the exit code, 2 if some could not be read."""
+    check_classifier(args.model)
+    _check_outputs(args)
+    given, names = (None, {}) if args.test_labels is None else read_labels(args.test_labels)
+    say = partial(terminal.print_sentence, terminal.ERR)  # standard output may be JSON
+    options = {"input_range": args.model_input_range, "inputs": args.inputs}
+    classifier = open_classifier(args.model, labels=None if names else given, say=say, **options)
+    names_of = dict(zip(classifier.classes.tolist(), classifier.class_names, strict=True))
+    if given is not None:
+        given, own = number_like(names_of, given, names)
+        names_of |= own
+    terminal.announce("Classifying images")
+    failures: list[int] = []
+    count = 0
+    shown: list[dict[str, Any]] = []
+    known: list[tuple[np.ndarray, list[int]]] = []
+    with ExitStack() as stack:
+        writers = [*_open_csv(stack, args.csv), *_open_json(stack, args.json)]
+        for answers in ask(
+            classifier,
+            args.inputs,
+            invert=args.invert,
+            transpose=args.transpose,
+            report=lambda error: failures.append(terminal.report(error)),
+            say=say,
+        ):
+            labels = _find_labels(classifier, answers.part, given)
+            label_names = [x if x is None else names_of.get(x, str(x)) for x in labels]
+            rows = _get_rows(classifier, answers, label_names, args.unsure_below)
+            for write in writers:
+                write(rows)
+            shown += rows[: MAX_SHOWN - len(shown)]
+            count += len(rows)
+            has_label = [label is not None for label in labels]
+            known.append((answers.probabilities[has_label], [x for x in labels if x is not None]))
+            if args.errors:
+                _write_errors(Path(args.errors), answers.part, rows)
+        if given is not None and count != len(given) and not failures:
+            raise get_label_count_error(given, f"{count:,}")
+    if args.json != STANDARD_OUTPUT:
+        _show(shown, count)
+        _show_evaluation(classifier, known)
+    return max(failures, default=0)
 
 
-def check_classifier(path: str, input_shape: Shape | None = None) -> str:
-    """Checks a classifier as far as that is possible without Keras, and returns its name."""
-    metadata = read_metadata(path)
-    if metadata.get("kind", "classifier") != "classifier":
-        raise ModelFileError(
-            path, "must be a classifier", metadata["kind"], "Use one saved by classification.py."
+def _check_outputs(args: argparse.Namespace) -> None:
+    for path in (args.csv, None if args.json == STANDARD_OUTPUT else args.json):
+        if path is not None:
+            new_file(path)
+    if args.errors:
+        new_folder("--errors", args.errors)
+
+
+def _find_labels(classifier: Classifier, part: Part, given: np.ndarray | None) -> list[int | None]:
+    """The labels of images: those given, or the folder of each if it is called like a class."""
+    if given is None:
+        of_name = dict(zip(classifier.class_names, classifier.classes.tolist(), strict=True))
+        return list(map(of_name.get, part.folders))
+    return [None if label == NO_LABEL else label for label in pick_labels(part, given)]
+
+
+def pick_labels(part: Part, given: np.ndarray) -> list[int]:
+    """The labels of images among those that -tl gives to all, unreadable ones included."""
+    if part.numbers[-1] >= len(given):
+        raise get_label_count_error(given, f"at least {part.numbers[-1] + 1:,}")
+    return given[part.numbers].tolist()
+
+
+def get_label_count_error(given: np.ndarray, images: str) -> DataError:
+    """Labels of -tl that are not as many as the images."""
+    found = f"{len(given):,} labels for {images} images"
+    return DataError("-tl", "must give a label for every image", found)
+
+
+def _get_rows(
+    classifier: Classifier,
+    answers: Answers,
+    label_names: Sequence[str | None],
+    unsure_below: float | None,
+) -> list[dict[str, Any]]:
+    """One row per image; None stands for what is not known."""
+    threshold = classifier.calibration.unsure_below if unsure_below is None else unsure_below
+    order = np.argsort(-answers.probabilities, axis=1, kind="stable")[:, :2]
+    likeliest = np.take_along_axis(answers.probabilities, order, axis=1).round(6).tolist()
+    unlike = [None] * len(label_names) if answers.unlike is None else answers.unlike.tolist()
+    rows = []
+    for image, positions, (probability, *others), is_unlike, label in zip(
+        answers.part.names, order.tolist(), likeliest, unlike, label_names, strict=True
+    ):
+        best, *second = (classifier.class_names[position] for position in positions)
+        rows.append(
+            {
+                "image": image,
+                "prediction": best,
+                "probability": probability,
+                "runner_up": second[0] if second else None,
+                "runner_up_probability": others[0] if others else None,
+                "unsure": probability < threshold,
+                "unlike_training": is_unlike,
+                "label": label,
+                "correct": None if label is None else label == best,
+            }
         )
-    if input_shape:
-        remedy = "Use images of that shape, or pictures in files, which are converted."
-        check_model_shape(path, input_shape, remedy, any_colour=True)
-    return metadata.get("name", Path(path).stem)
+    return rows
+
+
+def _open_csv(stack: ExitStack, path: str | None) -> Iterator[Write]:
+    if path is None:
+        return
+    text = stack.enter_context(growing_text(Path(path)))
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    yield lambda rows: writer.writerows(
+        {key: int(x) if isinstance(x, bool) else plain_cell(x) for key, x in row.items()}
+        for row in rows
+    )
+
+
+def _open_json(stack: ExitStack, path: str | None) -> Iterator[Write]:
+    if path is None:
+        return
+    is_file = path != STANDARD_OUTPUT
+    text = stack.enter_context(growing_text(Path(path))) if is_file else sys.stdout
+    separators = chain(["["], repeat(","))
+    stack.callback(lambda: text.write("\n]\n" if next(separators) == "," else "[]\n"))
+
+    def write(rows: Sequence[dict[str, Any]]) -> None:
+        text.writelines(f"{next(separators)}\n{json.dumps(row)}" for row in rows)
+
+    yield write
+
+
+def _write_errors(folder: Path, part: Part, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes images that were classified wrongly as PNG files whose names say how."""
+    for number, image, row in zip(part.numbers, part.images, rows, strict=True):
+        if row["correct"] is False:
+            words = [row["label"], row["prediction"], f"{row['probability']:.3f}", f"{number:06}"]
+            name = "-".join(re.sub(r"[^\w.]+", "_", word) for word in words)
+            write_bytes(folder / f"{name}.png", encode_png(image))
+
+
+# --- Results at the terminal ----------------------------------------------------------------
+
+
+def _show(rows: Sequence[dict[str, Any]], total: int) -> None:
+    """Prints the first answers as a table."""
+    cells = []
+    for row in rows:
+        notes = ("unsure" * row["unsure"], "unlike training" * bool(row["unlike_training"]))
+        runner_up = ""
+        if row["runner_up"] is not None:
+            runner_up = f"{row['runner_up']} {row['runner_up_probability']:.1%}"
+        cells.append(
+            {
+                "image": row["image"],
+                "class": row["prediction"],
+                "probability": f"{row['probability']:.1%}",
+                "runner-up": runner_up,
+                "note": ", ".join(filter(None, notes)),
+            }
+        )
+    if cells:
+        terminal.print_rows("Answers", cells, ("probability",))
+    if rows and rows[0]["unlike_training"] is None:
+        terminal.say("Whether images are unlike the training images is not known for this model.")
+    if total > len(rows):
+        terminal.say(f"{total - len(rows):,} more: --csv FILE or --json FILE lists all.")
+
+
+def _show_evaluation(classifier: Classifier, known: Sequence[tuple[np.ndarray, list[int]]]) -> None:
+    """Prints accuracy, report and confusion matrix of the images whose labels are known."""
+    labels = np.array([label for _, labels in known for label in labels], np.int64)
+    if not len(labels):
+        return
+    probabilities = np.concatenate([probabilities for probabilities, _ in known])
+    evaluation = evaluate(probabilities, labels, classifier.classes, classifier.class_names)
+    print_evaluation(evaluation)
+    names, predicted = evaluation.class_names, evaluation.probabilities.argmax(axis=1)
+    if len(names) > MAX_MATRIX:
+        terminal.say(f"predict.py evaluate draws the matrix of more than {MAX_MATRIX} classes.")
+        return
+    counts = count_predictions(evaluation.targets, predicted, len(names))
+    heading = "true class"
+    while heading in names:
+        heading += " "
+    rows = [
+        {heading: name, **dict(zip(names, map(str, row), strict=True))}
+        for name, row in zip([*names, "unseen"], counts.tolist(), strict=False)
+    ]
+    terminal.print_rows("Images by true class and prediction", rows, names)

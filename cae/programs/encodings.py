@@ -27,7 +27,7 @@ from cae.files import (
 )
 from cae.foreign.interfaces import OWN_RANGE
 from cae.foreign.models import find_autoencoder, find_encoder, get_own_range
-from cae.programs.answers import get_form, get_runner, pick_labels, summarize
+from cae.programs.classify import get_form, get_runner, pick_labels, summarize
 from cae.prompts import new_file, new_folder
 from cae.records.calibration import Typical
 from cae.records.saved_models import load_model, read_metadata

@@ -17,7 +17,7 @@ from cae.config.shipped import PROJECT
 from cae.data.datasets import Scaling
 from cae.errors import UsageError, UserError, readable
 from cae.files import write_figures
-from cae.programs.classify import classify_with_file, record_test
+from cae.programs.evaluate import evaluate_file, record_test
 from cae.programs.images import warn_of_looks
 from cae.programs.questions import Latest, ask_config
 from cae.programs.starting_points import check_destinations, check_layers, get_sample_seed
@@ -274,7 +274,7 @@ def _offer_test(session: Session) -> bool:
     terminal.say(f"{model} is a trained classifier.")
     ways = ["Classify the test images with it", "Train a new classifier on its encoder", "Exit"]
     while (choice := _choose("Your choice", ways, default=1)) == 1:
-        _try(lambda session: _classify_with_file(session, Path(model)), session)
+        _try(lambda session: _evaluate_file(session, Path(model)), session)
     return choice == 2
 
 
@@ -331,18 +331,18 @@ def _classify(session: Session) -> None:
     if experiment is None:
         found = find_models("classifier", session.task.args.runs_dir, session.task.input_shape)
         path = prompts.ask_file("File of the classifier", _classifier_file, found)
-        _classify_with_file(session, path)
+        _evaluate_file(session, path)
     elif experiment.run.interrupted:
-        _classify_with_file(session, experiment.run.path / MODEL_FILE)
+        _evaluate_file(session, experiment.run.path / MODEL_FILE)
     else:
         path, scaling = experiment.run.path / MODEL_FILE, experiment.scaling
         _record_test(session.task, experiment.name, path, experiment.evaluation, scaling)
 
 
-def _classify_with_file(session: Session, path: Path) -> None:
+def _evaluate_file(session: Session, path: Path) -> None:
     task = session.task
     _check_test(task)
-    evaluation, scaling = classify_with_file(
+    evaluation, scaling = evaluate_file(
         path, task.test, task.data, input_range=task.args.model_input_range
     )
     warn_of_looks(path, task.datasets, scaling, task.args, terminal.warn)

@@ -17,11 +17,11 @@ from cae.config.shipped import SHIPPED, find_shipped
 from cae.data.splits import is_imbalanced, spread_out
 from cae.errors import UsageError, counted
 from cae.programs import start
-from cae.programs.classify import (
+from cae.programs.evaluate import (
     CALIBRATION_IMAGES,
     calibrate,
-    classify,
     draw_evaluation,
+    evaluate_model,
     get_test_metrics,
     write_evaluation,
 )
@@ -263,7 +263,7 @@ class ClassifierTask(Task):
         experiment.metadata |= found
         if self.test is None and not len(validation):
             return
-        evaluation = classify(
+        evaluation = evaluate_model(
             model,
             self.test or self.data,
             scaling,

@@ -52,7 +52,7 @@ from cae.studies.label_methods import (
     Autoencoders,
     Interrupted,
     Methods,
-    describe_recipe,
+    dump_recipe,
 )
 from cae.studies.label_results import Measurement
 from cae.studies.progress import format_duration
@@ -263,7 +263,7 @@ def _describe_settings(
         "max_epochs": MOST_EPOCHS,
         "validation_share": VALIDATION_SHARE,
         "leakage": _find_leakage(args, hashes),
-        "recipes": {count: describe_recipe(recipe) for count, recipe in recipes.items()},
+        "recipes": {count: dump_recipe(recipe) for count, recipe in recipes.items()},
     }
 
 

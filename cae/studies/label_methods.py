@@ -68,7 +68,7 @@ def has_part(recipe: Recipe, method: str) -> bool:
     }.get(method, True)
 
 
-def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+def dump_recipe(recipe: Recipe) -> dict[str, Any]:
     """A recipe for a JSON file."""
     halves = {"autoencoder": recipe.autoencoder, "classifier": recipe.classifier}
     documents = {kind: half and half.model_dump(mode="json") for kind, half in halves.items()}

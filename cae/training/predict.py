@@ -25,7 +25,7 @@ PART_SIZE = 64
 MOST_PARTS = 16  # in one execution
 # The frozen phase keeps the encodings of all images in memory up to this size (60,000 MNIST
 # images through the small encoder take 0.75 GB) and runs the encoder again every epoch above it.
-FEATURE_CACHE_BYTES = 2 * 2**30
+ENCODINGS_BYTES = 2 * 2**30
 # The encodings kept, by the hash of what they depend on; None where nothing is shared.
 _shared: ContextVar[dict[str, np.ndarray] | None] = ContextVar("shared", default=None)
 
@@ -77,7 +77,7 @@ def freeze_encoder(
     """What to train while the encoder is frozen and in inference mode, and on which inputs.
 
     The frozen encoder is a constant function: its output is computed once, unless the images change
-    every epoch (augmentation) or the output would exceed `FEATURE_CACHE_BYTES`.
+    every epoch (augmentation) or the output would exceed `ENCODINGS_BYTES`.
 
     Returns:
         The model to train, its inputs, how they are scaled, and a dropout rate for them: on a CPU,
@@ -90,14 +90,14 @@ def freeze_encoder(
     from cae.training.layers import InferenceMode
 
     encoder, head = model.get_layer("encoder"), model.get_layer("fully_connected")
-    feature_bytes = len(images) * math.prod(encoder.output_shape[1:]) * 4
-    if config.augmentation is not None or feature_bytes > FEATURE_CACHE_BYTES:
+    encodings_bytes = len(images) * math.prod(encoder.output_shape[1:]) * 4
+    if config.augmentation is not None or encodings_bytes > ENCODINGS_BYTES:
         encoder.trainable = False
         outputs = head(InferenceMode(encoder)(model.inputs[0]))
         return keras.Model(model.inputs, outputs, name=DENSE_ONLY), images, scaling, 0.0
     depends_on = (encoder.to_json(), *map(np.asarray, encoder.get_weights()), images, repr(scaling))
     with terminal.announcing(f"Encoding {len(images):,} images"):
-        features = get_features(lambda: predict(encoder, images, scaling), depends_on)
+        features = get_encodings(lambda: predict(encoder, images, scaling), depends_on)
     _, flatten, *hidden = head.layers  # the first is its input
     dropout = 0.0
     if isinstance(hidden[0], keras.layers.Dropout) and not device.has_gpu():
@@ -119,7 +119,7 @@ def sharing_encodings() -> Iterator[None]:
         _shared.reset(token)
 
 
-def get_features(
+def get_encodings(
     compute: Callable[[], np.ndarray], depends_on: Iterable[np.ndarray | str]
 ) -> np.ndarray:
     """The encodings that `compute` returns, or those kept from an earlier call.

@@ -18,7 +18,8 @@ from cae.data.datasets import Scaling
 from cae.data.idx import read_images, read_labels
 from cae.data.pictures import Form
 from cae.errors import UserError
-from cae.programs import answers
+from cae.programs.classify import Classifier
+from cae.programs.classify import ask as ask_classifier
 from cae.records.calibration import UNCALIBRATED, Calibration, Typical
 from cae.records.saved_models import load_model, read_metadata, save_model
 
@@ -293,7 +294,7 @@ class TestClassify:
 def classifier_of(model):
     """A classifier of bytes, with the classes a and b, of which nothing else is known."""
     form, classes = Form(*model.input_shape[1:]), np.arange(2)
-    return answers.Classifier(model, form, BYTES, classes, ["a", "b"], UNCALIBRATED, None, None)
+    return Classifier(model, form, BYTES, classes, ["a", "b"], UNCALIBRATED, None, None)
 
 
 class TestDarkOnLight:
@@ -311,7 +312,7 @@ class TestDarkOnLight:
             said, warned = [], []
             options = flags | {"say": said.append, "warn": warned.append}
             asked = replace(classifier, looks=looks)
-            (found,) = answers.ask(asked, [str(tmp_path / "dark.npy")], **options)
+            (found,) = ask_classifier(asked, [str(tmp_path / "dark.npy")], **options)
             return np.array_equal(found.part.images, spots / 255), said, warned
 
         return run
@@ -335,10 +336,12 @@ class TestDarkOnLight:
         dense.set_weights([weights, np.array([7, 0], np.float32)])
         np.save(tmp_path / "column.npy", np.array([[[255, 0], [255, 0]]], np.uint8))
         for transpose, expected in ((False, 0), (True, 1)):
-            (found,) = answers.ask(classifier, [str(tmp_path / "column.npy")], transpose=transpose)
+            (found,) = ask_classifier(
+                classifier, [str(tmp_path / "column.npy")], transpose=transpose
+            )
             assert found.probabilities.argmax() == expected
         with pytest.raises(UserError, match="--transpose"):
-            next(answers.ask(replace(classifier, form=Form(2, 3, 1)), [], transpose=True))
+            next(ask_classifier(replace(classifier, form=Form(2, 3, 1)), [], transpose=True))
 
     def test_auto_needs_to_know_the_training_images(self, ask):
         is_inverted, _, (warning,) = ask(looks=None, invert="auto")

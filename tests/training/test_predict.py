@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cae.training.predict import get_features, sharing_encodings
+from cae.training.predict import get_encodings, sharing_encodings
 
 IMAGES = np.arange(4)
 
@@ -24,19 +24,19 @@ def test_the_last_encodings_are_kept(other):
     """One set at a time: what another training needs takes its place."""
     encode = Encoder()
     with sharing_encodings():
-        first = get_features(encode, [IMAGES, "1"])
-        assert get_features(encode, [IMAGES.copy(), "1"]) is first
+        first = get_encodings(encode, [IMAGES, "1"])
+        assert get_encodings(encode, [IMAGES.copy(), "1"]) is first
         assert encode.calls == 1
-        get_features(encode, other)
+        get_encodings(encode, other)
         assert encode.calls == 2
-        assert get_features(encode, [IMAGES, "1"]) is not first
+        assert get_encodings(encode, [IMAGES, "1"]) is not first
 
 
 def test_nothing_is_kept_outside():
     """A single training gives its memory back."""
     encode = Encoder()
     with sharing_encodings():
-        get_features(encode, [IMAGES])
+        get_encodings(encode, [IMAGES])
     for _ in range(2):
-        get_features(encode, [IMAGES])
+        get_encodings(encode, [IMAGES])
     assert encode.calls == 3

@@ -329,8 +329,8 @@ class TestClassifier:
         """With BatchNorm and Dropout in the encoder: both are in inference mode when frozen."""
         info = {**HEAD, "full_train_epochs": 0, "dense_only_train_epochs": 3}
         results = []
-        for budget in (predict.FEATURE_CACHE_BYTES, 0):
-            monkeypatch.setattr(predict, "FEATURE_CACHE_BYTES", budget)
+        for budget in (predict.ENCODINGS_BYTES, 0):
+            monkeypatch.setattr(predict, "ENCODINGS_BYTES", budget)
             model = self.build(images, info)
             history = train_module.train_classifier(model, info, images, labels)
             results.append((history.column("loss"), history.column("val_loss"), model))
