@@ -232,7 +232,7 @@ class TestFullDisk:
         for largest_file in (0, 1000, 10_000, 20_000):
             with (
                 limited_file_size(largest_file),
-                pytest.raises(UsageError, match=r"must be writable.*Nothing was saved"),
+                pytest.raises(UsageError, match="must be writable"),
             ):
                 save_model(model, path, metadata, overwrite=True)
         assert [found.read_bytes() for found in tmp_path.iterdir()] == [b"precious"]
