@@ -284,7 +284,7 @@ class TestFullDisk:
                 if done.exit_code == 0:
                     break
                 assert done.exit_code == 2
-                assert "No space left on device. Nothing was saved." in done.err.splitlines()[-1]
+                assert "No space left on device. Free space" in done.err.splitlines()[-1]
                 assert list(disk.iterdir()) == []
             filled += 1
         assert filled >= 2
