@@ -80,7 +80,7 @@ def _check_ray(args: argparse.Namespace) -> None:
             "--ray",
             "requires optional packages",
             f"no {' and no '.join(missing)}",
-            "Type: pip install -r requirements-cluster.txt",
+            "Type: pip install -r requirements-ray.txt",
         )
 
 

@@ -22,7 +22,7 @@ from cae.errors import UserError
 from cae.studies.run import RAY_PACKAGES
 from cae.studies.search import SearchRun
 
-NO_RAY = "needs Ray and Optuna: pip install -r requirements-cluster.txt"
+NO_RAY = "needs Ray and Optuna: pip install -r requirements-ray.txt"
 NEEDS_RAY = pytest.mark.skipif(not all(map(importlib.util.find_spec, RAY_PACKAGES)), reason=NO_RAY)
 
 
@@ -54,7 +54,7 @@ def test_ray_that_is_not_installed(study, launch, monkeypatch):
     """One line, with what to type."""
     monkeypatch.setitem(sys.modules, "ray", None)
     done = launch("experiments", "run", study(), "--ray").refused()
-    assert done.err.splitlines()[-1].endswith("Type: pip install -r requirements-cluster.txt")
+    assert done.err.splitlines()[-1].endswith("Type: pip install -r requirements-ray.txt")
 
 
 @pytest.mark.parametrize(
