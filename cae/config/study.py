@@ -63,14 +63,14 @@ class Trial:
     digest: str  # of everything that its result depends on
 
     @property
-    def id(self) -> str:
-        """A readable name that no other trial has, the same in every start.
+    def name(self) -> str:
+        """What its configuration is called, without the kind that all trials of a study have."""
+        return self.configuration.removeprefix(f"{self.config.kind}_")
 
-        All trials of a study are of one kind, so its name, with which shipped configurations
-        begin, is left out.
-        """
-        name = self.configuration.removeprefix(f"{self.config.kind}_")
-        return f"{name}-seed{self.config.seed}-{self.digest[:8]}"
+    @property
+    def id(self) -> str:
+        """A readable name that no other trial has, the same in every start."""
+        return f"{self.name}-seed{self.config.seed}-{self.digest[:8]}"
 
 
 @dataclass(frozen=True)

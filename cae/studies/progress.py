@@ -118,9 +118,10 @@ class ProgressTable:
         best = choose(done, key=lambda outcome: outcome.value, default=None)
         if not best:
             return "none"
-        name = best.trial.configuration
-        name = "unchanged" if name == base else name.removeprefix(f"{base}-")
-        return f"{best.value:.4g} ({name})"
+        if best.trial.configuration == base:
+            return f"{best.value:.4g} (unchanged)"
+        change = best.trial.configuration.removeprefix(f"{base}-")
+        return f"{best.value:.4g} ({change if base else best.trial.name})"
 
     def estimate_seconds_left(self) -> float | None:
         """Seconds until the last trial is done; None before the first epoch of the first trial."""
