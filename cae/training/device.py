@@ -123,12 +123,27 @@ def get_step_bytes(model: keras.Model, batch_size: int, value_bytes: int = 4) ->
 def get_free_bytes() -> float:
     """Bytes that this process can still allocate, swap included: the tightest limit counts."""
     machine = psutil.virtual_memory().available + psutil.swap_memory().free
-    return min(machine, _get_free_in_container(), _get_free_address_space())
+    return min(machine, get_free_in_groups(), get_free_address_space())
 
 
-def _get_free_in_container(folder: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes below the limit of cgroup v2; infinite without one."""
-    with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
+def get_free_in_groups(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> float:
+    """Bytes below the limits of cgroup v2, as of containers and batch systems; infinite without.
+
+    Limits of the group that `own` names, and of those above it up to `root`, which in a container
+    is its own (https://docs.kernel.org/admin-guide/cgroup-v2.html).
+    """
+    group = root
+    with suppress(OSError):
+        named = re.search(r"^0::/(.*)$", own.read_text(), re.M)
+        group = root / (named[1] if named else "")
+    groups = [group, *group.parents]
+    return min(map(_get_free_in_group, groups[: groups.index(root) + 1]), default=math.inf)
+
+
+def _get_free_in_group(folder: Path) -> float:
+    with suppress(OSError, ValueError):  # no group, or one without a limit ("max")
         limit = int((folder / "memory.max").read_text())
         used = int((folder / "memory.current").read_text())
         # The kernel drops cached files when memory is needed.
@@ -137,7 +152,7 @@ def _get_free_in_container(folder: Path = Path("/sys/fs/cgroup")) -> float:
     return math.inf
 
 
-def _get_free_address_space() -> float:
+def get_free_address_space() -> float:
     """Bytes below the limit of `ulimit -v`, which batch systems set; infinite without one."""
     if not hasattr(psutil, "RLIMIT_AS"):  # macOS and Windows
         return math.inf

@@ -1,6 +1,7 @@
 """Images kept on a GPU, which a CPU plays here; memory compared with what a step needs."""
 
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -222,14 +223,18 @@ def test_memory_that_runs_out_all_the_same(model, error):
         raise error
 
 
-def test_free_in_container(tmp_path):
-    """The limit less what is used, of which files kept in memory give way."""
+@pytest.mark.parametrize("group", ["", "job/step"])
+def test_free_in_groups(tmp_path, group):
+    """The limit less what is used, of which files kept in memory give way; also of a job above."""
+    own, limited = tmp_path / "own", tmp_path / Path(group).parent
+    own.write_text(f"1:cpu:/other\n0::/{group}\n")
+    (tmp_path / group).mkdir(parents=True, exist_ok=True)
     for name, text in (("max", "1000\n"), ("current", "700\n"), ("stat", "inactive_file 50\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert device._get_free_in_container(tmp_path) == 350
-    (tmp_path / "memory.max").write_text("max\n")
-    assert device._get_free_in_container(tmp_path) == math.inf
-    assert device._get_free_in_container(tmp_path / "none") == math.inf
+        (limited / f"memory.{name}").write_text(text)
+    assert device.get_free_in_groups(tmp_path, own) == 350
+    (limited / "memory.max").write_text("max\n")
+    assert device.get_free_in_groups(tmp_path, own) == math.inf
+    assert device.get_free_in_groups(tmp_path / "none", tmp_path / "none") == math.inf
 
 
 def test_free_address_space():
@@ -238,6 +243,6 @@ def test_free_address_space():
     limit = 2**46
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:
-        assert 0 < device.get_free_bytes() <= device._get_free_address_space() < limit
+        assert 0 < device.get_free_bytes() <= device.get_free_address_space() < limit
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
