@@ -1,5 +1,6 @@
 """The schema of the JSON files of studies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,11 +142,15 @@ class Vary(Keys):
     seed: Seed = 0
     """Seed of the draws."""
 
+    def get_keys(self, among: Sequence[str]) -> list[str]:
+        """Those of the keys that it changes."""
+        return [key for key in among if key in (self.grid or self.search)]
+
     @model_validator(mode="after")
     def _check_one(self) -> "Vary":
         if bool(self.grid) == bool(self.search):
             raise refusal('must have either "grid" or "search"')
-        if "seed" in (self.grid or self.search):
+        if self.get_keys(["seed"]):
             raise refusal('must not vary "seed"', 'Give "seeds" to the study.')
         return self
 
@@ -300,10 +305,18 @@ class Study(Keys):
     @classmethod
     def _are_not_varied(cls, epochs: int | None, info: ValidationInfo) -> int | None:
         vary = info.data.get("vary")  # None if that was refused
-        varied = [key for key in EPOCH_KEYS if vary and key in (vary.grid or vary.search)]
-        if epochs is not None and varied:
-            raise refusal(f"must be left out where {listed(varied, 'and')} of vary says how many")
+        if epochs and vary and (varied := vary.get_keys(EPOCH_KEYS)):
+            raise refusal(f"must be left out where vary has {listed(varied, 'and')}")
         return epochs
+
+    @field_validator("screening")
+    @classmethod
+    def _has_epochs_of_its_own(
+        cls, screening: Screening | None, info: ValidationInfo
+    ) -> Screening | None:
+        if screening:
+            cls._are_not_varied(screening.epochs, info)
+        return screening
 
     @property
     def larger_is_better(self) -> bool:

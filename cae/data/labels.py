@@ -49,8 +49,8 @@ def number_like(
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Labels with the numbers that classes have elsewhere, by their names.
 
-    Labels without names stay as they are, unless each of them is the name of a class there: 7 is
-    then the class "7", whatever its number. So do images without a label.
+    Labels without names stay as they are, unless more of them are names of classes there than
+    numbers of such: 7 is then the class "7", whatever its number. So do images without a label.
 
     Args:
         class_names: The names elsewhere, by their labels there.
@@ -62,7 +62,9 @@ def number_like(
     """
     if not names:
         names = {label: str(label) for label in np.unique(labels[labels != NO_LABEL]).tolist()}
-        are_names = set(names.values()) <= set(class_names.values())
+        by_name = set(names.values()) & set(class_names.values())
+        by_number = names.keys() & class_names.keys()
+        are_names = len(by_name) == len(names) or len(by_name) > len(by_number)
         if not are_names or names.items() <= class_names.items():
             return labels, {}
         _say(f"The labels {min(names)} to {max(names)} are taken for the classes of these names")

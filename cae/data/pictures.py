@@ -108,8 +108,6 @@ def decode(file: File, form: Form) -> np.ndarray:
     """
     try:
         picture = _open(file, least=2 * max(form.height, form.width))
-        if form.channels not in (1, 3):
-            raise ValueError(f"gray or RGB, where the model takes {form.channels} channels")
         mode = "L" if form.channels == 1 else "RGB"
         picture = picture if picture.mode == mode else picture.convert(mode)
         # With half of the calls that numpy.asarray makes.

@@ -1,7 +1,7 @@
 """Files as they lie on the disk: where they are kept, opened if compressed, recognised by content.
 
 What is downloaded, made or decoded is kept in `data/` of a checkout; if there is none that can be
-written, in the user's cache, as the XDG Base Folder Specification places it.
+written, in the user's cache, as the XDG Base Directory Specification places it.
 """
 
 import gzip

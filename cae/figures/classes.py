@@ -58,6 +58,7 @@ def classifier_prediction_visualization(
     probabilities: np.ndarray,
     class_names: Sequence[str],
     image_names: Sequence[str] | None = None,
+    report: Mapping[str, Any] | None = None,
 ) -> dict[str, Figure]:
     """Draws the predictions of a classifier for images whose classes are known.
 
@@ -68,6 +69,8 @@ def classifier_prediction_visualization(
         probabilities: float (num_images, num_classes).
         class_names: One per class.
         image_names: One per image; by default `image 0`, `image 1`, …
+        report: Of scikit-learn, as a dict; by default one of these predictions, in which the
+            classes that training never saw are one.
 
     Returns:
         ``report``, ``confusion_matrix``, ``correct`` and ``wrong``.
@@ -76,11 +79,11 @@ def classifier_prediction_visualization(
 
     names = [str(name) for name in class_names]
     predicted = probabilities.argmax(axis=1)
-    occurring = np.union1d(labels, predicted)  # averages leave out the others
-    shown = [names[index] if index >= 0 else "unseen" for index in occurring.tolist()]
-    report = classification_report(
-        labels, predicted, labels=occurring, target_names=shown, output_dict=True, zero_division=0
-    )
+    if report is None:
+        occurring = np.union1d(labels, predicted)  # averages leave out the others
+        shown = [names[index] if index >= 0 else "unseen" for index in occurring.tolist()]
+        how = {"target_names": shown, "output_dict": True, "zero_division": 0}
+        report = classification_report(labels, predicted, labels=occurring, **how)
     title = f"Accuracy {np.mean(labels == predicted):.2%} on {len(labels):,} images"
     if num_unseen := np.sum(labels == -1):
         title += f", {num_unseen:,} of them of classes training never saw"

@@ -1,4 +1,4 @@
-"""What saved models answer: the commands of `predict.py`."""
+"""Classifies any images with a saved model: `predict.py classify`, and what its others share."""
 
 import argparse
 import csv

@@ -203,6 +203,13 @@ def score(path: str, inputs: Sequence[str]) -> tuple[Part, np.ndarray, Typical, 
         otherwise 0.
     """
     model, metadata = _open(path)
+    if "typical" not in metadata:
+        raise ModelFileError(
+            path,
+            "must say how images like those of training score",
+            "a model that was saved without it",
+            "Train it again with this program.",
+        )
     form, scaling = get_form(path, model, metadata)
     typical, scorer = _get_scorer(path, model, metadata, form)
     outputs = Outputs(scorer, form, scaling, inputs)
@@ -243,7 +250,10 @@ def find_anomalies(args: argparse.Namespace) -> int:
     )
     figures = {}
     if is_strange is not None:
-        figures = _compare_with_labels(is_strange, scores)
+        known = np.full(len(scores), True)
+        if given is not None:
+            known = np.array(pick_labels(part, given)) != ""
+        figures = _compare_with_labels(is_strange[known], scores[known])
     if args.figures:
         folder = Path(args.figures)
         figures["strangest"] = _draw_strangest(images, names, scores, order[:SHOWN])
@@ -258,13 +268,6 @@ def _get_scorer(
     """What is typical for a model, and the model of the values that are compared with it."""
     from cae.training.build import with_error
 
-    if "typical" not in metadata:
-        raise ModelFileError(
-            path,
-            "must say how images like those of training score",
-            "a model that was saved without it",
-            "Train it again with this program.",
-        )
     typical = Typical(**metadata["typical"])
     if typical.mean:
         return typical, summarize(path, model, typical)

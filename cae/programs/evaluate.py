@@ -238,6 +238,7 @@ def draw_evaluation(evaluation: Evaluation, data: Dataset, scaling: Scaling) -> 
         evaluation.calibrated,
         evaluation.class_names,
         data.name_images(evaluation.indices),
+        evaluation.report,
     )
     reliability = plot_reliability(
         evaluation.probabilities, evaluation.targets, evaluation.calibration

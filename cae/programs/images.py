@@ -47,7 +47,7 @@ SPLITS = {"training": "train", "unlabelled": "train", "test": "test"}
 # What a classifier has, and an autoencoder has not.
 LABELLED = ("test", "test_labels", "labels_per_class")
 READING = tuple(flag[2:].replace("-", "_") for flag in IMAGES)
-PICTURES = READING[:3]  # the others are for all forms of images
+PICTURES = ("image_size", "color", "resize")
 
 
 # --- How they are read ----------------------------------------------------------------------
@@ -89,14 +89,16 @@ def check_reading(args: argparse.Namespace | Data) -> None:
                 listed(names, "and"),
                 "Leave it out.",
             )
-    if args.dataset and getattr(args, "test_split", None) and getattr(args, "test", None):
+    if getattr(args, "test_split", None) and getattr(args, "test", None):
         raise UsageError("--test-split", "must be left out with -t", None, "Remove one of the two.")
     if args.dataset and "test_split" in useless:
         raise UsageError(
             "--test-split",
             "requires a folder, a table or an .npz file, to set test images apart",
             args.dataset,
-            "Pass test images with -t, or save images and labels as one .npz file.",
+            "Leave it out: there are test images."
+            if args.dataset in DATASETS
+            else "Pass test images with -t, or save images and labels as one .npz file.",
         )
 
 
@@ -109,7 +111,8 @@ def name_useful(dataset: str | None, *others: str | None) -> list[str]:
 def without_labels(given: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of a classifier for an autoencoder of the same images, but those of the test."""
     kept = {**given, **dict.fromkeys(LABELLED)}
-    return kept | {"test_split": 0.0} if given.get("test") else kept
+    is_divided = given.get("test") and is_source(given["dataset"])
+    return kept | {"test_split": 0.0} if is_divided else kept
 
 
 def repeat_reading(args: argparse.Namespace | Arguments | Data, *names: str | None) -> list[str]:

@@ -188,7 +188,7 @@ def run(
     else:
         check_destinations(args)
     input_shape, model = task.check(args)
-    if not args.show_augmentation:  # there may be no encoder yet
+    if not args.show_augmentation:  # a recipe names no encoder
         for path, (_, config) in zip(args.config, configs, strict=True):
             check_layers(config, model, input_shape, path)
     loaded = task.load(args, get_sample_seed(args, configs))

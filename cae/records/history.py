@@ -9,8 +9,8 @@ from cae.errors import UserError
 
 DENSE_ONLY = "dense_only"
 FULL = "full"
-# Called with the row of every whole epoch. What it raises ends the training, which can then be
-# resumed.
+# Called with the row of every whole epoch, and of one that diverged. What it raises ends the
+# training, which can then be resumed.
 OnEpoch = Callable[[dict[str, Any]], None]
 
 

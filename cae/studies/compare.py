@@ -21,6 +21,7 @@ from cae.config.architecture import describe_layer
 from cae.config.choices import COLUMNS
 from cae.config.study import hyperparameters_of, is_larger_better
 from cae.config.study_schema import METRICS, BestEncoder
+from cae.data.sources import TEST_SPLIT
 from cae.errors import UsageError, printable, shown
 from cae.files import explaining, write_csv, write_figures
 from cae.prompts import new_file
@@ -35,7 +36,7 @@ USUAL = "most frequent"  # layers
 INFLUENCE = ("hyperparameter", "value", "configurations", "mean", "sd")
 # Flags that the values of a run depend on.
 GIVEN = {"limit", "labels_per_class", "no_pretrained", "encoder_until", "model_input_range"}
-READ_AS = {"invert", "transpose", "test_split"}  # flags that make other data of the same files
+READ_AS, DEFAULT_SPLIT = {"invert", "transpose", "test_split"}, ("test_split", TEST_SPLIT)
 TEXTS = (COLUMNS["name"], *INFLUENCE[:2])  # columns that are not numbers
 
 
@@ -131,7 +132,13 @@ def _origin(result: RunResult) -> str:
 
 def _data_key(result: RunResult) -> tuple[tuple[str, Any], ...]:
     files = ((role, file.sha256) for role, file in _labelled_files(result))
-    return (*files, *result.start.arguments.model_dump(include=READ_AS).items())
+    return (*files, *_get_reading(result).items())
+
+
+def _get_reading(result: RunResult) -> dict[str, Any]:
+    """The flags that make other data of the same files, without defaults."""
+    given = result.start.arguments.model_dump(include=READ_AS, exclude_none=True)
+    return {name: value for name, value in given.items() if (name, value) != DEFAULT_SPLIT}
 
 
 def _labelled_files(result: RunResult) -> list[tuple[str, FileRecord]]:
@@ -413,8 +420,7 @@ def _compare_by_data(
 def _describe_data(result: RunResult) -> str:
     files = (file for _, file in _labelled_files(result))
     names = [f"{printable(Path(file.path).name)} ({file.sha256[:8]})" for file in files]
-    given = result.start.arguments.model_dump(include=READ_AS, exclude_none=True)
-    names += [f"{name.replace('_', ' ')} {value}" for name, value in given.items()]
+    names += [f"{name.replace('_', ' ')} {value}" for name, value in _get_reading(result).items()]
     return ", ".join(names) or "unknown data"
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from cae import terminal
 from cae.config.study import StudyFile, expand, load_stages
-from cae.config.study_schema import Data, Study
+from cae.config.study_schema import EPOCH_KEYS, Data, Study
 from cae.data.datasets import Scaling, check_dataset, load_dataset
 from cae.data.sources import ALL_IMAGES, has_test
 from cae.data.splits import encode_labels
-from cae.errors import UsageError
+from cae.errors import UsageError, listed
 from cae.files import locked, write_figures
-from cae.programs.images import READING, change_images, check_reading, get_reading
+from cae.programs.images import READING, change_images, change_shape, check_reading, get_reading
 from cae.programs.start import find_command, repeat_command
 from cae.records import tracking
 from cae.records.evaluation import read_predictions
@@ -101,6 +101,10 @@ def _override(study: Study, args: argparse.Namespace) -> Study:
     if args.seed is not None:
         changes["seeds"] = [args.seed]
     if args.epochs:
+        varied = study.vary and study.vary.get_keys(EPOCH_KEYS)
+        if varied:
+            required = f"must be left out where the study varies {listed(varied, 'and')}"
+            raise UsageError("--epochs", required, args.epochs, "Change the study instead.")
         changes["epochs"] = args.epochs
     return study.model_copy(update=changes)
 
@@ -189,14 +193,16 @@ def _draw_best(best: RunResult, data: Data) -> "dict[str, Figure]":
     if not (predictions.exists() and model.exists()):
         return figures  # there were no images to predict, or another trial was the best before
     metadata = read_metadata(model)
-    reading = get_reading(data).like(metadata["input_shape"])
+    reading = get_reading(data)
     test = data.test or (data.dataset if has_test(data.dataset, reading) else None)
+    split = "test" if test else "train"
+    reading = reading.like(change_shape(tuple(metadata["input_shape"]), data, split))
     if test:
         dataset = load_dataset(test, data.test_labels, split="test", reading=reading)
     else:
         dataset = load_dataset(data.dataset, data.labels, reading=reading)
     scaling = Scaling(**metadata["scaling"])
-    dataset = change_images(dataset, data, "test" if test else "train", scaling)
+    dataset = change_images(dataset, data, split, scaling)
     predicted = read_predictions(predictions)
     chosen = np.searchsorted(dataset.positions, predicted.indices)
     return figures | classes.classifier_prediction_visualization(

@@ -263,15 +263,25 @@ class StudyRun:
                 with _set_aside([self.folder / outcome.trial.id for outcome in lost]):
                     for outcome in lost:
                         outcome.status, outcome.seconds = WAITING, 0.0
+                    self.record()
                     exit_code = train(self, progress)
-                if any(outcome.status != DONE for outcome in lost):
+                if unfinished := [outcome for outcome in lost if outcome.status != DONE]:
+                    failed = self._list_failed()
+                    for outcome in unfinished:
+                        self.judge(outcome)  # by the record that is back in its place
+                    self.record()
                     break
+            else:
+                failed = self._list_failed()
         if exit_code > 128:
             return exit_code
-        failed = [outcome for outcome in self.outcomes if outcome.status == FAILED]
-        for outcome in failed:
-            terminal.print_sentence(terminal.ERR, f"failed: {outcome.trial.id}: {outcome.reason}")
+        for line in failed:
+            terminal.print_sentence(terminal.ERR, line)
         return terminal.EXIT_USER_ERROR if failed else 0
+
+    def _list_failed(self) -> list[str]:
+        failed = (outcome for outcome in self.outcomes if outcome.status == FAILED)
+        return [f"failed: {outcome.trial.id}: {outcome.reason}" for outcome in failed]
 
     def _find_lost_models(self) -> list[Outcome]:
         """The trials that are now the best of their base but have lost their model.
@@ -285,7 +295,7 @@ class StudyRun:
 
     def judge(self, outcome: Outcome, reason: str = "") -> None:
         """Takes the result of a trial from its record; `reason` says why there may be none."""
-        outcome.status = FAILED
+        outcome.status, outcome.reason = FAILED, ""
         path = self.folder / outcome.trial.id
         if not path.exists():
             outcome.reason = reason or "no record was written"

@@ -320,7 +320,7 @@ def spread_labels(
     Args:
         features: float (num_images, num_values), compared by the cosine.
         targets: int (num_images,), class indices; NO_CLASS where an image has no label.
-        prior: float (num_classes,), the share of each class, which the result keeps.
+        prior: float (num_classes,), the share of each class among the images that labels reach.
         config: Neighbours of the graph, and how far labels travel.
 
     Returns:
@@ -341,7 +341,8 @@ def spread_labels(
         spread = config.alpha * (edges @ spread) + (1 - config.alpha) * given
     for _ in range(PRIOR_ROUNDS):
         spread = _normalize(spread)
-        spread = spread * (prior / np.maximum(spread.mean(axis=0), RAREST)).astype(np.float32)
+        mean = spread.sum(axis=0) / max(1, np.count_nonzero(spread.any(axis=1)))
+        spread = spread * (prior / np.maximum(mean, RAREST)).astype(np.float32)
     return _normalize(spread)
 
 

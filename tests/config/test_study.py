@@ -196,6 +196,10 @@ ENCODER = {"study": "c", "base": "d"}
         ({"vary": {}}, 'vary: must have either "grid" or "search"'),
         ({"vary": {"grid": {"seed": [1]}}}, 'vary: must not vary "seed"'),
         ({"vary": {"grid": {"epochs": [1, 2]}}, "epochs": 3}, "epochs: must be left out"),
+        (
+            {"vary": {"grid": {"epochs": [1]}}, "screening": {"finalists": 1, "epochs": 3}},
+            "screening: must be left out where vary has epochs",
+        ),
         ({"vary": {"grid": {"l2": [2]}}}, "vary (base-l2=2): l2: must be a number from 0 to 1"),
         ({"vary": {"grid": {"batchsize": [2]}}}, 'Did you mean "batch_size"?'),
         ({"vary": {"search": {"l2": {"low": 1, "high": 0}}}}, "vary.search.l2: must have a low"),

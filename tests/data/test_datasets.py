@@ -297,11 +297,16 @@ class TestTextLabels:
 
     @pytest.mark.parametrize(
         ("numbers", "expected"),
-        [([1, 2, 10, 1], [0, 1, 2, 0]), ([0, 1, 2, 0], [0, 1, 2, 0]), ([1, 9, 1, 1], [1, 9, 1, 1])],
-        ids=["names", "their numbers", "unseen"],
+        [
+            ([1, 2, 10, 1], [0, 1, 2, 0]),
+            ([1, 2, 10, 7], [0, 1, 2, 3]),
+            ([0, 1, 2, 0], [0, 1, 2, 0]),
+            ([1, 9, 1, 1], [1, 9, 1, 1]),
+        ],
+        ids=["names", "names and an unseen one", "their numbers", "as many of both"],
     )
     def test_numbers_are_the_classes_of_that_name(self, load, numbers, expected):
-        """Of folders called 1, 2 and 10, whose numbers are 0, 1 and 2; if all of them are."""
+        """Of folders called 1, 2 and 10, whose numbers are 0, 1 and 2; if more are than not."""
         test = load("test.npy", numbers).numbered_like({0: "1", 1: "2", 2: "10"})
         assert test.labels.tolist() == expected
 

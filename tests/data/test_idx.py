@@ -383,7 +383,7 @@ def test_missing_file_beside_one_of_a_similar_name(path):
         idx.read_images(path.with_name("train-images-idx3-ubyte"))
 
 
-def test_directory_names_its_idx_files(tmp_path):
+def test_folder_names_its_idx_files(tmp_path):
     with pytest.raises(DataError, match=r"got a folder"):
         idx.read_images(tmp_path)
     (tmp_path / "notes.txt").write_text("none")

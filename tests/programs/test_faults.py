@@ -313,7 +313,7 @@ class TestFolders:
         at_epoch(1, lambda model: shutil.rmtree(tmp_path / "runs"))
         assert_one_error(autoencode(), "No such file or directory")
 
-    def test_working_directory_vanishes_while_training(
+    def test_working_folder_vanishes_while_training(
         self, tmp_path, autoencode, at_epoch, monkeypatch
     ):
         """A run that writes elsewhere finishes; a new one cannot start there."""

@@ -180,13 +180,13 @@ def test_writing_repairs_and_leaves_nothing_else_behind(folder):
     assert {path.name for path in folder.iterdir()} == set(shipped_files())
 
 
-def test_a_new_directory_is_made(tmp_path, capsys):
+def test_a_new_folder_is_made(tmp_path, capsys):
     new = tmp_path / "a" / "b"
     assert main(["--folder", str(new)]) == 0
     assert capsys.readouterr().out == f"30 files written to {new}\n"
 
 
-def test_a_file_instead_of_a_directory_is_one_line(tmp_path, capsys):
+def test_a_file_instead_of_a_folder_is_one_line(tmp_path, capsys):
     path = tmp_path / "file"
     path.touch()
     assert main(["--folder", str(path)]) == 2

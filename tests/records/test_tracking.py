@@ -252,7 +252,7 @@ def test_flags_name_absolute_places(monkeypatch, tmp_path):
 @NEEDS_TENSORBOARD
 @NEEDS_MLFLOW
 @pytest.mark.slow
-def test_both_show_the_run_directory(classify, tmp_path, store, monkeypatch):
+def test_both_show_the_run_folder(classify, tmp_path, store, monkeypatch):
     """Curves over both phases, final values, figures, hyperparameters and the model."""
     monkeypatch.chdir(tmp_path)  # for MLflow's artifacts
     done = classify("--tensorboard", tmp_path / "board", "--mlflow", store, plots=True).ok()

@@ -61,8 +61,9 @@ def test_changed_images_are_other_data(tmp_path):
 
 def test_another_share_for_testing_leaves_other_training_data(tmp_path):
     runs = [result(tmp_path, "a", 0.1, seed) for seed in range(2)]
-    runs[1].start.arguments.test_split = 0.5
-    assert len(group_results(runs, "val_mse")) == 2
+    for share, groups in ((0.2, 1), (0.5, 2)):  # the first is the default
+        runs[1].start.arguments.test_split = share
+        assert len(group_results(runs, "val_mse")) == groups
 
 
 def test_runs_with_few_labels_are_compared_with_others(tmp_path):

@@ -70,6 +70,18 @@ class TestLabelSpreading:
         labels = self.spread(features, targets, (1 / 3, 2 / 3), neighbours=5)
         assert labels.mean(axis=0) == pytest.approx([1 / 3, 2 / 3], abs=0.01)
 
+    def test_classes_are_as_frequent_as_the_prior_among_what_is_reached(self):
+        """Of 3,000 images a group of 60, in which one of ten classes is at home."""
+        rng = np.random.default_rng(0)
+        reached = np.append(rng.normal(size=(60, 2)), np.zeros((60, 2)), axis=1)
+        others = np.append(np.zeros((2940, 2)), rng.normal(size=(2940, 2)), axis=1)
+        targets = np.full(3000, -1)
+        targets[:10] = range(10)
+        prior = [0.55, *[0.05] * 9]
+        labels = self.spread(np.append(reached, others, axis=0), targets, prior, neighbours=5)
+        assert not labels[60:].any()
+        assert labels[:60].mean(axis=0) == pytest.approx(prior, abs=0.02)
+
     def test_what_no_label_reaches_has_none(self):
         """And none is kept of it, whatever the share."""
         angles = np.radians([0, 1, 2, 120, 121, 122, 240, 241, 242])
