@@ -149,6 +149,24 @@ def test_the_best_trial_is_trained_again_where_its_model_was_deleted(study, run,
     assert trainer.calls == []
 
 
+@pytest.mark.parametrize(("moment", "exit_code"), [("fail_at", 2), ("stop_at", 130)])
+def test_a_trial_that_cannot_be_trained_again_keeps_its_record(
+    study, run, trainer, moment, exit_code
+):
+    """After three trials and three more of another seed; the next start trains it again."""
+    done = run(study(seeds=1))
+    trainer.values = {(0.01, 1): 0.9}
+    setattr(trainer, moment, 3 + 3 + 1)
+    failed = run(study(seeds=2))
+    assert failed.exit_code == exit_code and ("failed: base-" in failed.err) == (exit_code == 2)
+    assert {trial["status"] for trial in trials_of(done.run)} == {"done"}
+    assert not [*done.run.glob("*.replaced")] and not [*done.run.glob("*0.02-seed0*/model.keras")]
+    setattr(trainer, moment, None)
+    assert run(study(seeds=2)).exit_code == 0
+    (kept,) = done.run.glob("*/model.keras")
+    assert kept.parent.name.startswith("base-learning_rate=0.02-seed0")
+
+
 def test_screening(study, run, trainer, tmp_path):
     """All configurations on few images; the best of each base in full, with all seeds."""
     screening = {"finalists": 2, "limit": 20, "epochs": 3}
