@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import read_json, read_rows, run_program
+from conftest import CLASSIFIER, read_json, read_rows, run_program, write_json
 from PIL import Image, ImageDraw
 
 from cae.data import stored
@@ -92,3 +92,25 @@ def test_5000_pictures(tmp_path, autoencode, classify, launch):
         rows = read_rows(table)
         assert len(rows) == count
         assert np.mean([row["correct"] == "1" for row in rows]) > 0.95
+
+
+def test_a_study_of_transposed_pictures(tmp_path, launch):
+    """Pictures that are not square: what is drawn of the best is what was tested."""
+    rng = np.random.default_rng(0)
+    for name, left in (("bar", 3), ("wall", 12)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(0, 60, (8, 18)).astype(np.uint8)
+            pixels[:, left : left + 3] = 220
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
+    write_json(tmp_path / "head.json", CLASSIFIER, encoder_layers=[["conv", 2, [3, 3]]])
+    study = write_json(
+        tmp_path / "study.json",
+        name="bars",
+        kind="classifier",
+        data={"dataset": str(tmp_path / "pictures"), "transpose": "all"},
+        bases=[{"configuration": "head.json"}],
+        metric="val_accuracy",
+    )
+    launch("experiments", "run", study, "--epochs", "1").ok()
+    assert (tmp_path / "runs" / "bars" / "plots" / "confusion_matrix.png").exists()
