@@ -229,10 +229,11 @@ def find_anomalies(args: argparse.Namespace) -> int:
         if not args.strange:
             raise UsageError("-tl", "requires --strange", None, "Name the strange labels with it.")
         labels, class_names = read_labels(args.test_labels)
-        class_names |= {NO_LABEL: ""}
-        given = np.array([class_names.get(label, str(label)) for label in labels.tolist()])
+        words = [class_names.get(label, str(label)) for label in labels.tolist()]
+        given = np.where(labels == NO_LABEL, None, np.array(words, object))
     part, scores, typical, exit_code = score(args.model, args.inputs)
-    is_strange = _find_strange(part, given, args.strange) if args.strange else None
+    if args.strange:
+        is_known, is_strange = _find_strange(part, given, args.strange)
     names, _, images = part
     threshold = typical.get_threshold(args.quantile)
     order = np.argsort(-scores, kind="stable")
@@ -249,11 +250,8 @@ def find_anomalies(args: argparse.Namespace) -> int:
         f"as {1 - args.quantile:.2%} of normal images do."
     )
     figures = {}
-    if is_strange is not None:
-        known = np.full(len(scores), True)
-        if given is not None:
-            known = np.array(pick_labels(part, given)) != ""
-        figures = _compare_with_labels(is_strange[known], scores[known])
+    if args.strange:
+        figures = _compare_with_labels(is_strange[is_known], scores[is_known])
     if args.figures:
         folder = Path(args.figures)
         figures["strangest"] = _draw_strangest(images, names, scores, order[:SHOWN])
@@ -274,18 +272,21 @@ def _get_scorer(
     return typical, with_error(find_autoencoder(model, path, form.shape, input_range=OWN_RANGE))
 
 
-def _find_strange(part: Part, given: np.ndarray | None, strange: list[str]) -> np.ndarray:
-    """bool (num_images,): whether the label or folder of each image is among --strange."""
+def _find_strange(
+    part: Part, given: np.ndarray | None, strange: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both bool (num_images,): which images have a label or folder, and whose is in --strange."""
     labels = part.folders if given is None else pick_labels(part, given)
-    is_strange = np.isin(labels, strange)
-    if is_strange.all() or not is_strange.any():
+    is_known = np.array([label is not None for label in labels])
+    is_strange = np.array([label in strange for label in labels])
+    if is_strange[is_known].all() or not is_strange.any():
         raise UsageError(
             "--strange",
             "must name labels or folders of some of the images",
             f"{is_strange.sum()} of {len(labels)} images",
             "Check the names, or give labels with -tl.",
         )
-    return is_strange
+    return is_known, is_strange
 
 
 def _draw_strangest(

@@ -477,6 +477,15 @@ class TestEncodings:
         refused = run("anomalies", trained_classifier.saved, "all.npy", *flags).refused()
         assert refused.err.startswith("error: all.npy: ")
         assert not refused.out
+        # Images without a label do not count: of the others some must be strange, some normal.
+        for unknown, succeeds in ((slice(1, -1), True), (slice(0, -1), False)):
+            words = np.array(["normal"] * len(images) + ["noise"] * len(images))
+            words[unknown] = ""
+            np.save("words.npy", words)
+            flags = ["-tl", "words.npy", "--strange", "noise"]
+            done = run("anomalies", trained_classifier.saved, "all.npy", *flags)
+            assert ("ROC curve" in done.out) == succeeds
+            assert done.exit_code == (0 if succeeds else 2) and "Traceback" not in done.err
         useless = run("anomalies", trained_classifier.saved, "all.npy", "-tl", "labels.npy")
         assert useless.exit_code == 2 and "--strange" in useless.err
 
