@@ -137,7 +137,8 @@ def _read_pictures(
     pictures = iter(pictures)
     if form.channels not in (1, 3) and (first := next(pictures, None)) is not None:
         required = f"must hold {form.channels} channels, as the model takes"
-        report(DataError(first, required, "a picture, gray or RGB", "Use a .npy file."))
+        name = first if isinstance(first, str) else STANDARD_INPUT
+        report(DataError(name, required, "a picture, gray or RGB", "Use a .npy file."))
         return
     decoded = decode_ahead(_divide(pictures), form)
     for part in _divide(zip(decoded, numbers, strict=False)):  # numbers never end

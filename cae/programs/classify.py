@@ -310,7 +310,7 @@ def classify(args: argparse.Namespace) -> int:
             if args.errors:
                 _write_errors(Path(args.errors), answers.part, rows)
         if given is not None and count != len(given) and not failures:
-            raise get_label_count_error(given, f"{count:,}")
+            raise _get_label_count_error(given, f"{count:,}")
     if args.json != STANDARD_OUTPUT:
         _show(shown, count)
         _show_evaluation(classifier, known)
@@ -336,11 +336,11 @@ def _find_labels(classifier: Classifier, part: Part, given: np.ndarray | None) -
 def pick_labels(part: Part, given: np.ndarray) -> list[int]:
     """The labels of images among those that -tl gives to all, unreadable ones included."""
     if part.numbers[-1] >= len(given):
-        raise get_label_count_error(given, f"at least {part.numbers[-1] + 1:,}")
+        raise _get_label_count_error(given, f"at least {part.numbers[-1] + 1:,}")
     return given[part.numbers].tolist()
 
 
-def get_label_count_error(given: np.ndarray, images: str) -> DataError:
+def _get_label_count_error(given: np.ndarray, images: str) -> DataError:
     """Labels of -tl that are not as many as the images."""
     found = f"{len(given):,} labels for {images} images"
     return DataError("-tl", "must give a label for every image", found)

@@ -81,13 +81,9 @@ def get_partial(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL)
 
 
-def can_continue(path: Path) -> bool:
-    """Whether a run was interrupted; what is left of one that had not begun is removed."""
-    partial = get_partial(path)
-    if (partial / START_FILE).exists():
-        return True
-    shutil.rmtree(partial, ignore_errors=True)
-    return False
+def is_interrupted(path: Path) -> bool:
+    """Whether a run had begun and can be resumed."""
+    return (get_partial(path) / START_FILE).exists()
 
 
 def check_run_dir(folder: str | Path) -> Path:

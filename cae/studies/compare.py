@@ -36,7 +36,9 @@ USUAL = "most frequent"  # layers
 INFLUENCE = ("hyperparameter", "value", "configurations", "mean", "sd")
 # Flags that the values of a run depend on.
 GIVEN = {"limit", "labels_per_class", "no_pretrained", "encoder_until", "model_input_range"}
-READ_AS, DEFAULT_SPLIT = {"invert", "transpose", "test_split"}, ("test_split", TEST_SPLIT)
+# Flags that make other data of the same files, and the default of one that may be given.
+READ_AS = {"invert", "transpose", "test_split"}
+DEFAULT_SPLIT = ("test_split", TEST_SPLIT)
 TEXTS = (COLUMNS["name"], *INFLUENCE[:2])  # columns that are not numbers
 
 

@@ -7,6 +7,7 @@ command again skips what is complete and resumes what was interrupted.
 """
 
 import shlex
+import shutil
 from argparse import Namespace
 from collections.abc import Sequence
 from itertools import chain
@@ -29,9 +30,9 @@ from cae.records import tracking
 from cae.records.run import (
     MODEL_FILE,
     START_FILE,
-    can_continue,
     check_runs_dir,
     get_partial,
+    is_interrupted,
     read_start,
 )
 from cae.studies.results import get_recipe_path, read_result
@@ -109,7 +110,7 @@ def _train(task: Task, recipe: Recipe, config: Config, folder: Path) -> int:
     """
     name, path = f"{recipe.name}-{config.kind}", get_recipe_path(folder, config.kind, config.seed)
     trainer = Trainer(task, names_resume=False)
-    is_complete, is_begun = (path / START_FILE).exists(), can_continue(path)
+    is_complete, is_begun = (path / START_FILE).exists(), is_interrupted(path)
     if is_complete or is_begun:
         begun = path if is_complete else get_partial(path)
         now = trainer.get_start(name, config, task.get_scaling(config))
@@ -120,6 +121,8 @@ def _train(task: Task, recipe: Recipe, config: Config, folder: Path) -> int:
         task.args.run_dir, task.args.resume = str(path), str(path) if is_begun else None
         if task.args.tensorboard:  # where runs of one name would be one
             task.args.tensorboard = str(Path(task.args.tensorboard, folder.name))
+        if not is_begun:
+            shutil.rmtree(get_partial(path), ignore_errors=True)  # killed before it had begun
         trainer.train(name, config)
         if trainer.stop.requested():
             return trainer.stop.exit_code

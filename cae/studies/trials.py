@@ -41,9 +41,9 @@ from cae.records.run import (
     MODEL_FILE,
     START_FILE,
     TRIALS_FILE,
-    can_continue,
     check_runs_dir,
     get_partial,
+    is_interrupted,
 )
 from cae.records.saved_models import read_metadata
 from cae.studies.compare import best_model, best_paths
@@ -114,8 +114,9 @@ class TrialTrainer:
     def get_arguments(self, trial: Trial) -> list[str]:
         """The command line that starts a trial, or resumes an interrupted one."""
         path = self.folder / trial.id
-        if can_continue(path):
+        if is_interrupted(path):
             return ["--resume", str(path), "--no-plots"]
+        shutil.rmtree(get_partial(path), ignore_errors=True)  # killed before it had begun
         config = self.folder / "configuration" / f"{trial.id}.json"
         write_text(config, dump_config(trial.config))
         (base,) = [base for base in self.study.bases if base.title == trial.base]
@@ -215,8 +216,8 @@ class StudyRun:
             sets.append(load_dataset(data.unlabelled, limit=1, reading=ALL_IMAGES))
         digests = [file["sha256"] for dataset in sets for file in dataset.files]
         few = [data.labels_per_class] if labelled and data.labels_per_class else []
-        changes = ((f"--{key}", vars(data)[key]) for key in ("invert", "transpose"))
-        changes = [(flag, which) for flag, which in changes if which]
+        flags = {"--invert": data.invert, "--transpose": data.transpose}
+        changes = [(flag, which) for flag, which in flags.items() if which]
         return [*digests, data.limit, *few, *changes, *repeat_reading(data)]
 
     def _find_model(self, base: Base) -> tuple[str | None, str | None]:

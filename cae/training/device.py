@@ -137,7 +137,7 @@ def get_free_in_groups(
     group = root
     with suppress(OSError):
         named = re.search(r"^0::/(.*)$", own.read_text(), re.M)
-        group = root / (named[1] if named else "")
+        group = root / (named[1].lstrip("/") if named else "")
     groups = [group, *group.parents]
     return min(map(_get_free_in_group, groups[: groups.index(root) + 1]), default=math.inf)
 
