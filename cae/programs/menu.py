@@ -386,8 +386,8 @@ REPEAT = ("Repeat with different hyperparameters", _train)
 SHOW = ("Show graphs", _show_graphs)
 SAVE = ("Save a model", _save)
 EXIT = ("Exit", None)
-# 1 to 4 are those of the original programs, known to users and scripts; 4 is Exit in both.
+# The same order in both programs; only a classifier can classify.
 CHOICES: dict[str, list[tuple[str, Action | None]]] = {
     "autoencoder": [REPEAT, SHOW, SAVE, EXIT],
-    "classifier": [REPEAT, SHOW, ("Classify the test images", _classify), EXIT, SAVE],
+    "classifier": [REPEAT, SHOW, ("Classify the test images", _classify), SAVE, EXIT],
 }

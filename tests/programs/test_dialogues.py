@@ -143,7 +143,7 @@ def test_classification_at_a_terminal(tmp_path, files, terminal, trained_autoenc
     wrong = [("", "name of a file"), ("gone.keras", "gone.keras: "), ("head.json", "head.json: ")]
     at.answer("Saved autoencoder: ", *wrong, trained_autoencoder.saved)
     at.says("head, full: epoch 1/1")
-    at.answer(MENU, ("6", "from 1 to 5"), "5")
+    at.answer(MENU, ("6", "from 1 to 5"), "4")
     at.answer("Save as (.keras or .h5) [models/head.keras]: ", "")
     at.answer("Create the folder models (y/n) [y]: ", "")
     at.says("Saved head as models/head.keras")
@@ -180,7 +180,7 @@ def test_classification_at_a_terminal(tmp_path, files, terminal, trained_autoenc
     at.says("classifier, full: epoch 1/1")
     at.answer(MENU, "2")
     at.says("Comparison: runs/")
-    at.answer(MENU, "4")
+    at.answer(MENU, "5")
     assert at.end() == 0
 
     tests = sorted((tmp_path / "runs").glob("*-test-head*"))
@@ -440,7 +440,7 @@ def test_classifier_with_a_given_model(piped, files, trained_autoencoder):
     """The encoder is not asked for; without test images there is nothing to classify."""
     done = piped(
         "classification", "-model", trained_autoencoder.saved, "--no-plots",
-        data=files.unlabelled_test, answers=[*CLASSIFIER_ANSWERS, "3", "4"],
+        data=files.unlabelled_test, answers=[*CLASSIFIER_ANSWERS, "3", "5"],
     ).ok()  # fmt: skip
     assert "Saved autoencoder" not in done.out
     assert read_metadata(done.run / "model.keras")["encoder"] == trained_autoencoder.saved

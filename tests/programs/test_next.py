@@ -60,7 +60,7 @@ def test_of_a_classifier_with_test_images(run, monkeypatch):
     assert not list(Path("runs").glob("*test*/model.keras")), "nothing is trained"
 
     # The menu of a trained classifier: test, train another, exit.
-    monkeypatch.setattr(sys, "stdin", io.StringIO("1\n2\n1\nhead.json\n4\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1\n2\n1\nhead.json\n5\n"))
     line = line.replace("encoder.keras", "head.keras")
     out, (testing,) = run(f"{line} {test} --no-plots")
     assert out.index("macro avg") < out.index("Hyperparameters of the classifier")
