@@ -109,13 +109,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+MOST_NEAR = 3
+
+
 def nearest(word: str, choices: Iterable[str]) -> list[str]:
-    """The choice most like `word`; failing that, all that contain it or are contained in it."""
+    """The choice most like `word`; failing that, some that contain it or are contained in it."""
     by_lower = {choice.lower(): choice for choice in choices}
     word = word.lower()
     near = difflib.get_close_matches(word, by_lower, n=1)
     if not near and word:
-        near = [choice for choice in by_lower if word in choice or choice in word]
+        near = [choice for choice in by_lower if word in choice or choice in word][:MOST_NEAR]
     return [by_lower[choice] for choice in near]
 
 

@@ -9,6 +9,7 @@ import csv
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import time
@@ -88,6 +89,38 @@ def make_folder(path: str | Path, remedy: str) -> Path:
     except OSError as error:
         required = "must be a folder that can be written"
         raise UsageError(path, required, error.strerror, remedy) from error
+    return path
+
+
+def new_file(name: str) -> Path:
+    """Checks the name of a file that does not exist yet, in a folder that does."""
+    path = Path(name)
+    if path.exists():
+        kind = "a folder" if path.is_dir() else "an existing file"
+        raise UsageError(path, "must be the name of a new file", kind, "Choose another name.")
+    if not path.parent.is_dir():
+        raise UsageError(
+            path.parent, "must be a folder", "no such folder", "Use a name in an existing folder."
+        )
+    return path
+
+
+def free_name(path: str | Path) -> Path:
+    """The path, or where a file has it, the first of `name-2`, `name-3`, … that is free."""
+    path = Path(path)
+    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(other for other in itertools.chain([path], names) if not other.exists())
+
+
+def new_folder(flag: str, name: str) -> Path:
+    """Creates the folder of a flag, unless there is an empty one.
+
+    Raises:
+        UsageError: It is not empty, or cannot be created or written.
+    """
+    path = make_folder(name, "Choose another folder.")
+    if any(path.iterdir()):
+        raise UsageError(flag, "must be a new or empty folder", path, "Choose another folder.")
     return path
 
 

@@ -7,12 +7,10 @@ and Tab completes names of files. The answers `back`, or Ctrl-C, and `?` are und
 """
 
 import glob
-import itertools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.prompt import InvalidResponse, PromptBase
@@ -27,7 +25,6 @@ from cae.errors import (
     parse_whole_number,
     shown,
 )
-from cae.files import make_folder
 from cae.terminal import OUT, fill, print_sentence
 
 T = TypeVar("T")
@@ -266,35 +263,3 @@ def file_name(check: Callable[[str], T]) -> Callable[[str], T]:
         return check(os.path.expanduser(answer))  # noqa: PTH111
 
     return parse
-
-
-def new_file(name: str) -> Path:
-    """Checks the name of a file that does not exist yet, in a folder that does."""
-    path = Path(name)
-    if path.exists():
-        kind = "a folder" if path.is_dir() else "an existing file"
-        raise UsageError(path, "must be the name of a new file", kind, "Choose another name.")
-    if not path.parent.is_dir():
-        raise UsageError(
-            path.parent, "must be a folder", "no such folder", "Use a name in an existing folder."
-        )
-    return path
-
-
-def free_name(path: str | Path) -> Path:
-    """The path, or where a file has it, the first of `name-2`, `name-3`, … that is free."""
-    path = Path(path)
-    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-    return next(other for other in itertools.chain([path], names) if not other.exists())
-
-
-def new_folder(flag: str, name: str) -> Path:
-    """Creates the folder of a flag, unless there is an empty one.
-
-    Raises:
-        UsageError: It is not empty, or cannot be created or written.
-    """
-    path = make_folder(name, "Choose another folder.")
-    if any(path.iterdir()):
-        raise UsageError(flag, "must be a new or empty folder", path, "Choose another folder.")
-    return path

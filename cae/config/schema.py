@@ -293,6 +293,13 @@ class ClassifierConfig(Config):
             return super().count_steps(num_training)
         return max(1, math.ceil(num_unlabelled / self.unlabelled.batch_size))
 
+    def count_images(self, num_training: int, num_unlabelled: int = 0) -> int:
+        """The images in an epoch of the second phase, repetitions included."""
+        if self.unlabelled is None:
+            return num_training
+        steps = self.count_steps(num_training, num_unlabelled)
+        return steps * (self.batch_size + self.unlabelled.batch_size)
+
     @override
     def lengthened(self, steps_per_epoch: int) -> Self:
         longer, how = super().lengthened(steps_per_epoch), self.unlabelled

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from cae.config.choices import CHANGED, COLORS, INPUT_RANGES, MAX_IMAGES, RESIZE
 from cae.config.fields import Epochs, Keys, Seed
 from cae.config.schema import PHASE_KEYS
-from cae.config.values import Number, integer_type, number_type, refusal, worded
+from cae.config.values import integer_type, number_type, refusal, suggest_number, worded
 from cae.errors import listed, shown
 
 MAX_TRIALS = 10_000
@@ -92,13 +92,21 @@ class Data(Keys):
     """Names of the labels in ascending order: `a,b,c` or a text file with one per line."""
 
 
+# An end of a range, whole or not; numbers that are infinite or of hundreds of digits are mistakes.
+End = Annotated[
+    int | float,
+    Field(ge=-1e12, le=1e12),
+    worded("must be a number from -1e12 to 1e12", suggest_number),
+]
+
+
 class Range(Keys):
     """A range from which a search draws values; whole numbers if both ends are."""
 
-    low: Number = Field(examples=[0.0001])
+    low: End = Field(examples=[0.0001])
     """Lower end."""
 
-    high: Number = Field(examples=[0.01])
+    high: End = Field(examples=[0.01])
     """Upper end."""
 
     scale: Literal["linear", "log"] = "linear"

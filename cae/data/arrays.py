@@ -130,7 +130,7 @@ def as_images(path: Path, array: np.ndarray, check: bool = True) -> np.ndarray:
         return images
     if images.dtype.kind == "f":
         idx.check_finite(path, images)
-        return images.astype(max(images.dtype, np.dtype(np.float32)), copy=False)
+        return images.astype(np.float64 if images.itemsize > 4 else np.float32, copy=False)
     if images.dtype.newbyteorder(">") in idx.CODES:
         return images
     low, high = images.min(), images.max()

@@ -361,7 +361,7 @@ def join(first: Dataset, unlabelled: Dataset, changes: Sequence[str]) -> Dataset
         images=pictures.join(first.images, unlabelled.images, key),
         labels=labels,
         files=(*first.files, *unlabelled.files),
-        paths=np.array([*names, *(f"{unlabelled.name}: {name}" for name in more)]),
+        paths=np.array([*names, *(f"{unlabelled.name}: {name}" for name in more)], object),
         skipped={**first.skipped, **unlabelled.skipped},
     )
 

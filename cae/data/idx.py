@@ -258,7 +258,7 @@ def _name_similar_files(path: Path) -> str:
         beside = [file.name for file in itertools.islice(path.parent.iterdir(), 1000)]
     except (OSError, ValueError):
         return ""
-    return did_you_mean(str(path.with_name(name)) for name in nearest(path.name, beside)[:3])
+    return did_you_mean(str(path.with_name(name)) for name in nearest(path.name, beside))
 
 
 def name_idx_files(

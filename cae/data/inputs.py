@@ -110,7 +110,7 @@ def find_shape(inputs: Iterable[str]) -> tuple[int, ...] | None:
     try:
         if path.suffix.lower() == ".npy":
             return _read_npy(path).shape[1:]
-        return idx.read_images(path).shape[1:] if _is_idx(path) else None
+        return (*idx.read_images_header(path).shape[1:], 1)[:3] if _is_idx(path) else None
     except DataError:
         return None  # whoever reads the images says why
 

@@ -309,12 +309,12 @@ def _list_table(path: Path) -> Listing:
             remedy,
         )
     for number, row in zip(lines, rows, strict=True):
-        if not row["path"]:
+        if not row["path"].strip():
             raise DataError(f"{path}: line {number}", "must name a picture", shown(row), "Add it.")
     names = [(row.get("label") or "").strip() for row in rows]
     if "-1" in names and all(_is_number(name) for name in names if name):
         labels = as_labels(path, np.array([int(name) for name in names if name]))
         if NO_LABEL in labels:
             names = ["" if name == "-1" else name for name in names]
-    files = [row["path"].replace("\\", "/") for row in rows]  # as Windows writes them
+    files = [row["path"].strip().replace("\\", "/") for row in rows]  # as Windows writes them
     return Listing(path.parent, files, *name_classes(names))

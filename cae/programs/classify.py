@@ -24,11 +24,15 @@ from cae.data.inputs import BYTES, Part, Report, find_shape, read_parts
 from cae.data.labels import NO_LABEL, number_like
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, Say, UsageError
-from cae.files import growing_text, plain_cell, write_bytes
+from cae.files import growing_text, new_file, new_folder, plain_cell, write_bytes
 from cae.foreign.interfaces import check_channels_last
 from cae.foreign.models import find_classifier, get_own_range
-from cae.programs.evaluate import check_classifier, name_outputs, print_evaluation
-from cae.prompts import new_file, new_folder
+from cae.programs.evaluate import (
+    check_classifier,
+    get_class_names,
+    name_outputs,
+    print_evaluation,
+)
 from cae.records.calibration import Calibration, Typical
 from cae.records.evaluation import count_predictions, evaluate
 from cae.records.saved_models import load_model
@@ -123,9 +127,8 @@ def open_classifier(
         model = find_classifier(model, path, form.shape, input_range=input_range, say=say)
         num_classes = model.output_shape[-1]
     classes = name_outputs(path, metadata, num_classes, labels, say)
-    names = metadata.get("class_names", [str(label) for label in classes.tolist()])
-    if not len(classes) == len(names) == num_classes:
-        raise ModelFileError(path, f"must name its {num_classes} classes", names)
+    names = get_class_names(path, metadata, num_classes)
+    names = [str(label) for label in classes.tolist()] if names is None else names
     return Classifier(
         model,
         form,
@@ -310,7 +313,7 @@ def classify(args: argparse.Namespace) -> int:
             if args.errors:
                 _write_errors(Path(args.errors), answers.part, rows)
         if given is not None and count != len(given) and not failures:
-            raise _get_label_count_error(given, f"{count:,}")
+            raise get_label_count_error(given, f"{count:,}")
     if args.json != STANDARD_OUTPUT:
         _show(shown, count)
         _show_evaluation(classifier, known)
@@ -336,11 +339,11 @@ def _find_labels(classifier: Classifier, part: Part, given: np.ndarray | None) -
 def pick_labels(part: Part, given: np.ndarray) -> list[int]:
     """The labels of images among those that -tl gives to all, unreadable ones included."""
     if part.numbers[-1] >= len(given):
-        raise _get_label_count_error(given, f"at least {part.numbers[-1] + 1:,}")
+        raise get_label_count_error(given, f"at least {part.numbers[-1] + 1:,}")
     return given[part.numbers].tolist()
 
 
-def _get_label_count_error(given: np.ndarray, images: str) -> DataError:
+def get_label_count_error(given: np.ndarray, images: str) -> DataError:
     """Labels of -tl that are not as many as the images."""
     found = f"{len(given):,} labels for {images} images"
     return DataError("-tl", "must give a label for every image", found)
@@ -355,11 +358,13 @@ def _get_rows(
     """One row per image; None stands for what is not known."""
     threshold = classifier.calibration.unsure_below if unsure_below is None else unsure_below
     order = np.argsort(-answers.probabilities, axis=1, kind="stable")[:, :2]
-    likeliest = np.take_along_axis(answers.probabilities, order, axis=1).round(6).tolist()
+    likeliest = np.take_along_axis(answers.probabilities, order, axis=1)
+    unsure = (likeliest[:, 0] < threshold).tolist()
     unlike = [None] * len(label_names) if answers.unlike is None else answers.unlike.tolist()
     rows = []
-    for image, positions, (probability, *others), is_unlike, label in zip(
-        answers.part.names, order.tolist(), likeliest, unlike, label_names, strict=True
+    columns = answers.part.names, order.tolist(), likeliest.round(6).tolist(), unsure, unlike
+    for image, positions, (probability, *others), is_unsure, is_unlike, label in zip(
+        *columns, label_names, strict=True
     ):
         best, *second = (classifier.class_names[position] for position in positions)
         rows.append(
@@ -369,7 +374,7 @@ def _get_rows(
                 "probability": probability,
                 "runner_up": second[0] if second else None,
                 "runner_up_probability": others[0] if others else None,
-                "unsure": probability < threshold,
+                "unsure": is_unsure,
                 "unlike_training": is_unlike,
                 "label": label,
                 "correct": None if label is None else label == best,

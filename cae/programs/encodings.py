@@ -19,6 +19,8 @@ from cae.data.pictures import Form, encode_png, to_bytes
 from cae.errors import DataError, ModelFileError, UsageError, listed
 from cae.files import (
     growing_text,
+    new_file,
+    new_folder,
     plain_cell,
     write_bytes,
     write_csv,
@@ -27,8 +29,13 @@ from cae.files import (
 )
 from cae.foreign.interfaces import OWN_RANGE
 from cae.foreign.models import find_autoencoder, find_encoder, get_own_range
-from cae.programs.classify import get_form, get_runner, pick_labels, summarize
-from cae.prompts import new_file, new_folder
+from cae.programs.classify import (
+    get_form,
+    get_label_count_error,
+    get_runner,
+    pick_labels,
+    summarize,
+)
 from cae.records.calibration import Typical
 from cae.records.saved_models import load_model, read_metadata
 
@@ -232,6 +239,8 @@ def find_anomalies(args: argparse.Namespace) -> int:
         words = [class_names.get(label, str(label)) for label in labels.tolist()]
         given = np.where(labels == NO_LABEL, None, np.array(words, object))
     part, scores, typical, exit_code = score(args.model, args.inputs)
+    if given is not None and len(given) != len(part.names) and not exit_code:
+        raise get_label_count_error(given, f"{len(part.names):,}")
     if args.strange:
         is_known, is_strange = _find_strange(part, given, args.strange)
     names, _, images = part
@@ -282,8 +291,8 @@ def _find_strange(
     if is_strange[is_known].all() or not is_strange.any():
         raise UsageError(
             "--strange",
-            "must name labels or folders of some of the images",
-            f"{is_strange.sum()} of {len(labels)} images",
+            "must name labels or folders of some, but not all, labelled images",
+            f"{is_strange.sum()} of {is_known.sum()} labelled images",
             "Check the names, or give labels with -tl.",
         )
     return is_known, is_strange

@@ -92,6 +92,7 @@ def calibrate(
     scaling: Scaling,
     split: tuple[np.ndarray, np.ndarray],
     classes: np.ndarray,
+    unlabelled: Dataset | None = None,
 ) -> tuple[Calibration, dict[str, Any]]:
     """Calibrates a classifier, and measures how images like those of training are encoded.
 
@@ -101,6 +102,7 @@ def calibrate(
         scaling: That of training.
         split: Indices of the images trained on, and of the validation images.
         classes: int64 (num_classes,), the labels, sorted.
+        unlabelled: Other images that it was trained on, which say what is typical, too.
 
     Returns:
         The calibration, and what to save with the model.
@@ -108,12 +110,17 @@ def calibrate(
     from cae.training.predict import predict
 
     training, validation = (spread_out(part, CALIBRATION_IMAGES) for part in split)
+    parts = [(data.images, training)]
+    if unlabelled is not None:
+        every = np.arange(len(unlabelled.images))
+        parts.append((unlabelled.images, spread_out(every, CALIBRATION_IMAGES)))
     summaries, probabilities = np.split(
         predict(model, data.images, scaling, validation), [-len(classes)], axis=1
     )
     saved = {}
     if summaries.shape[1] <= MAX_SUMMARY:
-        known = predict(model, data.images, scaling, training)[:, : -len(classes)]
+        known = [predict(model, images, scaling, chosen) for images, chosen in parts]
+        known = np.concatenate(known)[:, : -len(classes)]
         saved["typical"] = asdict(Typical.fit(known, summaries))
     if not len(validation):
         return UNCALIBRATED, saved
@@ -149,14 +156,22 @@ def evaluate_file(
     )
     num_classes = model.output_shape[1]
     classes = name_outputs(path, metadata, num_classes, known.labels, terminal.say)
-    names = metadata.get("class_names")
-    if names is not None and len(names) != num_classes:
-        names = None
+    names = get_class_names(path, metadata, num_classes)
     if names is not None:
         test = test.numbered_like(dict(zip(classes, names, strict=True)))
     scaling = choose_scaling(path, known)
     calibration = Calibration(**metadata.get("calibration", {}))
     return evaluate_model(model, test, scaling, classes, names, calibration=calibration), scaling
+
+
+def get_class_names(
+    path: str | Path, metadata: dict[str, Any], num_classes: int
+) -> list[str] | None:
+    """The names of a saved classifier's classes; None if its file does not say."""
+    names = metadata.get("class_names")
+    if names is not None and len(names) != num_classes:
+        raise ModelFileError(path, f"must name its {num_classes} classes", names)
+    return names
 
 
 def name_outputs(

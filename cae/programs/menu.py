@@ -16,7 +16,7 @@ from cae.config.schema import Config
 from cae.config.shipped import PROJECT
 from cae.data.datasets import Scaling
 from cae.errors import UsageError, UserError, readable
-from cae.files import write_figures
+from cae.files import free_name, new_file, write_figures
 from cae.programs.evaluate import evaluate_file, record_test
 from cae.programs.images import warn_of_looks
 from cae.programs.questions import Latest, ask_config
@@ -204,7 +204,7 @@ def _check_augmentation(args: argparse.Namespace, configs: list[tuple[str, Confi
     if path.suffix != ".png":
         raise UsageError("--show-augmentation", "must end in .png", path)
     if not (args.overwrite and path.is_file()):
-        prompts.new_file(args.show_augmentation)
+        new_file(args.show_augmentation)
     if len(configs) != 1 or not configs[0][1].views:
         required = "requires one configuration that changes images"
         got = "one that does not" if len(configs) == 1 else f"{len(configs)} configurations"
@@ -318,7 +318,7 @@ def _save(session: Session) -> None:
         return check_destination(path, overwrite)
 
     name = f"models/{Path(experiment.name).name}.keras"
-    offered = name if overwrite else prompts.free_name(name)
+    offered = name if overwrite else free_name(name)
     path = prompts.ask("Save as (.keras or .h5)", prompts.file_name(destination), offered)
     experiment.save(path, overwrite=overwrite)
     terminal.say(f"Saved {experiment.name} as {terminal.relative(path)}")

@@ -38,7 +38,7 @@ from cae.config.shapes import (
 )
 from cae.config.shipped import FOLDER, OWN_KEYS, SHIPPED, find_shipped, get_folder, read_object
 from cae.errors import ConfigurationError, UserError, listed, shown
-from cae.files import write_text
+from cae.files import free_name, new_file, write_text
 from cae.programs.starting_points import (
     check_layers,
     check_model_shape,
@@ -421,8 +421,8 @@ def offer_to_save(config: Config) -> str | None:
     if not prompts.confirm("Save these hyperparameters as a file", False):
         return None
     folder = Path(FOLDER) if Path(FOLDER).is_dir() else Path()
-    free = prompts.free_name(folder / f"my_{config.kind}.json")
-    path = prompts.ask("File", prompts.file_name(prompts.new_file), free)
+    free = free_name(folder / f"my_{config.kind}.json")
+    path = prompts.ask("File", prompts.file_name(new_file), free)
     try:
         write_text(path, dump_config(config))
     except UserError as error:

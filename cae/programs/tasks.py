@@ -25,6 +25,7 @@ from cae.programs.evaluate import (
     get_test_metrics,
     write_evaluation,
 )
+from cae.programs.flags import to_words
 from cae.programs.images import (
     check_images,
     check_labelled_images,
@@ -109,7 +110,7 @@ class AutoencoderTask(Task):
         images = experiment.scaling.apply(self.data.images[chosen])
         drawn = self._reconstruct(experiment, chosen)
         figures = figures_module.autoencoder_visualization(
-            [experiment.history], images[:EXAMPLES], [drawn[:EXAMPLES]]
+            [experiment.history], spread_out(images, EXAMPLES), [spread_out(drawn, EXAMPLES)]
         )
         figures["worst_reconstructions"] = figures_module.plot_worst_reconstructions(
             images, drawn, image_names=self.data.name_images(chosen)
@@ -124,7 +125,7 @@ class AutoencoderTask(Task):
     def draw_all(self, experiments: Sequence[Experiment]) -> Iterator["Figure"]:
         from cae.figures.images import autoencoder_visualization
 
-        chosen = _inspected(experiments[0])[:EXAMPLES]
+        chosen = spread_out(_inspected(experiments[0]), EXAMPLES)
         yield from autoencoder_visualization(
             [experiment.history for experiment in experiments],
             experiments[0].scaling.apply(self.data.images[chosen]),
@@ -141,8 +142,8 @@ class AutoencoderTask(Task):
         config = terminal.relative(find_shipped(SHIPPED["classifier"][0]))
         model = ["-model", terminal.relative(saved), "-c", config]
         reading = repeat_reading(self.args, self.args.dataset)
-        changes = [*reading, *get_changes(self.args, "train")]
-        return [*start.find_command("classification.py"), *data, *changes, *model]
+        changes = to_words({"invert": self.args.invert, "transpose": self.args.transpose})
+        return [*start.find_command("classification.py"), *data, *reading, *changes, *model]
 
     def _reconstruct(self, experiment: Experiment, chosen: np.ndarray) -> np.ndarray:
         from cae.training.predict import predict
@@ -259,7 +260,9 @@ class ClassifierTask(Task):
 
         _, validation = experiment.split
         model, scaling = with_summary(experiment.model), experiment.scaling
-        calibration, found = calibrate(model, self.data, scaling, experiment.split, self.classes)
+        calibration, found = calibrate(
+            model, self.data, scaling, experiment.split, self.classes, self.unlabelled
+        )
         experiment.metadata |= found
         if self.test is None and not len(validation):
             return
@@ -288,7 +291,7 @@ class ClassifierTask(Task):
         figures = classifier_loss_visualization([experiment.history], [None])
         if evaluation:
             figures |= draw_evaluation(evaluation, data, experiment.scaling)
-            chosen = evaluation.indices[:INSPECTED_IMAGES]
+            chosen = spread_out(evaluation.indices, INSPECTED_IMAGES)
             figures["encodings"] = self.draw_encodings(experiment, data, chosen)
         return figures | self.draw_views(experiment.config, experiment.scaling)
 
@@ -333,7 +336,7 @@ class ClassifierTask(Task):
 def _inspected(experiment: Experiment) -> np.ndarray:
     """The images that figures show: validation images, or training images without any."""
     training, validation = experiment.split
-    return (validation if len(validation) else training)[:INSPECTED_IMAGES]
+    return spread_out(validation if len(validation) else training, INSPECTED_IMAGES)
 
 
 def _get_given_model(args: argparse.Namespace) -> str | None:

@@ -1,6 +1,7 @@
 """Trains a configuration and records it: its run folder, checkpoint, trackers and figures."""
 
 import datetime
+import functools
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -68,7 +69,8 @@ class Trainer:
         self._args = task.args
         self._on_epoch = on_epoch
         self._names_resume = names_resume
-        self._warnings: set[str] = set()
+        # Another configuration may cause the same warning.
+        self._warn_once = functools.cache(terminal.warn)
 
     def train(self, name: str, config: Config) -> Experiment | None:
         """Trains a model and records it, or resumes an interrupted run.
@@ -237,12 +239,6 @@ class Trainer:
             warn=self._warn_once,
             **arguments,
         )
-
-    def _warn_once(self, sentence: str) -> None:
-        """Warns, unless another configuration has already caused the same warning."""
-        if sentence not in self._warnings:
-            self._warnings.add(sentence)
-            terminal.warn(sentence)
 
     def _name_device(self) -> str:
         from cae.training import device

@@ -16,7 +16,10 @@ from cae.config.shipped import PROJECT
 from cae.data.datasets import Dataset
 from cae.records.run import FileRecord
 
-PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "scikit-learn", "pydantic")
+PACKAGES = (
+    *("tensorflow", "keras", "numpy", "scipy", "scikit-learn"),
+    *("matplotlib", "pillow", "pydantic"),
+)
 
 
 class DataRecord(BaseModel):

@@ -288,8 +288,8 @@ class Estimate(NamedTuple):
 
     @property
     def is_measurable(self) -> bool:
-        """Whether 0 lies outside the interval."""
-        return self.low > 0 or self.high < 0
+        """Whether 0 lies outside the interval; equal values leave the chance unknown."""
+        return self.low < self.high and (self.low > 0 or self.high < 0)
 
 
 def estimate(

@@ -356,7 +356,7 @@ def _file_kind(path: Path) -> str:
     try:
         with path.open("rb") as file:
             start = file.read(8)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name may hold a null character
         got = error.strerror if path.exists() else "no such file"
         remedy = "Train one: python autoencoder.py -d mnist --save models/small.keras."
         raise ModelFileError(path, required, got, remedy) from error

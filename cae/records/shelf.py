@@ -206,14 +206,11 @@ def remove_runs(args: argparse.Namespace) -> int:
 def prune_runs(args: argparse.Namespace) -> int:
     """Removes old runs; returns the exit code.
 
-    It keeps the latest, the best, those that these started from, and runs that belong together:
-    the trials of a study and the pairs of a recipe.
+    It keeps the latest, the best, runs that others start from unless these go too, and runs that
+    belong together: the trials of a study and the pairs of a recipe.
     """
-    entries = [
-        entry
-        for entry in find_entries(Path(args.runs_dir))
-        if entry.state == COMPLETE and not _is_part(entry.path)
-    ]
+    every = list(find_entries(Path(args.runs_dir)))
+    entries = [entry for entry in every if entry.state == COMPLETE and not _is_part(entry.path)]
     entries.sort(key=lambda entry: entry.started, reverse=True)
     kept = {entry.path for entry in entries[: args.keep]}
     best: dict[tuple[str, str], Entry] = {}
@@ -222,13 +219,14 @@ def prune_runs(args: argparse.Namespace) -> int:
         if entry.model and entry.value is not None:
             best[key] = max(entry, best.get(key, entry), key=lambda entry: entry.rank)
     kept |= {entry.path for entry in best.values()}
+    old = {entry.path for entry in entries} - kept
     used = {
         Path(entry.start.folder, file.path).resolve().parent
-        for entry in entries
-        if entry.path in kept and entry.start
+        for entry in every
+        if entry.start and entry.path not in old
         for file in entry.start.models
     }
-    chosen = [e for e in entries if e.path not in kept and e.path.resolve() not in used]
+    chosen = [e for e in entries if e.path in old and e.path.resolve() not in used]
     if not chosen:
         terminal.say("Nothing to remove.")
         return 0

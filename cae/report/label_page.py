@@ -9,7 +9,7 @@ from cae.config.choices import METHODS
 from cae.config.json_text import load_record
 from cae.config.load import format_config
 from cae.config.schema import CONFIGS
-from cae.errors import counted
+from cae.errors import DataError, counted
 from cae.programs.start import repeat_command
 from cae.records.environment import read_environment
 from cae.report.answer import describe_data
@@ -36,6 +36,9 @@ def describe_label_efficiency(folder: Path) -> Page:
     from cae.figures.comparisons import label_efficiency_visualization
 
     results = label_results.read_results(folder / "results.csv")
+    if not results:
+        remedy = "Run label-efficiency again."
+        raise DataError(folder / "results.csv", "must hold a result", "none", remedy)
     settings = load_record(folder / "settings.json", LabelSettings)
     environment = read_environment(folder)
     errors = label_results.summarize(results)

@@ -25,6 +25,8 @@ OUTPUT = "report.html"
 def run(args: argparse.Namespace) -> int:
     """Writes the page of a folder; returns the exit code."""
     folder = Path(args.folder)
+    if folder.name in ("", ".."):  # pages are titled with the name
+        folder = folder.resolve()
     describe = _choose_page(folder)
     path = Path(args.output) if args.output else folder / OUTPUT
     check_page_path(path)

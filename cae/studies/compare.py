@@ -23,8 +23,7 @@ from cae.config.study import hyperparameters_of, is_larger_better
 from cae.config.study_schema import METRICS, BestEncoder
 from cae.data.sources import TEST_SPLIT
 from cae.errors import UsageError, printable, shown
-from cae.files import explaining, write_csv, write_figures
-from cae.prompts import new_file
+from cae.files import new_file, new_folder, write_csv, write_figures
 from cae.records.evaluation import estimate
 from cae.records.run import MODEL_FILE, TRIALS_FILE, FileRecord
 from cae.studies.results import RunResult, read_runs, read_study, read_trials
@@ -229,9 +228,13 @@ def verdict(groups: list[Group]) -> str:
         return f"Best: {known[0].name}, {only}."
     first, second = known[:2]
     values = f"{first.metric} {first.mean:.4g} and {second.mean:.4g}"
-    if first.interval is None or second.interval is None:
+    if (
+        first.interval is None
+        or second.interval is None
+        or first.deviation == second.deviation == 0
+    ):
         return (
-            f"No winner: the best two, {values}, may differ by chance. Train with several seeds to "
+            f"No winner: the best two, {values}, may differ by chance. Train with more seeds to "
             "see how much is chance."
         )
     lows, highs = zip(first.interval, second.interval, strict=True)
@@ -332,8 +335,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("RUN", "must name finished runs", "none", "Train some first.")
     if args.csv:
         new_file(args.csv)
-    if args.figures and Path(args.figures).exists():
-        raise UsageError("--figures", "must not exist yet", args.figures, "Choose another name.")
+    if args.figures:
+        new_folder("--figures", args.figures)
     for problem in problems:
         terminal.warn(f"Left out: {problem}")
     tables = _compare_by_kind(args.runs, results)
@@ -347,8 +350,6 @@ def run(args: argparse.Namespace) -> int:
             folders = [folders[0] / f"data-{number}" for number in range(1, len(tables) + 1)]
         for folder, (_, groups) in zip(folders, tables, strict=True):
             if best_of(groups):
-                with explaining(folder):
-                    folder.mkdir(parents=True)
                 for path in write_figures(folder, draw_comparison(groups)):
                     terminal.say(f"Figure: {terminal.relative(path)}")
     return 0

@@ -93,9 +93,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _choose_recipes(recipes, counts, data)
     settings = _describe_settings(args, config, data, chosen)
     name = "label-efficiency" if args.model else "recipes"
-    folder = Path(args.runs_dir) / (args.name or f"{name}-{data.training.name}")
-    with files.explaining(folder):
-        folder.mkdir(exist_ok=True)
+    folder = check_runs_dir(Path(args.runs_dir, args.name or f"{name}-{data.training.name}"))
     with files.locked(folder):
         _keep_settings(folder / "settings.json", settings)
         environment = describe_environment(args.command, data.datasets, device=None, seed=None)

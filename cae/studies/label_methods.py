@@ -356,11 +356,12 @@ class Methods:
         )
         dense_only = history.dense_only_epochs
         full, num_training = len(history.epochs) - dense_only, len(chosen) - len(validation)
-        steps = per_epoch = math.ceil(num_training / config.batch_size)
-        seen = num_training
-        if config.unlabelled:
-            steps = config.count_steps(num_training, len(unlabelled))
-            seen = len(unlabelled) + steps * config.batch_size
+        num_unlabelled = 0 if unlabelled is None else len(unlabelled)
+        steps, seen = (
+            count(num_training, num_unlabelled)
+            for count in (config.count_steps, config.count_images)
+        )
+        per_epoch = math.ceil(num_training / config.batch_size)
         probabilities = predict(model, data.test.images, data.scaling)
         return Tested(
             data.classes[probabilities.argmax(axis=1)],

@@ -142,12 +142,14 @@ def _get_data(study: Study) -> dict[str, Any]:
     return data if study.kind == "classifier" else without_labels(data)
 
 
-def run_program(kind: str, arguments: list[str], log: TextIO, **hooks: Any) -> int:
+def run_program(
+    kind: str, arguments: list[str], log: TextIO, on_epoch: OnEpoch | None = None
+) -> int:
     """Runs the program that trains a kind of model, in this process; returns its exit code."""
     program = importlib.import_module(Path(PROGRAMS[kind]).stem)
     try:
         with redirect_stdout(log), redirect_stderr(log):
-            return program.main(arguments, **hooks)
+            return program.main(arguments, on_epoch=on_epoch)
     except Exception as error:  # a trial that breaks must not end the study
         message = " ".join(f"{type(error).__name__}: {error}".split())
         log.write(f"error: {message[:200]}\n")
@@ -258,6 +260,7 @@ class StudyRun:
             check_runs_dir(self.folder / name)
         self.record()
         progress = ProgressTable(terminal.ERR, self.study, self.outcomes, self.total)
+        failed = []
         with sharing_encodings(), progress:
             exit_code = train(self, progress)
             while exit_code <= 128 and (lost := self._find_lost_models()):
@@ -272,10 +275,9 @@ class StudyRun:
                         self.judge(outcome)  # by the record that is back in its place
                     self.record()
                     break
-            else:
-                failed = self._list_failed()
         if exit_code > 128:
             return exit_code
+        failed = failed or self._list_failed()
         for line in failed:
             terminal.print_sentence(terminal.ERR, line)
         return terminal.EXIT_USER_ERROR if failed else 0

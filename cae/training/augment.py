@@ -31,7 +31,7 @@ def augment(images: tf.Tensor, augmentation: Augmentation, random_key: tf.Tensor
     if augmentation.cutout:
         images *= _keep_outside_square(images, augmentation.cutout, fold_in(random_key, 2))
     if augmentation.mask:
-        images *= _keep_patches(images, augmentation.mask, fold_in(random_key, 3))
+        images *= _keep_patches(images, augmentation.mask, fold_in(random_key, 4))
     return images
 
 

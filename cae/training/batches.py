@@ -29,7 +29,7 @@ GATHERED_BYTES = 2**22
 # 20 ms: longer than such an epoch.
 SHORT_STEPS = 16
 SHORT_BYTES = 2**26
-# Sets the random numbers of a second view apart; those below are in use.
+# Sets the random numbers of a second view apart; `augment` uses 1, 2 and 4, a corruption 0.
 SECOND_VIEW = 3
 # Batches that wait for the step before them to end.
 PREPARED_BATCHES = 2
@@ -83,6 +83,8 @@ class Batches:
         indices: int64 (num_chosen,), the images to use.
         batch_size: Images per batch; the last batch of an epoch may be smaller.
         seed: Determines every random choice; None keeps the order of `indices`.
+        images_per_epoch: By default all once. Otherwise passes over the images, each in a new
+            order, follow one another, and an epoch takes the next so many.
         targets: int32 (num_images,) class indices; None trains images towards themselves.
         scaling: Turns images into float32 in [0, 1]; None leaves them as they are.
         dropout: Share of the values that become 0, in [0, 1), the others divided by 1 - dropout;
@@ -110,6 +112,7 @@ class Batches:
         batch_size: int,
         seed: int | None = None,
         *,
+        images_per_epoch: int | None = None,
         targets: np.ndarray | None = None,
         scaling: Scaling | None = None,
         dropout: float = 0.0,
@@ -118,17 +121,19 @@ class Batches:
         second_view: Augmentation | None = None,
         share: Share = WHOLE,
     ):
-        self.steps = math.ceil(len(indices) / batch_size)
+        size = images_per_epoch or len(indices)
+        self.steps = math.ceil(size / batch_size)
         speed = device.GPU_SPEED if device.has_gpu() else 1  # times that of a CPU
         steps_per_execution = speed * IMAGES_PER_EXECUTION // batch_size
         self.steps_per_execution = max(1, min(self.steps, steps_per_execution))
-        self.batch_size = share.get_size(min(batch_size, len(indices)))
+        self.batch_size = share.get_size(min(batch_size, size))
         self._images, self._targets, self._scaling = images, targets, scaling
         self._indices, self._batch_size_of_all, self._seed = indices, batch_size, seed
+        self._images_per_epoch = size
         self._dropout, self._augmentation, self._corruption = dropout, augmentation, corruption
         self._second_view = second_view
         self._share = share
-        self._counts = share.get_counts(len(indices), batch_size)
+        self._counts = share.get_counts(size, batch_size)
         # A load is gathered at once, so that Python is not asked every step.
         image_bytes = math.prod(images.shape[1:]) * 4  # as float32
         at_once = GATHERED_BYTES // (self.batch_size * image_bytes)
@@ -137,7 +142,7 @@ class Batches:
         self._epoch = tf.Variable(0, dtype=tf.int64)
         self._order: tuple[int, np.ndarray] = (-1, indices)  # an epoch, and its order
         needs_tensorflow = augmentation or corruption or second_view or share.count > 1
-        is_small = self.steps <= SHORT_STEPS and len(indices) * image_bytes <= SHORT_BYTES
+        is_small = self.steps <= SHORT_STEPS and size * image_bytes <= SHORT_BYTES
         self._dataset = None if is_small and not needs_tensorflow else self._make_dataset(0)
 
     def iterate(self, epoch: int = 0, first_step: int = 0) -> Iterator[tuple]:
@@ -203,13 +208,23 @@ class Batches:
         """The images of several batches."""
         known_epoch, order = self._order
         if known_epoch != epoch:
-            order = self._indices
-            if self._seed is not None:
-                order = np.random.default_rng([self._seed, epoch]).permutation(order)
-            order = self._share.take(order, self._batch_size_of_all)
+            order = self._share.take(self._draw_order(int(epoch)), self._batch_size_of_all)
             self._order = int(epoch), order
         load_size = self.batch_size * self._batches_per_load
         return order[number * load_size : (number + 1) * load_size]
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        """The images of an epoch, in their order."""
+        if self._seed is None:
+            return self._indices
+        count, size = len(self._indices), self._images_per_epoch
+        start = epoch * size
+        first, end = start // count, -(-(start + size) // count)
+        passes = [
+            np.random.default_rng([self._seed, number]).permutation(self._indices)
+            for number in range(first, end)
+        ]
+        return np.concatenate(passes)[start - first * count :][:size]
 
     def _load_tensors(self, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The same in a graph.

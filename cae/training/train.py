@@ -154,7 +154,9 @@ def train_classifier(
                 batches = plan.get_batches()
             loop.run(phase, objective, batches, *rest)
             model.get_layer("encoder").trainable = True
-    return loop.finish(_count_images(config, len(split[0]), num_unlabelled))
+    num_training = len(split[0])
+    full = config.count_images(num_training, num_unlabelled)
+    return loop.finish({DENSE_ONLY: num_training, FULL: full})
 
 
 def _get_monitor(
@@ -183,7 +185,7 @@ def _get_loss(config: ClassifierConfig, counts: np.ndarray) -> Callable[[Any, An
     loss = keras.losses.get("sparse_categorical_crossentropy")
     if config.class_weight is None:
         return loss
-    weights = (counts.sum() / (len(counts) * counts.clip(min=1))).astype(np.float32)
+    weights = (counts.sum() / (np.count_nonzero(counts) * counts.clip(min=1))).astype(np.float32)
 
     def weighted(y_true: Any, y_pred: Any) -> Any:
         classes = ops.cast(ops.reshape(y_true, (-1,)), "int32")
@@ -322,17 +324,6 @@ def _get_phases(config: ClassifierConfig, pretrained: bool) -> list[Phase]:
         return [Phase(FULL, dense_only_epochs + full_epochs, first_rate)]
     phases = [Phase(DENSE_ONLY, dense_only_epochs, first_rate), Phase(FULL, full_epochs, full_rate)]
     return [phase for phase in phases if phase.epochs]
-
-
-def _count_images(
-    config: ClassifierConfig, num_training: int, num_unlabelled: int
-) -> dict[str, int]:
-    """The images in an epoch of each phase; with unlabelled ones, labelled ones are repeated."""
-    counts = {DENSE_ONLY: num_training, FULL: num_training}
-    if config.unlabelled:
-        steps = config.count_steps(num_training, num_unlabelled)
-        counts[FULL] = num_unlabelled + steps * config.batch_size
-    return counts
 
 
 def _precision(model: keras.Model, config: Config, warn: Say) -> AbstractContextManager[None]:

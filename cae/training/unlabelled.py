@@ -4,8 +4,9 @@ In every step a student sees labelled images and strongly changed unlabelled one
 pseudo-labels of the latter come from two sources, of which a configuration uses one or both:
 
 - label spreading, before training and again during it: labels travel along a graph of near
-  neighbours (Zhou et al. 2004, "Learning with local and global consistency"), and the most
-  confident of them are kept;
+  neighbours (Zhou et al. 2004, "Learning with local and global consistency"; with the network's
+  own encodings, Iscen et al. 2019, "Label propagation for deep semi-supervised learning"), and the
+  most confident of them are kept;
 - a teacher, in every step: the moving average of the student (Tarvainen & Valpola 2017, "Mean
   teachers are better role models") predicts the class of a weakly changed view of an image that
   has no spread label, which counts where it is confident (Sohn et al. 2020, "FixMatch").
@@ -49,7 +50,9 @@ SIMILARITIES_AT_ONCE = 15_000_000
 SIMILARITY_POWER = 3
 # Share of the batches before in the running mean of the predictions.
 PREDICTIONS_MOMENTUM = 0.99
-RAREST = 1e-3  # least share of a class among predictions, before they are divided by it
+RAREST = 1e-3  # least share of a class in a batch, before predictions are divided by it
+# From so many images of a batch the teacher's BatchNorm is measured, or from a quarter of it.
+LEAST_MEASURED = 32
 
 
 class Plan:
@@ -107,26 +110,31 @@ class Plan:
             return self._spread(features, self._get_share(epoch, epochs))
 
     def get_batches(self) -> "JointBatches":
-        """The batches of the phase: in each epoch all unlabelled images, the others many times."""
+        """The batches of the phase: in an epoch all unlabelled images, the others as often as fit.
+
+        All batches are full, and over the epochs every image comes equally often.
+        """
         seed, batch_size = self._config.seed, self._config.batch_size
-        count = len(self._unlabelled)
+        every = np.arange(len(self._unlabelled))
+        steps = self._config.count_steps(0, len(every))
         unlabelled = Batches(
             self._unlabelled,
-            np.arange(count),
+            every,
             self._how.batch_size,
             seed,
-            targets=np.arange(count),
+            images_per_epoch=steps * self._how.batch_size,
+            targets=every,
             scaling=self._scaling,
             augmentation=self._how.weak,
             second_view=self._how.strong,
         )
         images, targets, training = self._labelled
-        # If there are more of them than an epoch takes, each epoch takes others.
         labelled = Batches(
             images,
-            np.resize(training, max(len(training), unlabelled.steps * batch_size)),
+            training,
             batch_size,
             seed,
+            images_per_epoch=steps * batch_size,
             targets=targets,
             scaling=self._scaling,
             augmentation=self._config.augmentation,
@@ -287,7 +295,7 @@ class Teaching(Objective):
         is_labelled = ops.max(labels, axis=1)  # no row of one_hot(NO_CLASS) holds a 1
         rule = self._how.pseudo_labels
         if rule is None:
-            part = weak[: ops.shape(weak)[0] // 4 + 1]
+            part = weak[: max(self._how.batch_size // 4, LEAST_MEASURED)]
             self._teacher(part, training=True)  # for its BatchNorm alone
             return labels, is_labelled
         predictions = self._teacher(weak, training=True)  # also for its BatchNorm
@@ -342,7 +350,7 @@ def spread_labels(
     for _ in range(PRIOR_ROUNDS):
         spread = _normalize(spread)
         mean = spread.sum(axis=0) / max(1, np.count_nonzero(spread.any(axis=1)))
-        spread = spread * (prior / np.maximum(mean, RAREST)).astype(np.float32)
+        spread = spread * (prior / np.maximum(mean, TINY)).astype(np.float32)
     return _normalize(spread)
 
 

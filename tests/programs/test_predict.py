@@ -486,6 +486,11 @@ class TestEncodings:
             done = run("anomalies", trained_classifier.saved, "all.npy", *flags)
             assert ("ROC curve" in done.out) == succeeds
             assert done.exit_code == (0 if succeeds else 2) and "Traceback" not in done.err
+        np.save("labels.npy", np.repeat([0, 1, 0], len(images)))
+        many = run(
+            "anomalies", trained_classifier.saved, "all.npy", *flags[:1], "labels.npy", *flags[2:]
+        )
+        many.refused("-tl: ", f"{3 * len(images)} labels for {2 * len(images)} images")
         useless = run("anomalies", trained_classifier.saved, "all.npy", "-tl", "labels.npy")
         assert useless.exit_code == 2 and "--strange" in useless.err
 

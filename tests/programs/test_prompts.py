@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cae import prompts, terminal
+from cae import files, prompts, terminal
 from cae.errors import UsageError, UserError
 
 
@@ -140,15 +140,15 @@ def test_file_name_knows_home(monkeypatch):
 def test_new_file(tmp_path, name):
     """An existing file, a folder, and a file in a folder that does not exist."""
     (tmp_path / "old.json").touch()
-    assert prompts.new_file(str(tmp_path / "new.json")) == tmp_path / "new.json"
+    assert files.new_file(str(tmp_path / "new.json")) == tmp_path / "new.json"
     with pytest.raises(UsageError, match=f"^{(tmp_path / name).parent}"):
-        prompts.new_file(str(tmp_path / name))
+        files.new_file(str(tmp_path / name))
 
 
 def test_a_new_folder_may_exist_empty(tmp_path):
     for _ in range(2):
-        assert prompts.new_folder("--output", str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
+        assert files.new_folder("--output", str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
     (tmp_path / "a" / "file").touch()
     for name in ("a", "a/file"):
         with pytest.raises(UsageError, match=str(tmp_path / name)):
-            prompts.new_folder("--output", str(tmp_path / name))
+            files.new_folder("--output", str(tmp_path / name))

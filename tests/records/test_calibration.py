@@ -73,6 +73,13 @@ class TestTypical:
         (score,) = Typical.fit(training, training).get_scores(np.array([[3.0]]))
         assert score == pytest.approx(9.0, rel=1e-4)
 
+    def test_half_of_the_training_images_stand_for_validation_images(self):
+        """Mean 0 and deviation 1 of the first and third; the others are 3 and 5 deviations off."""
+        training = np.array([[-1.0], [3.0], [1.0], [5.0]])
+        typical = Typical.fit(training, training[:0])
+        assert typical.get_threshold(0) == pytest.approx(9, rel=1e-4)
+        assert typical.get_threshold(1) == pytest.approx(25, rel=1e-4)
+
     def test_quantiles_of_errors(self):
         """Of errors from 0 to 1, a share of 75 % does not exceed 0.75."""
         errors = np.linspace(0, 1, 1001)[:, None]

@@ -105,6 +105,12 @@ def test_ends_beyond_what_is_possible_are_open():
     assert estimate([0.7, 0.8], 0, 1) == pytest.approx((0.75, 0.1146898, 1, 2, False, True))
 
 
+def test_equal_values_do_not_say_how_much_is_chance():
+    """Two seeds that make the same one mistake more are no proof."""
+    assert not estimate([0.01, 0.01], -1, 1).is_measurable
+    assert estimate([0.01, 0.0101], -1, 1).is_measurable
+
+
 def test_one_value_has_no_interval():
     found = estimate([0.5])
     assert found[::3] == (0.5, 1) and found.low != found.low and not found.is_measurable

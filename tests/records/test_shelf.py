@@ -150,6 +150,19 @@ def test_prune_keeps_the_latest_the_best_and_what_they_started_from(runs):
     assert (runs / "study" / "01-classifier").exists()
 
 
+def test_prune_keeps_what_an_interrupted_run_started_from(runs):
+    """It is needed to resume; a run that goes itself keeps nothing."""
+    encoders = [write_run(runs, day, "autoencoder", 0.5) for day in (1, 2)]
+    write_run(runs, 3, "autoencoder", 0.1)  # the best
+    write_run(runs, 4, value=0.5, uses=encoders[:1])
+    write_run(runs, 5, uses=encoders[1:])  # interrupted
+    write_run(runs, 6, value=0.9)  # the best and the latest
+    call("prune", "--keep", 1, "--yes").ok()
+    assert sorted(path.name for path in runs.iterdir()) == [
+        "02-autoencoder", "03-autoencoder", "05-classifier.partial", "06-classifier",
+    ]  # fmt: skip
+
+
 def test_the_folder_one_is_in_can_be_a_run(runs, monkeypatch):
     monkeypatch.chdir(write_run(runs, 1, value=0.5))
     assert "run of day 1" in call("show", ".").ok().out

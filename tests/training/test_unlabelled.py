@@ -55,6 +55,14 @@ class TestLabelSpreading:
         labels = self.spread(features, [0, -1, -1, -1, -1, -1, -1, 1], neighbours=2)
         assert labels.argmax(axis=1).tolist() == [0] * 4 + [1] * 4
 
+    def test_a_rare_class_keeps_its_share(self):
+        """Two far groups of 3 and 3,999 images, one label each of the classes 0 and 1."""
+        directions = np.repeat(np.eye(2), [3, 3999], axis=0)
+        targets = np.full(4002, -1)
+        targets[[0, 3]] = 0, 1
+        labels = self.spread(directions, targets, [0.0005, 0.9995], neighbours=2)
+        assert labels[:3].argmax(axis=1).tolist() == [0, 0, 0]
+
     def test_is_nearest_in_direction(self):
         """About the mean, length does not count: twice as far in the same direction is near."""
         features = [[1, 0], [2, 0.1], [-1, 0], [-2, -0.1]]
@@ -253,25 +261,31 @@ class TestBatches:
         return plan.get_batches()
 
     def test_an_epoch_is_a_pass_over_the_unlabelled_images(self, batches, images):
-        """20 images make steps of 8, 8 and 4, each with 4 of the 3 labelled images."""
+        """20 images make 3 steps of 8, each with 4 of the 3 labelled images."""
         steps = list(batches.iterate())
         assert batches.steps == 3
-        assert [len(weak) for _, (weak, _, _) in steps] == [8, 8, 4]
+        assert [len(weak) for _, (weak, _, _) in steps] == [8, 8, 8]
         seen = np.concatenate([weak for _, (weak, _, _) in steps])
         order = [np.abs(images[:20] / 255 - image).sum((1, 2, 3)).argmin() for image in seen]
-        assert sorted(order) == list(range(20))
+        assert set(order) == set(range(20))
         assert np.concatenate([places for _, (_, _, places) in steps]).tolist() == order
         targets = np.concatenate([targets for (_, targets), _ in steps])
         assert np.bincount(targets).tolist() == [4, 0, 4, 0, 4]
 
-    def test_more_labelled_images_than_an_epoch_takes(self, images):
-        """One step of 4 of 12: after some epochs all were seen."""
-        plan = plan_of(images[20:], range(12), images[:8], 12, full_train_epochs=1)
-        batches = plan.get_batches()
-        steps = [step for epoch in range(20) for step in batches.iterate(epoch)]
-        assert [len(targets) for (_, targets), _ in steps] == [4] * 20
-        seen = np.concatenate([targets for (_, targets), _ in steps])
-        assert set(seen.tolist()) == set(range(12))
+    def test_every_unlabelled_image_comes_equally_often(self, batches):
+        """The 24 places of 5 epochs hold 20 images 6 times."""
+        steps = [step for epoch in range(5) for step in batches.iterate(epoch)]
+        places = np.concatenate([places for _, (_, _, places) in steps])
+        assert np.bincount(places).tolist() == [6] * 20
+
+    def test_every_labelled_image_comes_equally_often(self, images):
+        """One step of 4 images an epoch: a pass over 12 takes 3 epochs, one over 6 takes 1.5."""
+        for count, times in ((12, 1), (6, 2)):
+            plan = plan_of(images[20:], range(count), images[:8], count, full_train_epochs=1)
+            batches = plan.get_batches()
+            steps = [step for epoch in range(3) for step in batches.iterate(epoch)]
+            seen = np.concatenate([targets for (_, targets), _ in steps])
+            assert np.bincount(seen).tolist() == [times] * count
 
     @pytest.mark.parametrize(
         ("epochs_of_file", "epochs", "first", "last", "expected"),
@@ -333,7 +347,7 @@ class TestTraining:
         assert (predicted == np.arange(44) % 4).mean() > 0.95
 
     def test_by_spread_labels_alone(self, images):
-        """24 unlabelled images in steps of 7 leave 3 for the last one."""
+        """24 unlabelled images do not divide into steps of 7."""
         how = {"batch_size": 7, "label_spreading": {"neighbours": 3, "share": 1}}
         _, history = fit(images, unlabelled=how)
         assert len(history.epochs) == 3
