@@ -265,12 +265,9 @@ def to_bytes(images: np.ndarray) -> np.ndarray:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """The PNG file of an image (height, width, channels) in [0, 1].
-
-    Neither 1 nor 3 channels, which no picture has, are averaged, as in figures.
-    """
+    """The PNG file of an image (height, width, channels) in [0, 1]."""
     if image.shape[-1] not in (1, 3):
-        image = image.mean(axis=-1, keepdims=True)
+        image = image.mean(axis=-1, keepdims=True)  # as in figures
     content = io.BytesIO()
     Image.fromarray(to_bytes(image)).save(content, "PNG")
     return content.getvalue()

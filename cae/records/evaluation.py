@@ -273,6 +273,9 @@ def count_predictions(labels: np.ndarray, predicted: np.ndarray, num_classes: in
 # --- Over seeds -----------------------------------------------------------------------------
 
 
+ROUNDING = 1e-9  # differences that are no more than this are equal
+
+
 class Estimate(NamedTuple):
     """A mean over seeds with its 95 % interval, by Student's t; NaN ends with one seed.
 
@@ -289,7 +292,7 @@ class Estimate(NamedTuple):
     @property
     def is_measurable(self) -> bool:
         """Whether 0 lies outside the interval; equal values leave the chance unknown."""
-        return self.low < self.high and (self.low > 0 or self.high < 0)
+        return self.high - self.low > ROUNDING and (self.low > 0 or self.high < 0)
 
 
 def estimate(

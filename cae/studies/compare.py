@@ -228,11 +228,7 @@ def verdict(groups: list[Group]) -> str:
         return f"Best: {known[0].name}, {only}."
     first, second = known[:2]
     values = f"{first.metric} {first.mean:.4g} and {second.mean:.4g}"
-    if (
-        first.interval is None
-        or second.interval is None
-        or first.deviation == second.deviation == 0
-    ):
+    if first.interval is None or second.interval is None or first.sd == second.sd == 0:
         return (
             f"No winner: the best two, {values}, may differ by chance. Train with more seeds to "
             "see how much is chance."

@@ -154,9 +154,8 @@ def train_classifier(
                 batches = plan.get_batches()
             loop.run(phase, objective, batches, *rest)
             model.get_layer("encoder").trainable = True
-    num_training = len(split[0])
-    full = config.count_images(num_training, num_unlabelled)
-    return loop.finish({DENSE_ONLY: num_training, FULL: full})
+    full = config.count_images(len(split[0]), num_unlabelled)
+    return loop.finish({DENSE_ONLY: len(split[0]), FULL: full})
 
 
 def _get_monitor(

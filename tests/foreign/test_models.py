@@ -601,7 +601,7 @@ class TestPrograms:
     ):
         """Train, test a saved classifier, and exit."""
         joint().save(tmp_path / "foreign.keras")
-        typed(1, classifier_config, 3, 2, tmp_path / "foreign.keras", 4, "n")
+        typed(1, classifier_config, 3, 2, tmp_path / "foreign.keras", 5)
         flags = [*files.classifier, "-model", trained_autoencoder.saved, "--no-plots"]
         done = launch("classification", *flags).ok()
         assert "2 outputs" in done.err

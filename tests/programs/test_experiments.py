@@ -244,7 +244,7 @@ def test_a_trial_that_breaks_is_a_failed_trial(tmp_path, monkeypatch):
 
     class Broken:
         @staticmethod
-        def main(arguments):
+        def main(arguments, on_epoch):
             raise MemoryError("no\nmemory")
 
     monkeypatch.setattr(trials.importlib, "import_module", lambda name: Broken)
