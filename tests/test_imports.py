@@ -37,6 +37,7 @@ def imports(path, *, at_top_only=False):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports what it names by dots"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif not (at_top_only and isinstance(node, ast.FunctionDef)):
             for child in ast.iter_child_nodes(node):

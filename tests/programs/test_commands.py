@@ -48,7 +48,7 @@ def test_shipped_configurations_are_found_from_any_folder(tmp_path, launch, monk
     launch("autoencoder", *flags).ok()
     (tmp_path / "configuration").mkdir()
     (tmp_path / "configuration" / "autoencoder_small.json").write_text("{}")
-    launch("autoencoder", *flags).refused()
+    launch("autoencoder", *flags).refused(flags[3], "encoder_layers")
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 from conftest import read_json, read_rows, run_program
 from keras import layers
 from PIL import Image
+from report_folders import Page
 
 from cae.data import idx
 from cae.data.appearance import describe
@@ -272,7 +273,9 @@ class TestClassify:
         keras.Sequential(parts).save("m.keras")
         done, rows = ask(files.test, model="m.keras")
         assert done.exit_code == 0, done.err
-        assert {row["prediction"] for row in rows} <= {"0", "1", "2"}
+        probabilities = keras.saving.load_model("m.keras")(read_images(files.test) / 255)
+        expected = np.asarray(probabilities).argmax(axis=1)
+        assert [row["prediction"] for row in rows] == expected.astype(str).tolist()
         assert {row["unlike_training"] for row in rows} == {None}
         assert "not known" in done.out
 
@@ -399,6 +402,9 @@ class TestEncodings:
         np.testing.assert_array_equal(
             Image.open(written[3]), read_images(Path("drawn.idx"))[3, ..., 0]
         )
+        with Image.open("drawn.png") as figure:  # of many images, so larger than one, in grays
+            assert min(figure.size) > 100
+            assert len(figure.convert("L").getcolors()) > 20
 
     def test_reconstructions_of_another_program(self, run, files, images):
         """They are those of plain Keras, which takes bytes, as the first layer shows."""
@@ -576,4 +582,6 @@ class TestShow:
     def test_html(self, tmp_path, show, trained_classifier):
         page = tmp_path / "card.html"
         assert show(trained_classifier.saved, "--html", page).exit_code == 0
-        assert "probabilities" in page.read_text(encoding="utf-8")
+        text = Page(page).text
+        assert f"test accuracy{100 * trained_classifier.metrics['test_accuracy']:.2f} %" in text
+        assert "2, 5, 61" in text and "probabilities" in text

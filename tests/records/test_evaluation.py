@@ -52,6 +52,7 @@ def test_the_scores_are_inside_their_intervals():
     labels = np.repeat(np.arange(50), 10)
     predictions = np.where(np.arange(500) % 2, labels, (labels + 1) % 50)
     result = evaluate(np.eye(50, dtype=np.float32)[predictions], labels, np.arange(50))
+    assert len(result.class_intervals) == 2
     for name, (low, high) in result.class_intervals.items():
         assert 0.4 < low < getattr(result, name) < high < 0.6
 

@@ -346,6 +346,7 @@ def test_damaged_records_are_named(classifier_run, name, content):
     else:
         path.write_bytes(content(path.read_bytes()) if callable(content) else content)
     _, *lines = run_program("experiments", "report", classifier_run).refused().err.splitlines()
+    assert any(path.name in line for line in lines)
     for line in lines:
         assert line.startswith("error: ") and str(classifier_run) in line
     assert not (classifier_run / OUTPUT).exists()
