@@ -393,6 +393,15 @@ class TestTable:
     def test_tabs_and_no_labels(self, load_table, text):
         assert load_table(text, 1, "t.tsv").labels is None
 
+    @pytest.mark.parametrize(
+        "text", [b"path,label\nx/000.png,\xff\n", b'path,label\n"x/000.png,cat\n']
+    )
+    def test_another_encoding_or_an_open_quote(self, root, text):
+        fill(root, {"x": 1})
+        (root / "t.csv").write_bytes(text)
+        with pytest.raises(DataError, match=r"t\.csv: .*UTF-8"):
+            load(root / "t.csv")
+
     def test_some_labels_are_empty(self, load_table):
         data = load_table("path,label\nx/000.png,\nx/001.png,cat\nx/002.png\n", 3)
         assert data.class_names == {0: "cat"}

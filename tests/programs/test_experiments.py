@@ -452,6 +452,30 @@ def test_what_is_no_complete_run_is_named_and_left_out(recorded, compared, tmp_p
     compare(*others).refused(*others)
 
 
+def test_figures_of_a_comparison(recorded, tmp_path):
+    """In a new folder; one for each data set if there are several."""
+    one, two, other = (
+        recorded(name, value, data=data, seed=seed)
+        for name, value, data, seed in (
+            ("one", 0.25, "a", 1),
+            ("two", 0.5, "a", 2),
+            ("other", 0.5, "b", 1),
+        )
+    )
+    done = compare(one, two, "--figures", tmp_path / "drawn").ok()
+    drawn = [path.name for path in (tmp_path / "drawn").iterdir()]
+    assert "comparison.png" in drawn and all(name in done.out for name in drawn)
+    compare(one, other, "--figures", tmp_path / "both").ok()
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {"data-1", "data-2"}
+    compare(one, "--figures", tmp_path / "drawn").refused("--figures", "drawn")
+
+
+def test_epochs_that_a_study_varies_have_no_flag(study, run, trainer):
+    vary = {"grid": {"epochs": [1, 2]}}
+    run(study(vary=vary), "--epochs", 3).refused("--epochs", "varies epochs")
+    assert not trainer.calls
+
+
 def test_compare_refuses_what_is_no_run(tmp_path):
     compare(tmp_path).refused("must be a complete run, got no metrics.json in it")
     (tmp_path / "metrics.json").write_text("{}")  # as in a folder of predict.py evaluate

@@ -207,6 +207,16 @@ class TestClassify:
         csv_rows = read_rows(Path("answers.csv"))
         assert [row["image"] for row in csv_rows] == [f"{files.test}[{i}]" for i in range(24)]
 
+    @pytest.mark.parametrize("limit", [0, 0.9999, 1])
+    def test_the_limit_of_unsure_answers_is_chosen(self, ask, files, limit):
+        noise = np.random.default_rng(0).integers(0, 256, (24, 8, 8), np.uint8)
+        np.save("noise.npy", noise)
+        done, rows = ask("noise.npy", "--unsure-below", limit)
+        assert done.exit_code == 0, done.err
+        unsure = [row["unsure"] for row in rows]
+        assert unsure == [row["probability"] < limit for row in rows]
+        assert any(unsure) == (limit > 0)
+
     def test_text_labels_mean_the_classes_of_that_name(self, ask, files, trained_classifier):
         """Whatever number they would have among the words of their file."""
         words = idx.read_labels(files.test_labels)[-7:].astype(str)
@@ -464,6 +474,26 @@ class TestEncodings:
         threshold = Typical(**metadata["typical"]).get_threshold(0.99)
         found = [row["anomaly"] == "1" for row in rows]
         np.testing.assert_array_equal(found, expected > threshold)
+
+    def test_the_share_of_normal_images_is_chosen(self, run, files, trained_autoencoder):
+        """A lower quantile gives a lower threshold."""
+        typical = Typical(**read_metadata(trained_autoencoder.saved)["typical"])
+        for quantile in (0.5, 0.9):
+            flags = ["--quantile", quantile, "--csv", f"{quantile}.csv"]
+            done = run("anomalies", trained_autoencoder.saved, files.test, *flags).ok()
+            threshold = typical.get_threshold(quantile)
+            rows = read_rows(Path(f"{quantile}.csv"))
+            is_above = [float(row["score"]) > threshold for row in rows]
+            assert [row["anomaly"] == "1" for row in rows] == is_above
+            assert f"{threshold:.4g}" in done.out and f"{1 - quantile:.2%}" in done.out
+        assert typical.get_threshold(0.5) < typical.get_threshold(0.9)
+
+    def test_a_model_that_does_not_know_what_is_typical(self, run, files, trained_autoencoder):
+        model, metadata = load_model(trained_autoencoder.saved)
+        del metadata["typical"]
+        save_model(model, "m.keras", metadata)
+        done = run("anomalies", "m.keras", files.test, "--csv", "a.csv").refused("m.keras", "saved")
+        assert not done.out and not Path("a.csv").exists()
 
     def test_noise_is_unlike_the_training_data(self, run, files, trained_classifier):
         """Labels say how well scores find it."""

@@ -204,3 +204,15 @@ class TestRemoving:
         monkeypatch.setattr(sys, "stdin", None)
         call("rm", path).refused("--yes")
         assert path.exists()
+
+    @pytest.mark.parametrize("command", ["rm", "prune"])
+    def test_a_terminal_is_asked(self, runs, typed, monkeypatch, command):
+        """No is the default."""
+        path, best = write_run(runs, 1, value=0.25), write_run(runs, 2, value=0.5)
+        named = [path] if command == "rm" else ["--keep", "0"]
+        for answer in ("", "n", "y"):
+            assert path.exists()
+            typed(answer)
+            monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+            assert "Remove 1 run" in call(command, *named).ok().out
+        assert not path.exists() and best.exists()
