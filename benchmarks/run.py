@@ -124,7 +124,7 @@ def measure_startup(scope: Scope, data: str) -> Iterator[Contest]:
         "bad_study": ([sys.executable, str(ROOT / "experiments.py"), "run", str(wrong)], 2),
         "import_keras": ([sys.executable, "-c", "import keras"], 0),
     }
-    turns = [[_time_process(*c) for c in commands.values()] for _ in range(scope.rounds + 1)]
+    turns = [[time_process(*c) for c in commands.values()] for _ in range(scope.rounds + 1)]
     seconds = zip(commands, zip(*turns[1:], strict=True), strict=True)
     yield Contest("startup", "s", dict(seconds))
 
@@ -137,8 +137,8 @@ def measure_growth(scope: Scope, data: str) -> Iterator[Contest]:
     for images in scope.growth_images:
         seconds, megabytes = {}, {}
         for competitor in ("keras", "ours"):
-            least = _train_in_fresh_process(competitor, data, BASELINE_IMAGES)
-            whole = _train_in_fresh_process(competitor, data, images)
+            least = train_in_fresh_process(competitor, data, BASELINE_IMAGES)
+            whole = train_in_fresh_process(competitor, data, images)
             seconds[competitor] = [whole.seconds - least.seconds]
             megabytes[competitor] = [(whole.peak_bytes - least.peak_bytes) / 1e6]
         yield Contest(f"growth.{images}.seconds", "s", seconds)
@@ -170,11 +170,11 @@ def measure_against(checkout: str, rounds: int, data: str) -> Iterator[Contest]:
         jobs[task] = Job(task, "ours", data, images, rounds + 1)
     for key, job in jobs.items():
         pair = {"other": replace(job, checkout=str(Path(checkout).resolve())), "ours": job}
-        workers = {name: _get_worker(f"{name}, {key}", job) for name, job in pair.items()}
+        workers = {name: get_worker(f"{name}, {key}", job) for name, job in pair.items()}
         yield Contest(key, "s", interleave(workers, rounds))
 
 
-def _get_worker(name: str, job: Job) -> Worker:
+def get_worker(name: str, job: Job) -> Worker:
     script = str(ROOT / "benchmarks" / "competitors.py")
     return Worker(name, [sys.executable, script, json.dumps(asdict(job))])
 
@@ -185,7 +185,7 @@ def _take_turns(job: Job) -> dict[str, list[float]]:
     for reason in dict.fromkeys(absent.values()):
         _warn_once(reason)
     workers = {
-        name: _get_worker(f"{name}, {job.task}", replace(job, competitor=name))
+        name: get_worker(f"{name}, {job.task}", replace(job, competitor=name))
         for name in TASKS[job.task]
         if name not in absent
     }
@@ -214,7 +214,7 @@ def find_absent(names: Iterable[str]) -> dict[str, str]:
     return absent
 
 
-def _time_process(command: list[str], exit_code: int) -> float:
+def time_process(command: list[str], exit_code: int) -> float:
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, check=False)
     seconds = time.perf_counter() - began
@@ -224,9 +224,9 @@ def _time_process(command: list[str], exit_code: int) -> float:
 
 
 @functools.cache
-def _train_in_fresh_process(competitor: str, data: str, images: int) -> Round:
+def train_in_fresh_process(competitor: str, data: str, images: int) -> Round:
     job = Job("autoencoder", competitor, data, images, rounds=1)
-    with _get_worker(f"{competitor}, {images} images", job) as worker:
+    with get_worker(f"{competitor}, {images} images", job) as worker:
         return worker.run_round()
 
 

@@ -210,8 +210,8 @@ def measured(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "write_data", lambda images, folder: "digits")
     monkeypatch.setattr(run, "interleave", take_turns)
     monkeypatch.setattr(run, "find_absent", lambda names: {})
-    monkeypatch.setattr(run, "_time_process", lambda command, exit_code: 0.25 + exit_code)
-    monkeypatch.setattr(run, "_train_in_fresh_process", train)
+    monkeypatch.setattr(run, "time_process", lambda command, exit_code: 0.25 + exit_code)
+    monkeypatch.setattr(run, "train_in_fresh_process", train)
     return tmp_path
 
 
@@ -268,14 +268,14 @@ class TestProgram:
         def stop(command, exit_code):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(run, "_time_process", stop)
+        monkeypatch.setattr(run, "time_process", stop)
         assert run.main(["--only", "evaluation", "--only", "startup", "--save"]) == 130
         assert list(read_json(run.RESULTS)["avx512_bf16"]["measurements"]) == ["evaluation"]
 
     def test_other_checkout_is_compared(self, measured, monkeypatch, capsys):
         """The same jobs from two places: three autoencoders and both phases of a classifier."""
         jobs = {}
-        monkeypatch.setattr(run, "_get_worker", lambda name, job: jobs.setdefault(name, job))
+        monkeypatch.setattr(run, "get_worker", lambda name, job: jobs.setdefault(name, job))
         (measured / "model.py").touch()
         assert run.main(["--against", str(measured)]) == 0
         printed = " ".join(capsys.readouterr().out.split())

@@ -232,4 +232,4 @@ def test_arrays_are_freed_with_their_batches():
 def test_nothing_is_tuned_meanwhile():
     """TensorFlow's tuner can hold up the end of an epoch, for up to a minute. NumPy has none."""
     batches = Batches(numbered(8), np.arange(8), 2, 0, scaling=BYTES)
-    assert batches._dataset.options().autotune.enabled is False
+    assert batches.get_dataset().options().autotune.enabled is False
