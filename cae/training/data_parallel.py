@@ -278,7 +278,7 @@ def started_here(command: Sequence[str], count: int) -> Iterator[WorkerGroup]:
 
     On leaving, they are waited for, or killed after an exception.
     """
-    group = WorkerGroup([f"127.0.0.1:{port}" for port in _find_ports(count)], 0)
+    group = WorkerGroup([f"127.0.0.1:{port}" for port in find_ports(count)], 0)
     with ExitStack() as processes:
         for index in range(1, count):
             tf_config = WorkerGroup(group.addresses, index).to_json()
@@ -302,7 +302,7 @@ def _ending_with_this(process: subprocess.Popen) -> Iterator[None]:
         process.wait()
 
 
-def _find_ports(count: int) -> list[int]:
+def find_ports(count: int) -> list[int]:
     """Free ports of this machine, all found before any is used."""
     with ExitStack() as sockets:
         found = [sockets.enter_context(socket.socket()) for _ in range(count)]

@@ -552,7 +552,7 @@ def test_a_chain_from_images_to_the_best_classifier(tmp_path, files, run, monkey
 def test_a_killed_study_ends_in_the_same_table(tmp_path, files, run):
     """Killed without a chance to say goodbye, in the middle of its second trial."""
     rates = {"grid": {"learning_rate": [0.01, 0.003, 0.001]}}
-    path = write_plan(tmp_path, files.images, epochs=40, vary=rates, seeds=1, name="rates")
+    path = write_plan(tmp_path, files.images, epochs=300, vary=rates, seeds=1, name="rates")
     whole = run(path, runs="whole")
     killed = tmp_path / "killed" / "rates"
     command = [sys.executable, "experiments.py", "run", path, "--no-plots"]

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -123,11 +123,19 @@ def test_the_first_signal_asks_and_the_second_stops(capsys):
 
 
 def test_what_takes_long_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(terminal, "PATIENCE", 0.05)
-    for step, seconds in (("Quick", 0), ("Slow \x1b[31m", 0.5), ("Slow again", 0.5)):
+    """Slow steps last until they are named; nothing is left that would name one afterwards."""
+    is_named, announce = threading.Event(), terminal.announce
+    monkeypatch.setattr(terminal, "announce", lambda step: (announce(step), is_named.set()))
+    steps = [("Quick", 600), ("Slow \x1b[31m", 0.01), ("Slow again", 0.01)]
+    for step, patience in steps:
+        monkeypatch.setattr(terminal, "PATIENCE", patience)
+        is_named.clear()
         with terminal.announcing(step):
-            time.sleep(seconds)
-    time.sleep(0.2)  # nothing is said afterwards
+            assert patience > 1 or is_named.wait(60)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(60)
+            assert not thread.is_alive()
     assert capsys.readouterr().err.splitlines() == ["Slow ?[31m …", "Slow again …"]
 
 

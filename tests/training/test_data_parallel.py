@@ -1,5 +1,6 @@
 """One model trained by several workers: the numbers of one, and nobody waits for ever."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -80,7 +81,16 @@ def test_slurm_numbers_in_another_order(slurm):
 
 
 def find_addresses(count):
-    return [f"127.0.0.1:{port}" for port in data_parallel._find_ports(count)]
+    return [f"127.0.0.1:{port}" for port in data_parallel.find_ports(count)]
+
+
+def connect(port):
+    """A connection to this machine, as soon as somebody listens."""
+    for _ in range(1000):
+        with contextlib.suppress(ConnectionRefusedError):
+            return socket.create_connection(("127.0.0.1", port))
+        time.sleep(0.02)
+    raise AssertionError("nobody listens")
 
 
 def test_all_meet_whoever_comes_first(monkeypatch):
@@ -94,9 +104,8 @@ def test_all_meet_whoever_comes_first(monkeypatch):
     ]
     threads[1].start()
     threads[0].start()
-    time.sleep(0.3)
     port = int(addresses[0].split(":")[1])
-    with socket.create_connection(("127.0.0.1", port)) as stranger:
+    with connect(port) as stranger:
         stranger.sendall(b"GET /")
     time.sleep(0.1)
     assert not left
