@@ -19,8 +19,8 @@ def build_parser() -> flags.Parser:
     """The command line of this program."""
     parser = flags.Parser(prog="autoencoder.py", description=__doc__)
     data = (
-        "a folder of pictures or with one subfolder per class, a table of path,label (.csv), an "
-        f".npz, .npy or idx file, or {', '.join(DATASETS)}"
+        "a folder of pictures, with or without one subfolder per class, a table of path,label "
+        f"(.csv), an .npz, .npy or idx file, or {', '.join(DATASETS)}"
     )
     flags.add(parser, "--dataset", metavar="DATASET", help=data)
     labels = "labels of the images; they only colour the figure of the encodings"

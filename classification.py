@@ -1,4 +1,4 @@
-"""Trains classifiers on the encoder of a saved autoencoder, and tests them; asks without -c.
+"""Trains and tests classifiers on a saved autoencoder's encoder; without -c, asks what to train.
 
 python classification.py -d mnist -model models/small.keras
 python classification.py -d FOLDER_OF_CLASSES -model models/small.keras

@@ -1,4 +1,4 @@
-"""Uses saved models: classifies, encodes and reconstructs images, tests and shows models.
+"""Uses saved models: classifies, encodes and reconstructs images, finds anomalies, tests, shows.
 
 python predict.py classify models/classifier.keras picture.png folder --csv answers.csv
 python predict.py evaluate models/classifier.keras -d mnist
@@ -74,8 +74,8 @@ def _add_model_and_inputs(parser: argparse.ArgumentParser, model: str) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="pictures, folders of them (with their subfolders), idx or .npy files; - for such "
-        "paths on standard input, one per line, or for one picture there",
+        help="pictures, folders (searched recursively), idx or .npy files; - reads paths, one per "
+        "line, or a single picture from standard input",
     )
 
 

@@ -145,7 +145,7 @@ class Dense(NamedTuple):
 
 
 class Cosine(NamedTuple):
-    """The learning rate falls to 0 along half a cosine over the whole training."""
+    """The learning rate falls from epoch to epoch, along half a cosine that ends at 0."""
 
     kind: Literal["cosine"]
     EXAMPLE = ("cosine",)

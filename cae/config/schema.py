@@ -60,7 +60,7 @@ OTHER_NAMES = {"learning_rate": "optimizer", "lr": "optimizer", "patience": "ear
 # Keys that nothing in training depends on, and what they hold.
 UNUSED = {
     "$schema": "The JSON Schema, for editors; otherwise ignored.",
-    "description": "What it is, costs and reaches, for people; otherwise ignored.",
+    "description": "What --list shows: what it is, its cost and its accuracy; otherwise ignored.",
 }
 PHASE_KEYS = ("dense_only_train_epochs", "full_train_epochs")
 
@@ -169,9 +169,9 @@ class AutoencoderConfig(Config):
     Sigmoid, mean_squared_error otherwise."""
 
     denoise: AugmentationOrNull = None
-    """Random changes of the input alone, with the keys of `augmentation`: the autoencoder learns to
-    draw the unchanged image. Validation images are changed too, by the same amounts every time.
-    null: none."""
+    """Random corruption of the input, with the keys of `augmentation`: the autoencoder learns to
+    reconstruct the clean image. Validation images are corrupted too, by the same amounts in every
+    epoch. null: none."""
 
     noise: Share = 0.0
     """Short for `denoise` with this `noise` and nothing else."""
@@ -248,9 +248,9 @@ class ClassifierConfig(Config):
     same."""
 
     best_epoch_by: choice_type(BEST_EPOCH_BY) = "auto"
-    """What chooses the best epoch on the validation images: `accuracy`, the macro `f1` score,
-    `auto`: f1 if the largest class has more than 3 times the images of the smallest; or `last`: the
-    last epoch is kept, for a few labels of which none are held out."""
+    """What chooses the best epoch: `accuracy` or macro `f1` on the validation images; `auto`: f1 if
+    the largest class has more than 3 times the images of the smallest, else accuracy; `last`: the
+    last epoch, for when labels are too few to hold any out."""
 
     unlabelled: UnlabelledOrNull = None
     """How to learn from images without labels in the second phase: an object with

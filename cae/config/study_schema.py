@@ -86,7 +86,7 @@ class Data(Keys):
     """Fit other aspect ratios by padding, cropping or stretching; null: by padding."""
 
     test_split: number_type("from 0 to 0.9", ge=0, le=0.9) | None = None
-    """Set this share of every class apart for testing, if there are no test images; null: 0.2."""
+    """Share of every class to hold out for testing, if there are no test images; null: 0.2."""
 
     class_names: Text | None = None
     """Names of the labels in ascending order: `a,b,c` or a text file with one per line."""

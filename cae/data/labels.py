@@ -131,8 +131,8 @@ def _mark_unlabelled(where: object, labels: np.ndarray) -> np.ndarray:
         return labels
     is_marked = labels == -1
     _say(
-        f"{where}: {is_marked.sum():,} of {len(labels):,} images have no label, because theirs is "
-        "-1; if that is a class, number the classes from 0"
+        f"{where}: {is_marked.sum():,} of {len(labels):,} images have no label (-1); if "
+        "-1 is a class, number the classes from 0"
     )
     return np.where(is_marked, NO_LABEL, labels)
 

@@ -464,8 +464,8 @@ def _get_unreadable_error(
     named = ", ".join(f"{name} ({error.reason})" for name, error in first)
     return DataError(
         root,
-        f"at least {1 - MAX_UNREADABLE:.0%} of the pictures must be readable",
-        f"{len(unreadable):,} of {count:,} that are not: {named}" + ", …" * (len(unreadable) > 3),
+        f"must hold at most {MAX_UNREADABLE:.0%} unreadable pictures",
+        f"{len(unreadable):,} of {count:,}: {named}" + ", …" * (len(unreadable) > 3),
         "Replace or remove these files.",
     )
 

@@ -228,7 +228,7 @@ def plot_reliability(
     figure = Figure(figsize=(4.6, 4.4))
     ax = style.style_axes(figure.subplots())
     ax.plot(
-        (0, 1), (0, 1), color=style.GRAY, linewidth=1, linestyle="--", label="as confident as right"
+        (0, 1), (0, 1), color=style.GRAY, linewidth=1, linestyle="--", label="perfect calibration"
     )
     curves = [("uncalibrated", probabilities, style.VERMILION, "o--")]
     if calibration.temperature != 1:
@@ -243,8 +243,8 @@ def plot_reliability(
         number = round(share * len(targets))
         interval = get_share_interval(round(accuracy * number), number)
         ax.plot([confidence] * 2, interval, color=color, alpha=0.4, linewidth=3)
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability of the answer")
-    ax.set_ylabel("share of right answers (bars: 95 % intervals)")
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence")
+    ax.set_ylabel("accuracy (bars: 95 % intervals)")
     style.outside_legend(figure, ax)
     style.set_title(figure, f"Reliability on {len(targets):,} images")
     return figure
@@ -269,8 +269,8 @@ def plot_roc(is_positive: np.ndarray, scores: np.ndarray) -> tuple[Figure, float
     ax = style.style_axes(figure.subplots())
     ax.plot((0, 1), (0, 1), color=style.GRAY, linewidth=1, linestyle="--", label="chance")
     ax.plot(false_alarms, found, color=style.BLUE, label=f"area {area:.4f}")
-    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="share of the other images above the threshold")
-    ax.set_ylabel("share of the strange images above it")
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="false positive rate")
+    ax.set_ylabel("true positive rate (anomalies found)")
     style.outside_legend(figure, ax)
     style.set_title(figure, f"{np.sum(is_positive):,} strange images among {len(scores):,} images")
     return figure, area

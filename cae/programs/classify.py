@@ -260,7 +260,10 @@ def _choose_inversion(
     if invert == "always":
         return True
     if invert == "auto" and looks is None:
-        warn("--invert auto: the model does not say how its training images look. Use always.")
+        warn(
+            "--invert auto: the model does not record how its training images look, so nothing is "
+            "inverted. To invert all images, use --invert always."
+        )
     causes = compare(looks, images, UNIT)
     is_inverted = invert == "auto" and causes.pop(INVERTED, None) is not None
     if is_inverted:

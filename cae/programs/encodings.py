@@ -213,8 +213,8 @@ def score(path: str, inputs: Sequence[str]) -> tuple[Part, np.ndarray, Typical, 
     if "typical" not in metadata:
         raise ModelFileError(
             path,
-            "must say how images like those of training score",
-            "a model that was saved without it",
+            "must record the scores of its validation images",
+            "a model without them",
             "Train it again with this program.",
         )
     form, scaling = get_form(path, model, metadata)
@@ -255,8 +255,8 @@ def find_anomalies(args: argparse.Namespace) -> int:
     shown = [{**rows[index], "anomaly": "yes" * rows[index]["anomaly"]} for index in order]
     terminal.print_rows("Images least like the training images", shown[:SHOWN], ("score",))
     terminal.say(
-        f"{np.sum(scores > threshold):,} of {len(scores):,} images score above {threshold:.4g}, "
-        f"as {1 - args.quantile:.2%} of normal images do."
+        f"{np.sum(scores > threshold):,} of {len(scores):,} images score above the threshold "
+        f"{threshold:.4g}, which {1 - args.quantile:.2%} of normal images exceed."
     )
     figures = {}
     if args.strange:

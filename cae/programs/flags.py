@@ -231,7 +231,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--test-split": {
         "type": as_type(partial(parse_number, low=0, high=0.9)),
         "metavar": "SHARE",
-        "help": "set this share of every class apart for testing, if there are no test images "
+        "help": "share of every class to hold out for testing, if there are no test images "
         "(default: 0.2)",
     },
     "--class-names": {
@@ -246,13 +246,12 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--encoder-until": {
         "metavar": "LAYER",
-        "help": "the encoder of the saved model ends with this layer (default: as its structure "
-        "says)",
+        "help": "last layer of the encoder in the saved model (default: found from its structure)",
     },
     "--model-input-range": {
         "choices": INPUT_RANGES,
-        "help": "range of the pixels that the saved model expects (default: as its first layers "
-        f"say, else {INPUT_RANGES[0]})",
+        "help": "pixel range that the saved model expects (default: inferred from its first "
+        f"layers, else {INPUT_RANGES[0]})",
     },
     "--config": {
         "short": "-c",
@@ -267,7 +266,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "action": ListShipped,
         "help": "list the shipped configurations, with description, cost and accuracy, and exit",
     },
-    "--epochs": number(1, MAX_EPOCHS, f"epochs to train {INSTEAD}"),
+    "--epochs": number(1, MAX_EPOCHS, f"epochs to train, per phase of a classifier, {INSTEAD}"),
     "--batch-size": number(1, MAX_BATCH_SIZE, f"images per training step {INSTEAD}"),
     "--learning-rate": {"type": float, "metavar": "X", "help": f"rate of the optimizer {INSTEAD}"},
     "--seed": number(0, MAX_SEED, f"seed of all random numbers {INSTEAD}"),

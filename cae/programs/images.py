@@ -226,9 +226,9 @@ def load_labelled_images(
         why = explain_no_test(args.dataset, get_reading(args))
         if why:
             terminal.warn(
-                f"{args.dataset}: no image can be set apart for testing ({why}), so all are "
-                "trained on and none is tested. Pass test images with -t, a larger --test-split, "
-                "or more images."
+                f"{args.dataset}: no images can be held out for testing ({why}). All are trained "
+                "on, and the classifier is not tested. Pass test images with -t, a larger "
+                "--test-split, or more images."
             )
     warn_of_shared_images({"training": data, "unlabelled": unlabelled, "test": test})
     return data, test, unlabelled

@@ -64,7 +64,7 @@ def _report(error: UserError) -> int:
 def _explain_system_error(error: OSError | MemoryError) -> UserError:
     """Explains a fault of the machine that no other code expects."""
     if isinstance(error, MemoryError):
-        remedy = "Use fewer images at once, for training by --limit, or a smaller batch size."
+        remedy = "Use fewer images (in training: --limit) or a smaller --batch-size."
         return UserError("memory", "must be enough for the images and a batch", None, remedy)
     try:
         sys.stdout.flush()

@@ -228,7 +228,7 @@ def _take_over_run(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]:
     if others:
         raise UsageError(
             "--resume",
-            "must be the only flag, because the run records the others",
+            "must be given alone or with --no-plots, --show, --overwrite or --devices",
             ", ".join(others),
             "Remove them, or start a new run.",
         )

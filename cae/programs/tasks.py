@@ -85,7 +85,7 @@ class AutoencoderTask(Task):
         rounding = get_rounding(config, self.input_shape)
         if rounding.pools:
             drawn, kept = format_shape(rounding.size), format_shape(self.input_shape[:2])
-            facts["size"] = f"sizes round up; the decoder draws {drawn} and crops it to {kept}"
+            facts["size"] = f"sizes round up; the decoder outputs {drawn}, cropped to {kept}"
         return facts
 
     @override

@@ -342,9 +342,9 @@ def _file_kind(path: Path) -> str:
             path,
             required,
             "a TensorFlow SavedModel, which Keras 3 cannot open",
-            "Where it was made, save the model with model.save('model.h5'); what Keras 2 saved is "
-            "opened there by tf.keras.models.load_model (TensorFlow 2.15 or older, or the package "
-            "tf_keras), what Keras 3 exported by nothing but the program that made it.",
+            "Save the model with model.save('model.h5') in the program that made it. A "
+            "SavedModel of Keras 2 also opens with tf.keras.models.load_model (TensorFlow 2.15 or "
+            "older, or tf_keras); one exported by Keras 3 does not.",
         )
     is_prefix = not path.exists() and Path(f"{path}.index").exists()
     is_file = path.name == "checkpoint" or path.suffix == ".index" or ".data-0" in path.suffix

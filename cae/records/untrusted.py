@@ -105,8 +105,8 @@ SAFE_NAME = re.compile(r"(?!.*\.\.)[^/\\\x00-\x1f\x7f]{1,200}")
 
 SAVE_AGAIN = "Save it again with Keras, or give another model."
 BUILD_AGAIN = (
-    "Build the model of layers of keras.layers alone, without Lambda, operations, and classes or "
-    "functions of your own, copy the weights into it and save that, or give another model."
+    "Rebuild it from keras.layers alone (no Lambda, operations, or classes and functions of your "
+    "own), copy the weights into it and save it; or give another model."
 )
 
 

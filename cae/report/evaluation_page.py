@@ -107,9 +107,9 @@ def _prediction_blocks(path: Path, metrics: Mapping[str, Any]) -> list[Any]:
         draw(figure, "Confusion matrix", description),
         draw(
             reliability,
-            "How often answers of each probability are right",
-            "Points below the diagonal are answers that are less often right than their "
-            "probability says, unless the bar, the 95 % interval, reaches it.",
+            "Reliability diagram: accuracy at each confidence",
+            "Points below the diagonal are overconfident answers, unless their bar, the 95 % "
+            "interval, reaches the diagonal.",
         ),
     ]
 

@@ -85,7 +85,7 @@ def _describe_settings(settings: LabelSettings) -> list[Any]:
         "training images and labels": settings.data,
         "test images and labels": settings.test,
     }
-    title = "Hashes of the content, which is independent of file formats"
+    title = "Hashes of pixels and labels, the same in every file format"
     return [
         {
             "optimizer steps": f"{settings.steps:,} for every network that follows no recipe",

@@ -60,8 +60,7 @@ def _configuration() -> list[str]:
         "[of label-efficiency](#files-of-label-efficiency)",
         "## Keys of a configuration",
         "The keys may also stand in an object `model_info`. `$schema` names the JSON Schema for "
-        "editors, and `description` says what it is, costs and reaches, for `--list`; both are "
-        "otherwise ignored.",
+        "editors; `description` is the text that `--list` shows. Training ignores both.",
         "### Both kinds",
         _key_table(Config),
         "### Autoencoder",
@@ -73,11 +72,11 @@ def _configuration() -> list[str]:
         f"By name: {listed((f'`{name}`' for name in OPTIMIZERS), 'and')}.",
         "### Layers",
         _form_table("layer", LAYERS),
-        "Where pools or strides do not divide the size of the images and the decoder of an "
-        "autoencoder would therefore miss it, they round up, and the decoder crops the rows and "
-        "columns that are too many. The upSample and convTranspose layers must undo them. After a "
-        "dense layer at the end of `encoder_layers`, the decoder begins with a dense layer (relu) "
-        "as large as the last image in the encoder, reshaped to it for `decoder_layers`.",
+        "- Where pools or strides do not divide the size of an autoencoder's images, sizes round "
+        "up, and the decoder crops the surplus rows and columns.\n"
+        "- The `upSample` and `convTranspose` layers must undo the pools and strides.\n"
+        "- If `encoder_layers` ends with a dense layer, the decoder begins with a dense layer "
+        "(relu) that restores the shape before it; `decoder_layers` follow.",
         "### Learning-rate schedules",
         _form_table("schedule", SCHEDULES),
         "### Augmentation and denoise",

@@ -20,9 +20,9 @@ from cae.studies.results import RunResult, StudyRecord, read_study, read_trials
 
 # Figures of `draw_comparison`: name -> caption.
 COMPARISONS = {
-    "final_values": "The values that each configuration reached",
-    "comparison": "The epochs of every run, and its best one",
-    "costs": "The cost of better values in parameters and time",
+    "final_values": "Result of each configuration",
+    "comparison": "Learning curves of all runs, with the best epochs",
+    "costs": "Result against parameters and training time",
 }
 
 

@@ -69,7 +69,7 @@ def test_one_picture_per_class(tmp_path, autoencode, classify):
     encoder = autoencode(data=data).ok()
     assert "2 of 8×8×1" in encoder.out
     trained = classify(data=data, model=encoder.run / "model.keras").ok()
-    (warning,) = [line for line in trained.err.splitlines() if "set apart for testing" in line]
+    (warning,) = [line for line in trained.err.splitlines() if "held out for testing" in line]
     assert "2 images, 2 of them different" in warning
     assert "test_accuracy" not in trained.metrics
 
