@@ -95,7 +95,7 @@ class TestSizesThatPoolsDoNotDivide:
         plain = keras.saving.load_model(saved)
         assert plain(images).shape == images.shape
         assert np.square(plain(images) - images).mean() < 0.2
-        assert "draws 28×28 and crops it to 27×25" in finished.out
+        assert "28×28, cropped to 27×25" in finished.out
         classify(data=data, model=saved).ok()
         autoencode("--init-from", saved, "--mixed-precision", data=data, config=shipped).ok()
 
