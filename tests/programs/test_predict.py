@@ -492,7 +492,9 @@ class TestEncodings:
         model, metadata = load_model(trained_autoencoder.saved)
         del metadata["typical"]
         save_model(model, "m.keras", metadata)
-        done = run("anomalies", "m.keras", files.test, "--csv", "a.csv").refused("m.keras", "saved")
+        done = run("anomalies", "m.keras", files.test, "--csv", "a.csv").refused(
+            "m.keras: must record the scores"
+        )
         assert not done.out and not Path("a.csv").exists()
 
     def test_noise_is_unlike_the_training_data(self, run, files, trained_classifier):

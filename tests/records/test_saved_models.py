@@ -149,7 +149,7 @@ def cut_short(path):
         ("m.keras", with_metadata({"classes": [10**30]}), "classes.0"),
         ("m.keras", with_metadata({"classes": [2, 1]}), "classes: must ascend"),
         ("m.keras", with_metadata({"class_names": ["\x1b[2J"]}), r"class_names\[0\]: must"),
-        ("m.keras", lambda_model, "Lambda.*without Lambda"),
+        ("m.keras", lambda_model, "Lambda.*no Lambda"),
         ("m.h5", weights_only, "weights alone"),
         ("m.h5", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "complete model"),
     ],
