@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, run_python
 from PIL import Image, PngImagePlugin
 
-from cae.data.pictures import Form, decode, survey
+from cae.data.pictures import Form, decode, encode_png, survey
 from cae.errors import DataError
 
 GRAY, RGB = Form(2, 2, 1), Form(2, 2, 3)
@@ -224,3 +224,12 @@ class TestSurvey:
         red = save(tmp_path / "red.png", plain("RGB", RED))
         assert survey([gray])[1] is False
         assert survey([gray, red])[1] is True
+
+
+def test_images_of_other_channels_become_gray_pictures():
+    """Of 5 channels, one is 1: a fifth of 255."""
+    image = np.zeros((2, 3, 5))
+    image[..., 4] = 1
+    picture = Image.open(io.BytesIO(encode_png(image)))
+    assert (picture.mode, picture.size) == ("L", (3, 2))
+    assert np.unique(np.asarray(picture)).tolist() == [51]
