@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+MOST_NEAR = 3  # names that a question offers
+
+
 class UserError(Exception):
     """Something that the person at the keyboard can correct.
 
@@ -107,9 +110,6 @@ def as_sentence(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 image``, ``2 images``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-MOST_NEAR = 3
 
 
 def nearest(word: str, choices: Iterable[str]) -> list[str]:

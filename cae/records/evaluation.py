@@ -26,6 +26,7 @@ from cae.records.calibration import (
 CONFIDENCE = 0.95
 RESAMPLES = 1000  # of the images
 LEAST_IMAGES = 10  # of a class, for these
+ROUNDING = 1e-9  # an interval that is no wider comes from equal values
 CLASS = "p_"  # begins the columns of predictions.csv that hold the probability of a class
 
 
@@ -271,9 +272,6 @@ def count_predictions(labels: np.ndarray, predicted: np.ndarray, num_classes: in
 
 
 # --- Over seeds -----------------------------------------------------------------------------
-
-
-ROUNDING = 1e-9  # differences that are no more than this are equal
 
 
 class Estimate(NamedTuple):

@@ -357,10 +357,8 @@ class Methods:
         dense_only = history.dense_only_epochs
         full, num_training = len(history.epochs) - dense_only, len(chosen) - len(validation)
         num_unlabelled = 0 if unlabelled is None else len(unlabelled)
-        steps, seen = (
-            count(num_training, num_unlabelled)
-            for count in (config.count_steps, config.count_images)
-        )
+        steps = config.count_steps(num_training, num_unlabelled)
+        seen = config.count_images(num_training, num_unlabelled)
         per_epoch = math.ceil(num_training / config.batch_size)
         probabilities = predict(model, data.test.images, data.scaling)
         return Tested(

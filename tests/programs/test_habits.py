@@ -20,6 +20,7 @@ from cae.config.load import load_config
 from cae.data import idx
 from cae.data.idx import read_images
 from cae.data.splits import draw_sample
+from cae.figures import images as figures
 from cae.records.saved_models import load_model
 from cae.training import build
 
@@ -36,6 +37,24 @@ def test_test_images_of_another_program(classify, files, trained_classifier, tmp
     assert (start["arguments"]["invert"], start["arguments"]["transpose"]) == ("test", "test")
     assert start["appearance"] == load_model(done.run / "model.keras")[1]["appearance"]
     assert "--invert --transpose" in done.out  # in the next command
+
+
+def test_figures_show_every_class_of_sorted_data(autoencode, files, tmp_path, monkeypatch):
+    """As folders of classes give them: 40 dark images, then 40 bright ones."""
+    idx.write_idx(
+        tmp_path / "sorted", np.repeat([10, 240], 40 * 64).astype(np.uint8).reshape(80, 8, 8)
+    )
+    shown = []
+    draw = figures.autoencoder_visualization
+    monkeypatch.setattr(
+        figures,
+        "autoencoder_visualization",
+        lambda histories, originals, *rest: (
+            shown.append(originals) or draw(histories, originals, *rest)
+        ),
+    )
+    autoencode(data=replace(files, images=tmp_path / "sorted"), plots=True).ok()
+    assert set((shown[0][:, 0, 0, 0] * 255).round()) == {10, 240}
 
 
 @pytest.fixture

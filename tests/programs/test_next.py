@@ -48,6 +48,12 @@ def test_from_an_autoencoder_to_a_test(run):
     assert "classifier_small_small" in run(next_one)[0]
 
 
+def test_of_inverted_training_images(run):
+    """Test images stay as they are in the next program, too."""
+    _, (training,) = run(f"{AUTOENCODER_LINE} -dl data/labels --invert train")
+    assert "--invert train" in training
+
+
 def test_of_a_classifier_with_test_images(run, monkeypatch):
     """The test is that of the training; the menu offers the same, and names the same command."""
     _, (_,) = run(f"{AUTOENCODER_LINE} -dl data/labels --save encoder.keras")
