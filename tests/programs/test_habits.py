@@ -40,9 +40,9 @@ def test_test_images_of_another_program(classify, files, trained_classifier, tmp
 
 
 def test_figures_show_every_class_of_sorted_data(autoencode, files, tmp_path, monkeypatch):
-    """As folders of classes give them: 40 dark images, then 40 bright ones."""
+    """As folders of classes give them: 200 dark images, then 200 bright ones."""
     idx.write_idx(
-        tmp_path / "sorted", np.repeat([10, 240], 40 * 64).astype(np.uint8).reshape(80, 8, 8)
+        tmp_path / "sorted", np.repeat([10, 240], 200 * 64).astype(np.uint8).reshape(400, 8, 8)
     )
     shown = []
     draw = figures.autoencoder_visualization
