@@ -12,7 +12,6 @@ from typing import Any
 
 from cae.config.choices import (
     ALL,
-    COLUMNS,
     COUNTS,
     HEAD,
     MAX_IMAGES,
@@ -23,6 +22,7 @@ from cae.config.choices import (
     PROGRAMS,
     RECIPE_METHODS,
     STEPS,
+    TABLE_COLUMNS,
 )
 from cae.config.shipped import find_shipped
 from cae.errors import parse_whole_number
@@ -157,10 +157,10 @@ def _add_compare(commands: Any) -> None:
     )
     parser.add_argument(
         "--sort",
-        choices=tuple(COLUMNS),
+        choices=tuple(TABLE_COLUMNS),
         default="mean",
         metavar="KEY",
-        help=f"sort the table by {', '.join(COLUMNS)} (default: mean)",
+        help=f"sort the table by {', '.join(TABLE_COLUMNS)} (default: mean)",
     )
     parser.add_argument("--csv", metavar="FILE", help="also write one row per run to this new file")
     parser.add_argument("--figures", metavar="DIR", help="also draw figures into this new folder")

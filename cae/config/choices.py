@@ -30,7 +30,7 @@ COLORS = ("auto", "gray", "rgb")
 ALL = "all"  # instead of a number of labels: every image has one
 
 # Columns of the table of `compare`: key -> heading.
-COLUMNS = {
+TABLE_COLUMNS = {
     "name": "configuration",
     "seeds": "seeds",
     "mean": "mean",

@@ -300,6 +300,22 @@ class ClassifierConfig(Config):
         steps = self.count_steps(num_training, num_unlabelled)
         return steps * (self.batch_size + self.unlabelled.batch_size)
 
+    def get_monitor(self, has_validation: bool, is_imbalanced: bool) -> tuple[str, ...]:
+        """The metrics that choose the best epoch, first the deciding one; none: the last is kept.
+
+        Args:
+            has_validation: Whether any images are held out for validation.
+            is_imbalanced: Whether the classes differ so much that accuracy says little.
+        """
+        if self.best_epoch_by == "last":
+            return ()
+        if not has_validation:
+            return ("loss",)
+        score = self.best_epoch_by
+        if score == "auto":
+            score = "f1" if is_imbalanced else "accuracy"
+        return f"val_{score}", "val_loss"
+
     @override
     def lengthened(self, steps_per_epoch: int) -> Self:
         longer, how = super().lengthened(steps_per_epoch), self.unlabelled

@@ -327,7 +327,7 @@ class Study(Keys):
         return screening
 
     @property
-    def larger_is_better(self) -> bool:
+    def is_larger_better(self) -> bool:
         """The direction of the metric."""
         return METRICS[self.kind][self.metric]
 

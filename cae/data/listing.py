@@ -28,8 +28,8 @@ PARTS |= dict.fromkeys(UNLABELLED, UNLABELLED[0])
 TABLES = (".csv", ".tsv")
 DELIMITERS = ",;\t"
 # What other programs call the columns of a table, in small letters.
-COLUMNS = dict.fromkeys(("file", "filename", "image"), "path") | {"class": "label"}
-SUFFIXES = {
+ALIASES = dict.fromkeys(("file", "filename", "image"), "path") | {"class": "label"}
+IMAGE_SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
     ".avif", ".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm",
 }  # fmt: skip
@@ -145,7 +145,7 @@ def is_ignored(name: str) -> bool:
 
 def is_picture(name: str) -> bool:
     """Whether a file of this name is a picture."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 - a third faster
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a third faster
 
 
 def _scan(folder: Path, root: Path) -> tuple[list[str], list[str]]:
@@ -271,8 +271,8 @@ def _join(root: Path, parts: dict[str, str], found: dict[str, Listing]) -> Listi
 
 def _name_columns(path: Path, columns: list[str]) -> list[str]:
     """The names of the columns of a table, other names for path and label replaced."""
-    named = [x if COLUMNS.get(x) in columns else COLUMNS.get(x, x) for x in columns]
-    for column in set(COLUMNS.values()):
+    named = [x if ALIASES.get(x) in columns else ALIASES.get(x, x) for x in columns]
+    for column in set(ALIASES.values()):
         found = [old for old, new in zip(columns, named, strict=True) if new == column]
         if len(found) > 1:
             raise DataError(

@@ -13,7 +13,7 @@ from cae.figures.curves import plot_history
 from cae.figures.style import STYLE, format_number, name_image
 from cae.records.history import History
 
-COLUMNS = 6  # images side by side; further ones continue below
+IMAGES_PER_ROW = 6  # images side by side; further ones continue below
 ROWS = ("original", "reconstruction", "absolute\ndifference")
 
 
@@ -28,14 +28,14 @@ def _plot_reconstructions(
 ) -> Figure:
     """Originals, below them their reconstructions, below them the absolute differences."""
     differences = np.abs(np.subtract(images, reconstructions, dtype=np.float32)).mean(axis=-1)
-    columns = min(len(images), COLUMNS)
+    columns = min(len(images), IMAGES_PER_ROW)
     above, row_height = sheets.caption_height(captions[0]), sheets.cell_height(images[0])
     block_height = above + len(ROWS) * row_height
-    ax = sheets.make_sheet(columns + 2, -(-len(images) // COLUMNS) * block_height, title)
+    ax = sheets.make_sheet(columns + 2, -(-len(images) // IMAGES_PER_ROW) * block_height, title)
     # Differences are small: black is 0, the brightest colour is the largest of this figure.
     errors = Normalize(0, max(float(np.nan_to_num(differences).max()), 0.01))
     for index, caption in enumerate(captions):
-        block, column = divmod(index, COLUMNS)
+        block, column = divmod(index, IMAGES_PER_ROW)
         left, top = 1.2 + column, block * block_height + above
         sheets.write_caption(ax, caption, left, top)
         for image in (images[index], reconstructions[index]):
@@ -106,10 +106,10 @@ def plot_worst_reconstructions(
 def plot_captioned(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     """Draws images, float (num_images, height, width, channels) in [0, 1], below their captions."""
     row_height = sheets.caption_height(captions[0]) + sheets.cell_height(images[0])
-    rows = -(-len(images) // COLUMNS)
-    ax = sheets.make_sheet(min(len(images), COLUMNS), rows * row_height, title)
+    rows = -(-len(images) // IMAGES_PER_ROW)
+    ax = sheets.make_sheet(min(len(images), IMAGES_PER_ROW), rows * row_height, title)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(index, COLUMNS)
+        row, column = divmod(index, IMAGES_PER_ROW)
         top = row * row_height + sheets.caption_height(caption)
         sheets.write_caption(ax, caption, column, top)
         sheets.draw_image(ax, sheets.displayable(image), column, top, Normalize(0, 1))

@@ -295,7 +295,11 @@ def classify(args: argparse.Namespace) -> int:
     shown: list[dict[str, Any]] = []
     known: list[tuple[np.ndarray, list[int]]] = []
     with ExitStack() as stack:
-        writers = [*_open_csv(stack, args.csv), *_open_json(stack, args.json)]
+        writers = [
+            open_(stack, path)
+            for open_, path in ((_open_csv, args.csv), (_open_json, args.json))
+            if path is not None
+        ]
         for answers in ask(
             classifier,
             args.inputs,
@@ -386,21 +390,17 @@ def _get_rows(
     return rows
 
 
-def _open_csv(stack: ExitStack, path: str | None) -> Iterator[Write]:
-    if path is None:
-        return
+def _open_csv(stack: ExitStack, path: str) -> Write:
     text = stack.enter_context(growing_text(Path(path)))
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    yield lambda rows: writer.writerows(
+    return lambda rows: writer.writerows(
         {key: int(x) if isinstance(x, bool) else plain_cell(x) for key, x in row.items()}
         for row in rows
     )
 
 
-def _open_json(stack: ExitStack, path: str | None) -> Iterator[Write]:
-    if path is None:
-        return
+def _open_json(stack: ExitStack, path: str) -> Write:
     is_file = path != STANDARD_OUTPUT
     text = stack.enter_context(growing_text(Path(path))) if is_file else sys.stdout
     separators = chain(["["], repeat(","))
@@ -409,7 +409,7 @@ def _open_json(stack: ExitStack, path: str | None) -> Iterator[Write]:
     def write(rows: Sequence[dict[str, Any]]) -> None:
         text.writelines(f"{next(separators)}\n{json.dumps(row)}" for row in rows)
 
-    yield write
+    return write
 
 
 def _write_errors(folder: Path, part: Part, rows: Sequence[dict[str, Any]]) -> None:

@@ -26,7 +26,7 @@ from cae.programs.trainer import Trainer
 from cae.records.evaluation import Evaluation
 from cae.records.history import OnEpoch
 from cae.records.run import MODEL_FILE, Run
-from cae.records.saved_models import SUFFIXES, check_destination, read_metadata
+from cae.records.saved_models import MODEL_SUFFIXES, check_destination, read_metadata
 from cae.records.shelf import find_models
 
 # Prints the table that compares complete runs, given their folders.
@@ -312,7 +312,7 @@ def _save(session: Session) -> None:
 
     def destination(name: str) -> Path:
         path = Path(name)
-        is_new = path.suffix in SUFFIXES and not path.parent.exists()
+        is_new = path.suffix in MODEL_SUFFIXES and not path.parent.exists()
         if is_new and not prompts.confirm(f"Create the folder {path.parent}", True):
             raise ValueError(f"must be in a folder that exists, got {name}")
         return check_destination(path, overwrite)

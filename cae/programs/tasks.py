@@ -230,9 +230,12 @@ class ClassifierTask(Task):
         facts = {}
         if is_imbalanced(self.data.labels):
             names = self.class_names[counts.argmax()], self.class_names[counts.argmin()]
+            has_validation = config.validation_split > 0 or self.data.validation is not None
+            monitor = config.get_monitor(has_validation, is_imbalanced=True)
+            epoch = f"best epoch by {monitor[0]}" if monitor else "the last epoch is kept"
             facts["imbalance"] = (
                 f"{names[0]} has {high / low:.1f} times as many images as {names[1]}; class_weight "
-                f"{config.class_weight or 'none'}, {self._name_best_epoch(config)}"
+                f"{config.class_weight or 'none'}, {epoch}"
             )
         if self.unlabelled:
             facts["unlabelled"] = f"{len(self.unlabelled.images):,} other images without labels"
@@ -320,14 +323,6 @@ class ClassifierTask(Task):
         reading = repeat_reading(unnamed, test["-d"], test["-t"])
         changes = [*reading, *get_changes(self.args, "test")]
         return [*program, "evaluate", model, *given, *changes]
-
-    def _name_best_epoch(self, config: ClassifierConfig) -> str:
-        """What chooses the best epoch where classes are of unequal size."""
-        if config.best_epoch_by == "last":
-            return "the last epoch is kept"
-        if not config.validation_split and self.data.validation is None:
-            return "best epoch by loss"
-        return f"best epoch by val_{'accuracy' if config.best_epoch_by == 'accuracy' else 'f1'}"
 
     def _is_pretrained(self, config: ClassifierConfig) -> bool:
         return self.get_model_file(config) is not None and not self.args.no_pretrained

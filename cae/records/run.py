@@ -144,7 +144,7 @@ class Arguments(_Record):
 
 # The flags that name files or data, and those on which no weight depends.
 PATHS = {"dataset", "labels", "unlabelled", "test", "test_labels", "model", "init_from", "save"}
-OUTPUT = {"overwrite", "no_plots", "tensorboard", "mlflow"}
+OUTPUT_FLAGS = {"overwrite", "no_plots", "tensorboard", "mlflow"}
 
 
 class Start(_Record):
@@ -180,7 +180,7 @@ class Start(_Record):
     @property
     def _given(self) -> dict[str, Any]:
         """The flags that training depends on, but not the paths of files that may have moved."""
-        flags = self.arguments.model_dump(mode="json", exclude=PATHS | OUTPUT)
+        flags = self.arguments.model_dump(mode="json", exclude=PATHS | OUTPUT_FLAGS)
         return flags | {f"files of {role}": len(files) for role, files in self.data.items()}
 
     def check_files(self, now: "Start") -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "convolutional_autoencoder"
 CONFIG_KEY = "model_config"
-SUFFIXES = (".keras", ".h5")
+MODEL_SUFFIXES = (".keras", ".h5")
 # Groups of a `.weights.h5` file, of Keras 3 and of Keras 2.12.
 WEIGHTS_GROUPS = ("layers", "_layer_checkpoint_dependencies")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -135,7 +135,7 @@ def check_destination(path: str | Path, overwrite: bool) -> Path:
     path = Path(path)
     if path.is_dir():
         raise UsageError(path, "must be a file", "a folder", "Choose another name.")
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in MODEL_SUFFIXES:
         got = repr(path.suffix) if path.suffix else "no suffix"
         remedy = f"Use {path.with_suffix('.keras')}."
         raise UsageError(path, "must end in .keras or .h5", got, remedy)

@@ -36,7 +36,7 @@ from cae.records.run import (
     get_partial,
     read_start,
 )
-from cae.records.saved_models import SUFFIXES, read_metadata
+from cae.records.saved_models import MODEL_SUFFIXES, read_metadata
 
 OFFERED = 9  # models in a dialogue
 LATEST = 40  # that are looked at, so that a folder of thousands does not delay a question
@@ -356,7 +356,7 @@ def find_models(kind: str, runs_dir: str, input_shape: tuple[int, int, int]) -> 
             return False
         return metadata.get("kind") == kind and metadata.get("input_shape") == list(input_shape)
 
-    paths = [path for suffix in SUFFIXES for path in Path("models").glob(f"*{suffix}")]
+    paths = [path for suffix in MODEL_SUFFIXES for path in Path("models").glob(f"*{suffix}")]
     for run in ("*", "*/*"):  # the second is one of a study or of a recipe
         paths += Path(runs_dir).glob(f"{run}/{MODEL_FILE}")
     paths = [path for path in paths if path.exists()]  # a link may lead nowhere

@@ -32,7 +32,7 @@ MEMBERS = (METADATA_FILE, CONFIG_FILE, WEIGHTS_FILE)
 
 # The configuration of 1,000 layers takes about 700 kB.
 MAX_JSON_BYTES = 1_000_000
-MAX_LAYERS = 1000
+MAX_MODEL_LAYERS = 1000
 # Trained weights hardly compress, and Keras does not compress archives at all.
 MAX_EXPANSION = 10
 # Seconds of the processor that the check of an HDF5 file may take; it needs a quarter of one.
@@ -184,8 +184,8 @@ def parse_config(where: object, text: str | bytes) -> dict[str, Any]:
         _refuse(where, "a configuration nested too deeply")
     if not isinstance(config, dict) or config.get("class_name") not in MODELS:
         _refuse(where, "a configuration that is not a model's")
-    if num_layers > MAX_LAYERS:
-        _refuse(where, f"{num_layers:,} layers, more than {MAX_LAYERS:,}")
+    if num_layers > MAX_MODEL_LAYERS:
+        _refuse(where, f"{num_layers:,} layers, more than {MAX_MODEL_LAYERS:,}")
     return config
 
 

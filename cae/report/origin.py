@@ -11,7 +11,7 @@ from cae.programs.flags import to_words
 from cae.programs.start import name_command
 from cae.programs.starting_points import see_from_here
 from cae.records.environment import Environment
-from cae.records.run import OUTPUT, FileRecord, Start
+from cae.records.run import OUTPUT_FLAGS, FileRecord, Start
 from cae.report.pages import Code, Section, Table
 
 
@@ -90,6 +90,6 @@ def _reproduce_blocks(environments: Sequence[Environment], commands: Sequence[st
 
 def training_command(folder: Path, start: Start) -> str:
     """The command line that trains the configuration of a run again."""
-    given = see_from_here(start).model_dump(exclude=OUTPUT | {"save"})
+    given = see_from_here(start).model_dump(exclude=OUTPUT_FLAGS | {"save"})
     words = to_words(given | {"config": terminal.relative(folder / "config.json")})
     return shlex.join([*name_command(start.program), *words])

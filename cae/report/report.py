@@ -19,7 +19,7 @@ from cae.report.recipe_page import describe_recipe
 from cae.report.run_page import describe_run
 from cae.report.study_page import describe_chain, describe_study
 
-OUTPUT = "report.html"
+REPORT_FILE = "report.html"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     if folder.name in ("", ".."):  # pages are titled with the name
         folder = folder.resolve()
     describe = _choose_page(folder)
-    path = Path(args.output) if args.output else folder / OUTPUT
+    path = Path(args.output) if args.output else folder / REPORT_FILE
     check_page_path(path)
     terminal.announce("Writing the report")
     write_page(path, describe(folder))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cae import terminal
 from cae.config.architecture import describe_layer
-from cae.config.choices import COLUMNS
+from cae.config.choices import TABLE_COLUMNS
 from cae.config.study import hyperparameters_of, is_larger_better
 from cae.config.study_schema import METRICS, BestEncoder
 from cae.data.sources import TEST_SPLIT
@@ -38,7 +38,7 @@ GIVEN = {"limit", "labels_per_class", "no_pretrained", "encoder_until", "model_i
 # Flags that make other data of the same files, and the default of one that may be given.
 READ_AS = {"invert", "transpose", "test_split"}
 DEFAULT_SPLIT = ("test_split", TEST_SPLIT)
-TEXTS = (COLUMNS["name"], *INFLUENCE[:2])  # columns that are not numbers
+TEXTS = (TABLE_COLUMNS["name"], *INFLUENCE[:2])  # columns that are not numbers
 
 
 @dataclass(frozen=True)
@@ -425,7 +425,7 @@ def _describe_data(result: RunResult) -> str:
 
 def get_columns(groups: Sequence[Group]) -> dict[str, list[Any]]:
     """The table of groups: its columns by their headings, without empty ones."""
-    columns = {COLUMNS[key]: [group.cell(key) for group in groups] for key in COLUMNS}
+    columns = {TABLE_COLUMNS[key]: [group.cell(key) for group in groups] for key in TABLE_COLUMNS}
     return {name: cells for name, cells in columns.items() if any(c is not None for c in cells)}
 
 

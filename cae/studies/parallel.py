@@ -207,7 +207,7 @@ def _get_scheduler(study_run: SearchRun, space: Space) -> ASHAScheduler | None:
     return ASHAScheduler(
         time_attr="epoch",
         metric="value",
-        mode="max" if study_run.study.larger_is_better else "min",
+        mode="max" if study_run.study.is_larger_better else "min",
         grace_period=first,
         max_t=max(first, epochs // REDUCTION_FACTOR),
         reduction_factor=REDUCTION_FACTOR,
@@ -276,7 +276,7 @@ class Suggestions(OptunaSearch):
                 for key, drawn in vary.search.items()
             },
             metric="value",
-            mode="max" if study_run.study.larger_is_better else "min",
+            mode="max" if study_run.study.is_larger_better else "min",
             sampler=optuna.samplers.TPESampler(
                 # With the same seed in every start, the sampler would repeat its first draws.
                 seed=vary.seed + len(space.suggestions),

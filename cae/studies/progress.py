@@ -114,7 +114,7 @@ class ProgressTable:
     def _best(self, outcomes: Sequence[Outcome], base: str = "") -> str:
         """The best value so far, with what the configuration changes of the base."""
         done = [outcome for outcome in outcomes if outcome.status == DONE]
-        choose = max if self._study.larger_is_better else min
+        choose = max if self._study.is_larger_better else min
         best = choose(done, key=lambda outcome: outcome.value, default=None)
         if not best:
             return "none"

@@ -137,7 +137,8 @@ def train_classifier(
     config = config.lengthened(config.count_steps(len(split[0]), num_unlabelled))
     loss = _get_loss(config, np.bincount(targets[split[0]], minlength=len(classes)))
     plan = plan_unlabelled(model, config, (images, targets, split[0]), unlabelled, scaling)
-    loop = Loop(model, config, name, _get_monitor(config, labels, split[1]), **options)
+    monitor = config.get_monitor(len(split[1]) > 0, is_imbalanced(labels))
+    loop = Loop(model, config, name, monitor, **options)
     with _precision(model, config, warn):
         for phase in loop.get_remaining(_get_phases(config, pretrained)):
             is_joint = plan is not None and phase.name == FULL
@@ -156,20 +157,6 @@ def train_classifier(
             model.get_layer("encoder").trainable = True
     full = config.count_images(len(split[0]), num_unlabelled)
     return loop.finish({DENSE_ONLY: len(split[0]), FULL: full})
-
-
-def _get_monitor(
-    config: ClassifierConfig, labels: np.ndarray, validation: np.ndarray
-) -> tuple[str, ...]:
-    """The metrics that choose the best epoch; none where it is the last one."""
-    if config.best_epoch_by == "last":
-        return ()
-    if not len(validation):
-        return ("loss",)
-    score = config.best_epoch_by
-    if score == "auto":
-        score = "f1" if is_imbalanced(labels) else "accuracy"
-    return f"val_{score}", "val_loss"
 
 
 def _get_loss(config: ClassifierConfig, counts: np.ndarray) -> Callable[[Any, Any], Any]:

@@ -4,7 +4,7 @@ import pytest
 from conftest import run_program
 from report_folders import HOSTILE, Page, write_run, write_study
 
-from cae.report.report import OUTPUT
+from cae.report.report import REPORT_FILE
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def report():
 
     def write(folder, *args):
         run_program("experiments", "report", folder, *args).ok()
-        return Page(folder / OUTPUT)
+        return Page(folder / REPORT_FILE)
 
     return write
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from report_folders import write_run, write_study
 
-from cae.report.report import OUTPUT
+from cae.report.report import REPORT_FILE
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def wide(tmp_path):
 def test_a_phone_shows_every_value(browser, wide, report):
     """All cells, and all figures, from side to side."""
     report(wide)
-    browser.open(wide / OUTPUT, 390)
+    browser.open(wide / REPORT_FILE, 390)
     places = browser.evaluate(
         "[...document.querySelectorAll('details')].forEach(d => d.open = true),"
         "[...document.querySelectorAll('td, tbody th, img')].map(e => e.getBoundingClientRect())"
@@ -62,7 +62,7 @@ def test_a_phone_shows_every_value(browser, wide, report):
 def test_paper_breaks_no_heading_of_a_column(browser, wide, report):
     """On A4 with margins of 15 mm."""
     report(wide)
-    browser.open(wide / OUTPUT, 680)
+    browser.open(wide / REPORT_FILE, 680)
     browser.send("Emulation.setEmulatedMedia", media="print")
     lines = browser.evaluate(
         "[...document.querySelectorAll('thead th')].filter(h => h.offsetWidth).map(heading => {"
@@ -78,7 +78,7 @@ def test_paper_breaks_no_heading_of_a_column(browser, wide, report):
 def test_a_page_fits_its_window(browser, autoencoders, report):
     """Wide tables scroll in their boxes; no request, no complaint, every picture is there."""
     report(autoencoders)
-    path = autoencoders / OUTPUT
+    path = autoencoders / REPORT_FILE
     for width in (360, 768, 1280):
         browser.open(path, width)
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
@@ -94,17 +94,17 @@ def test_a_page_fits_its_window(browser, autoencoders, report):
 
 def test_names_that_are_markup_do_nothing_in_a_browser(browser, hostile, report):
     report(hostile)
-    browser.open(hostile / OUTPUT, 360)
+    browser.open(hostile / REPORT_FILE, 360)
     assert browser.evaluate("document.title") == "Study hostile"
     assert browser.complaints == []
-    assert browser.requests == [(hostile / OUTPUT).as_uri()]
+    assert browser.requests == [(hostile / REPORT_FILE).as_uri()]
     assert browser.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_the_policy_stops_what_the_template_would_let_through(browser, classifier_run, report):
     """Had a name become markup after all, it could neither act nor call anybody."""
     report(classifier_run)
-    path = classifier_run / OUTPUT
+    path = classifier_run / REPORT_FILE
     attack = "<script>document.title='owned'</script><img src='http://127.0.0.1:9/x.png'>"
     path.write_text(path.read_text().replace("<main>", f"{attack}<main>"))
     browser.open(path, 800)
@@ -116,7 +116,7 @@ def test_the_policy_stops_what_the_template_would_let_through(browser, classifie
 def test_a_page_prints(browser, autoencoders, report):
     """On white paper, also where the screen is dark."""
     report(autoencoders)
-    browser.open(autoencoders / OUTPUT, 1280, dark=True)
+    browser.open(autoencoders / REPORT_FILE, 1280, dark=True)
     look = "getComputedStyle(document.body).backgroundColor"
     assert browser.evaluate(look) != "rgb(255, 255, 255)"
     printed = browser.print()
@@ -146,7 +146,7 @@ def test_the_shipped_study_takes_less_than_12_pages(browser, tmp_path, report):
         metric = {"autoencoder": "val_mse", "classifier": "val_accuracy"}[kind]
         write_study(folder, runs, metric=metric)
     report(tmp_path)
-    browser.open(tmp_path / OUTPUT, 1280)
+    browser.open(tmp_path / REPORT_FILE, 1280)
     assert len(re.findall(rb"/Type\s*/Page\b", browser.print())) < 12
 
 
@@ -154,7 +154,7 @@ def test_words_can_be_read(browser, classifier_run, report):
     """WCAG 2.2 asks for a contrast of 4.5 between text and what is behind it, in both schemes."""
     report(classifier_run)
     for dark in (False, True):
-        browser.open(classifier_run / OUTPUT, 1280, dark=dark)
+        browser.open(classifier_run / REPORT_FILE, 1280, dark=dark)
         found = browser.evaluate(
             "[...document.querySelectorAll('h1, p, dt, dd, a, th, td, code, figcaption, .mark')]"
             ".map(e => { let b = e; const clear = 'rgba(0, 0, 0, 0)';"
@@ -189,7 +189,7 @@ def test_pages_of_real_runs(browser, trained_autoencoder, trained_classifier, re
         descriptions = [image["alt"] for image in report(trained.run).images]
         for picture in pictures:
             assert any(text.startswith(picture) for text in descriptions)
-        browser.open(trained.run / OUTPUT, 360)
+        browser.open(trained.run / REPORT_FILE, 360)
         assert browser.evaluate("document.documentElement.scrollWidth") <= 360
         assert browser.complaints == []
         assert browser.evaluate("[...document.images].every(i => i.naturalWidth > 0)")

@@ -25,7 +25,7 @@ from cae.config.load import validate_config
 from cae.files import write_csv, write_json
 from cae.report.origin import training_command
 from cae.report.pages import format_column
-from cae.report.report import OUTPUT
+from cae.report.report import REPORT_FILE
 
 
 def test_a_study(autoencoders, report):
@@ -303,10 +303,10 @@ def test_the_policy_forbids_scripts_and_network(tmp_path, report):
 def test_writing_again_gives_the_same_bytes(classifier_run, report, tmp_path):
     """In place of the earlier page, or elsewhere."""
     report(classifier_run)
-    first = (classifier_run / OUTPUT).read_bytes()
-    (classifier_run / OUTPUT).write_bytes(first + b"old")
+    first = (classifier_run / REPORT_FILE).read_bytes()
+    (classifier_run / REPORT_FILE).write_bytes(first + b"old")
     report(classifier_run)
-    assert (classifier_run / OUTPUT).read_bytes() == first
+    assert (classifier_run / REPORT_FILE).read_bytes() == first
     report(classifier_run, "--output", tmp_path / "other.html")
     assert (tmp_path / "other.html").read_bytes() == first
 
@@ -349,7 +349,7 @@ def test_damaged_records_are_named(classifier_run, name, content):
     assert any(path.name in line for line in lines)
     for line in lines:
         assert line.startswith("error: ") and str(classifier_run) in line
-    assert not (classifier_run / OUTPUT).exists()
+    assert not (classifier_run / REPORT_FILE).exists()
 
 
 @pytest.mark.parametrize("name", ["empty", "missing"])
