@@ -1,7 +1,7 @@
 """The errors a person can cause, and the words that name them.
 
 Every one reads ``where: what is required, got what. Remedy.`` A program's `main` prints it on
-standard error, one line per problem, and exits with status 2.
+standard error, one line per problem, and exits with status 2; menus print it and ask again.
 """
 
 import codecs

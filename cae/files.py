@@ -264,7 +264,7 @@ def _lock(descriptor: int, folder: Path, end: float) -> None:
             if time.monotonic() >= end:
                 raise UsageError(
                     folder,
-                    "must be free",
+                    "must not be in use",
                     f"a lock held by {_find_holder(descriptor)}",
                     "Wait until that process ends, or stop it.",
                 ) from error

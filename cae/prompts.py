@@ -36,7 +36,7 @@ HELP = (
 
 
 class InputEnded(UsageError):
-    """Nobody is there to answer, so asking again is useless."""
+    """Standard input has ended, so asking again is useless."""
 
 
 class Left(SystemExit):
@@ -125,7 +125,7 @@ def ask(question: str, parse: Callable[[str], T], default: Any = None, help: str
     except EOFError as error:
         OUT.print()
         if sys.stdin.isatty():
-            OUT.print("Ended.")
+            OUT.print("Program ended.")
             raise Left from None
         raise InputEnded(
             "standard input",

@@ -41,7 +41,7 @@ TABLE_COLUMNS = {
     "seconds": "seconds",
 }
 
-# Of `label-efficiency`: method -> its name in figures.
+# Methods of `label-efficiency` -> their names in figures.
 FROZEN, FINE_TUNED, SCRATCH = "frozen", "fine-tuned", "scratch"
 PIXELS, PCA, NEIGHBOURS = "pixels", "pca", "neighbours"
 RECIPE = "recipe"

@@ -66,7 +66,7 @@ def _unwrap(document: Any, where: str, kind: Kind) -> tuple[dict[str, Any], str]
             (other,) = CONFIGS.keys() - {kind}
             raise ConfigurationError(
                 where,
-                f"must hold a configuration for {PROGRAMS[kind]}",
+                f"must contain a configuration for {PROGRAMS[kind]}",
                 f"no key {kind}",
                 f"Use it with {PROGRAMS[other]}.",
             )

@@ -220,7 +220,7 @@ def match_scaling(training: Scaling, images: np.ndarray, where: object, say: Say
         known = listed(dict.fromkeys([trained, "0..1", "0..255"]))
         raise DataError(
             where,
-            f"must hold pixels in {trained}, as the training images do",
+            f"must contain pixels in {trained}, as the training images do",
             f"{images.dtype.name} from {low:g} to {high:g}, which is not clearly {known}",
             f"Convert them to {trained}.",
         )
@@ -245,7 +245,7 @@ def match_range(training: Scaling, images: np.ndarray, where: object, say: Say) 
 
 
 def match_channels(channels: int, images: np.ndarray, where: object, say: Say) -> np.ndarray:
-    """Brings gray images to RGB and the reverse, as pictures in files are brought to a model.
+    """Turns gray images into RGB or vice versa, as for pictures in files.
 
     Args:
         channels: Those of the training images. Where they are not 1 or 3, or those of the images
@@ -260,9 +260,9 @@ def match_channels(channels: int, images: np.ndarray, where: object, say: Say) -
     if {channels, images.shape[3]} != {1, 3}:
         return images
     if channels == 3:
-        say(f"{where}: gray images for a model of RGB; each channel gets the gray values.")
+        say(f"{where}: gray images for an RGB model; each channel gets the gray values.")
         return np.broadcast_to(images, (*images.shape[:3], channels))
-    say(f"{where}: RGB images for a model of gray ones; they are converted to gray by luminance.")
+    say(f"{where}: RGB images for a model of gray images; they are converted to gray by luminance.")
     gray = np.empty((*images.shape[:3], channels), images.dtype)
     for start in range(0, len(images), AT_ONCE):
         part = images[start : start + AT_ONCE] @ LUMINANCE

@@ -44,7 +44,7 @@ def read_npz(path: Path) -> dict[Split, tuple[np.ndarray, np.ndarray | None, dic
     if "train" not in arrays:
         raise DataError(
             path,
-            "must hold x_train, y_train, x_test and y_test, or images and labels",
+            "must contain x_train, y_train, x_test and y_test, or images and labels",
             ", ".join(sorted(found)) or "nothing",
             "Write it with numpy.savez(FILE, images=..., labels=...).",
         )
@@ -109,7 +109,7 @@ def _check_pair(
     if labels is None:
         return images, None, {}
     if len(labels) != len(images):
-        required = f"must hold {len(images)} labels, one per image"
+        required = f"must contain {len(images)} labels, one per image"
         remedy = idx.advise_on_counts(len(labels), images.shape)
         raise DataError(path, required, len(labels), remedy)
     return images, *_as_labels(path, labels)
@@ -120,7 +120,7 @@ def as_images(path: Path, array: np.ndarray, check: bool = True) -> np.ndarray:
     if array.ndim not in idx.IMAGES_RANKS or array.size == 0 or array.dtype.kind not in "biuf":
         raise DataError(
             path,
-            "must hold images, numbers of shape (N, H, W) or (N, H, W, C)",
+            "must contain images, numbers of shape (N, H, W) or (N, H, W, C)",
             f"{array.dtype.name} of shape {array.shape}",
             "Reshape the array.",
         )
@@ -137,7 +137,7 @@ def as_images(path: Path, array: np.ndarray, check: bool = True) -> np.ndarray:
     for dtype in map(np.dtype, INTEGERS):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return images.astype(dtype)
-    raise DataError(path, "must hold pixels of at most 32 bits", high, "Scale the pixels.")
+    raise DataError(path, "must contain pixels of at most 32 bits", high, "Scale the pixels.")
 
 
 def _as_labels(path: Path, array: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
@@ -149,7 +149,7 @@ def _as_labels(path: Path, array: np.ndarray) -> tuple[np.ndarray, dict[int, str
     if array.ndim not in idx.LABELS_RANKS or array.dtype.kind not in "biuf":
         raise DataError(
             path,
-            "must hold one integer label per image",
+            "must contain one integer label per image",
             f"{array.dtype.name} of shape {array.shape}",
             "Number the classes.",
         )

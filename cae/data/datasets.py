@@ -204,7 +204,7 @@ def check_dataset(
         if num_labels != num_images:
             raise DataError(
                 labels_path,
-                f"must hold {num_images} labels, one per image in {images_path}",
+                f"must contain {num_images} labels, one per image in {images_path}",
                 f"{num_labels} labels",
                 idx.advise_on_counts(num_labels, header.shape),
             )
@@ -248,7 +248,7 @@ def load_dataset(
     if split == "test" and missing:
         raise DataError(
             labels or images,
-            "must hold the labels of all test images",
+            "must contain the labels of all test images",
             f"{missing:,} of {len(data.labels):,} without one",
             "Label these images, or leave them out.",
         )
@@ -265,7 +265,7 @@ def _load_files(
         if owner and other and owner != other:
             raise DataError(
                 labels_path,
-                f"must hold the labels of {owner}, to which the images belong",
+                f"must contain the labels of {owner}, to which the images belong",
                 f"those of {other}",
                 "Use images and labels that belong together.",
             )
@@ -331,7 +331,7 @@ def divide(
         if labels_per_class > counts.min():
             raise UsageError(
                 "--labels-per-class",
-                f"must be at most {counts.min()}, as many labels as the smallest class has "
+                f"must be at most {counts.min()}, the number of labels of the smallest class "
                 f"({data.get_name(classes[counts.argmin()])})",
                 labels_per_class,
                 "Use fewer.",
@@ -419,7 +419,7 @@ def _refuse_labels(images: str, labels: str | None) -> None:
 def _get_unlabelled_error(images: str) -> DataError:
     return DataError(
         images,
-        "must hold images with labels",
+        "must contain images with labels",
         "images without",
         "Use a folder with one subfolder per class, or a table with the columns path and label.",
     )

@@ -120,7 +120,7 @@ def read_images_header(path: str | os.PathLike) -> Header:
         if not (rows.shape[1] == 1 or is_one_hot(rows) or is_qmnist(rows)):
             got = f"flattened images without height and width (rank 2: {header})"
             remedy = "Reshape them to (N, H, W) and write them with write_idx."
-    raise DataError(path, "must hold images (rank 3 or 4)", got, remedy)
+    raise DataError(path, "must contain images (rank 3 or 4)", got, remedy)
 
 
 def check_channels_last(where: object, shape: tuple[int, ...]) -> None:
@@ -132,7 +132,7 @@ def check_channels_last(where: object, shape: tuple[int, ...]) -> None:
     if channels and height in (1, 3) and width > height and channels[0] > 4:
         raise DataError(
             where,
-            "must hold images (N, H, W, C), channels last",
+            "must contain images (N, H, W, C), channels last",
             f"{' x '.join(map(str, shape))}, channels first",
             "Convert the array with numpy.moveaxis(images, 1, -1).",
         )
@@ -151,7 +151,7 @@ def read_labels_header(path: str | os.PathLike) -> Header:
     if len(header.shape) not in LABELS_RANKS:
         raise DataError(
             path,
-            "must hold labels (rank 1)",
+            "must contain labels (rank 1)",
             f"images (rank {len(header.shape)}: {header})",
             "Pass the file of labels here and the images with their own flag.",
         )
@@ -293,7 +293,7 @@ def _parse_header(path: Path, start: bytes, compressed: bool) -> Header:
         )
     if any(start[:2]):
         found = describe_content(start)
-        remedy = "Unpack it and give what is in it." if " archive" in found else MAKE_IDX
+        remedy = "Unpack it and pass its contents." if " archive" in found else MAKE_IDX
         remedy = "Pass the folder of pictures." if found.endswith("picture") else remedy
         raise DataError(path, "must be an idx file", found, remedy)
     if len(start) < 4:
@@ -342,7 +342,7 @@ def _check_sizes(path: Path, header: Header, stored_bytes: int) -> None:
     if header.compressed:
         raise DataError(
             path,
-            f"must hold {header.data_bytes} bytes of data ({header})",
+            f"must contain {header.data_bytes} bytes of data ({header})",
             f"{stored_bytes} compressed bytes, which hold at most {most}",
             GET_AGAIN,
         )
@@ -367,7 +367,7 @@ def _check_data_bytes(path: Path, header: Header, found: int) -> None:
         got, remedy = f"{found}, as of {8 * width}-bit values", WRITE_AGAIN
     elif found > header.data_bytes:
         got = f"{found}: trailing bytes"
-    raise DataError(path, f"must hold {header.data_bytes} bytes of data ({header})", got, remedy)
+    raise DataError(path, f"must contain {header.data_bytes} bytes of data ({header})", got, remedy)
 
 
 def _read_items(path: Path, header: Header, chosen: np.ndarray | None = None) -> np.ndarray:
@@ -386,7 +386,7 @@ def _read_items(path: Path, header: Header, chosen: np.ndarray | None = None) ->
                 file.seek(header.data_offset + start * header.item_bytes)
                 content += _read_bytes(file, size)
             if len(content) != num_bytes:
-                # Of a compressed file, no more than takes a moment: it may be a bomb.
+                # Only the first part of a compressed file: it may be a bomb.
                 most = header.data_offset + max(8 * header.data_bytes, MEASURED_BYTES) + 1
                 end = file.seek(most) if header.compressed else file.seek(0, os.SEEK_END)
                 _check_data_bytes(path, header, end - header.data_offset)
@@ -427,7 +427,7 @@ def check_finite(path: str | os.PathLike, images: np.ndarray) -> None:
     if not finite.all():
         raise DataError(
             path,
-            "must hold finite pixels",
+            "must contain finite pixels",
             f"NaN or infinity in {np.sum(~finite)} of {len(images)} images, "
             f"first in image {np.argmin(finite)} (counted from 0)",
             "Replace those pixels, or remove the images.",

@@ -101,7 +101,7 @@ def read_parts(
             yield from _read_pictures(alike, form, numbers, note)
     if next(numbers) == 0 and not reported:
         remedy = "Use pictures, folders of them, idx or .npy files."
-        raise DataError(", ".join(inputs), "must hold an image", "none", remedy)
+        raise DataError(", ".join(inputs), "must contain an image", "none", remedy)
 
 
 def find_shape(inputs: Iterable[str]) -> tuple[int, ...] | None:
@@ -136,7 +136,7 @@ def _read_pictures(
 ) -> Iterator[Part]:
     pictures = iter(pictures)
     if form.channels not in (1, 3) and (first := next(pictures, None)) is not None:
-        required = f"must hold {form.channels} channels, as the model takes"
+        required = f"must contain {form.channels} channels, as the model takes"
         name = first if isinstance(first, str) else STANDARD_INPUT
         report(DataError(name, required, "a picture, gray or RGB", "Use a .npy file."))
         return
@@ -227,7 +227,7 @@ def _check_size(name: str, images: np.ndarray, form: Form) -> np.ndarray:
         idx.check_channels_last(name, images.shape)
         raise DataError(
             name,
-            f"must hold images of the model's shape {format_shape(form.shape)}",
+            f"must contain images of the model's shape {format_shape(form.shape)}",
             format_shape(images.shape[1:]),
             "Use images of that size, or pictures in files, which are resized.",
         )

@@ -67,7 +67,7 @@ def number_like(
         are_names = len(by_name) == len(names) or len(by_name) > len(by_number)
         if not are_names or names.items() <= class_names.items():
             return labels, {}
-        _say(f"The labels {min(names)} to {max(names)} are taken for the classes of these names")
+        _say(f"The labels {min(names)} to {max(names)} are matched to the classes by name")
     known = {name: label for label, name in class_names.items()}
     new = itertools.count(max(class_names, default=-1) + 1)
     number = {label: known[name] if name in known else next(new) for label, name in names.items()}
@@ -101,7 +101,7 @@ def _take_classes(where: object, rows: np.ndarray) -> np.ndarray:
         return rows[:, 0]
     raise DataError(
         where,
-        "must hold labels: one whole number per image, or a one-hot row that sums to 1",
+        "must contain labels: one whole number per image, or a one-hot row that sums to 1",
         f"other rows, as of flattened images ({shape})",
         "Pass the file of labels here and the images with their own flag.",
     )
@@ -116,7 +116,7 @@ def _check_whole(where: object, values: np.ndarray) -> None:
         first = int(np.argmin(is_whole))
         raise DataError(
             where,
-            "must hold whole numbers as labels",
+            "must contain whole numbers as labels",
             f"{values[first]:g} ({values.dtype.name}) for image {first} (counted from 0)",
             "Number the classes and write the labels as integers.",
         )
@@ -127,7 +127,7 @@ def _mark_unlabelled(where: object, labels: np.ndarray) -> np.ndarray:
     if len(classes) < 2 or classes[0] != -1:
         return labels
     if len(classes) == 2:
-        _say(f"{where}: -1 is taken for a class, because {classes[1]} is the only other label")
+        _say(f"{where}: -1 is treated as a class, because {classes[1]} is the only other label")
         return labels
     is_marked = labels == -1
     _say(

@@ -21,7 +21,7 @@ from cae.data.labels import NO_LABEL, as_labels
 from cae.data.named import Split
 from cae.errors import DataError, counted, listed, printable, shown
 
-UNLABELLED = ("unlabelled", "unlabeled")  # folders that are no class
+UNLABELLED = ("unlabelled", "unlabeled")  # folders that are not classes
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 PARTS |= {"training": "train", "testing": "test"}
 PARTS |= dict.fromkeys(UNLABELLED, UNLABELLED[0])
@@ -183,7 +183,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
         if not pictures:
             raise DataError(
                 folder,
-                "must hold pictures, or one subfolder of pictures per class",
+                "must contain pictures, or one subfolder of pictures per class",
                 counted(len(files), "other file"),
                 name_idx_files(folder, NAME_PICTURES),
             )
@@ -191,7 +191,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
     if pictures:
         raise DataError(
             folder,
-            "must hold either pictures or one subfolder per class",
+            "must contain either pictures or one subfolder per class",
             f"{counted(len(pictures), 'picture')} beside the folders {listed(folders[:3], 'and')}",
             f"Move the pictures into the folder of their class, or {UNLABELLED[0]}/.",
         )
@@ -211,7 +211,7 @@ def _list_folder(folder: Path, folders: list[str], files: list[str]) -> Listing:
                     counted(len(inner_files), "other file"),
                     name_idx_files(folder, remedy),
                 )
-            raise DataError(folder / name, "must hold the pictures of one class", got, remedy)
+            raise DataError(folder / name, "must contain the pictures of one class", got, remedy)
         paths += [f"{name}/{file}" for file in pictures]
         others += [f"{name}/{file}" for file in inner_others]
         classes += ["" if name.lower() in UNLABELLED else name] * len(pictures)
@@ -231,7 +231,7 @@ def _list_all(folder: Path, folders: list[str], files: list[str]) -> Listing:
     if not pictures:
         raise DataError(
             folder,
-            "must hold pictures",
+            "must contain pictures",
             counted(len(others), "other file"),
             name_idx_files(folder, NAME_PICTURES),
         )
@@ -258,7 +258,7 @@ def _join(root: Path, parts: dict[str, str], found: dict[str, Listing]) -> Listi
         if unknown or (validation.labels is None) != (training.labels is None):
             raise DataError(
                 validation.root,
-                f"must hold the classes of {training.root}",
+                f"must contain the classes of {training.root}",
                 listed(unknown[:3], "and") if unknown else "pictures without classes",
                 "Give both folders the same subfolders.",
             )

@@ -244,7 +244,7 @@ def _download(name: str, path: Path) -> None:
         "must be downloadable",
         "; ".join(failures),
         f"Put the files {names} from {mirrors[0]} into {path.parent}, as they are or unpacked, "
-        "also each in a folder of its own; or use digits, which needs no network.",
+        "each in its own folder if you like; or use digits, which needs no network.",
     )
 
 

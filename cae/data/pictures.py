@@ -4,9 +4,9 @@ All pictures of a data set become uint8 arrays of one form: a size, and gray or 
 the first frame counts. Transparent pixels become white, 16-bit pixels 8-bit, and a photograph is
 turned as its camera says.
 
-They are decoded once, into an array in `data/cache/` that is called by a hash of the form and of
+They are decoded once, into an array in `data/cache/` that is named by a hash of the form and of
 the names, sizes and times of the files: a changed file is decoded again. Parts of large data sets,
-two of them joined, and inverted ones lie there too. That folder may be deleted.
+and joined or inverted ones, are cached there too. That folder may be deleted.
 """
 
 import hashlib
@@ -464,7 +464,7 @@ def _get_unreadable_error(
     named = ", ".join(f"{name} ({error.reason})" for name, error in first)
     return DataError(
         root,
-        f"must hold at most {MAX_UNREADABLE:.0%} unreadable pictures",
+        f"must contain at most {MAX_UNREADABLE:.0%} unreadable pictures",
         f"{len(unreadable):,} of {count:,}: {named}" + ", …" * (len(unreadable) > 3),
         "Replace or remove these files.",
     )

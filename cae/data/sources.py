@@ -222,7 +222,7 @@ def _describe_too_few(contents: Contents, share: float) -> str:
     count = len(contents.images) - contents.num_validation
     different = len(np.unique(hash_images(contents.images[:count])))
     found = f"{count:,} images, {different:,} of them different"
-    return f"{share:.0%} of each class rounds to none, keeping equal images together: {found}"
+    return f"{share:.0%} of each class rounds to zero when equal images stay together: {found}"
 
 
 def _decode(path: Path, listing: Listing, reading: Reading) -> Contents:

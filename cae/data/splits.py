@@ -21,8 +21,8 @@ Items = TypeVar("Items")  # a sequence or an array
 
 NO_CLASS = -1  # the class index of an image without a label, or of an unknown one
 IMBALANCE = 3
-# Of BLAKE2b. 64 bits are integers that NumPy compares fast; that any two of a million different
-# images collide has a probability of 3e-8.
+# Length of a BLAKE2b hash: 64 bits are integers that NumPy compares fast. That any two of a million
+# different images collide has a probability of 3e-8.
 HASH_BYTES = 8
 IMAGES_AT_ONCE = 1024
 SHOWN_INDICES = 5
@@ -205,7 +205,7 @@ def keep_order(path: Path, labels: np.ndarray, seed: int, data_sha256: str) -> n
     if document != _describe(order, seed, data_sha256) or len(order) != len(labels):
         raise DataError(
             path,
-            f"must hold the order drawn from these images and labels with seed {seed}",
+            f"must contain the order drawn from these images and labels with seed {seed}",
             "a damaged file" if document is None else "the order of other data",
             "Restore the file, or start again with another --name.",
         )

@@ -144,7 +144,7 @@ def check_byte_order(where: object, values: np.ndarray) -> None:
     else:
         is_swapped = not (values % 256 ** (values.itemsize - 1)).any()
     if is_swapped:
-        raise DataError(where, "must hold big-endian values", "little-endian ones", WRITE_AGAIN)
+        raise DataError(where, "must contain big-endian values", "little-endian ones", WRITE_AGAIN)
 
 
 def _are_common(floats: np.ndarray) -> bool:

@@ -184,7 +184,7 @@ def get_images(
         A symbolic tensor (batch, *input_shape): in [0, 1] as far as the model keeps to its range.
 
     Raises:
-        ModelFileError: The outputs are no such images.
+        ModelFileError: The outputs are not such images.
     """
     import keras
 
@@ -210,7 +210,7 @@ def _find_output_range(network: Unrolled, where: object, input_range: str, say: 
     else:
         found = RANGES.get(get_activation(network))
     if (found or input_range) != OWN_RANGE:
-        why = f"as its layer {last} shows" if found else "as it takes: no layer shows another range"
+        why = f"as its layer {last} shows" if found else "like its input: no layer shows a range"
         say(f"{where} outputs pixels in {found or input_range}, {why}.")
     return found or input_range
 
@@ -224,7 +224,7 @@ def get_probabilities(network: Unrolled, where: object, say: Say) -> Any:
         A symbolic tensor (batch, num_classes): in [0, 1], with the sum 1.
 
     Raises:
-        ModelFileError: The model is no classifier, or the meaning of its outputs is unknown.
+        ModelFileError: The model is not a classifier, or the meaning of its outputs is unknown.
     """
     from keras import ops
 

@@ -135,7 +135,7 @@ def find_classifier(
         (batch, num_classes), whose sum is 1.
 
     Raises:
-        ModelFileError: It is no classifier, or takes other images.
+        ModelFileError: It is not a classifier, or takes other images.
     """
     import keras
 
@@ -159,7 +159,7 @@ def find_autoencoder(
         A model of float32 (batch, height, width, channels) in [0, 1] to such images.
 
     Raises:
-        ModelFileError: It is no autoencoder, or takes other images.
+        ModelFileError: It is not an autoencoder, or takes other images.
     """
     import keras
 
@@ -225,7 +225,7 @@ def _makes_features(network: Unrolled, where: object) -> bool:
 def _find_bottleneck(
     network: Unrolled, start: int, expanding: Sequence[int], last: int
 ) -> tuple[LayerCall, str] | None:
-    """Of an autoencoder whose weights are in the calls from `start` to `last`.
+    """Finds the bottleneck of an autoencoder whose weights are in the calls from `start` to `last`.
 
     None if connections lead around what its decoder begins with, as in a U-Net. Around other layers
     they may: an encoder may have residual blocks and gates.
@@ -249,7 +249,7 @@ def _find_bottleneck(
 
 
 def _find_features(network: Unrolled, start: int) -> tuple[LayerCall, str] | None:
-    """Of a classifier whose first weights are in call `start`."""
+    """Finds the features of a classifier whose first weights are in call `start`."""
     for before, number in pairwise(network.find_cuts()):
         if network.calls[number].kind in POOLING and before >= start:
             return network.calls[before], f"the one before {network.calls[number].layer.name}"

@@ -35,7 +35,7 @@ class LayerCall:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Of the output for one image."""
+        """Values in the output for one image."""
         return self.output.shape[1:]
 
     @property

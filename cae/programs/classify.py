@@ -114,7 +114,7 @@ def open_classifier(
         say: Receives a sentence for each choice that the model does not make itself.
 
     Raises:
-        ModelFileError: It is no classifier.
+        ModelFileError: It is not a classifier.
     """
     with terminal.starting_keras():
         model, metadata = load_model(path)
@@ -156,8 +156,8 @@ def summarize(path: str | Path, model: "keras.Model", typical: Typical) -> "kera
             return summarized
     raise ModelFileError(
         path,
-        "must hold the statistics of its own encodings",
-        f"{size} means of others",
+        "must contain the statistics of its own encodings",
+        f"{size} means, from another model",
         "Save the model again, or give another one.",
     )
 
@@ -444,9 +444,9 @@ def _show(rows: Sequence[dict[str, Any]], total: int) -> None:
     if cells:
         terminal.print_rows("Answers", cells, ("probability",))
     if rows and rows[0]["unlike_training"] is None:
-        terminal.say("Whether images are unlike the training images is not known for this model.")
+        terminal.say("This model cannot tell which images are unlike its training images.")
     if total > len(rows):
-        terminal.say(f"{total - len(rows):,} more: --csv FILE or --json FILE lists all.")
+        terminal.say(f"{total - len(rows):,} more rows: --csv FILE or --json FILE lists all.")
 
 
 def _show_evaluation(classifier: Classifier, known: Sequence[tuple[np.ndarray, list[int]]]) -> None:

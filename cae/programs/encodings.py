@@ -81,7 +81,7 @@ class Outputs:
         """
         found = list(self)
         if not found:
-            raise DataError("INPUT", "must hold an image that can be read", "none")
+            raise DataError("INPUT", "must contain an image that can be read", "none")
         names = [name for part, _ in found for name in part.names]
         numbers = [number for part, _ in found for number in part.numbers]
         images = np.concatenate([part.images for part, _ in found])

@@ -140,8 +140,8 @@ def evaluate_file(
     Args:
         path: The classifier.
         test: Images and labels.
-        training: Where a file of another program does not name its classes and its scaling, those
-            of these images; of the test images by default.
+        training: Gives classes and scaling where a file of another program names none; by default
+            the test images do.
         input_range: The pixels that such a file expects; see `find_classifier`.
 
     Raises:
@@ -210,8 +210,8 @@ def name_outputs(
         if found[-1] - found[0] >= num_classes:
             words = list(map(str, found.tolist()))
         say(
-            f"{path} does not name its classes: its {num_classes} outputs are taken for the labels "
-            f"{listed(words, 'and')}, in this order."
+            f"{path} does not name its classes: its {num_classes} outputs are assumed to be the "
+            f"labels {listed(words, 'and')}, in this order."
         )
     return found
 
@@ -305,7 +305,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         interval = f" ({ends.low:.2%} to {ends.high:.2%})" if ends else ""
         scores.append(f"{name} {getattr(evaluation, key):.2%}{interval}")
     images = counted(len(evaluation.labels), "image")
-    terminal.say(f"{as_sentence(', '.join(scores))}; of {images}, in brackets 95 % intervals")
+    terminal.say(f"{as_sentence(', '.join(scores))} on {images}; 95 % intervals in brackets")
 
 
 # --- The command ----------------------------------------------------------------------------

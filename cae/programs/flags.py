@@ -332,7 +332,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--save": {
         "metavar": "PATH",
-        "help": "also save the model here, as .keras or .h5; of several configurations the best",
+        "help": "also save the model here, as .keras or .h5; if several are trained, the best",
     },
     "--overwrite": {
         "action": "store_true",

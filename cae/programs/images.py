@@ -167,7 +167,7 @@ def check_same_shape(name: str, shape: Shape, input_shape: Shape, split: str = "
     if shape != input_shape:
         raise DataError(
             name,
-            f"must hold images of the training images' shape {format_shape(input_shape)}",
+            f"must contain images of the training images' shape {format_shape(input_shape)}",
             format_shape(shape),
             "Add --transpose test, or leave it out if it is there."
             if split == "test" and swap_sides(shape) == input_shape
@@ -226,9 +226,9 @@ def load_labelled_images(
         why = explain_no_test(args.dataset, get_reading(args))
         if why:
             terminal.warn(
-                f"{args.dataset}: no images can be held out for testing ({why}). All are trained "
-                "on, and the classifier is not tested. Pass test images with -t, a larger "
-                "--test-split, or more images."
+                f"{args.dataset}: no images can be held out for testing ({why}). Training "
+                "uses all of them, and the classifier is not tested. Pass test images with -t, a "
+                "larger --test-split, or more images."
             )
     warn_of_shared_images({"training": data, "unlabelled": unlabelled, "test": test})
     return data, test, unlabelled
@@ -354,7 +354,7 @@ def change_images(
 
 
 def match_colour(data: Dataset, model_file: str) -> Dataset:
-    """The data with gray images as RGB or the reverse, if the saved model takes such images."""
+    """The data with gray images as RGB or vice versa, if the saved model takes such images."""
     expected = read_metadata(model_file).get("input_shape")
     if not expected:
         return data

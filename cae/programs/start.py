@@ -65,7 +65,7 @@ def _explain_system_error(error: OSError | MemoryError) -> UserError:
     """Explains a fault of the machine that no other code expects."""
     if isinstance(error, MemoryError):
         remedy = "Use fewer images (in training: --limit) or a smaller --batch-size."
-        return UserError("memory", "must be enough for the images and a batch", None, remedy)
+        return UserError("memory", "must be large enough for images and a batch", None, remedy)
     try:
         sys.stdout.flush()
     except OSError:
@@ -138,4 +138,4 @@ class StopSignal:
         self.exit_code = 128 + number
         from cae.terminal import warn
 
-        warn("Stopping after this step; the run can be resumed. Ctrl-C again stops at once.")
+        warn("Stopping after this step; the run can be resumed. Press Ctrl-C again to quit now.")

@@ -151,7 +151,7 @@ def check_layers(config: Config, model: str | None, input_shape: Shape, where: o
 
     Raises:
         UsageError: A classifier has no encoder.
-        ModelFileError: The configuration names a file that is no model, or one for other images.
+        ModelFileError: The configuration names a file that is not a model, or one for other images.
         ConfigurationError: The layers do not fit.
     """
     if config.kind == "classifier":
@@ -183,7 +183,7 @@ def check_model_shape(
         path: The model.
         input_shape: (height, width, channels) of the images.
         remedy: Where transposing does not help.
-        any_colour: Whether gray images fit a model of RGB, and the reverse: see `match_colour`.
+        any_colour: Whether gray images fit an RGB model and vice versa: see `match_colour`.
 
     Raises:
         ModelFileError: It is not a model, or takes images of another shape.
@@ -208,7 +208,7 @@ def _take_over_model(args: argparse.Namespace, kind: Kind) -> tuple[str, Config]
     metadata = read_metadata(path)
     if "model_info" not in metadata:
         raise ModelFileError(
-            path, "must say how it was trained", "a file of another program", "Add -c FILE."
+            path, "must record how it was trained", "a file of another program", "Add -c FILE."
         )
     if metadata.get("kind") != kind:
         raise ModelFileError(

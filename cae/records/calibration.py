@@ -13,8 +13,8 @@ import numpy as np
 BINS = 15  # of the expected calibration error, as in Guo et al.
 TINY = 1e-30  # a positive float32: its logarithm is finite
 TEMPERATURES = (0.05, 20.0)
-# Answers are unsure below the probability from which on this share of the validation images is
-# classified correctly, and in any case below one half: more likely wrong than right.
+# Answers are unsure below the probability at or above which this share of the validation images
+# is classified correctly, and in any case below one half: more likely wrong than right.
 RELIABLE_SHARE = 0.99
 UNSURE_BELOW = 0.5
 # The quantiles of the scores of images like those of training, by which others are judged.

@@ -203,7 +203,7 @@ def read_predictions(path: Path) -> Predictions:
         indices = np.array(texts["index"], np.int64)
     except (OSError, ValueError, LookupError, csv.Error) as error:
         remedy = "Restore the file and run again."
-        raise DataError(path, "must hold one prediction per row", error, remedy) from error
+        raise DataError(path, "must contain one prediction per row", error, remedy) from error
     return Predictions(
         indices,
         np.array(labels, np.int64),

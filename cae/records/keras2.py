@@ -106,7 +106,7 @@ def _translate_layer(where: object, name: str, config: dict[str, Any]) -> None:
         config.pop(key, None)
     groups = config.pop("groups", 1) if name in UNGROUPED else 1
     if groups != 1:
-        required = f"must hold layers that Keras 3 has: {name} with groups 1"
+        required = f"must contain layers that Keras 3 has: {name} with groups 1"
         raise ModelFileError(where, required, f"groups {groups}", "Train the model again.")
 
 

@@ -189,14 +189,14 @@ class Start(_Record):
             if before.sha256 != after.sha256:
                 raise DataError(
                     after.path,
-                    f"must have the content that the run began with ({before.sha256[:12]}…)",
+                    f"must be unchanged since the run began ({before.sha256[:12]}…)",
                     f"SHA-256 {after.sha256[:12]}…",
                     "Restore the file and resume again, or start a new run.",
                 )
         if self.sample != now.sample:
             raise DataError(
                 "--limit" if self.arguments.labels_per_class is None else "--labels-per-class",
-                f"must draw the images that the run began with, {shown(self.sample)}",
+                f"must select the same images as when the run began, {shown(self.sample)}",
                 shown(now.sample),
                 "Resume with the versions of this program and NumPy that began it, or start a new "
                 "run.",

@@ -211,7 +211,7 @@ def load_model(path: str | Path) -> tuple["keras.Model", dict[str, Any]]:
             return keras.models.load_model(copy, compile=False, safe_mode=True)
 
         with _errors_of(path), warnings.catch_warnings():
-            # Of arguments that Keras 3 has renamed, and maps itself.
+            # About arguments that Keras 3 has renamed, and maps itself.
             warnings.simplefilter("ignore")
             _rehearse(path, load)
             model = load()
@@ -371,7 +371,7 @@ def _file_kind(path: Path) -> str:
 def _refuse_weights(path: Path, got: str) -> NoReturn:
     raise ModelFileError(
         path,
-        "must hold the model's layers and their weights",
+        "must contain the model's layers and their weights",
         got,
         "Build the model in the version of Keras that saved them, load the weights into it with "
         "model.load_weights, and save both with model.save('model.keras').",

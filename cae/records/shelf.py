@@ -156,10 +156,13 @@ def print_best(args: argparse.Namespace) -> int:
     data = sorted({entry.data for entry in entries})
     if len(data) > 1:
         raise UsageError(
-            args.runs_dir, "must hold runs of one data set", listed(data, "and"), "Add -d DATASET."
+            args.runs_dir,
+            "must contain runs of one data set",
+            listed(data, "and"),
+            "Add -d DATASET.",
         )
     if not entries:
-        required = f"must hold a complete {args.kind} with its model"
+        required = f"must contain a complete {args.kind} with its model"
         required += f" on {args.dataset}" if args.dataset else ""
         if not saved:
             raise UsageError(args.runs_dir, required, "none", "Train one.")

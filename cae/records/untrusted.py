@@ -111,7 +111,7 @@ BUILD_AGAIN = (
 
 
 def _refuse(where: object, got: str, remedy: str = SAVE_AGAIN) -> NoReturn:
-    required = "must hold plain Keras layers, their weights and nothing else"
+    required = "must contain plain Keras layers, their weights and nothing else"
     raise ModelFileError(where, required, got, remedy)
 
 

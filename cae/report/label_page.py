@@ -38,7 +38,7 @@ def describe_label_efficiency(folder: Path) -> Page:
     results = label_results.read_results(folder / "results.csv")
     if not results:
         remedy = "Run label-efficiency again."
-        raise DataError(folder / "results.csv", "must hold a result", "none", remedy)
+        raise DataError(folder / "results.csv", "must contain a result", "none", remedy)
     settings = load_record(folder / "settings.json", LabelSettings)
     environment = read_environment(folder)
     errors = label_results.summarize(results)

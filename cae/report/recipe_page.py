@@ -19,7 +19,7 @@ def describe_recipe(folder: Path) -> Page:
     """The page of the folder of a recipe; an incomplete or damaged record is a `DataError`."""
     seeds = find_recipe_seeds(folder)
     if not seeds:
-        required, remedy = "must hold a complete classifier", "Run the recipe's command again."
+        required, remedy = "must contain a complete classifier", "Run the recipe's command again."
         raise DataError(folder, required, "only parts of a recipe", remedy)
     pairs = [_read_pair(folder, seed) for seed in seeds]
     results = [result for pair in pairs for result in pair]
@@ -47,7 +47,7 @@ def _read_pair(folder: Path, seed: int) -> list[RunResult]:
 
 
 def _compare_seeds(pairs: list[list[RunResult]]) -> list[Any]:
-    """Of several seeds the mean test accuracy and its spread, and a row for each."""
+    """The mean test accuracy over several seeds, its spread, and a row per seed."""
     if len(pairs) < 2:
         return []
     metrics = [pair[-1].history.metrics for pair in pairs]

@@ -334,7 +334,7 @@ def run(args: argparse.Namespace) -> int:
     if args.figures:
         new_folder("--figures", args.figures)
     for problem in problems:
-        terminal.warn(f"Left out: {problem}")
+        terminal.warn(f"Skipped: {problem}")
     tables = _compare_by_kind(args.runs, results)
     _print_tables(tables, args.sort)
     if args.csv:
@@ -392,7 +392,7 @@ def _compare_by_data(
 ) -> list[tuple[str, list[Group]]]:
     """For each data set a title and the groups, of which no two have the same name.
 
-    Of the runs that have everything in common, the seed too, the latest counts.
+    Of runs that are equal in everything, the seed included, only the latest is used.
     """
 
     def get_key(result: RunResult) -> tuple[str, int]:

@@ -143,7 +143,7 @@ def _read_recipes(args: argparse.Namespace, methods: Sequence[str]) -> list[Reci
         if recipe.labels is None:
             raise ConfigurationError(
                 recipe.name,
-                "must say for how many labels it is",
+                "must say how many labels it is for",
                 "no key labels",
                 'Add for example "labels": 100.',
             )
@@ -229,7 +229,7 @@ def _find_leakage(args: argparse.Namespace, hashes: dict[str, np.ndarray]) -> li
     if repeats := len(splits.find_repeats(hashes["training"])):
         # The validation images are drawn from the training images.
         found = counted(repeats, "repeated image")
-        facts[-1] = f"{found} among the training images, so one may also serve for validation"
+        facts[-1] = f"{found} among the training images; a copy may be among the validation images"
     for fact in facts:
         terminal.ERR.print(Text(f"Exact duplicates: {fact}"))
     return facts
@@ -289,7 +289,7 @@ def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
                 halves = {kind: recipe[kind] for kind in CONFIGS if recipe[kind]}
                 recipe |= {kind: add_new_keys(half, kind) for kind, half in halves.items()}
         except (AttributeError, KeyError, TypeError) as error:
-            required = "must hold the recipes of its results"
+            required = "must contain the recipes of its results"
             raise DataError(path, required, shown(earlier), "Choose another --name.") from error
         pairs = {key: (before.get(key), settings[key]) for key in settings if key not in apart}
         for count in earlier.keys() & recipes.keys():

@@ -43,12 +43,12 @@ class Measurement(BaseModel):
     seed: int  # of the subset, the split and the training
     labels: int  # in all
     validation_labels: int  # that only chose the best epoch or strength
-    # Of the optimizer, those of a recipe's autoencoder included; 0 for methods that take none.
+    # Optimizer steps, those of a recipe's autoencoder included; 0 for methods that take none.
     steps: int
     images_seen: _Count = None  # in these steps; unknown in files of earlier versions
     test_error: float  # share of the test images with a wrong prediction, in [0, 1]
     seconds: float  # of training and testing
-    # Of training the recipe's autoencoder, which all numbers of labels share.
+    # Training the recipe's autoencoder, which all numbers of labels share.
     autoencoder_seconds: float = 0.0
 
     @property
@@ -66,7 +66,7 @@ def read_results(path: Path) -> list[Measurement]:
     except ValidationError as error:
         raise DataError.from_validation(path, error, list[Measurement], remedy) from error
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(path, "must hold one result per row", error, remedy) from error
+        raise DataError(path, "must contain one result per row", error, remedy) from error
 
 
 def _get_errors(results: Sequence[Measurement]) -> dict[str, dict[int, dict[int, float]]]:

@@ -47,7 +47,7 @@ class RunResult:
     def describe_models(self) -> list[Any]:
         """The saved models that it began with: the SHA-256 of each.
 
-        The autoencoder of a recipe is told by its hyperparameters: each seed has one of its own.
+        The autoencoder of a recipe is identified by its hyperparameters: each seed has its own.
         """
         seed = self.history.model_info["seed"]
         own = get_recipe_path(self.path.parent, "autoencoder", seed)

@@ -168,7 +168,7 @@ def joined(devices: str | int, command: Sequence[str]) -> Iterator[Workers | Non
             task = re.search(r"task:(\d+)", str(error))
             raise UserError(
                 "workers",
-                "must all run until the end",
+                "must all keep running until training ends",
                 f"no answer from worker {task[1]}" if task else "no answer from one of them",
                 "Read its output, then start all of them again, with --resume if it was printed.",
             ) from error

@@ -32,7 +32,7 @@ GIB = 2**30
 WITHOUT_MEMORY = (keras.layers.InputLayer, keras.layers.Flatten, keras.layers.Reshape)
 # What is raised when memory runs out.
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
-# Of images or encodings on a GPU; the rest of a small GPU's memory is for training.
+# Most bytes of images or encodings on a GPU; the rest of a small GPU's memory is for training.
 MOST_BYTES = 2 * GIB
 # How many times as many images as on a CPU go into one execution on a GPU.
 GPU_SPEED = 16

@@ -355,7 +355,7 @@ def _start_output_at(model: keras.Model, mean_image: np.ndarray) -> None:
 def _warn_if_collapsed(history: History, loss: str, mean_image_error: float, warn: Say) -> None:
     """Warns if there was nothing to learn, or the reconstructions are no better than the mean."""
     if mean_image_error < SAME_IMAGES:
-        warn("Nothing to learn: all images are the same. Check the file of images.")
+        warn("Nothing to learn: all images are the same. Check the images.")
         return
     mse = history.metrics.get("val_mse", history.metrics["mse"])
     if mse >= COLLAPSE_MARGIN * mean_image_error:

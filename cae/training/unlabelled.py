@@ -41,7 +41,7 @@ Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]
 SPREADING_ROUNDS = 50
 # Rescalings of the columns to the prior, each followed by one of the rows to 1.
 PRIOR_ROUNDS = 20
-# Of encodings or pixels in the graph; more are reduced to their principal components.
+# Most values of an encoding or image in the graph; more are reduced to their principal components.
 GRAPH_DIMENSIONS = 128
 # In the search for neighbours: similarities of which one maximum is taken, and those in memory.
 NEIGHBOUR_GROUP = 32

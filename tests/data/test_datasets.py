@@ -101,7 +101,7 @@ class TestFiles:
     def test_different_lengths(self, images_path, tmp_path, limit):
         """Images and labels that do not belong together are refused even where a limit hides it."""
         idx.write_idx(tmp_path / "other", LABELS[:3])
-        with pytest.raises(DataError, match=r"must hold 4 labels, .*, got 3 labels"):
+        with pytest.raises(DataError, match=r"must contain 4 labels, .*, got 3 labels"):
             datasets.load_dataset(images_path, str(tmp_path / "other"), limit=limit)
 
     @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ MALFORMED = {
         header(1, 1, 4, code=0x0D) + struct.pack("<4f", 0, 0.3, 0.5, 1),
         "big-endian values, got little-endian",
     ),
-    "absurd_sizes": (header(*[2**32 - 1] * 4), "must hold 340282366604025813516997721"),
+    "absurd_sizes": (header(*[2**32 - 1] * 4), "must contain 340282366604025813516997721"),
     "gzip_absurd_sizes": (
         gzip.compress(header(*[2**32 - 1] * 3) + IMAGE),
         "compressed bytes, which hold at most",

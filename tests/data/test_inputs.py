@@ -85,10 +85,10 @@ def test_a_folder_that_is_called_like_a_picture(tmp_path, read):
 
 def test_nothing_to_read(tmp_path, read):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"^empty: must hold an image"):
+    with pytest.raises(DataError, match=r"^empty: must contain an image"):
         read("empty")
     (tmp_path / "empty" / "notes.txt").write_text("text")
-    with pytest.raises(DataError, match=r"^empty: must hold an image"):
+    with pytest.raises(DataError, match=r"^empty: must contain an image"):
         read("empty")
 
 

@@ -39,8 +39,8 @@ def test_other_forms_are_read_with_a_line(values, expected, said, capsys):
     ("values", "expected", "said"),
     [
         ([2, -1, 0, -1], [2, NO_LABEL, 0, NO_LABEL], "2 of 4 images have no label"),
-        ([-1, 1, -1], [-1, 1, -1], "-1 is taken for a class"),
-        ([-1, 0], [-1, 0], "-1 is taken for a class"),
+        ([-1, 1, -1], [-1, 1, -1], "-1 is treated as a class"),
+        ([-1, 0], [-1, 0], "-1 is treated as a class"),
         ([-1, -1], [-1, -1], ""),
         ([-2, -1, 0, 1], [-2, -1, 0, 1], ""),
     ],
@@ -68,7 +68,7 @@ def test_minus_one_marks_no_label_beside_two_classes(values, expected, said, cap
     ],
 )
 def test_anything_else_is_named(values, got):
-    with pytest.raises(DataError, match=f"^y: must hold .*, got .*{got}"):
+    with pytest.raises(DataError, match=f"^y: must contain .*, got .*{got}"):
         as_labels("y", values)
 
 

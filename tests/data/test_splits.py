@@ -82,7 +82,7 @@ def test_a_changed_file_is_refused(tmp_path, damage):
     document = read_json(path)
     damage(document)
     path.write_text(json.dumps(document))
-    with pytest.raises(DataError, match="must hold the order drawn"):
+    with pytest.raises(DataError, match="must contain the order drawn"):
         keep_order(path, LABELS, 0, "abc")
 
 
@@ -90,7 +90,7 @@ def test_a_changed_file_is_refused(tmp_path, damage):
 def test_something_else_is_refused(tmp_path, content):
     path = tmp_path / "order.json"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="must hold the order"):
+    with pytest.raises(DataError, match="must contain the order"):
         keep_order(path, LABELS, 0, "abc")
 
 

@@ -87,7 +87,7 @@ def test_images_of_a_flag_join_those_without_labels(load, files, partly_labelled
 
 def test_images_of_another_size(load, tmp_path):
     idx.write_idx(tmp_path / "images", np.zeros((3, 8, 9), np.uint8))
-    with pytest.raises(UserError, match=r"images: must hold images .* 8×8×1, got 8×9×1"):
+    with pytest.raises(UserError, match=r"images: must contain images .* 8×8×1, got 8×9×1"):
         load("--unlabelled", tmp_path / "images")
 
 

@@ -137,7 +137,7 @@ def test_a_recipe_whose_classifier_is_missing(recipe):
     for seed in (0, 1):
         (recipe / f"classifier-seed{seed}").rename(recipe / f"classifier-seed{seed}.partial")
     *_, line = run_program("experiments", "report", recipe).refused().err.splitlines()
-    assert line.startswith(f"error: {recipe}: must hold a complete classifier")
+    assert line.startswith(f"error: {recipe}: must contain a complete classifier")
 
 
 def test_the_seeds_of_a_recipe_are_one_row(recipe):
