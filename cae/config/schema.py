@@ -301,7 +301,9 @@ class ClassifierConfig(Config):
         return steps * (self.batch_size + self.unlabelled.batch_size)
 
     def get_monitor(self, has_validation: bool, is_imbalanced: bool) -> tuple[str, ...]:
-        """The metrics that choose the best epoch, first the deciding one; none: the last is kept.
+        """The metrics that choose the best epoch: by the first, of equals by the second.
+
+        None: the last epoch is kept.
 
         Args:
             has_validation: Whether any images are held out for validation.

@@ -300,7 +300,7 @@ def _plot_examples(
             f"{confidence[index]:.1%}"
             for index in chosen
         ]
-        return _plot_labelled(images[chosen], captions, color, title)
+        return sheets.plot_captioned(images[chosen], captions, title, color)
 
     correct_title, wrong_title = "No image was classified correctly", "No image was misclassified"
     if len(correct):
@@ -324,19 +324,3 @@ def _spread_over_classes(indices: np.ndarray, labels: np.ndarray, count: int) ->
     candidates = ordered[within <= enough]
     places = np.linspace(0, len(candidates) - 1, min(count, len(candidates)))
     return candidates[places.round().astype(int)]
-
-
-def _plot_labelled(images: np.ndarray, captions: Sequence[str], color: str, title: str) -> Figure:
-    """A grid of images, each below its caption of three lines."""
-    lines = [line for caption in captions for line in caption.split("\n")]
-    width = max(1.0, *(style.text_inches(line, 8) for line in lines), 0)
-    columns = int(np.clip(np.ceil(np.sqrt(len(images))), 1, 8.4 // width))
-    above = sheets.caption_height("three\nlines\nhigh")
-    row_height = above + sheets.cell_height(images[0]) if len(images) else 0.1
-    ax = sheets.make_sheet(columns * width, max(1, -(-len(images) // columns)) * row_height, title)
-    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(index, columns)
-        left, top = (column + 0.5) * width - 0.5, row * row_height + above
-        sheets.write_caption(ax, caption, left, top, color)
-        sheets.draw_image(ax, sheets.displayable(image), left, top, Normalize(0, 1))
-    return ax.figure

@@ -103,20 +103,6 @@ def plot_worst_reconstructions(
 
 
 @rc_context(STYLE)
-def plot_captioned(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
-    """Draws images, float (num_images, height, width, channels) in [0, 1], below their captions."""
-    row_height = sheets.caption_height(captions[0]) + sheets.cell_height(images[0])
-    rows = -(-len(images) // IMAGES_PER_ROW)
-    ax = sheets.make_sheet(min(len(images), IMAGES_PER_ROW), rows * row_height, title)
-    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(index, IMAGES_PER_ROW)
-        top = row * row_height + sheets.caption_height(caption)
-        sheets.write_caption(ax, caption, column, top)
-        sheets.draw_image(ax, sheets.displayable(image), column, top, Normalize(0, 1))
-    return ax.figure
-
-
-@rc_context(STYLE)
 def plot_views(rows: Sequence[tuple[str, np.ndarray]], title: str) -> Figure:
     """Draws images below each other: the originals, then what training makes of them.
 

@@ -1,13 +1,16 @@
 """Sheets: many images in one axes, which is many times faster than one axes per image."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from cae.figures.style import LINE, set_title, style_colorbar
+from cae.figures.style import LINE, STYLE, set_title, style_colorbar, text_inches
 
 # An image stands in a cell, which is one unit of its sheet wide. A unit is about an inch.
 IMAGE_WIDTH = 0.9
@@ -52,6 +55,32 @@ def draw_image(
 def write_caption(ax: Axes, text: str, left: float, top: float, color: str | None = None) -> None:
     """Writes a caption over the cell that begins at `left` and `top`."""
     ax.text(left + 0.5, top - 0.04, text, color=color, ha="center", va="bottom", fontsize=8)
+
+
+@rc_context(STYLE)
+def plot_captioned(
+    images: np.ndarray, captions: Sequence[str], title: str, color: str | None = None
+) -> Figure:
+    """Draws images in a grid, each below its caption.
+
+    Args:
+        images: float (num_images, height, width, channels) in [0, 1]; without any, the title alone.
+        captions: One per image, all of the same number of lines.
+        title: What they are.
+        color: Of the captions.
+    """
+    lines = [line for caption in captions for line in caption.split("\n")]
+    width = max(1.0, *(text_inches(line, 8) for line in lines), 0)
+    columns = int(np.clip(np.ceil(np.sqrt(len(images))), 1, 8.4 // width))
+    above = caption_height(captions[0]) if captions else 0
+    row_height = above + cell_height(images[0]) if captions else 0.1
+    ax = make_sheet(columns * width, max(1, -(-len(images) // columns)) * row_height, title)
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(index, columns)
+        left, top = (column + 0.5) * width - 0.5, row * row_height + above
+        write_caption(ax, caption, left, top, color)
+        draw_image(ax, displayable(image), left, top, Normalize(0, 1))
+    return ax.figure
 
 
 def add_colorbar(ax: Axes, drawn: AxesImage, left: float, label: str, height: float) -> None:

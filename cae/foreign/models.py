@@ -51,15 +51,6 @@ def load_encoder(
     return find_encoder(model, path, input_shape, input_range=input_range, **options)
 
 
-def load_classifier(
-    path: str | Path, input_shape: Sequence[int], *, input_range: str | None = None, say: Say
-) -> tuple["keras.Model", dict[str, Any]]:
-    """Loads a saved classifier and its metadata; the arguments are those of `find_classifier`."""
-    model, metadata = load_model(path)
-    input_range = input_range or get_own_range(metadata)
-    return find_classifier(model, path, input_shape, input_range=input_range, say=say), metadata
-
-
 def find_encoder(
     model: "keras.Model",
     where: object,

@@ -301,7 +301,7 @@ def _find_strange(
 def _draw_strangest(
     images: np.ndarray, names: list[str], scores: np.ndarray, chosen: np.ndarray
 ) -> "Figure":
-    from cae.figures.images import plot_captioned
+    from cae.figures.sheets import plot_captioned
     from cae.figures.style import name_image
 
     captions = [f"{name_image(index, names, 14)}\nscore {scores[index]:.4g}" for index in chosen]

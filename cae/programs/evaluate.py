@@ -13,7 +13,7 @@ from cae.data.datasets import Dataset, Scaling, check_dataset, load_dataset
 from cae.data.splits import encode_labels, get_classes, spread_out
 from cae.errors import ModelFileError, Say, UsageError, as_sentence, counted, listed
 from cae.files import get_record, write_csv, write_json, write_text
-from cae.foreign.models import load_classifier
+from cae.foreign.models import find_classifier, get_own_range
 from cae.programs.images import (
     change_images,
     change_shape,
@@ -28,7 +28,7 @@ from cae.programs.starting_points import check_model_shape
 from cae.records.calibration import UNCALIBRATED, Calibration, Typical
 from cae.records.evaluation import Evaluation, evaluate
 from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, Run, check_run_dir, check_runs_dir
-from cae.records.saved_models import read_metadata
+from cae.records.saved_models import load_model, read_metadata
 
 if TYPE_CHECKING:
     import keras
@@ -151,8 +151,10 @@ def evaluate_file(
     with terminal.starting_keras():
         from cae.training import layers  # noqa: F401 - the rest is quick
     known = training or test
-    model, metadata = load_classifier(
-        path, test.images.shape[1:], input_range=input_range, say=terminal.say
+    model, metadata = load_model(path)
+    input_range = input_range or get_own_range(metadata)
+    model = find_classifier(
+        model, path, test.images.shape[1:], input_range=input_range, say=terminal.say
     )
     num_classes = model.output_shape[1]
     classes = name_outputs(path, metadata, num_classes, known.labels, terminal.say)

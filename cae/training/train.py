@@ -124,9 +124,8 @@ def train_classifier(
 
     Returns:
         Rows of both phases, with `loss`, `accuracy`, macro `precision`, `recall` and `f1` in
-        [0, 1], and their `val_` twins. The best epoch has the highest validation accuracy, or f1,
-        as `best_epoch_by` says; of equals, the lowest validation loss. Without validation images it
-        has the lowest loss, and with `last` it is the last one.
+        [0, 1], and their `val_` twins. `ClassifierConfig.get_monitor` says which epoch is the
+        best.
     """
     config = as_config(model_info, "classifier")
     scaling = scaling or get_scaling(images)
