@@ -16,8 +16,8 @@ MAX_IMAGES = 2**32 - 1  # what the header of an idx file can say
 INPUT_RANGES = ("0..1", "0..255", "-1..1")
 # The images that --invert and --transpose change.
 CHANGED = ("all", "train", "test")
-# The value of --devices for workers whose addresses are in the environment.
-CLUSTER = "cluster"
+# The value of --devices for processes whose addresses are in the environment.
+WORKERS = "workers"
 
 # What weighs the classes in the loss of a classifier, and what chooses its best epoch.
 CLASS_WEIGHTS = ("balanced",)

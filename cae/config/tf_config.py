@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from cae.config.choices import CLUSTER
+from cae.config.choices import WORKERS
 from cae.errors import UsageError
 
 
@@ -60,14 +60,14 @@ def get_index(devices: str | int | None) -> int:
     Raises:
         UsageError: `TF_CONFIG` is wrong, or there are no addresses of workers.
     """
-    if devices != CLUSTER:
+    if devices != WORKERS:
         return 0
     if "TF_CONFIG" in os.environ:
         return read_tf_config().index
     if "SLURM_PROCID" in os.environ:
         return int(os.environ["SLURM_PROCID"])
     raise UsageError(
-        f"--devices {CLUSTER}",
+        f"--devices {WORKERS}",
         "requires the addresses of the workers",
         "no TF_CONFIG and no Slurm step",
         "Set TF_CONFIG, or start with srun (docs/parallel.md).",

@@ -13,7 +13,6 @@ from typing import Any, NoReturn, TypeVar
 from cae.config.choices import (
     CHANGED,
     CLASS_WEIGHTS,
-    CLUSTER,
     COLORS,
     DATASETS,
     INPUT_RANGES,
@@ -23,6 +22,7 @@ from cae.config.choices import (
     MAX_SEED,
     RESIZE,
     VERSION,
+    WORKERS,
 )
 from cae.config.shipped import find_shipped, get_descriptions
 from cae.errors import UsageError, parse_number, parse_whole_number, shown
@@ -127,13 +127,14 @@ probability = as_type(partial(parse_number, low=0, high=1))  # the type of some 
 
 def which_devices(text: str) -> str | int:
     """The type of --devices."""
-    if text in ("all", CLUSTER):
-        return text
+    names = {"all": "all", WORKERS: WORKERS, "cluster": WORKERS}  # the last is a former name
+    if text in names:
+        return names[text]
     try:
         return parse_whole_number(text, 1, MAX_DEVICES)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"must be all, {CLUSTER} or a whole number from 1 to {MAX_DEVICES}, got {shown(text)}"
+            f"must be all, {WORKERS} or a whole number from 1 to {MAX_DEVICES}, got {shown(text)}"
         ) from error
 
 
@@ -290,7 +291,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": which_devices,
         "metavar": "WHICH",
         "help": "train one model on several devices: all GPUs of this machine, a number of them, "
-        f"or {CLUSTER} for the workers that TF_CONFIG or Slurm names; requires -c or --resume",
+        f"or {WORKERS} for those that TF_CONFIG or Slurm names; requires -c or --resume",
     },
     "--limit": number(
         1,

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cae import prompts, terminal
-from cae.config.choices import CLUSTER
+from cae.config.choices import WORKERS
 from cae.config.load import dump_config
 from cae.config.schema import Config
 from cae.config.shipped import PROJECT
@@ -149,7 +149,7 @@ class Session:
             return
         with terminal.starting_keras():
             from cae.training import data_parallel
-        if self._args.devices == CLUSTER:
+        if self._args.devices == WORKERS:
             terminal.announce("Waiting for the other workers")
         _, *flags = shlex.split(self._args.command)
         command = [str(PROJECT / self.task.program), *flags]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from cae.config.choices import CLUSTER
+from cae.config.choices import WORKERS
 from cae.config.tf_config import WorkerGroup, read_tf_config
 from cae.errors import UsageError, UserError
 from cae.training.batches import Share
@@ -154,7 +154,7 @@ def joined(devices: str | int, command: Sequence[str]) -> Iterator[Workers | Non
             "Unset KERAS_BACKEND, or omit --devices.",
         )
     with ExitStack() as stack:
-        if devices == CLUSTER:
+        if devices == WORKERS:
             group = read_tf_config() if "TF_CONFIG" in os.environ else find_slurm_group()
         else:
             group = stack.enter_context(started_here(command, count_devices(devices)))
@@ -283,7 +283,7 @@ def started_here(command: Sequence[str], count: int) -> Iterator[WorkerGroup]:
         for index in range(1, count):
             tf_config = WorkerGroup(group.addresses, index).to_json()
             process = subprocess.Popen(
-                [sys.executable, *command, "--devices", CLUSTER],
+                [sys.executable, *command, "--devices", WORKERS],
                 env={**os.environ, "TF_CONFIG": tf_config},
                 stdin=subprocess.DEVNULL,
             )

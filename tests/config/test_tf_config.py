@@ -12,7 +12,7 @@ def test_alone_without_the_flag(monkeypatch):
     """TF_CONFIG that is set for something else changes nothing."""
     monkeypatch.setenv("TF_CONFIG", WorkerGroup(PAIR, 1).to_json())
     assert get_index(None) == get_index("all") == get_index(2) == 0
-    assert get_index("cluster") == 1
+    assert get_index("workers") == 1
     assert read_tf_config() == WorkerGroup(list(PAIR), 1)
 
 
@@ -20,7 +20,7 @@ def test_slurm_says_which_task(monkeypatch):
     """Before TensorFlow is loaded, and TF_CONFIG goes before it."""
     monkeypatch.delenv("TF_CONFIG", raising=False)
     monkeypatch.setenv("SLURM_PROCID", "3")
-    assert get_index("cluster") == 3
+    assert get_index("workers") == 3
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_slurm_says_which_task(monkeypatch):
 def test_wrong_tf_config(monkeypatch, text, message):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UsageError, match=message) as caught:
-        get_index("cluster")
+        get_index("workers")
     assert "host1:2222" in str(caught.value)
 
 
@@ -45,7 +45,7 @@ def test_nobody_names_the_workers(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     monkeypatch.delenv("SLURM_PROCID", raising=False)
     with pytest.raises(UsageError, match=r"docs/parallel\.md"):
-        get_index("cluster")
+        get_index("workers")
 
 
 def test_place_on_the_machine():

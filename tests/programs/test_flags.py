@@ -39,6 +39,13 @@ def test_a_size_has_no_side_of_zero(parser, size):
     assert parser.parse_args(["--image-size", "08x28"]).image_size == (8, 28)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("all", "all"), ("workers", "workers"), ("cluster", "workers"), ("2", 2)]
+)
+def test_devices(parser, given, meant):
+    assert parser.parse_args(["--devices", given]).devices == meant
+
+
 @pytest.mark.parametrize("share", ["0.95", "1", "-0.1", "nan", "a"])
 def test_a_share_for_testing_leaves_images_to_train_on(parser, share):
     with pytest.raises(UserError, match=r"--test-split.* from 0 to 0\.9"):

@@ -142,7 +142,7 @@ def test_workers_of_this_machine(tmp_path):
     with data_parallel.started_here([str(script), str(told), "--epochs", "2"], 2) as group:
         assert group.index == 0
     other = WorkerGroup(group.addresses, 1)
-    assert told.read_text() == f"{other.to_json()}--epochs 2 --devices cluster"
+    assert told.read_text() == f"{other.to_json()}--epochs 2 --devices workers"
     start = time.monotonic()
     with pytest.raises(KeyError), data_parallel.started_here([str(script), str(told), "--wait"], 2):
         raise KeyError
@@ -212,7 +212,7 @@ def start(command, group=None):
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # TensorFlow sets it where it was imported first
     if group:
         environment["TF_CONFIG"] = group.to_json()
-        command = [*command, "--devices", "cluster"]
+        command = [*command, "--devices", "workers"]
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -348,7 +348,7 @@ def test_a_lost_worker_ends_the_others_and_both_go_on(autoencode, tmp_path, file
     assert (victim.exit_code, first.exit_code) == (-signal.SIGKILL, 2)
     *_, resume, error = first.err.splitlines()
     assert error.startswith("error: workers: ") and "no answer from worker 1" in error
-    assert resume.endswith("run.partial --devices cluster")
+    assert resume.endswith("run.partial --devices workers")
     command = [ROOT / "autoencoder.py", "--resume", run, "--no-plots"]
     resumed = run_two(command, command)
     assert [ended.exit_code for ended in resumed] == [0, 0], resumed
