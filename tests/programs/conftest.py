@@ -1,0 +1,88 @@
+"""Interrupted runs."""
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+
+SHOW_PROGRESS = "cae.training.callbacks.ShowProgress"
+
+
+@pytest.fixture
+def executions_of_16_images(monkeypatch):
+    monkeypatch.setattr("cae.training.batches.IMAGES_PER_EXECUTION", 16)
+
+
+class Programs:
+    """Runs both programs in this process, in a folder of their own."""
+
+    def __init__(self, folder, files, configs, encoder):
+        self.runs_dir = folder / "runs"
+        self._data = {"autoencoder": files.autoencoder, "classification": files.classifier}
+        self._config = {
+            "autoencoder": ["-c", configs["autoencoder"]],
+            "classification": ["-c", configs["classifier"], "-model", encoder],
+        }
+
+    def start(self, program, *flags, config=True):
+        own = [*self._data[program], *(self._config[program] if config else [])]
+        flags = [*own, "--no-plots", "--name", "trial", *flags]
+        return run_program(program, *flags, runs_dir=self.runs_dir)
+
+    @staticmethod
+    def resume(program, run, *flags):
+        return run_program(program, "--resume", run, *flags)
+
+
+@pytest.fixture(scope="session")
+def configs(tmp_path_factory):
+    """Two epochs a phase, of one step an execution."""
+    folder = tmp_path_factory.mktemp("configs")
+    tiny = write_json(folder / "tiny.json", AUTOENCODER, epochs=2)
+    head = write_json(folder / "head.json", CLASSIFIER, dense_only_train_epochs=2)
+    return {"autoencoder": tiny, "classifier": head}
+
+
+@pytest.fixture
+def programs(tmp_path, files, configs, trained_autoencoder):
+    return Programs(tmp_path, files, configs, trained_autoencoder.saved)
+
+
+def interrupting(execution, number):
+    """Progress that sends a signal at an execution, counted from 1 over all epochs."""
+    from cae.training import callbacks
+
+    class Interrupted(callbacks.ShowProgress):
+        left = execution
+
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            Interrupted.left -= 1
+            if Interrupted.left == 0:
+                signal.raise_signal(number)
+
+    return Interrupted
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    return lambda *when: monkeypatch.setattr(SHOW_PROGRESS, interrupting(*when))
+
+
+@pytest.fixture(scope="session")
+def stopped_once(tmp_path_factory, files, configs, trained_autoencoder):
+    folder = tmp_path_factory.mktemp("stopped")
+    programs = Programs(folder, files, configs, trained_autoencoder.saved)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SHOW_PROGRESS, interrupting(2, signal.SIGTERM))
+        done = programs.start("autoencoder")
+    assert done.exit_code == 143
+    return done.run
+
+
+@pytest.fixture
+def stopped(programs, stopped_once):
+    """An interrupted run of autoencoder.py."""
+    return Path(shutil.copytree(stopped_once, programs.runs_dir / stopped_once.name))
