@@ -1,4 +1,4 @@
-"""Interrupted runs."""
+"""Runs that were interrupted, and a run that no fault may change."""
 
 import shutil
 import signal
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+from faults import assert_no_half_runs, assert_one_error, snapshot
 
 SHOW_PROGRESS = "cae.training.callbacks.ShowProgress"
 
@@ -86,3 +87,25 @@ def stopped_once(tmp_path_factory, files, configs, trained_autoencoder):
 def stopped(programs, stopped_once):
     """An interrupted run of autoencoder.py."""
     return Path(shutil.copytree(stopped_once, programs.runs_dir / stopped_once.name))
+
+
+class EarlierRun:
+    def __init__(self, folder, run):
+        self._run = folder / "2020-01-01T00-00-00Z-earlier"
+        shutil.copytree(run, self._run)
+        self._files = snapshot(self._run)
+
+    def check_unchanged(self):
+        assert snapshot(self._run) == self._files
+
+    def check(self, done, folder=None):
+        """Checks what a fault has left in `folder`."""
+        assert_one_error(done, "")
+        assert_no_half_runs(folder or self._run.parent)
+        self.check_unchanged()
+
+
+@pytest.fixture
+def earlier(tmp_path, trained_autoencoder):
+    """An earlier run, which no fault may change."""
+    return EarlierRun(tmp_path / "runs", trained_autoencoder.run)

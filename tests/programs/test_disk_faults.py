@@ -1,22 +1,19 @@
-"""Faults around a training: earlier results stay, one line names the fault, and the exit code is 2.
+"""Full disks, missing rights and files that vanish: earlier results stay, one line names the fault.
 
-Faults are real wherever a test can make them: full disks, missing rights, folders that vanish,
-programs that start together.
+Faults are real wherever a test can make them.
 """
 
 import contextlib
-import datetime
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import AUTOENCODER, ROOT, run_program, write_dataset, write_json
+from conftest import AUTOENCODER, ROOT, run_program, write_dataset
+from faults import assert_one_error, snapshot
 from matplotlib.figure import Figure
 
 from cae import prompts
@@ -25,11 +22,9 @@ from cae.data import datasets, idx
 from cae.errors import UsageError
 from cae.programs import images
 from cae.programs.questions import offer_to_save
-from cae.records import run as run_module
 from cae.records.run import Run
 from cae.records.saved_models import load_model, save_model
 
-COMPLETE = {"config.json", "environment.json", "history.csv", "metrics.json", "model.keras"}
 NOBODY = 65534  # the user without rights of most systems
 PROGRAMS = pytest.mark.parametrize("program", ["autoencoder", "classification"])
 
@@ -94,65 +89,6 @@ def without_privileges():
         os.setresuid(0, 0, 0)
 
 
-def snapshot(folder):
-    """Every file with its content."""
-    return {
-        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
-
-
-def assert_one_error(done, text):
-    """One line says what is wrong, and the exit code says that something is."""
-    assert done.exit_code == 2, done.err
-    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
-    assert text in line
-
-
-def assert_no_half_runs(folder):
-    """Runs with their final name are complete; all others can be resumed."""
-    for run in folder.iterdir():
-        assert run.name.endswith(".partial") or {path.name for path in run.iterdir()} >= COMPLETE
-        unfinished = [path for path in run.rglob("*") if path.name.startswith(".")]
-        assert not unfinished
-
-
-@pytest.fixture
-def earlier(tmp_path, trained_autoencoder):
-    """An earlier run, which no fault may change."""
-    return EarlierRun(tmp_path / "runs", trained_autoencoder.run)
-
-
-class EarlierRun:
-    def __init__(self, folder, run):
-        self._run = folder / "2020-01-01T00-00-00Z-earlier"
-        shutil.copytree(run, self._run)
-        self._files = snapshot(self._run)
-
-    def check_unchanged(self):
-        assert snapshot(self._run) == self._files
-
-    def check(self, done, folder=None):
-        """Checks what a fault has left in `folder`."""
-        assert_one_error(done, "")
-        assert_no_half_runs(folder or self._run.parent)
-        self.check_unchanged()
-
-
-class StoppedClock:
-    """Stands where `now` says."""
-
-    def __init__(self, monkeypatch):
-        self.now = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
-        clock = self
-
-        class Frozen(datetime.datetime):
-            @classmethod
-            def now(cls, tz=None):
-                return clock.now
-
-        monkeypatch.setattr(run_module.datetime, "datetime", Frozen)
-
-
 def vanish_after(function, path):
     """The function, which deletes the file after each call."""
 
@@ -177,39 +113,6 @@ def train(tmp_path, files, autoencoder_config, classifier_config, trained_autoen
         return run_program(program, *flags[program], *args, runs_dir=runs_dir)
 
     return run
-
-
-class TestLossThatIsNotFinite:
-    """The best weights are kept, and the error names the epoch and a remedy."""
-
-    def poison(self, model):
-        model.set_weights([weights * float("nan") for weights in model.get_weights()])
-
-    def test_after_good_epochs(self, autoencode, at_epoch):
-        at_epoch(3, self.poison)
-        done = autoencode("--epochs", 9).refused()
-        line = done.err.splitlines()[-1]
-        assert "got loss nan in epoch 3" in line
-        assert f"weights of epoch {done.metrics['best_epoch']}" in line
-        assert done.metrics["epochs"] == 3
-        assert done.metrics["best_epoch"] < 3
-
-    def test_in_the_first_phase_of_a_classifier(self, classify, at_epoch):
-        """Training ends, and the test images are classified with the best weights."""
-        at_epoch(2, self.poison)
-        done = classify("--epochs", 3).refused("got loss nan in epoch 2. The weights")
-        assert done.metrics["epochs"] == 2
-        weights = load_model(done.run / "model.keras")[0].get_weights()
-        assert all(np.isfinite(array).all() for array in weights)
-        assert "test_accuracy" in done.metrics
-
-    def test_in_the_first_epoch_nothing_is_kept(self, autoencode, at_epoch):
-        at_epoch(1, self.poison)
-        done = autoencode().refused()
-        assert done.runs == []
-        assert done.err.splitlines()[-1].startswith(
-            "error: tiny: the loss must stay finite, got loss nan in epoch 1. Use a learning rate"
-        )
 
 
 class TestFullDisk:
@@ -397,115 +300,3 @@ class TestFilesThatVanish:
         monkeypatch.setattr(idx, "MAPPED_BYTES", 0)
         at_epoch(2, lambda model: data.images.unlink())
         assert autoencode("--epochs", 3, data=data).exit_code == 0
-
-
-class TestMemory:
-    def test_runs_out_while_training(self, autoencode, earlier, at_epoch):
-        def fail(model):
-            raise MemoryError
-
-        at_epoch(1, fail)
-        done = autoencode()
-        earlier.check(done)
-        assert "error: batch_size 16: a training step must fit in memory, got no me" in done.err
-
-    def test_runs_out_elsewhere(self, autoencode, monkeypatch):
-        def fail(*args, **kwargs):
-            raise MemoryError
-
-        monkeypatch.setattr(images, "load_dataset", fail)
-        assert_one_error(autoencode(), "memory: must be enough")
-
-    @pytest.mark.slow
-    def test_a_batch_that_does_not_fit(self, tmp_path):
-        """With a real limit, where TensorFlow itself would crash with a signal."""
-        resource = pytest.importorskip("resource")
-        data = write_dataset(tmp_path / "data", (256, 256), count=70)
-        layers = [["conv", 512, [3, 3]], ["pool", [2, 2]]]
-        config = write_json(tmp_path / "large.json", AUTOENCODER, encoder_layers=layers)
-        command = [sys.executable, "autoencoder.py", *data.autoencoder, "-c", config]
-        limit = 6 * 2**30  # of which TensorFlow takes 2 for its code and threads
-        done = subprocess.run(
-            [*command, "--batch-size", "60", "--runs-dir", str(tmp_path / "runs")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
-        )
-        assert done.returncode == 2, done.stderr
-        assert "error: batch_size 60: a training step must fit in memory" in done.stderr
-        assert list((tmp_path / "runs").iterdir()) == []
-
-
-class TestSameNameAtOnce:
-    def test_directories(self, tmp_path):
-        """Of runs that start in the same second."""
-        with ThreadPoolExecutor(16) as threads:
-            runs = list(threads.map(lambda _: Run(tmp_path, "same"), range(64)))
-        assert len({run.path for run in runs}) == 64
-        with ThreadPoolExecutor(16) as threads:
-            finished = set(threads.map(lambda run: run.finish(), runs))
-        assert len(finished) == 64
-        assert set(tmp_path.iterdir()) == finished
-
-    def test_a_name_that_was_finished_a_moment_ago(self, tmp_path, monkeypatch):
-        """Between the look at the names and the making of the folder."""
-        StoppedClock(monkeypatch)
-        other = Run(tmp_path, "same")
-        make = Path.mkdir
-
-        def finish_first(path, *args, **kwargs):
-            if path == other.path:
-                other.finish()
-            make(path, *args, **kwargs)
-
-        monkeypatch.setattr(Path, "mkdir", finish_first)
-        with Run(tmp_path, "same"):
-            pass
-        assert {path.name for path in tmp_path.iterdir()} == {
-            other.final_path.name,
-            f"{other.final_path.name}-2",
-        }
-
-    @pytest.mark.slow
-    def test_programs(self, tmp_path, files, autoencoder_config):
-        """Each trains a run of its own, to the same result; --save is kept by the first."""
-        saved = tmp_path / "saved.keras"
-        command = [sys.executable, "autoencoder.py", *files.autoencoder, "-c", autoencoder_config]
-        command += ["--name", "same", "--no-plots", "--save", str(saved)]
-        command += ["--runs-dir", str(tmp_path / "runs")]
-        programs = [
-            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            for _ in range(2)
-        ]
-        errors = [program.communicate()[1].decode() for program in programs]
-        exit_codes = [program.returncode for program in programs]
-        assert sorted(set(exit_codes)) in ([0], [0, 2]), errors
-        for exit_code, error in zip(exit_codes, errors, strict=True):
-            assert ("must not exist yet" in error) == (exit_code == 2)
-        assert_no_half_runs(tmp_path / "runs")
-        runs = list((tmp_path / "runs").iterdir())
-        models = [load_model(run / "model.keras")[0].get_weights() for run in runs]
-        assert len(models) == 2
-        for weights in (*models, load_model(saved)[0].get_weights()):
-            assert all(map(np.array_equal, models[0], weights))
-
-
-class TestClock:
-    def test_moved_back(self, tmp_path, monkeypatch):
-        """By an hour, to a second in which a run began: every run is there, under its own name."""
-        clock = StoppedClock(monkeypatch)
-
-        def record():
-            with Run(tmp_path, "same") as run:
-                pass
-            return run.final_path
-
-        first = record()
-        clock.now -= datetime.timedelta(hours=1)
-        second = record()
-        clock.now += datetime.timedelta(hours=1)
-        third = record()
-        assert third.name == f"{first.name}-2"
-        assert second.name < first.name
-        assert set(tmp_path.iterdir()) == {first, second, third}
