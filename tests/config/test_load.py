@@ -1,6 +1,7 @@
-"""Configurations: values given by `--set KEY=VALUE`, and recipes, which hold two."""
+"""Configurations: values given by flags and `--set KEY=VALUE`, and recipes, which hold two."""
 
 import pytest
+from configurations import DOCUMENTS, autoencoder, parse
 from conftest import AUTOENCODER, CLASSIFIER, write_json
 
 from cae.config.choices import ALL
@@ -20,6 +21,42 @@ from cae.errors import ConfigurationError, UsageError
 @pytest.fixture
 def config():
     return validate_config(AUTOENCODER, "test", "autoencoder")
+
+
+def test_override_returns_a_changed_copy():
+    config = autoencoder()
+    changed = override(config, epochs=3, batch_size=None, seed=7)
+    assert (changed.epochs, changed.batch_size, changed.seed) == (3, 32, 7)
+    assert config.epochs == 10
+    assert override(config) == config
+    both = override(parse(DOCUMENTS["classifier"], "classifier"), epochs=3)
+    assert (both.dense_only_train_epochs, both.full_train_epochs) == (3, 3)
+
+
+def test_few_images_lengthen_a_training_and_the_time_between_refreshes():
+    """100 steps are 25 epochs of 4 instead of 10, so that 2 epochs become 5."""
+    unlabelled = {"label_spreading": {"refresh": 2}}
+    config = parse(
+        DOCUMENTS["classifier"] | {"min_steps": 100, "unlabelled": unlabelled}, "classifier"
+    )
+    longer = config.lengthened(4)
+    assert (longer.full_train_epochs, longer.dense_only_train_epochs) == (25, 5)
+    assert longer.unlabelled.label_spreading.refresh == 5
+    assert config.lengthened(10) == config and autoencoder(min_steps=7).lengthened(1).epochs == 10
+    assert autoencoder(min_steps=21).lengthened(2).epochs == 11
+    assert override(config, epochs=3).lengthened(1).full_train_epochs == 3
+    assert override(config, full_train_epochs=0).lengthened(1).full_train_epochs == 0
+
+
+def test_override_names_the_flags_once():
+    for kind, document in DOCUMENTS.items():
+        with pytest.raises(ConfigurationError) as caught:
+            override(parse(document, kind), epochs=-1, batch_size=0)
+        flags = [line.split(": must be a whole number from ")[0] for line in caught.value.lines]
+        assert sorted(flags) == ["--batch-size", "--epochs"]
+    with pytest.raises(ConfigurationError, match=r"^--epochs: must not be 0 when") as caught:
+        override(parse(DOCUMENTS["classifier"], "classifier"), epochs=0)
+    assert len(caught.value.lines) == 1
 
 
 def test_values_by_key_by_item_and_in_objects_that_are_null(config):
