@@ -1,4 +1,6 @@
-"""Folders of pictures, and how tests load what is one data set."""
+"""Pictures in folders, and how tests load what is one data set."""
+
+from pathlib import Path
 
 from PIL import Image
 
@@ -12,6 +14,11 @@ def draw(path, value=0, size=(4, 4)):
     """Writes a PNG of one colour: a gray level, or RGB."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L" if isinstance(value, int) else "RGB", size, value).save(path)
+
+
+def save_picture(path, image):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image[..., 0]).save(path)
 
 
 def fill(root, counts):

@@ -1,12 +1,15 @@
-"""Runs that were interrupted, and a run that no fault may change."""
+"""Runs that were interrupted, a run that no fault may change, and a classifier of RGB images."""
 
 import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
 from faults import assert_no_half_runs, assert_one_error, snapshot
+
+from cae.records.saved_models import save_model
 
 SHOW_PROGRESS = "cae.training.callbacks.ShowProgress"
 
@@ -109,3 +112,19 @@ class EarlierRun:
 def earlier(tmp_path, trained_autoencoder):
     """An earlier run, which no fault may change."""
     return EarlierRun(tmp_path / "runs", trained_autoencoder.run)
+
+
+@pytest.fixture
+def blue_classifier(tmp_path):
+    """A saved classifier of 2×2 RGB images: 1 if the mean of blue is above a half, else 0."""
+    import keras
+    from keras import layers
+
+    path = tmp_path / "blue.keras"
+    dense = layers.Dense(2, "softmax")
+    model = keras.Sequential([keras.Input((2, 2, 3)), layers.GlobalAveragePooling2D(), dense])
+    dense.set_weights([np.array([[0, 0], [0, 0], [0, 20]], np.float32), np.array([10, 0], "f4")])
+    scaling = {"offset": 0.0, "scale": 255.0, "dtype": "uint8"}
+    known = {"kind": "classifier", "input_shape": [2, 2, 3], "scaling": scaling, "classes": [0, 1]}
+    save_model(model, path, known)
+    return path
