@@ -1,14 +1,19 @@
-"""Runs that were interrupted, a run that no fault may change, and a classifier of RGB images."""
+"""Runs that are interrupted, fail or must not change, and studies whose training is pretended."""
 
+import json
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import AUTOENCODER, CLASSIFIER, run_program, write_json
+from conftest import AUTOENCODER, CLASSIFIER, read_json, run_program, write_json
 from faults import assert_no_half_runs, assert_one_error, snapshot
+from report_folders import make_start, write_plan
 
+from cae.config.load import load_config
+from cae.records.run import PARTIAL
 from cae.records.saved_models import save_model
 
 SHOW_PROGRESS = "cae.training.callbacks.ShowProgress"
@@ -128,3 +133,60 @@ def blue_classifier(tmp_path):
     known = {"kind": "classifier", "input_shape": [2, 2, 3], "scaling": scaling, "classes": [0, 1]}
     save_model(model, path, known)
     return path
+
+
+class Trainer:
+    """Stands in for the programs: writes the record of a run whose error is its learning rate."""
+
+    def __init__(self):
+        self.calls = []
+        self.stop_at = self.fail_at = None
+        self.values = {}  # by learning rate and seed, where they differ from that
+
+    def __call__(self, kind, arguments, log, on_epoch):
+        self.calls.append(arguments)
+        resumed = arguments[0] == "--resume"
+        path = Path(arguments[arguments.index("--resume" if resumed else "--run-dir") + 1])
+        partial = path.with_name(path.name + PARTIAL)
+        if not resumed:
+            partial.mkdir()
+            config = load_config(arguments[arguments.index("-c") + 1], "autoencoder")
+            start = make_start("autoencoder", "x", config.model_dump(mode="json"))
+            write_json(partial / "run.json", start.to_json())
+            if self.stop_at == len(self.calls):
+                return 130
+            if self.fail_at == len(self.calls):
+                shutil.rmtree(partial)
+                log.write("error: the disk must have room, got none.\n")
+                return 2
+        config = read_json(partial / "run.json")["config"]
+        rate, seed = config["optimizer"][1], config["seed"]
+        value = self.values.get((rate, seed), rate + seed / 1000)
+        metrics = {"val_mse": value, "best_epoch": 1, "seconds": 1.0, "parameters": 9}
+        (partial / "metrics.json").write_text(json.dumps(metrics))
+        (partial / "history.csv").write_text(f"epoch,phase,loss,val_mse\n1,full,{value},{value}\n")
+        (partial / "model.keras").write_text("weights")
+        partial.rename(path)
+        return 0
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    trainer = Trainer()
+    monkeypatch.setattr("cae.studies.trials.run_program", trainer)
+    return trainer
+
+
+@pytest.fixture
+def study(tmp_path, files):
+    """Three rates of one base; two seeds each."""
+    return partial(write_plan, tmp_path, files.images)
+
+
+@pytest.fixture
+def run_study(tmp_path):
+    def run(study, *args, runs="runs", plots=False):
+        flags = [] if plots else ["--no-plots"]
+        return run_program("experiments", "run", study, *flags, *args, runs_dir=tmp_path / runs)
+
+    return run
