@@ -1,69 +1,33 @@
-"""Models of other programs: their encoder, pixels and probabilities, or one line of refusal."""
-
-import warnings
+"""Where the encoder of another program's model ends, or one line that lists its layers."""
 
 import keras
 import numpy as np
 import pytest
-from conftest import assert_same_weights
+from foreign_models import (
+    IMAGES,
+    SAME,
+    SHAPE,
+    chain,
+    check_same,
+    conditional,
+    conv,
+    encode,
+    joint,
+    pool,
+    textbook,
+    textbook_layers,
+)
 from keras import layers
 
 from cae.errors import ModelFileError
-from cae.foreign.models import find_autoencoder, find_classifier, find_encoder, load_encoder
-from cae.records.saved_models import save_model
-from cae.training.build import start_from
-from cae.training.predict import sharing_encodings
-
-SHAPE = (8, 8, 1)
-IMAGES = np.random.default_rng(0).random((4, *SHAPE), dtype=np.float32)
-SAME = {"padding": "same", "activation": "relu"}
-
-
-def chain(*parts, shape=SHAPE, name=None):
-    """A functional model of layers in a row."""
-    inputs = outputs = keras.Input(shape)
-    for layer in parts:
-        outputs = layer(outputs)
-    return keras.Model(inputs, outputs, name=name)
-
-
-def encode(model, layer, images=IMAGES):
-    """The outputs of a layer, by plain Keras."""
-    return keras.Model(model.inputs, model.get_layer(layer).output).predict_on_batch(images)
-
-
-def check_same(model, expected, tolerance=1e-6):
-    """A model takes the images as they are and gives what plain Keras gave."""
-    assert model.input_shape == (None, *SHAPE)
-    found = model.predict_on_batch(IMAGES)
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
-
+from cae.foreign.models import find_encoder, load_encoder
 
 # --- Where the encoder ends: each model, and the name of its encoder's last layer --------------
-
-
-def conv(filters, name=None):
-    return layers.Conv2D(filters, 3, name=name, **SAME)
-
-
-def pool(name=None):
-    return layers.MaxPooling2D(name=name)
 
 
 def back(filters, factor):
     """A transposed convolution that enlarges by this factor."""
     return layers.Conv2DTranspose(filters, factor, strides=factor)
-
-
-def textbook_layers():
-    """The decoder begins with a convolution that makes the same shape as the encoder."""
-    output = layers.Conv2D(1, 3, padding="same", activation="sigmoid")
-    encoder = [conv(4), pool(), conv(2), pool("last")]
-    return [*encoder, conv(2), layers.UpSampling2D(), conv(4), layers.UpSampling2D(), output]
-
-
-def textbook():
-    return chain(*textbook_layers())
 
 
 def residual():
@@ -255,14 +219,6 @@ def skipping_dense():
 UNETS = [skipping, skipping_inside, skipping_dense]
 
 
-def joint():
-    """A reconstruction and classes."""
-    inputs = keras.Input(SHAPE)
-    down = pool("bottom")(conv(2)(inputs))
-    classes = layers.Dense(3, activation="softmax")(layers.Flatten()(down))
-    return keras.Model(inputs, [layers.Conv2DTranspose(1, 2, strides=2)(down), classes])
-
-
 def variational():
     """An encoder of mean and variance."""
     inputs = keras.Input(SHAPE)
@@ -271,13 +227,6 @@ def variational():
     encoder = keras.Model(inputs, outputs, name="encoder")
     decoded = layers.Dense(64)(layers.Add()(encoder(inputs)))
     return keras.Model(inputs, layers.Reshape(SHAPE)(decoded))
-
-
-def conditional():
-    """Image and class go in."""
-    inputs, classes = keras.Input(SHAPE), keras.Input((3,), name="classes")
-    joined = layers.Concatenate()([layers.Flatten()(inputs), classes])
-    return keras.Model([inputs, classes], layers.Dense(4, name="bottom")(joined))
 
 
 def perceptron():
@@ -319,290 +268,3 @@ class TestNoStructure:
     def test_refused(self, make, until, message):
         with pytest.raises(ModelFileError, match=message):
             find_encoder(make(), "m", until=until)
-
-
-class TestInputs:
-    """Images of this program are in [0, 1], and reach the layers as these were trained."""
-
-    scaled = staticmethod(lambda *first: chain(*first, layers.Conv2D(2, 3, name="last")))
-
-    def check_range(self, model, factor, offset, expected_range, **options):
-        said = []
-        encoder = find_encoder(model, "m.h5", say=said.append, **options)
-        images = np.float32(factor) * IMAGES + np.float32(offset)
-        expected = encode(model, "last", images)
-        np.testing.assert_allclose(encoder.predict_on_batch(IMAGES), expected, rtol=1e-5, atol=1e-5)
-        assert sum(expected_range in line for line in said) == (0 if options else 1)
-
-    @pytest.mark.parametrize(
-        ("scale", "offset", "factor"),
-        [(1 / 255, 0, 255), (1 / 127.5, -1, 255), (1 / 256, 0, 255), (2, -1, 1), (255, 0, 1)],
-    )
-    def test_rescaling(self, scale, offset, factor):
-        """After augmentation, which does not count."""
-        first = keras.Sequential([layers.RandomFlip()]), layers.Rescaling(scale, offset)
-        expected = "0..255" if factor == 255 else "0..1"
-        self.check_range(self.scaled(*first), factor, 0, expected)
-
-    @pytest.mark.parametrize(
-        ("mean", "variance", "factor", "offset", "expected"),
-        [(33.3, 6000, 255, 0, "0..255"), (0.13, 0.09, 1, 0, "0..1"), (-0.74, 0.38, 2, -1, "-1..1")],
-    )
-    def test_normalization(self, mean, variance, factor, offset, expected):
-        """The statistics are those of the pixels that it was made with."""
-        given = layers.Normalization(mean=mean, variance=variance)
-        self.check_range(self.scaled(given), factor, offset, expected)
-
-    def test_assumed(self):
-        """Never in silence: the line names the flag."""
-        self.check_range(self.scaled(), 1, 0, "--model-input-range")
-        self.check_range(self.scaled(layers.Rescaling(0.1)), 1, 0, "--model-input-range")
-
-    @pytest.mark.parametrize(
-        ("given", "factor", "offset"), [("0..1", 1, 0), ("0..255", 255, 0), ("-1..1", 2, -1)]
-    )
-    def test_given(self, given, factor, offset):
-        """The flag goes before what the layers say."""
-        model = self.scaled(layers.Rescaling(1 / 255))
-        self.check_range(model, factor, offset, given, input_range=given)
-
-    def test_files_of_this_program_are_not_asked(self, tmp_path):
-        """Their metadata says how images were scaled, whatever their layers do."""
-        model, said = chain(layers.Rescaling(1 / 255), *textbook_layers()), []
-        scaling = {"offset": 0.0, "scale": 255.0, "dtype": "uint8"}
-        save_model(model, tmp_path / "m.keras", {"scaling": scaling})
-        encoder = load_encoder(tmp_path / "m.keras", SHAPE, say=said.append)
-        check_same(encoder, encode(model, "last"))
-        assert not any("0..255" in line for line in said)
-
-    def test_undefined_sizes(self):
-        model = chain(*textbook_layers(), shape=(None, None, 1))
-        encoder = find_encoder(model, "m", SHAPE)
-        check_same(encoder, encode(model, "last"))
-        assert encoder.output_shape == (None, 2, 2, 2)
-
-    def test_images_too_small_for_undefined_sizes(self):
-        model = chain(*[layers.Conv2D(2, 3) for _ in range(5)], shape=(None, None, 1))
-        with pytest.raises(ModelFileError, match=r"m: .*8×8×1"):
-            find_encoder(model, "m", SHAPE)
-
-    @pytest.mark.parametrize("shape", [(8, 8), (64,)])
-    def test_no_channel(self, shape):
-        """`Flatten(input_shape=(28, 28))` and `Dense(…, input_shape=(784,))`."""
-        parts = [layers.Flatten(), layers.Dense(4, name="last"), layers.Dense(64)]
-        model = chain(*parts, shape=shape)
-        images = IMAGES.reshape(-1, *shape)
-        check_same(find_encoder(model, "m", SHAPE), encode(model, "last", images))
-
-    @pytest.mark.parametrize(
-        ("shape", "images", "message"),
-        [
-            ((8, 8, 1), (9, 8, 1), r"8×8×1 .* 9×8×1"),
-            ((8, 8, 3), (8, 8, 1), r"8×8×3 .* 8×8×1"),
-            ((3, 8, 8), (8, 8, 3), r"3×8×8 \(channels first\).* 8×8×3"),
-            ((8, 8), (8, 8, 3), r"8×8, .* 8×8×3"),
-            ((10,), (8, 8, 1), r"10, .* 8×8×1"),
-        ],
-    )
-    def test_other_shapes(self, shape, images, message):
-        model = chain(layers.Flatten(), layers.Dense(3, name="last"), shape=shape)
-        with pytest.raises(ModelFileError, match=message):
-            find_encoder(model, "m", images, until="last")
-
-
-class TestOutputs:
-    """Whatever is called a probability lies in [0, 1] and sums to 1."""
-
-    @staticmethod
-    def classify(*last, say=None):
-        model = chain(layers.Flatten(), *last)
-        found = find_classifier(model, "m.h5", SHAPE, input_range="0..1", say=say or (lambda _: 0))
-        return model.predict_on_batch(IMAGES), found.predict_on_batch(IMAGES)
-
-    @pytest.mark.parametrize(
-        ("last", "expect", "word"),
-        [
-            # As a layer's activation, as a layer, and before Dropout.
-            ([layers.Dense(3, activation="softmax")], lambda x: x, ""),
-            ([layers.Dense(3), layers.Softmax()], lambda x: x, ""),
-            ([layers.Dense(3), layers.Activation("softmax"), layers.Dropout(0.1)], lambda x: x, ""),
-            ([layers.Dense(3, activation="log_softmax")], np.exp, ""),
-            # Of a convolution, if it has one place.
-            ([layers.Reshape(SHAPE), layers.Conv2D(3, 8, activation="softmax"), layers.Flatten()],
-             lambda x: x, ""),
-            # Of mixed precision, whose probabilities have three digits.
-            ([layers.Dense(30, activation="softmax", dtype="bfloat16")],
-             lambda x: np.float32(x) / np.float32(x).sum(axis=1)[:, None], ""),
-            ([layers.Dense(1, activation="sigmoid", dtype="bfloat16")],
-             lambda x: np.hstack([1 - np.float32(x), np.float32(x)]), "second"),
-            ([layers.Dense(3)], lambda x: np.exp(x) / np.exp(x).sum(axis=1)[:, None], "softmax"),
-            # One output is the probability of the second class.
-            ([layers.Dense(1, activation="sigmoid")], lambda x: np.hstack([1 - x, x]), "second"),
-            ([layers.Dense(1)], lambda x: np.hstack([np.exp(-x), x * 0 + 1]) / (1 + np.exp(-x)),
-             "second"),
-            # The most likely class stays the most likely.
-            ([layers.Dense(3, activation="sigmoid")], lambda x: x / x.sum(axis=1)[:, None],
-             "sigmoid"),
-        ],
-    )  # fmt: skip
-    def test_probabilities(self, last, expect, word):
-        """A line says how outputs are read that are no probabilities."""
-        said = []
-        outputs, probabilities = self.classify(*last, say=said.append)
-        np.testing.assert_allclose(probabilities, expect(outputs), atol=1e-6)
-        assert probabilities.min() >= 0 and probabilities.max() <= 1
-        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
-        assert len(said) == bool(word) and all(word in line and "m.h5" in line for line in said)
-
-    @pytest.mark.parametrize(
-        ("last", "message"),
-        [
-            ([layers.Dense(3, activation="relu")], r"dense.* \(Dense, 3\) .*relu"),
-            ([layers.Dense(1, activation="tanh")], "tanh"),
-            ([layers.Dense(1, activation="softmax")], "softmax"),
-            ([layers.Dense(3), layers.BatchNormalization()], "BatchNormalization"),
-            ([layers.Reshape(SHAPE), layers.Conv2D(2, 3)], "6×6×2"),
-            # Four places, each with a sum of 1.
-            ([layers.Reshape(SHAPE), layers.Conv2D(3, 4, strides=4, activation="softmax"),
-              layers.Reshape((12,))], r"reshape.* \(Reshape, 12\) .*unknown"),
-        ],
-    )  # fmt: skip
-    def test_unknown_meaning(self, last, message):
-        with pytest.raises(ModelFileError, match=f"m.h5: .*{message}"):
-            self.classify(*last)
-
-    def test_several_outputs(self):
-        with pytest.raises(
-            ModelFileError, match=r"one output, got 2 outputs.*bottom \(MaxPooling2D"
-        ):
-            find_classifier(joint(), "m", SHAPE)
-
-
-class TestReconstructions:
-    """Images in [0, 1] come out, whatever pixels the model takes and makes."""
-
-    @pytest.mark.parametrize(
-        ("layers_", "input_range", "expect", "word"),
-        [
-            # 255 x / 255 = x goes in; the pixels that come out, brought back by hand.
-            ([layers.Rescaling(1 / 255), layers.Activation("sigmoid")], None,
-             lambda x: 1 / (1 + np.exp(-x)), ""),
-            ([layers.Rescaling(1 / 255), layers.Activation("sigmoid"), layers.Flatten()], None,
-             lambda x: 1 / (1 + np.exp(-x)), ""),
-            ([layers.Rescaling(1 / 255), layers.Activation("linear"), layers.Rescaling(255)], None,
-             lambda x: x, "0..255"),
-            ([layers.Rescaling(1 / 127.5, -1), layers.Activation("tanh")], None,
-             lambda x: (np.tanh(2 * x - 1) + 1) / 2, "-1..1"),
-            ([layers.Activation("tanh"), layers.Rescaling(127.5, 127.5)], "-1..1",
-             lambda x: (np.tanh(2 * x - 1) + 1) / 2, "0..255"),
-            ([layers.Activation("sigmoid"), layers.Rescaling(2, -1)], "0..1",
-             lambda x: 1 / (1 + np.exp(-x)), "-1..1"),
-            # Nothing at the end says so: what goes in comes out.
-            ([layers.ReLU()], "0..255", lambda x: x, "0..255"),
-            ([layers.ReLU()], "-1..1", lambda x: (np.maximum(2 * x - 1, 0) + 1) / 2, "-1..1"),
-            ([layers.ReLU()], "0..1", lambda x: x, ""),
-        ],
-    )  # fmt: skip
-    def test_range(self, layers_, input_range, expect, word):
-        """A line says how the outputs are read that are not in 0..1."""
-        said = []
-        options = {"input_range": input_range, "say": said.append}
-        found = find_autoencoder(chain(*layers_), "m.h5", SHAPE, **options)
-        np.testing.assert_allclose(found.predict_on_batch(IMAGES), expect(IMAGES), atol=1e-6)
-        lines = [line for line in said if "outputs pixels" in line]
-        assert len(lines) == bool(word) and all(f"in {word}," in line for line in lines)
-
-    @pytest.mark.parametrize("shape", [(8, 8), (64,), (8, 8, 1)])
-    @pytest.mark.parametrize("to", [(8, 8), (64,), (8, 8, 1)])
-    def test_without_channels(self, shape, to):
-        """Images come out as they are, whatever shapes the model takes and makes."""
-        model = chain(layers.Reshape(to), layers.Activation("linear"), shape=shape)
-        check_same(find_autoencoder(model, "m", SHAPE), IMAGES)
-
-    @pytest.mark.parametrize(
-        ("make", "message"),
-        [
-            (joint, "m: must have one output, got 2 outputs"),
-            (conditional, "m: must have one input, got 2 inputs"),
-            (lambda: chain(layers.AveragePooling2D(2)), "must be an autoencoder.*8×8×1 to 4×4×1"),
-            # As many numbers as the image, but another shape.
-            (lambda: chain(layers.Conv2D(4, 2, strides=2)), "must be an autoencoder.* 4×4×4"),
-        ],
-    )
-    def test_refused(self, make, message):
-        with pytest.raises(ModelFileError, match=message):
-            find_autoencoder(make(), "m", SHAPE)
-
-
-class TestPrograms:
-    """The doors of the programs."""
-
-    def test_a_flat_autoencoder_becomes_a_classifier(self, classify, tmp_path):
-        """Training, metrics and figures work; plain Keras loads what is saved without warnings."""
-        first = [keras.Input(SHAPE), layers.Rescaling(1 / 255)]
-        model = keras.Sequential([*first, *textbook_layers()])
-        model.save(tmp_path / "foreign.h5")
-        done = classify(model=tmp_path / "foreign.h5").ok()
-        assert "last (MaxPooling2D, 2×2×2)" in done.out and "0..255" in done.out
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            saved = keras.models.load_model(done.run / "model.keras")
-            assert saved.predict_on_batch(IMAGES).shape == (4, 3)
-
-    def test_a_normalization_is_kept(self, classify, tmp_path):
-        """Its mean, variance and count have no dimensions; alone and in a study."""
-        first = layers.Normalization(axis=None)
-        first.adapt(IMAGES)
-        chain(first, *textbook_layers()).save(tmp_path / "foreign.keras")
-        done = classify(model=tmp_path / "foreign.keras").ok()
-        with sharing_encodings():
-            assert classify(model=tmp_path / "foreign.keras").exit_code == 0
-        saved = keras.models.load_model(done.run / "model.keras").get_layer("encoder")
-        kept = next(layer for layer in saved.layers if isinstance(layer, layers.Normalization))
-        np.testing.assert_allclose(kept.mean, IMAGES.mean(), rtol=1e-5)
-
-    def test_flags(self, classify, tmp_path):
-        """They choose the layer and the pixels; `-1..1` is no flag."""
-        joint().save(tmp_path / "m.keras")
-        classify(model=tmp_path / "m.keras").refused("--encoder-until")
-        flags = ["--encoder-until", "bottom", "--model-input-range", "-1..1"]
-        done = classify(*flags, model=tmp_path / "m.keras").ok()
-        saved = keras.models.load_model(done.run / "model.keras")
-        assert saved.get_layer("encoder").layers[1].scale == 2
-        assert saved.get_layer("encoder").output_shape == (None, 4, 4, 2)
-
-    def test_an_output_that_was_saved_as_a_list(self, classify, tmp_path):
-        """As Keras 2 and Keras 3.0 to 3.3 did."""
-        inputs = keras.Input(SHAPE)
-        encoder = keras.Model(inputs, [layers.MaxPooling2D()(layers.Conv2D(2, 3)(inputs))])
-        encoder.save(tmp_path / "encoder.keras")
-        done = classify(model=tmp_path / "encoder.keras").ok()
-        assert "Warning" not in done.out + done.err
-
-    def test_weights_of_the_original_program(self, autoencode, trained_autoencoder, tmp_path):
-        """--init-from compares layers, wherever they are nested: the output stood alone."""
-        model = keras.models.load_model(trained_autoencoder.saved)
-        encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
-        inner = chain(*decoder.layers[1:-1], shape=decoder.input_shape[1:], name="decoder")
-        chain(encoder, inner, decoder.layers[-1]).save(tmp_path / "m.h5")
-        target = keras.models.clone_model(model)
-        start_from(target, tmp_path / "m.h5")
-        assert_same_weights(target, model)
-        autoencode("--init-from", tmp_path / "m.h5").ok()
-
-    def test_other_layers_than_the_configuration(self, autoencode, tmp_path):
-        """The advice does not lead in a circle: a foreign file has no configuration of its own."""
-        textbook().save(tmp_path / "m.h5")
-        done = autoencode("--init-from", tmp_path / "m.h5").refused("layers of the file")
-        assert "leave out -c" not in done.err and "trained with" not in done.err
-
-    def test_several_outputs_are_refused_and_the_menu_continues(
-        self, tmp_path, launch, files, classifier_config, trained_autoencoder, typed
-    ):
-        """Train, test a saved classifier, and exit."""
-        joint().save(tmp_path / "foreign.keras")
-        typed(1, classifier_config, 3, 2, tmp_path / "foreign.keras", 5)
-        flags = [*files.classifier, "-model", trained_autoencoder.saved, "--no-plots"]
-        done = launch("classification", *flags).ok()
-        assert "2 outputs" in done.err
-        assert not any("-test-" in run.name for run in done.runs)
