@@ -69,7 +69,7 @@ class TestArrays:
         np.save(tmp_path / "images.npy", self.IMAGES.astype(">u2"))
         assert load_dataset(*paths).images[..., 0].tolist() == self.IMAGES.tolist()
         np.save(tmp_path / "labels.npy", 7)
-        with pytest.raises(DataError, match="must hold 6 labels"):
+        with pytest.raises(DataError, match="must contain 6 labels"):
             load_dataset(*paths)
 
     @pytest.mark.parametrize(

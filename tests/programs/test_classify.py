@@ -132,7 +132,7 @@ class TestClassify:
     def test_nothing_to_classify(self, tmp_path, ask):
         (tmp_path / "empty").mkdir()
         done, rows = ask("empty", "--csv", "answers.csv")
-        assert done.exit_code == 2 and "error: empty: must hold an image" in done.err
+        assert done.exit_code == 2 and "error: empty: must contain an image" in done.err
         assert rows is None and not Path("answers.csv").exists()
 
     def test_a_classifier_of_another_program(self, ask, files):

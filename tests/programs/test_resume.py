@@ -55,7 +55,7 @@ REFUSED = {
     ),
     "an edited flag": (
         lambda run: edit_arguments(run, limit=9),
-        r"--limit: must draw the images that the run began with, null, got .*sha256",
+        r"--limit: must select the same images as when the run began, null, got .*sha256",
     ),
     "a flag of another type": (
         lambda run: edit_arguments(run, limit="many"),

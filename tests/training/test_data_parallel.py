@@ -154,7 +154,7 @@ def test_workers_of_this_machine(tmp_path):
 
 @pytest.mark.parametrize("value", ["0", "some"])
 def test_wrong_number_of_devices(autoencode, value):
-    autoencode("--devices", value).refused("all, cluster or")
+    autoencode("--devices", value).refused("all, workers or")
 
 
 def test_more_devices_than_there_are(autoencode):
