@@ -145,7 +145,7 @@ class TestClassify:
         expected = np.asarray(probabilities).argmax(axis=1)
         assert [row["prediction"] for row in rows] == expected.astype(str).tolist()
         assert {row["unlike_training"] for row in rows} == {None}
-        assert "not known" in done.out
+        assert "cannot tell which images are unlike" in done.out
 
     @pytest.mark.parametrize("change", [{"mean": [1.0]}, {"deviation": [1.0]}])
     def test_statistics_that_do_not_fit_the_model(self, ask, files, trained_classifier, change):

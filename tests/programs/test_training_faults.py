@@ -60,7 +60,7 @@ class TestMemory:
             raise MemoryError
 
         monkeypatch.setattr(images, "load_dataset", fail)
-        assert_one_error(autoencode(), "memory: must be enough")
+        assert_one_error(autoencode(), "memory: ")
 
     @pytest.mark.slow
     def test_a_batch_that_does_not_fit(self, tmp_path):

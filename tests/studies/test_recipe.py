@@ -119,7 +119,7 @@ def test_the_recipe_is_chosen_by_the_labels(pair, flags, tmp_path, monkeypatch):
         (["--labels-per-class", 6], "labels_per_class: must be 5"),
         (["--invert", "test"], "invert: must be null"),
         (["--limit", 40], "limit: must be null"),
-        (["--unlabelled", "OTHER"], "other: must have the content"),
+        (["--unlabelled", "OTHER"], "other: must be unchanged"),
         ({"epochs": 2}, "epochs: must be 1"),
     ],
     ids=str,
