@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.prompt import InvalidResponse, PromptBase
@@ -29,10 +30,8 @@ from cae.terminal import OUT, fill, print_sentence
 
 T = TypeVar("T")
 ROOM = 10  # columns for an answer
-HELP = (
-    "Enter accepts the answer in brackets, back returns to the previous question, Ctrl-D ends the "
-    "program."
-)
+ENTER_HELP = "Enter accepts the answer in brackets."
+HELP = "back returns to the previous question, Ctrl-D ends the program."
 
 
 class InputEnded(UsageError):
@@ -118,7 +117,8 @@ def ask(question: str, parse: Callable[[str], T], default: Any = None, help: str
     if isinstance(default, tuple | list):
         default = ",".join(map(str, default))
     bracketed = "" if default is None else f" [{default}]"
-    help = f"{help}\n{HELP}".strip()
+    enter = "" if default is None else ENTER_HELP
+    help = "\n".join(filter(None, (help, enter, HELP)))
     _use_readline()
     try:
         return _Prompt(question + bracketed, parse, "" if default is None else str(default), help)()
@@ -176,7 +176,7 @@ def choose(question: str, choices: Iterable[str], default: int | None = 1) -> in
     count = 0
     for count, choice in enumerate(choices, 1):
         print_sentence(OUT, f"  {count}  {choice}", indent=5)
-    return ask(question, whole_number(1, count), default)
+    return ask(question, whole_number(1, count), default, "Type a number from the list.")
 
 
 def ask_file(
@@ -193,11 +193,11 @@ def ask_file(
         OUT.print(Text(f"  {number}  {name}"))
 
     def by_number(answer: str) -> T:
-        try:
-            number = parse_whole_number(answer, 1, len(offered))
-        except ValueError:
+        if not offered or not answer.isdecimal():
             return parse(answer)
-        return parse(offered[number - 1])
+        if int(answer) > len(offered) and Path(answer).exists():
+            return parse(answer)
+        return parse(offered[parse_whole_number(answer, 1, len(offered)) - 1])
 
     help = "Type a number from the list, or the name of a file."
     if default in offered:

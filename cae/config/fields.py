@@ -333,7 +333,10 @@ AugmentationOrNull = object_or_null(Augmentation, {"rotation": 10, "shift": 0.1}
 class LabelSpreading(Keys):
     """Pseudo-labels for unlabelled images, along a graph of near neighbours.
 
-    Zhou et al. 2004, "Learning with local and global consistency".
+    Classes count as equally frequent among the unlabelled images and among the labels.
+
+    Zhou et al. 2004, "Learning with local and global consistency"; spread again as by Iscen et al.
+    2019, "Label propagation for deep semi-supervised learning".
     """
 
     on: choice_type(GRAPHS) = "encodings"
@@ -344,7 +347,8 @@ class LabelSpreading(Keys):
     """Nearest neighbours of each image in the graph, by the cosine."""
 
     alpha: number_type("between 0 and 1, both excluded", gt=0, lt=1) = 0.99
-    """How far labels travel: the share of its neighbours in the label of an image."""
+    """How far labels travel, over at most 50 edges of the graph: the share of its neighbours in the
+    label of an image."""
 
     share: number_type("above 0, at most 1", gt=0, le=1) = 0.8
     """Share of the images of each class, the most confident, that keep their label; the others are

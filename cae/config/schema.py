@@ -250,7 +250,8 @@ class ClassifierConfig(Config):
     best_epoch_by: choice_type(BEST_EPOCH_BY) = "auto"
     """What chooses the best epoch: `accuracy` or macro `f1` on the validation images; `auto`: f1 if
     the largest class has more than 3 times the images of the smallest, else accuracy; `last`: the
-    last epoch, for when labels are too few to hold any out."""
+    last epoch, for when labels are too few to hold any out. Without validation images, the lowest
+    training loss, or with `unlabelled` the last epoch."""
 
     unlabelled: UnlabelledOrNull = None
     """How to learn from images without labels in the second phase: an object with
@@ -311,8 +312,8 @@ class ClassifierConfig(Config):
         """
         if self.best_epoch_by == "last":
             return ()
-        if not has_validation:
-            return ("loss",)
+        if not has_validation:  # the losses of epochs whose pseudo-labels differ say nothing
+            return () if self.unlabelled else ("loss",)
         score = self.best_epoch_by
         if score == "auto":
             score = "f1" if is_imbalanced else "accuracy"

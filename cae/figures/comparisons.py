@@ -17,6 +17,7 @@ from cae.records.history import History
 from cae.terminal import drop_common_start
 
 WIDTH = 6.4  # inches: legible on a phone too
+LEGEND_ROW = 0.22  # inches
 LONGEST_NAME = 32  # characters beside an axis
 # What a configuration costs: key of the metrics -> label of its axis.
 COSTS = {"parameters": "parameters", "seconds": "training time in seconds"}
@@ -206,7 +207,7 @@ def _plot_final_values(
         ends = {end for interval in intervals if interval for end in interval}
         if ends & set(limits):
             explanations += ["arrow: the limit of what is possible"]
-    ax.set_title("; ".join(explanations))
+    ax.set_title("\n".join(("; ".join(explanations[:2]), *explanations[2:])))
     style.set_title(figure, "Final values")
     return figure
 
@@ -229,7 +230,7 @@ def _plot_costs(
         looks[index] = style.look(rank) | {"label": label, "zorder": 3 - rank / 100}
     if others := [index for index in looks if index not in named]:
         looks[others[0]] = behind | {"label": f"{len(others)} others"}
-    figure = Figure(figsize=(WIDTH, 6 + style.LINE * len(named) / 2))
+    figure = Figure(figsize=(WIDTH, 6))
     axes = figure.subplots(2, 1)
     for ax, cost, front, label in zip(axes, costs, fronts, COSTS.values(), strict=True):
         style.style_axes(ax)
@@ -248,7 +249,8 @@ def _plot_costs(
         ax.set_ylabel(_describe_key(metric))
         if _is_minimized(metric):
             loss_scale(ax, means)
-    style.outside_legend(figure, *axes)
+    rows = style.outside_legend(figure, *axes)
+    figure.set_figheight(6.2 + LEGEND_ROW * rows)
     style.set_title(figure, "What it costs: means over the seeds")
     return figure
 

@@ -61,6 +61,7 @@ STYLE = {
     "lines.linewidth": 1.8,
 }
 LEFT_TO_RIGHT = "\u200e"  # an invisible mark
+MOST_LABELLED = 1000  # from the smallest to the largest value on an axis with labels at 2 and 5
 LINE = 0.16  # inches: the height of a line of small text
 
 
@@ -99,9 +100,14 @@ def shorten(text: str, width: int) -> str:
 def name_image(index: int, image_names: Sequence[str] | None, width: int) -> str:
     """The name of an image, by default its index; of a longer one the end, where files differ."""
     name = f"image {index}" if image_names is None else readable(image_names[index])
-    if len(name) > width:
+    most = width * text_inches("x", 1)
+    if text_inches(name, 1) > most:
         name = re.sub(r"(?<=.)\.\w{2,5}$", "", name)  # not the index in images.npy[7]
-    return in_sentence(name if len(name) <= width else f"…{name[1 - width :]}")
+    if text_inches(name, 1) <= most:
+        return in_sentence(name)
+    while text_inches(f"…{name}", 1) > most:
+        name = name[1:]
+    return in_sentence(f"…{name}")
 
 
 def text_inches(text: str, size: float) -> float:
@@ -154,8 +160,9 @@ def style_colorbar(bar: Colorbar, label: str) -> None:
 
 
 def log_ticks(axis: Axis) -> None:
-    """Labels a logarithmic axis at 1, 2, 5, 10, 20, …"""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Labels a logarithmic axis at 1, 2, 5, 10, 20, …; over many decades at 1, 10, 100, …"""
+    low, high = axis.get_data_interval()
+    axis.set_major_locator(LogLocator(subs=(1,) if high > MOST_LABELLED * low > 0 else (1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
@@ -174,15 +181,21 @@ def set_title(figure: Figure, title: str) -> None:
     figure.set_figheight(figure.get_figheight() + 0.2 * (len(lines) - 1))
 
 
-def outside_legend(figure: FigureBase, *axes: Axes) -> None:
-    """One legend below all axes, where it covers no data; needs the constrained layout."""
+def outside_legend(figure: FigureBase, *axes: Axes) -> int:
+    """One legend below all axes, where it covers no data; needs the constrained layout.
+
+    Returns:
+        Its rows.
+    """
     handles = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    if handles:
-        columns = _fit_columns([*handles], figure.bbox.width / figure.dpi)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns)
+    if not handles:
+        return 0
+    columns = _fit_columns([*handles], figure.bbox.width / figure.dpi)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns)
+    return -(-len(handles) // columns)
 
 
 def _fit_columns(labels: Sequence[str], width: float) -> int:

@@ -17,7 +17,7 @@ from cae.config.shipped import PROJECT
 from cae.data.datasets import Scaling
 from cae.errors import UsageError, UserError, readable
 from cae.files import free_name, new_file, write_figures
-from cae.programs.evaluate import evaluate_file, record_test
+from cae.programs.evaluate import check_classifier, evaluate_file, record_test
 from cae.programs.images import warn_of_looks
 from cae.programs.questions import Latest, ask_config
 from cae.programs.starting_points import check_destinations, check_layers, get_sample_seed
@@ -346,7 +346,7 @@ def _evaluate_file(session: Session, path: Path) -> None:
         path, task.test, task.data, input_range=task.args.model_input_range
     )
     warn_of_looks(path, task.datasets, scaling, task.args, terminal.warn)
-    _record_test(task, path.stem, path, evaluation, scaling)
+    _record_test(task, check_classifier(str(path)), path, evaluation, scaling)
 
 
 def _check_test(task: Task) -> None:

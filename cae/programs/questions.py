@@ -110,7 +110,7 @@ def ask_config(
     Raises:
         Back: At the first question.
     """
-    OUT.print(f"Hyperparameters of the {kind} (? explains, back returns to the question before):")
+    terminal.say(f"Hyperparameters of the {kind} (? explains, back returns to the last question):")
     questions = _Questions(kind, args, input_shape, latest)
     ways = ["Use an existing configuration file", "Enter the layers one by one"]
     while True:

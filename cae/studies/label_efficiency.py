@@ -27,7 +27,9 @@ from cae.config.choices import (
     METHODS,
     MOST_EPOCHS,
     PRETRAINING_METHODS,
+    RECIPE,
     RECIPE_METHODS,
+    WITHOUT_AUTOENCODER,
 )
 from cae.config.json_text import load_record
 from cae.config.load import Recipe, add_new_keys, choose_recipe, load_config, load_recipe
@@ -91,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     data = _load_data(args)
     counts = choose_counts(data, args.counts)
     chosen = _choose_recipes(recipes, counts, data)
+    for recipe in chosen.values() if {RECIPE, WITHOUT_AUTOENCODER} & set(methods) else ():
+        recipe.classifier.check_unlabelled(num_unlabelled=1)  # before its autoencoder trains
     settings = _describe_settings(args, config, data, chosen)
     name = "label-efficiency" if args.model else "recipes"
     folder = check_runs_dir(Path(args.runs_dir, args.name or f"{name}-{data.training.name}"))

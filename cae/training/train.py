@@ -128,7 +128,7 @@ def train_classifier(
         best.
     """
     config = as_config(model_info, "classifier")
-    scaling = scaling or get_scaling(images)
+    scaling = scaling or get_scaling(images, *([] if unlabelled is None else [unlabelled]))
     classes = get_classes(labels) if classes is None else classes
     targets = encode_labels(labels, classes)
     split = _split(images, config, warn, labels, validation)

@@ -21,6 +21,24 @@ def test_defaults_are_filled_in():
     assert parse(document) == config
 
 
+@pytest.mark.parametrize(
+    ("changes", "has_validation", "is_imbalanced", "monitor"),
+    [
+        ({}, True, False, ("val_accuracy", "val_loss")),
+        ({}, True, True, ("val_f1", "val_loss")),
+        ({"best_epoch_by": "accuracy"}, True, True, ("val_accuracy", "val_loss")),
+        ({"best_epoch_by": "last"}, True, True, ()),
+        ({}, False, True, ("loss",)),
+        # The training losses of different pseudo-labels cannot be compared.
+        ({"unlabelled": {"pseudo_labels": {}}}, False, False, ()),
+        ({"unlabelled": {"pseudo_labels": {}}}, True, False, ("val_accuracy", "val_loss")),
+    ],
+)
+def test_what_chooses_the_best_epoch(changes, has_validation, is_imbalanced, monitor):
+    config = parse(CLASSIFIER | changes, "classifier")
+    assert config.get_monitor(has_validation, is_imbalanced) == monitor
+
+
 def test_layers_and_optimizer_have_named_parts():
     config = autoencoder()
     assert config.encoder_layers[0].kernel_size == (3, 3)

@@ -91,6 +91,26 @@ def test_a_long_name_is_shortened():
     assert_readable(plot_comparison([autoencoder_history(name) for name in names]))
 
 
+@pytest.mark.parametrize("power", [1, 3])
+def test_costs_of_a_whole_study_are_readable(power):
+    """Long names, and sizes from a thousand to ten million."""
+    names = [f"large_batch_normalization_{number}" for number in range(24)]
+    runs = [[autoencoder_history(name)] for name in names]
+    for number, (history,) in enumerate(runs, 1):
+        history.metrics = {"parameters": 1000 * number**power, "seconds": 30 + number}
+    values = [[0.1 / number] for number in range(1, 25)]
+    assert_readable(compare_visualization(runs, names, values, [None] * 24, "val_mse")["costs"])
+
+
+def test_an_interval_that_reaches_the_limit_is_explained():
+    names = ["batch_normalization_1", "batch_normalization_2"]
+    runs = [[autoencoder_history(name) for _ in range(2)] for name in names]
+    values, intervals = [[0.1, 0.3], [0.2, 0.5]], [(0.0, 0.8), (0.1, 0.9)]
+    figure = compare_visualization(runs, names, values, intervals, "val_mse")["final_values"]
+    assert_readable(figure)
+    assert "arrow" in words(figure)
+
+
 @pytest.mark.parametrize("has_parameters", [True, False])
 def test_costs_name_the_best_configurations_and_the_pareto_front(has_parameters):
     """Twelve configurations, the best first; the last is the smallest, the second the fastest."""

@@ -55,6 +55,16 @@ def test_without_a_default_enter_is_no_answer(ask):
     assert screen.count("Epochs: ") == 2
 
 
+def test_a_number_that_is_not_offered(ask, tmp_path, monkeypatch):
+    """It names the range, unless it is the name of a file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "8").touch()
+    value, screen = ask(prompts.ask_file, "File", str, ["a", "b"], typed=["9", "2"])
+    assert value == "b" and "from 1 to 2" in screen
+    assert ask(prompts.ask_file, "File", str, ["a", "b"], typed=["8"])[0] == "8"
+    assert ask(prompts.ask_file, "File", str, [], typed=["9"])[0] == "9"
+
+
 def test_every_line_of_an_error_is_shown(ask):
     """All problems of a configuration, and then the question again."""
     problems = [UserError("epochs", "must be 1", 0), UserError("seed", "must be 0", "red")]

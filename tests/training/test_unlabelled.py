@@ -7,7 +7,7 @@ from conftest import draw_four_classes
 
 from cae.config.fields import Augmentation, LabelSpreading, PseudoLabels, Unlabelled
 from cae.config.load import validate_config
-from cae.data.datasets import Scaling
+from cae.data.datasets import Scaling, get_scaling
 from cae.errors import ConfigurationError
 from cae.records.history import DENSE_ONLY, FULL
 from cae.training import build, train
@@ -37,6 +37,21 @@ def fit(images, count=20, *, pretrained=True, **changes):
     labels, others = np.arange(count) % 4, images[count:]
     given = {"pretrained": pretrained, "unlabelled": others, "warn": lambda sentence: None}
     return model, train.train_classifier(model, config, images[:count], labels, **given)
+
+
+def test_unlabelled_images_share_in_the_scale():
+    """The brightest labelled pixel is 0.5, the brightest of all is 4: a quarter, not cut off."""
+    images = draw_four_classes(44).astype(np.float32) / 255
+    images[:20] *= 0.5
+    images[20:] *= 4
+    rows = []
+    for scaling in ({}, {"scaling": get_scaling(images)}):
+        model = build.get_classifier(HEAD, images.shape[1:], 4)
+        labels, others = np.arange(20) % 4, images[20:]
+        given = {"unlabelled": others, "warn": lambda sentence: None, **scaling}
+        history = train.train_classifier(model, HEAD, images[:20], labels, **given)
+        rows.append([{**row, "seconds": 0} for row in history.epochs])
+    assert rows[0] == rows[1]
 
 
 class TestLabelSpreading:
