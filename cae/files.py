@@ -112,6 +112,11 @@ def free_name(path: str | Path) -> Path:
     return next(other for other in itertools.chain([path], names) if not other.exists())
 
 
+def shorten_name(text: str, most: int = 100) -> str:
+    """The beginning of a text, at most so many of the 255 bytes that a file's name may have."""
+    return os.fsencode(text)[:most].decode(errors="ignore")
+
+
 def new_folder(flag: str, name: str) -> Path:
     """Creates the folder of a flag, unless there is an empty one.
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, fail_with
 
 from cae.errors import DataError, UsageError
-from cae.files import get_record, locked, write_csv, write_json, write_text
+from cae.files import get_record, locked, shorten_name, write_csv, write_json, write_text
 
 LOCK = """
 import sys
@@ -26,6 +26,12 @@ def test_csv(tmp_path):
     """Columns keep the order of their first appearance; a missing value is an empty field."""
     write_csv(tmp_path / "x.csv", [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "val": "a,b"}])
     assert (tmp_path / "x.csv").read_bytes() == b'epoch,loss,val\n1,0.1,\n2,,"a,b"\n'
+
+
+def test_names_are_shortened_between_letters():
+    assert shorten_name("cat") == "cat"
+    assert shorten_name("ж" * 100) == "ж" * 50
+    assert shorten_name("a" + "ж" * 100) == "a" + "ж" * 49
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -187,15 +187,18 @@ def _read_standard_input(form: Form, report: Report, say: Say) -> Iterator[Pictu
 
 
 def _find_pictures(folder: Path, report: Report, say: Say) -> Iterator[str]:
-    """The files in a folder that have the name of a picture, as in training."""
+    """The files in a folder that have the name of a picture, as in training; links are followed."""
 
     def skip(error: OSError) -> None:
         remedy = "Check its permissions."
         report(DataError(error.filename, "must be a readable folder", error.strerror, remedy))
 
     others = 0
-    for parent, folders, files in os.walk(folder, onerror=skip):
-        folders[:] = sorted(name for name in folders if not is_ignored(name))
+    searched = {os.path.realpath(folder)}  # a link may lead back
+    for parent, folders, files in os.walk(folder, onerror=skip, followlinks=True):
+        real = {name: os.path.realpath(Path(parent, name)) for name in folders}
+        folders[:] = sorted(n for n in folders if not is_ignored(n) and real[n] not in searched)
+        searched.update(real[name] for name in folders)
         names = [name for name in sorted(files) if not is_ignored(name)]
         start = "" if parent == os.curdir else f"{Path(parent)}{os.sep}"
         yield from (f"{start}{name}" for name in names if is_picture(name))

@@ -24,7 +24,7 @@ from cae.data.inputs import BYTES, Part, Report, find_shape, read_parts
 from cae.data.labels import NO_LABEL, number_like
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, Say, UsageError
-from cae.files import growing_text, new_file, new_folder, plain_cell, write_bytes
+from cae.files import growing_text, new_file, new_folder, plain_cell, shorten_name, write_bytes
 from cae.foreign.interfaces import check_channels_last
 from cae.foreign.models import find_classifier, get_own_range
 from cae.programs.evaluate import (
@@ -417,7 +417,7 @@ def _write_errors(folder: Path, part: Part, rows: Sequence[dict[str, Any]]) -> N
     for number, image, row in zip(part.numbers, part.images, rows, strict=True):
         if row["correct"] is False:
             words = [row["label"], row["prediction"], f"{row['probability']:.3f}", f"{number:06}"]
-            name = "-".join(re.sub(r"[^\w.]+", "_", word) for word in words)
+            name = "-".join(shorten_name(re.sub(r"[^\w.]+", "_", word)) for word in words)
             write_bytes(folder / f"{name}.png", encode_png(image))
 
 

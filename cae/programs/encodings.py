@@ -22,6 +22,7 @@ from cae.files import (
     new_file,
     new_folder,
     plain_cell,
+    shorten_name,
     write_bytes,
     write_csv,
     write_figures,
@@ -188,7 +189,7 @@ def write_reconstructions(args: argparse.Namespace) -> int:
     else:
         for part, drawn in outputs:
             for number, name, image in zip(part.numbers, part.names, drawn, strict=True):
-                file = path / f"{number:06}-{Path(name).stem}.png"
+                file = path / f"{number:06}-{shorten_name(Path(name).stem, 200)}.png"
                 write_bytes(file, encode_png(image))
     terminal.say(f"{outputs.count:,} reconstructions: {path}")
     return outputs.exit_code

@@ -69,6 +69,14 @@ def test_other_files_in_a_folder_are_counted_and_skipped(tmp_path, read):
     assert names == ["a/1.png"] and len(errors) == 1
 
 
+def test_links_are_followed_as_in_training(tmp_path, read):
+    draw(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "there").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "back").symlink_to(tmp_path / "a")
+    assert read("a")[0] == ["a/there/1.png"]
+
+
 def test_names_are_shown_short(tmp_path, read):
     """As given, without what adds nothing, whether a folder or each file is given."""
     draw(tmp_path / "a" / "b" / "1.png")
