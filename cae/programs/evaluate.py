@@ -1,6 +1,7 @@
 """Classifies images whose labels are known, and records how well: `predict.py evaluate`."""
 
 import argparse
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from cae.programs.images import (
 )
 from cae.programs.starting_points import check_model_shape
 from cae.records.calibration import UNCALIBRATED, Calibration, Typical
+from cae.records.environment import read_origin
 from cae.records.evaluation import Evaluation, evaluate
 from cae.records.run import METRICS_FILE, PREDICTIONS_FILE, Run, check_run_dir, check_runs_dir
 from cae.records.saved_models import load_model, read_metadata
@@ -329,11 +331,37 @@ def evaluate_classifier(args: argparse.Namespace) -> int:
         check_runs_dir(args.runs_dir)
     test = change_images(load_dataset(images, labels, **options), args, "test")
     test = match_colour(test, args.model)
+    _warn_of_training_images(args.model, test)
     tested = evaluate_file(args.model, test, input_range=args.model_input_range)
     warn_of_looks(args.model, {"test": test}, tested[1], args, terminal.warn)
     run = Run(args.runs_dir, f"test-{name}", args.run_dir)
     record_test(run, args.model, test, *tested, plots=not args.no_plots)
     return 0
+
+
+def _warn_of_training_images(path: str, test: Dataset) -> None:
+    """Warns if the images come from the files that the classifier learned from.
+
+    Not if it has been tested on as many of the same files: these are what was held out.
+    """
+    origin = None
+    with suppress(ModelFileError):
+        origin = read_origin(path, read_metadata(path))
+    if origin is None or "training" not in origin.data:
+        return
+    learned, given = origin.data["training"], {file["sha256"] for file in test.files}
+    shared = [file.path for file in learned.files if file.sha256 in given]
+    held_out = origin.data.get("test")
+    is_held_out = (
+        held_out is not None
+        and {file.sha256 for file in held_out.files} == given
+        and held_out.shape[0] == len(test.images)
+    )
+    if shared and not is_held_out:
+        terminal.warn(
+            f"{path} was trained on images of {shared[0]}. Its accuracy on images that it learned "
+            "from says little about new ones."
+        )
 
 
 def check_classifier(path: str, input_shape: Shape | None = None) -> str:

@@ -4,16 +4,18 @@ import datetime
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from cae import terminal
 from cae.config.json_text import load_record
 from cae.config.shipped import PROJECT
 from cae.data.datasets import Dataset
+from cae.errors import ModelFileError
 from cae.records.run import FileRecord
 
 PACKAGES = (
@@ -29,6 +31,32 @@ class DataRecord(BaseModel):
     shape: list[int]
     dtype: str
     files: list[FileRecord]
+
+
+class Origin(BaseModel):
+    """Where a model comes from, as it is saved with the model."""
+
+    started: str
+    versions: dict[str, str]
+    device: str | None
+    git_commit: str | None
+    data: dict[str, DataRecord]
+    models: list[FileRecord]
+
+
+def read_origin(path: str | Path, metadata: Mapping[str, Any]) -> Origin | None:
+    """Where a saved model comes from; None if its file does not say.
+
+    Raises:
+        ModelFileError: The file says it in another form.
+    """
+    if "origin" not in metadata:
+        return None
+    try:
+        return Origin.model_validate(metadata["origin"])
+    except ValidationError as invalid:
+        remedy = "Save the model again, or give another one."
+        raise ModelFileError.from_validation(path, invalid, Origin, remedy) from invalid
 
 
 class Environment(BaseModel):

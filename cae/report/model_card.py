@@ -11,13 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
-
 from cae import terminal
 from cae.config.shapes import format_shape
-from cae.errors import ModelFileError, as_sentence, printable
+from cae.errors import as_sentence, printable
 from cae.files import get_record
-from cae.records.environment import DataRecord
+from cae.records.environment import Origin, read_origin
 from cae.records.run import FileRecord
 from cae.records.saved_models import load_model, read_metadata
 from cae.report.answer import SCORES, USES, describe_data, describe_scores, use_command
@@ -33,17 +31,6 @@ PURPOSES = {
     "autoencoder": "Encodes images like those of {data}, as a start for classifiers, and "
     "reconstructs them.",
 }
-
-
-class Origin(BaseModel):
-    """Where a model comes from, as it is saved with the model."""
-
-    started: str
-    versions: dict[str, str]
-    device: str | None
-    git_commit: str | None
-    data: dict[str, DataRecord]
-    models: list[FileRecord]
 
 
 def show(args: argparse.Namespace) -> int:
@@ -70,7 +57,7 @@ def get_card(path: str | Path) -> dict[str, Any]:
     read_metadata(path)
     with terminal.starting_keras():
         model, metadata = load_model(path)
-    origin = _read_origin(path, metadata)
+    origin = read_origin(path, metadata)
     classes = metadata.get("classes", [])
     names = metadata.get("class_names", classes)
     return {
@@ -90,16 +77,6 @@ def get_card(path: str | Path) -> dict[str, Any]:
         "origin": origin and origin.model_dump(mode="json"),
         "encoders": [_compare(file, Path(path)) for file in origin.models] if origin else None,
     }
-
-
-def _read_origin(path: str | Path, metadata: Mapping[str, Any]) -> Origin | None:
-    if "origin" not in metadata:
-        return None
-    try:
-        return Origin.model_validate(metadata["origin"])
-    except ValidationError as invalid:
-        remedy = "Save the model again, or give another one."
-        raise ModelFileError.from_validation(path, invalid, Origin, remedy) from invalid
 
 
 def _get_purpose(metadata: Mapping[str, Any]) -> str | None:

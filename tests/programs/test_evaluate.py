@@ -1,5 +1,6 @@
 """`predict.py evaluate` tests a saved classifier as its training did."""
 
+import shutil
 from pathlib import Path
 
 import keras
@@ -11,6 +12,8 @@ from picture_folders import save_picture
 
 from cae.data import idx
 from cae.data.idx import read_images
+
+TINY_ENCODER = 'encoder_layers=[["conv", 2, [3, 3]], ["pool", [2, 2]]]'
 
 
 def assert_same_predictions(run, other):
@@ -42,6 +45,23 @@ class TestEvaluate:
         assert (done.run / "plots" / "confusion_matrix.png").exists()
         assert "95 % interval" in done.out
         assert not (done.run / "model.keras").exists()
+
+    def test_images_that_it_was_trained_on(self, evaluate, files):
+        """The files are told by their content, whatever their names."""
+        shutil.copy(files.images, "copy.idx")
+        done = evaluate("-t", "copy.idx", "-tl", files.labels).ok()
+        assert "was trained on images of" in done.err and str(files.images) in done.err
+        assert "was trained on" not in evaluate("-t", files.test, "-tl", files.test_labels).err
+
+    def test_images_that_were_held_out(self, evaluate, launch, classifier_config):
+        """The part of a folder that training tested on, and another part of it."""
+        for number in range(40):
+            save_picture(f"all/{number % 2}/{number}.png", np.full((8, 8, 1), 6 * number, np.uint8))
+        train = ["-d", "all", "-c", classifier_config, "--save", "own.keras", "--no-plots"]
+        launch("classification", *train, "--set", TINY_ENCODER).ok()
+        same = evaluate("-d", "all", model="own.keras").ok()
+        other = evaluate("-d", "all", "--test-split", "0.5", model="own.keras").ok()
+        assert "was trained on" not in same.err and "was trained on" in other.err
 
     def test_images_and_labels_of_any_file(self, evaluate, files):
         done = evaluate(*files.unlabelled_test).ok()
