@@ -98,8 +98,9 @@ def _add_show(commands: Any) -> None:
     parser = commands.add_parser("show", help="show what a saved model is: its card")
     parser.set_defaults(action="cae.report.model_card:show")
     parser.add_argument("model", metavar="MODEL", help="a saved model (.keras or .h5)")
-    parser.add_argument("--html", metavar="FILE", help="write the card as an HTML page instead")
-    parser.add_argument("--json", action="store_true", help="print the card as JSON instead")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--html", metavar="FILE", help="write the card as an HTML page instead")
+    form.add_argument("--json", action="store_true", help="print the card as JSON instead")
 
 
 def _add_encode(commands: Any) -> None:

@@ -331,6 +331,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     for path in (args.csv, None if args.json == STANDARD_OUTPUT else args.json):
         if path is not None:
             new_file(path)
+    if args.csv and args.json and Path(args.csv).resolve() == Path(args.json).resolve():
+        raise UsageError("--json", "must name another file than --csv", args.json)
     if args.errors:
         new_folder("--errors", args.errors)
 

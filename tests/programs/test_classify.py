@@ -101,6 +101,11 @@ class TestClassify:
         assert done.exit_code == 2 and "24 labels for 3 images" in done.err
         assert rows is None and not Path("answers.csv").exists()
 
+    def test_one_file_for_both_forms(self, ask, files):
+        done, rows = ask(files.test, "--csv", "./answers.json")
+        done.refused("--json: ", "--csv", "answers.json")
+        assert rows is None
+
     def test_pictures_in_folders_of_their_classes(self, tmp_path, ask, files):
         """Errors are written as pictures; one that cannot be read decides the exit code."""
         images, labels = read_images(files.test), read_labels(files.test_labels)

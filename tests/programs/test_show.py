@@ -65,3 +65,8 @@ class TestShow:
         text = Page(page).text
         assert f"test accuracy{100 * trained_classifier.metrics['test_accuracy']:.2f} %" in text
         assert "2, 5, 61" in text and "probabilities" in text
+
+    def test_one_form_at_a_time(self, tmp_path, show, trained_classifier):
+        page = tmp_path / "card.html"
+        show(trained_classifier.saved, "--html", page, "--json").refused("--html", "--json")
+        assert not page.exists()
