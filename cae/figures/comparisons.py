@@ -17,7 +17,7 @@ from cae.records.history import History
 from cae.terminal import drop_common_start
 
 WIDTH = 6.4  # inches: legible on a phone too
-LEGEND_ROW = 0.22  # inches
+LEGEND_ROW = 0.22  # inches: the height of an entry in a legend
 LONGEST_NAME = 32  # characters beside an axis
 # What a configuration costs: key of the metrics -> label of its axis.
 COSTS = {"parameters": "parameters", "seconds": "training time in seconds"}
@@ -230,7 +230,7 @@ def _plot_costs(
         looks[index] = style.look(rank) | {"label": label, "zorder": 3 - rank / 100}
     if others := [index for index in looks if index not in named]:
         looks[others[0]] = behind | {"label": f"{len(others)} others"}
-    figure = Figure(figsize=(WIDTH, 6))
+    figure = Figure(figsize=(WIDTH, 6.2))  # and the legend below
     axes = figure.subplots(2, 1)
     for ax, cost, front, label in zip(axes, costs, fronts, COSTS.values(), strict=True):
         style.style_axes(ax)
@@ -250,7 +250,7 @@ def _plot_costs(
         if _is_minimized(metric):
             loss_scale(ax, means)
     rows = style.outside_legend(figure, *axes)
-    figure.set_figheight(6.2 + LEGEND_ROW * rows)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * rows)
     style.set_title(figure, "What it costs: means over the seeds")
     return figure
 

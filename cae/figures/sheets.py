@@ -70,7 +70,7 @@ def plot_captioned(
         color: Of the captions.
     """
     lines = [line for caption in captions for line in caption.split("\n")]
-    width = max(1.0, *(text_inches(line, 8) for line in lines), 0)
+    width = max([1.0, *(text_inches(line, 8) for line in lines)])
     columns = int(np.clip(np.ceil(np.sqrt(len(images))), 1, 8.4 // width))
     above = caption_height(captions[0]) if captions else 0
     row_height = above + cell_height(images[0]) if captions else 0.1

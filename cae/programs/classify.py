@@ -295,11 +295,8 @@ def classify(args: argparse.Namespace) -> int:
     shown: list[dict[str, Any]] = []
     known: list[tuple[np.ndarray, list[int]]] = []
     with ExitStack() as stack:
-        writers = [
-            open_(stack, path)
-            for open_, path in ((_open_csv, args.csv), (_open_json, args.json))
-            if path is not None
-        ]
+        writers = [_open_csv(stack, args.csv)] if args.csv else []
+        writers += [_open_json(stack, args.json)] if args.json else []
         for answers in ask(
             classifier,
             args.inputs,

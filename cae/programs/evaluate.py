@@ -1,6 +1,7 @@
 """Classifies images whose labels are known, and records how well: `predict.py evaluate`."""
 
 import argparse
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -154,6 +155,7 @@ def evaluate_file(
         from cae.training import layers  # noqa: F401 - the rest is quick
     known = training or test
     model, metadata = load_model(path)
+    _warn_of_training_images(path, metadata, test)
     input_range = input_range or get_own_range(metadata)
     model = find_classifier(
         model, path, test.images.shape[1:], input_range=input_range, say=terminal.say
@@ -166,6 +168,27 @@ def evaluate_file(
     scaling = choose_scaling(path, known)
     calibration = Calibration(**metadata.get("calibration", {}))
     return evaluate_model(model, test, scaling, classes, names, calibration=calibration), scaling
+
+
+def _warn_of_training_images(path: str | Path, metadata: Mapping[str, Any], test: Dataset) -> None:
+    """Warns if the images come from a file that the classifier learned from.
+
+    Not if it has been tested on as many images of that file: these are what was held out.
+    """
+    origin = None
+    with suppress(ModelFileError):
+        origin = read_origin(path, metadata)
+    if origin is None or not test.files:
+        return
+    given = test.files[0]["sha256"]  # of the images; a file of labels may belong to several
+    learned, tested = (origin.data.get(role) for role in ("training", "test"))
+    shared = [file.path for file in learned.files if file.sha256 == given] if learned else []
+    count = tested.shape[0] if tested and given in {x.sha256 for x in tested.files} else 0
+    if shared and count != len(test.images):
+        terminal.warn(
+            f"{path} was trained on images of {shared[0]}. Its accuracy on images that it learned "
+            "from says little about new ones."
+        )
 
 
 def get_class_names(
@@ -331,7 +354,6 @@ def evaluate_classifier(args: argparse.Namespace) -> int:
         check_runs_dir(args.runs_dir)
     test = change_images(load_dataset(images, labels, **options), args, "test")
     test = match_colour(test, args.model)
-    _warn_of_training_images(args.model, test)
     tested = evaluate_file(args.model, test, input_range=args.model_input_range)
     warn_of_looks(args.model, {"test": test}, tested[1], args, terminal.warn)
     run = Run(args.runs_dir, f"test-{name}", args.run_dir)
@@ -339,32 +361,7 @@ def evaluate_classifier(args: argparse.Namespace) -> int:
     return 0
 
 
-def _warn_of_training_images(path: str, test: Dataset) -> None:
-    """Warns if the images come from the files that the classifier learned from.
-
-    Not if it has been tested on as many of the same files: these are what was held out.
-    """
-    origin = None
-    with suppress(ModelFileError):
-        origin = read_origin(path, read_metadata(path))
-    if origin is None or "training" not in origin.data:
-        return
-    learned, given = origin.data["training"], {file["sha256"] for file in test.files}
-    shared = [file.path for file in learned.files if file.sha256 in given]
-    held_out = origin.data.get("test")
-    is_held_out = (
-        held_out is not None
-        and {file.sha256 for file in held_out.files} == given
-        and held_out.shape[0] == len(test.images)
-    )
-    if shared and not is_held_out:
-        terminal.warn(
-            f"{path} was trained on images of {shared[0]}. Its accuracy on images that it learned "
-            "from says little about new ones."
-        )
-
-
-def check_classifier(path: str, input_shape: Shape | None = None) -> str:
+def check_classifier(path: str | Path, input_shape: Shape | None = None) -> str:
     """Checks a classifier as far as that is possible without Keras, and returns its name."""
     metadata = read_metadata(path)
     if metadata.get("kind", "classifier") != "classifier":

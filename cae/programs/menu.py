@@ -346,7 +346,7 @@ def _evaluate_file(session: Session, path: Path) -> None:
         path, task.test, task.data, input_range=task.args.model_input_range
     )
     warn_of_looks(path, task.datasets, scaling, task.args, terminal.warn)
-    _record_test(task, check_classifier(str(path)), path, evaluation, scaling)
+    _record_test(task, check_classifier(path), path, evaluation, scaling)
 
 
 def _check_test(task: Task) -> None:

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,7 @@ def describe_environment(
         platform=platform.platform(),
         python=platform.python_version(),
         versions={
-            name: metadata.version(name)
-            for name in dict.fromkeys([*PACKAGES, terminal.get_backend()])
+            name: version(name) for name in dict.fromkeys([*PACKAGES, terminal.get_backend()])
         },
         git_commit=_find_commit(),
         data={

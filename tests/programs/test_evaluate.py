@@ -47,11 +47,13 @@ class TestEvaluate:
         assert not (done.run / "model.keras").exists()
 
     def test_images_that_it_was_trained_on(self, evaluate, files):
-        """The files are told by their content, whatever their names."""
+        """Files of images are told by their content; those of labels may belong to others."""
         shutil.copy(files.images, "copy.idx")
         done = evaluate("-t", "copy.idx", "-tl", files.labels).ok()
         assert "was trained on images of" in done.err and str(files.images) in done.err
         assert "was trained on" not in evaluate("-t", files.test, "-tl", files.test_labels).err
+        idx.write_idx("others.idx", read_images(files.images)[::-1, ..., 0])
+        assert "was trained on" not in evaluate("-t", "others.idx", "-tl", files.labels).err
 
     def test_images_that_were_held_out(self, evaluate, launch, classifier_config):
         """The part of a folder that training tested on, and another part of it."""
