@@ -56,6 +56,11 @@ def _add_classify(commands: Any) -> None:
         help="call answers below this probability unsure (default: as calibrated in training, "
         "else 0.5)",
     )
+    _add_changes(parser)
+    flags.add(parser, "--model-input-range")
+
+
+def _add_changes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--invert",
         choices=("auto", "always"),
@@ -65,7 +70,6 @@ def _add_classify(commands: Any) -> None:
     parser.add_argument(
         "--transpose", action="store_true", help="swap rows and columns of the images"
     )
-    flags.add(parser, "--model-input-range")
 
 
 def _add_model_and_inputs(parser: argparse.ArgumentParser, model: str) -> None:
@@ -115,6 +119,7 @@ def _add_encode(commands: Any) -> None:
         help="a new .csv file with the name of each image, or a new .npy file, with the names in a "
         ".txt file beside it",
     )
+    _add_changes(parser)
     flags.add(parser, "--encoder-until", "--model-input-range")
 
 
@@ -130,6 +135,7 @@ def _add_reconstruct(commands: Any) -> None:
         help="a new folder for one PNG file per image, a new .idx file, or a new .png file for a "
         "figure of the worst reconstructions",
     )
+    _add_changes(parser)
     flags.add(parser, "--model-input-range")
 
 
@@ -156,6 +162,7 @@ def _add_anomalies(commands: Any) -> None:
         help="labels or folders known to be anomalies; measures how well scores separate them "
         "(ROC)",
     )
+    _add_changes(parser)
     flags.add(parser, "--test-labels", help="labels of all images, in their order")
 
 

@@ -428,6 +428,7 @@ def answer_from_array(job: Job, driver: Driver) -> None:
 
 def _answer(job: Job, driver: Driver, asked: Path) -> None:
     from cae.data.datasets import get_scaling
+    from cae.data.inputs import Expected
     from cae.data.pictures import Form
     from cae.programs.classify import Classifier, ask
     from cae.records.calibration import UNCALIBRATED, Typical
@@ -440,13 +441,11 @@ def _answer(job: Job, driver: Driver, asked: Path) -> None:
     summaries = predict(model, images[:100], scaling)[:, :-NUM_CLASSES]
     classifier = Classifier(
         model,
-        Form(*images.shape[1:]),
-        scaling,
+        Expected(Form(*images.shape[1:]), scaling),
         np.arange(NUM_CLASSES),
         [str(label) for label in range(NUM_CLASSES)],
         UNCALIBRATED,
         Typical.fit(summaries, summaries),
-        looks=None,
     )
 
     def answer() -> None:

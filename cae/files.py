@@ -14,7 +14,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 from cae.errors import READABLE, DataError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
 try:
@@ -189,6 +190,37 @@ def growing_text(path: Path) -> Iterator[TextIO]:
         text = io.TextIOWrapper(file, "utf-8", errors=READABLE, newline="")
         yield text
         text.detach()
+
+
+@contextmanager
+def growing_array(
+    path: Path, write_header: Callable[[BinaryIO, int], object], remedy: str = FREE_SPACE
+) -> Iterator[Callable[["np.ndarray"], None]]:
+    """Opens a file of items behind a header, to write part by part; it appears when complete.
+
+    Args:
+        path: The file.
+        write_header: Writes the header for a number of items, as long for any number.
+        remedy: What to do if it cannot be written.
+
+    Yields:
+        What adds items (num_items, ...) to the file.
+
+    Raises:
+        UsageError: It cannot be written; nothing is left.
+    """
+    count = 0
+
+    def write(items: "np.ndarray") -> None:
+        nonlocal count
+        file.write(items.tobytes())
+        count += len(items)
+
+    with explaining(path, remedy), replace_file(path) as file:
+        write_header(file, 0)
+        yield write
+        file.seek(0)
+        write_header(file, count)
 
 
 def write_figure(path: Path, figure: "Figure") -> None:

@@ -2,7 +2,10 @@
 
 import zipfile
 import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -11,6 +14,7 @@ from cae.data.labels import as_labels
 from cae.data.listing import name_classes
 from cae.data.named import Split
 from cae.errors import DataError
+from cae.files import FREE_SPACE, growing_array
 
 # Names of images and labels in an archive: as numpy.savez gives them, scikit-learn, MedMNIST and
 # keras.datasets. Of several pairs the last counts.
@@ -74,6 +78,19 @@ def read_images(path: Path, chosen: np.ndarray | None = None) -> np.ndarray:
 def read_labels(path: Path) -> tuple[np.ndarray, dict[int, str]]:
     """Labels from a `.npy` file, int64 (num_images,), and their names where they are texts."""
     return _as_labels(path, open_array(path))
+
+
+def growing_npy(
+    path: Path, shape: tuple[int, ...], dtype: type, remedy: str = FREE_SPACE
+) -> AbstractContextManager[Callable[[np.ndarray], None]]:
+    """Opens a `.npy` file of items of a shape and type; see `growing_array`."""
+
+    def write_header(file: BinaryIO, count: int) -> None:
+        header = np.lib.format.header_data_from_array_1_0(np.empty((0, *shape), dtype))
+        # NumPy pads headers, so that one for any number of items has the same length.
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (count, *shape)})
+
+    return growing_array(path, write_header, remedy)
 
 
 _UNREADABLE = (  # what NumPy and zipfile raise for damaged, encrypted and renamed files

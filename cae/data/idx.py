@@ -15,6 +15,8 @@ import math
 import os
 import stat
 import struct
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -32,7 +34,7 @@ from cae.data.stored import (
     open_content,
 )
 from cae.errors import DataError, did_you_mean, nearest
-from cae.files import CHUNK_BYTES, write_bytes
+from cae.files import CHUNK_BYTES, growing_array, write_bytes
 
 DTYPES = {
     0x08: np.dtype(">u1"),
@@ -140,7 +142,7 @@ def check_channels_last(where: object, shape: tuple[int, ...]) -> None:
 
 def advise_on_counts(num_labels: int, shape: tuple[int, ...]) -> str:
     """What to do with images that are as many as their first axis says, and not `num_labels`."""
-    if num_labels in shape[2:]:
+    if num_labels in shape[2:] and shape.count(num_labels) == 1:
         return "Put the axis of the images first: images = numpy.moveaxis(images, -1, 0)."
     return "Use images and labels that belong together."
 
@@ -223,9 +225,21 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
             f"shape {array.shape}",
             "Reshape the array.",
         )
-    header = struct.pack(f">HBB{array.ndim}I", 0, CODES[dtype], array.ndim, *array.shape)
-    content = header + array.astype(dtype).tobytes()
+    content = _pack_header(dtype, array.shape) + array.astype(dtype).tobytes()
     write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def growing_idx(
+    path: Path, shape: tuple[int, ...]
+) -> AbstractContextManager[Callable[[np.ndarray], None]]:
+    """Opens an idx file of uint8 images of a shape; see `growing_array`."""
+    return growing_array(
+        path, lambda file, count: file.write(_pack_header(np.dtype(">u1"), (count, *shape)))
+    )
+
+
+def _pack_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    return struct.pack(f">HBB{len(shape)}I", 0, CODES[dtype], len(shape), *shape)
 
 
 def _get_stored_bytes(path: Path) -> int:

@@ -8,25 +8,26 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import count, groupby, islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
 from cae.config.shapes import format_shape
-from cae.data import arrays, idx
-from cae.data.appearance import match_channels, match_scaling
+from cae.data import appearance, arrays, idx
 from cae.data.datasets import Scaling
 from cae.data.listing import TABLES, is_ignored, is_picture
 from cae.data.pictures import Form, decode_ahead
 from cae.data.splits import spread_out
 from cae.data.stored import GZIP_MAGIC
-from cae.errors import DataError, Say, counted
+from cae.errors import DataError, Say, counted, printable
 
 STANDARD_INPUT = "-"
 PART = 1024  # images
 BYTES = Scaling(0.0, 255.0, "uint8")  # of decoded pictures
+UNIT = Scaling(0.0, 1.0, "float32")  # of images that are scaled already
 INSPECTED = 2000  # images of an array, to recognize the range of its pixels
 
 OTHERS = (*TABLES, ".npz")  # which training takes
@@ -56,13 +57,92 @@ class Part(NamedTuple):
 
         It takes a tenth of the time that pathlib takes.
         """
-        names = (os.path.basename(os.path.dirname(name)) for name in self.names)  # noqa: PTH119, PTH120
-        return [unicodedata.normalize("NFC", name) for name in names]
+        names = [os.path.basename(os.path.dirname(name)) for name in self.names]  # noqa: PTH119, PTH120
+        folders = {name: printable(unicodedata.normalize("NFC", name)) for name in set(names)}
+        return [folders[name] for name in names]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The images that a model takes.
+
+    Attributes:
+        form: What pictures are brought to.
+        scaling: Brings the training images to [0, 1].
+        looks: How the training images look, from `appearance.describe`; None if not known.
+    """
+
+    form: Form
+    scaling: Scaling
+    looks: dict[str, Any] | None = None
 
 
 class _Array(NamedTuple):
     name: str
     images: np.ndarray
+
+
+def read_alike(
+    inputs: Iterable[str],
+    expected: Expected,
+    *,
+    invert: str | None = None,
+    transpose: bool = False,
+    report: Report,
+    say: Say,
+    warn: Say,
+) -> Iterator[Part]:
+    """Reads images as `read_parts`, and makes them look like those of training.
+
+    Args:
+        inputs: As for `read_parts`.
+        expected: What the model takes.
+        invert: `always`, or `auto`: if the first images look like inverted training images.
+        transpose: Whether to swap the rows and columns of all images.
+        report: Receives the error of each file that cannot be used.
+        say: Receives a sentence if images are inverted or rescaled.
+        warn: Receives a sentence if images look unlike those of training as a whole.
+
+    Raises:
+        DataError: There is no picture and no array.
+    """
+    form = expected.form
+    if transpose:
+        form = replace(form, height=form.width, width=form.height)
+    is_inverted = None
+    for part in read_parts(inputs, form, expected.scaling, report, say):
+        images = appearance.transpose(part.images) if transpose else part.images
+        if is_inverted is None:
+            remedies = appearance.REMEDIES | {appearance.INVERTED: "use --invert auto"}
+            if transpose:
+                remedies[appearance.TRANSPOSED] = "leave out --transpose"
+            is_inverted = _choose_inversion(images, expected.looks, invert, remedies, say, warn)
+        yield part._replace(images=1 - images if is_inverted else images)
+
+
+def _choose_inversion(
+    images: np.ndarray,
+    looks: dict[str, Any] | None,
+    invert: str | None,
+    remedies: dict[str, str],
+    say: Say,
+    warn: Say,
+) -> bool:
+    """Whether to invert all images; judged by the first ones."""
+    if invert == "always":
+        return True
+    if invert == "auto" and looks is None:
+        warn(
+            "--invert auto: the model does not record how its training images look, so nothing is "
+            "inverted. To invert all images, use --invert always."
+        )
+    causes = appearance.compare(looks, images, UNIT)
+    is_inverted = invert == "auto" and causes.pop(appearance.INVERTED, None) is not None
+    if is_inverted:
+        say("The images are inverted: unlike the training images, they look dark on light.")
+    if causes:
+        warn(appearance.advise("The images", causes, remedies))
+    return is_inverted
 
 
 def read_parts(
@@ -119,13 +199,15 @@ def _read_array(
     array: _Array, form: Form, scaling: Scaling, numbers: Iterator[int], report: Report, say: Say
 ) -> Iterator[Part]:
     try:
-        own = match_scaling(scaling, spread_out(array.images, INSPECTED), array.name, say)
+        own = appearance.match_scaling(
+            scaling, spread_out(array.images, INSPECTED), array.name, say
+        )
     except DataError as error:
         report(error)
         return
     for start in range(0, len(array.images), PART):
         images = array.images[start : start + PART]
-        images = match_channels(form.channels, images, array.name, say)
+        images = appearance.match_channels(form.channels, images, array.name, say)
         say = _ignore  # once is enough
         names = [f"{array.name}[{start + index}]" for index in range(len(images))]
         yield Part(names, list(islice(numbers, len(images))), own.apply(images))
@@ -230,9 +312,11 @@ def _check_size(name: str, images: np.ndarray, form: Form) -> np.ndarray:
         idx.check_channels_last(name, images.shape)
         raise DataError(
             name,
-            f"must contain images of the model's shape {format_shape(form.shape)}",
+            f"must contain images of shape {format_shape(form.shape)}, as the model takes",
             format_shape(images.shape[1:]),
-            "Use images of that size, or pictures in files, which are resized.",
+            "Add --transpose, or leave it out if it is there."
+            if images.shape[2:0:-1] == form.shape[:2]
+            else "Use images of that size, or pictures in files, which are resized.",
         )
     return images
 

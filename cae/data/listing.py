@@ -32,6 +32,8 @@ ALIASES = dict.fromkeys(("file", "filename", "image"), "path") | {"class": "labe
 IMAGE_SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
     ".avif", ".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm",
+    # These are not read: they count as unreadable pictures, not as other files.
+    ".heic", ".heif", ".jxl", ".psd", ".svg", ".tga",
 }  # fmt: skip
 NAME_PICTURES = "Names of pictures end in .png, .jpg and the like."
 MOST_COLUMNS = 32  # of a table of pictures; Kaggle's MNIST has one per pixel

@@ -29,12 +29,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cae import terminal
 from cae.config.choices import RESIZE
 from cae.config.shapes import format_shape
+from cae.data.arrays import growing_npy
 from cae.data.idx import MAPPED_BYTES
 from cae.data.listing import Listing
 from cae.data.splits import spread_out
 from cae.data.stored import get_full_remedy, make_data_folder
 from cae.errors import DataError, as_sentence
-from cae.files import explaining, replace_file, write_json
+from cae.files import write_json
 
 # Not all that Pillow reads: it starts Ghostscript for EPS, and guesses formats without a signature.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "AVIF", "GIF", "JPEG2000", "PPM")
@@ -385,12 +386,10 @@ def _keep(parts: Iterable[np.ndarray], shape: tuple[int, ...], key: bytes) -> np
     if not path.exists():
         with (
             terminal.announcing(f"Writing {path}"),
-            explaining(path, get_full_remedy()),
-            replace_file(path) as file,
+            growing_npy(path, shape[1:], np.uint8, get_full_remedy()) as write,
         ):
-            _write_header(file, shape)
             for part in parts:
-                file.write(part.tobytes())
+                write(part)
     return _load(path)
 
 
@@ -441,19 +440,15 @@ def _choose_form(
 def _fill(path: Path, listing: Listing, form: Form) -> dict[str, str]:
     """Decodes the pictures into a `.npy` file; returns those that cannot be read."""
     unreadable: dict[str, UnreadablePicture] = {}
-    count, written = len(listing.files), 0
-    with explaining(path, get_full_remedy()), replace_file(path) as file:
-        _write_header(file, (count, *form.shape))
+    with growing_npy(path, form.shape, np.uint8, get_full_remedy()) as write:
         for name, pixels in _decode_all(listing, form):
             if isinstance(pixels, np.ndarray):
-                file.write(pixels.tobytes())
-                written += 1
+                write(pixels[np.newaxis])
             else:
                 unreadable[name] = pixels
-        if count - written > MAX_UNREADABLE * count:
+        count = len(listing.files)
+        if len(unreadable) > MAX_UNREADABLE * count:
             raise _get_unreadable_error(listing.root, unreadable, count)
-        file.seek(0)
-        _write_header(file, (written, *form.shape))
     return {name: error.reason for name, error in unreadable.items()}
 
 
@@ -485,12 +480,6 @@ def _track(items: Sequence[T], description: str) -> Iterable[T]:
     from rich.progress import track  # takes a while to load
 
     return track(items, description, console=terminal.ERR)
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """NumPy pads headers, so one for fewer images has the same length."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _load(path: Path) -> np.ndarray:

@@ -83,6 +83,8 @@ def plot_worst_reconstructions(
     reconstructions: np.ndarray,
     count: int = 12,
     image_names: Sequence[str] | None = None,
+    *,
+    total: int | None = None,
 ) -> Figure:
     """Draws the images with the largest mean squared errors, the largest first.
 
@@ -91,6 +93,7 @@ def plot_worst_reconstructions(
         reconstructions: Like `images`.
         count: The most images to draw.
         image_names: One per image; by default `image 0`, `image 1`, …
+        total: Of how many images these are; by default as many.
     """
     errors = _mse(images, reconstructions)
     worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:count]
@@ -98,7 +101,7 @@ def plot_worst_reconstructions(
         f"{name_image(index, image_names, 14)}\nMSE {format_number(errors[index])}"
         for index in worst
     ]
-    title = f"Worst reconstructions: {len(worst)} of {len(images):,}"
+    title = f"Worst reconstructions: {len(worst)} of {total or len(images):,}"
     return _plot_reconstructions(images[worst], reconstructions[worst], captions, title)
 
 

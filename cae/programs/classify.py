@@ -18,9 +18,8 @@ import numpy as np
 from cae import terminal
 from cae.config.choices import RESIZE
 from cae.config.shapes import format_shape
-from cae.data.appearance import INVERTED, REMEDIES, advise, compare
 from cae.data.datasets import Scaling, read_labels
-from cae.data.inputs import BYTES, Part, Report, find_shape, read_parts
+from cae.data.inputs import BYTES, UNIT, Expected, Part, Report, find_shape, read_alike
 from cae.data.labels import NO_LABEL, number_like
 from cae.data.pictures import Form, encode_png
 from cae.errors import DataError, ModelFileError, Say, UsageError
@@ -40,7 +39,6 @@ from cae.records.saved_models import load_model
 if TYPE_CHECKING:
     import keras
 
-UNIT = Scaling(0.0, 1.0, "float32")  # of images that are scaled already
 MAX_SHOWN = 50  # rows of the table at the terminal
 MAX_MATRIX = 20  # classes of the confusion matrix there
 STANDARD_OUTPUT = "-"
@@ -62,23 +60,19 @@ class Classifier:
     Attributes:
         model: Of images in [0, 1] to probabilities, after the summary of the encoding if there is
             `typical`.
-        form: What pictures are brought to.
-        scaling: Brings the training images to [0, 1].
+        expected: The images that it takes.
         classes: int64 (num_classes,), the labels, sorted.
         class_names: Their names.
         calibration: Of the probabilities.
         typical: How images like those of training are encoded; None where that is not known.
-        looks: How the training images look; None where that is not known.
     """
 
     model: "keras.Model"
-    form: Form
-    scaling: Scaling
+    expected: Expected
     classes: np.ndarray
     class_names: list[str]
     calibration: Calibration
     typical: Typical | None
-    looks: dict[str, Any] | None
 
 
 class Answers(NamedTuple):
@@ -101,6 +95,7 @@ def open_classifier(
     *,
     input_range: str | None = None,
     inputs: Sequence[str] | None = None,
+    transpose: bool = False,
     labels: np.ndarray | None = None,
     say: Say,
 ) -> Classifier:
@@ -109,7 +104,8 @@ def open_classifier(
     Args:
         path: Its file.
         input_range: The pixels that it expects; see `adapt_input`.
-        inputs: What it will be asked about; see `get_form`.
+        inputs: What it will be asked about; see `get_expected`.
+        transpose: As for `ask`.
         labels: Of these images, if they are known; see `name_outputs`.
         say: Receives a sentence for each choice that the model does not make itself.
 
@@ -118,26 +114,24 @@ def open_classifier(
     """
     with terminal.starting_keras():
         model, metadata = load_model(path)
-    form, scaling = get_form(path, model, metadata, inputs)
+    expected = get_expected(path, model, metadata, inputs, transpose=transpose)
     typical = Typical(**metadata["typical"]) if "typical" in metadata else None
     if typical:
         num_classes, model = model.output_shape[-1], summarize(path, model, typical)
     else:
         input_range = input_range or get_own_range(metadata)
-        model = find_classifier(model, path, form.shape, input_range=input_range, say=say)
+        model = find_classifier(model, path, expected.form.shape, input_range=input_range, say=say)
         num_classes = model.output_shape[-1]
     classes = name_outputs(path, metadata, num_classes, labels, say)
     names = get_class_names(path, metadata, num_classes)
     names = [str(label) for label in classes.tolist()] if names is None else names
     return Classifier(
         model,
-        form,
-        scaling,
+        expected,
         classes,
         names,
         Calibration(**metadata.get("calibration", {})),
         typical,
-        metadata.get("appearance"),
     )
 
 
@@ -162,16 +156,18 @@ def summarize(path: str | Path, model: "keras.Model", typical: Typical) -> "kera
     )
 
 
-def get_form(
+def get_expected(
     path: str | Path,
     model: "keras.Model",
     metadata: dict[str, Any],
     inputs: Sequence[str] | None = None,
-) -> tuple[Form, Scaling]:
-    """What pictures are brought to for a model, and the scaling of its training images.
+    *,
+    transpose: bool = False,
+) -> Expected:
+    """The images that a saved model takes.
 
-    Where the model takes images of any size, or all pixels in a row, the first of `inputs` says the
-    size, if it is an array.
+    Where it takes images of any size, or all pixels in a row, the first of `inputs` says the size,
+    if it is an array; `transpose` swaps its sides.
 
     Raises:
         ModelFileError: The size is not known, or channels come first.
@@ -180,6 +176,7 @@ def get_form(
     shape = (*stated, 1) if len(stated) == 2 else stated
     if len(shape) != 3 or None in shape:
         *size, channels = (inputs and find_shape(inputs)) or (None, None)
+        size = size[::-1] if transpose else size
         shape = (*size, (shape[-1] if len(shape) == 3 else None) or channels)
     if len(shape) != 3 or None in shape:
         required = "must state the height and width of its images"
@@ -188,7 +185,8 @@ def get_form(
     check_channels_last(shape, path)
     scaling = metadata.get("scaling")
     form = Form(*shape, metadata.get("resize", RESIZE[0]))
-    return form, Scaling(**scaling) if scaling else BYTES
+    scaling = Scaling(**scaling) if scaling else BYTES
+    return Expected(form, scaling, metadata.get("appearance"))
 
 
 def ask(
@@ -206,30 +204,18 @@ def ask(
     Args:
         classifier: From `open_classifier`.
         inputs: As for `inputs.read_parts`.
-        invert: `always`, or `auto`: if the first images look like inverted training images.
+        invert: As for `inputs.read_alike`, like all that follow.
         transpose: Whether to swap the rows and columns of all images.
         report: Receives the error of each file that cannot be used.
         say: Receives a sentence if images are inverted or rescaled.
         warn: Receives a sentence if images look unlike those of training as a whole.
-
-    Raises:
-        UsageError: Images that are not square cannot be transposed.
     """
-    height, width, _ = classifier.form.shape
-    if transpose and height != width:
-        size = format_shape((height, width))
-        raise UsageError("--transpose", "requires a model of square images", size, "Leave it out.")
     num_classes = len(classifier.classes)
     threshold = classifier.typical and classifier.typical.get_threshold()
-    is_inverted = None
     run = get_runner(classifier.model)
-    for part in read_parts(inputs, classifier.form, classifier.scaling, report, say):
-        if transpose:
-            part = part._replace(images=part.images.swapaxes(1, 2))
-        if is_inverted is None:
-            is_inverted = _choose_inversion(part.images, classifier.looks, invert, say, warn)
-        if is_inverted:
-            part = part._replace(images=1 - part.images)
+    changes = {"invert": invert, "transpose": transpose}
+    tell = {"report": report, "say": say, "warn": warn}
+    for part in read_alike(inputs, classifier.expected, **changes, **tell):
         summaries, probabilities = np.split(run(part.images), [-num_classes], axis=1)
         unlike = classifier.typical and classifier.typical.get_scores(summaries) > threshold
         yield Answers(part, classifier.calibration.apply(probabilities), unlike)
@@ -253,27 +239,6 @@ def get_runner(model: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def _choose_inversion(
-    images: np.ndarray, looks: dict[str, Any] | None, invert: str | None, say: Say, warn: Say
-) -> bool:
-    """Whether to invert all images; judged by the first ones."""
-    if invert == "always":
-        return True
-    if invert == "auto" and looks is None:
-        warn(
-            "--invert auto: the model does not record how its training images look, so nothing is "
-            "inverted. To invert all images, use --invert always."
-        )
-    causes = compare(looks, images, UNIT)
-    is_inverted = invert == "auto" and causes.pop(INVERTED, None) is not None
-    if is_inverted:
-        say("The images are inverted: unlike the training images, they look dark on light.")
-    if causes:
-        flags = {INVERTED: "use --invert auto"}
-        warn(advise("The images", causes, REMEDIES | flags))
-    return is_inverted
-
-
 # --- The command ----------------------------------------------------------------------------
 
 
@@ -284,6 +249,7 @@ def classify(args: argparse.Namespace) -> int:
     given, names = (None, {}) if args.test_labels is None else read_labels(args.test_labels)
     say = partial(terminal.print_sentence, terminal.ERR)  # standard output may be JSON
     options = {"input_range": args.model_input_range, "inputs": args.inputs}
+    options |= {"transpose": args.transpose}
     classifier = open_classifier(args.model, labels=None if names else given, say=say, **options)
     names_of = dict(zip(classifier.classes.tolist(), classifier.class_names, strict=True))
     if given is not None:
@@ -295,7 +261,7 @@ def classify(args: argparse.Namespace) -> int:
     shown: list[dict[str, Any]] = []
     known: list[tuple[np.ndarray, list[int]]] = []
     with ExitStack() as stack:
-        writers = [_open_csv(stack, args.csv)] if args.csv else []
+        writers = [open_csv(stack, args.csv, COLUMNS)] if args.csv else []
         writers += [_open_json(stack, args.json)] if args.json else []
         for answers in ask(
             classifier,
@@ -389,9 +355,10 @@ def _get_rows(
     return rows
 
 
-def _open_csv(stack: ExitStack, path: str) -> Write:
+def open_csv(stack: ExitStack, path: str, columns: Sequence[str]) -> Write:
+    """Opens a table that appears when all rows are written; returns what writes some."""
     text = stack.enter_context(growing_text(Path(path)))
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     return lambda rows: writer.writerows(
         {key: int(x) if isinstance(x, bool) else plain_cell(x) for key, x in row.items()}

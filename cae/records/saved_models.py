@@ -358,7 +358,7 @@ def _file_kind(path: Path) -> str:
             start = file.read(8)
     except (OSError, ValueError) as error:  # a name may hold a null character
         got = error.strerror if path.exists() else "no such file"
-        remedy = "Train one: python autoencoder.py -d mnist --save models/small.keras."
+        remedy = "Check its path. autoencoder.py and classification.py save one with --save MODEL."
         raise ModelFileError(path, required, got, remedy) from error
     if start.startswith(ZIP_SIGNATURE):
         return "keras"

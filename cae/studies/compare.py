@@ -8,16 +8,14 @@ seeds).
 import argparse
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from cae import terminal
-from cae.config.architecture import describe_layer
+from cae.config.architecture import describe_variants
 from cae.config.choices import TABLE_COLUMNS
 from cae.config.study import hyperparameters_of, is_larger_better
 from cae.config.study_schema import METRICS, BestEncoder
@@ -31,7 +29,6 @@ from cae.studies.results import RunResult, read_runs, read_study, read_trials
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-USUAL = "most frequent"  # layers
 INFLUENCE = ("hyperparameter", "value", "configurations", "mean", "sd")
 # Flags that the values of a run depend on.
 GIVEN = {"limit", "labels_per_class", "no_pretrained", "encoder_until", "model_input_range"}
@@ -250,42 +247,22 @@ def get_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
     first = [group.results[0] for group in groups]
     given = [
         {"base": result.base}
-        | result.start.arguments.model_dump(include={*GIVEN, "unlabelled", "model"})
+        | result.start.arguments.model_dump(include={*GIVEN, "unlabelled"})
         | hyperparameters_of(result.history.model_info)
         for result in first
     ]
+    for values, result in zip(given, first, strict=True):
+        if model := result.start.arguments.model:
+            values["encoder_layers"] = model  # as where the configuration names a file
     differing = {}
     for key in dict.fromkeys(key for values in given for key in values):
         values = [values.get(key) for values in given]
         if key.endswith("_layers"):
-            values = _describe_layers(values, [result.base for result in first])
+            values = describe_variants(values, [result.base for result in first])
         texts = [value if isinstance(value, str) else shown(value) for value in values]
         if len(set(texts)) > 1:
             differing[key] = texts
     return differing
-
-
-def _describe_layers(values: Sequence[Any], bases: Sequence[str]) -> list[str]:
-    """Lists of layers in words, or where those of a base differ, as changes."""
-    words = [tuple(map(describe_layer, value or ())) for value in values]
-    of_base: dict[str, Counter] = {}
-    for own, base in zip(words, bases, strict=True):
-        of_base.setdefault(base, Counter())[own] += 1
-    if all(len(counts) == 1 for counts in of_base.values()):
-        return [" → ".join(own) for own in words]
-    usual = {base: counts.most_common(1)[0][0] for base, counts in of_base.items()}
-    return [_describe_change(usual[base], own) for own, base in zip(words, bases, strict=True)]
-
-
-def _describe_change(usual: Sequence[str], own: Sequence[str]) -> str:
-    changes = []
-    for _, start, end, own_start, own_end in SequenceMatcher(None, usual, own, False).get_opcodes():
-        if usual[start:end] != own[own_start:own_end]:
-            changes += [f"− {layer}" for layer in usual[start:end]]
-            changes += [f"+ {layer}" for layer in own[own_start:own_end]]
-    counts = Counter(changes)
-    listed = [f"{change} ({n}×)" if n > 1 else change for change, n in counts.items()]
-    return ", ".join(listed) or USUAL
 
 
 def influences(groups: Sequence[Group]) -> list[tuple[str, str, int, float, float]]:

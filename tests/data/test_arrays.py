@@ -66,6 +66,9 @@ class TestArrays:
         np.save(tmp_path / "images.npy", np.zeros((8, 9, 6), ">u2"))
         with pytest.raises(DataError, match="moveaxis"):
             load_dataset(*paths)
+        np.save(tmp_path / "images.npy", np.zeros((8, 6, 6), ">u2"))
+        with pytest.raises(DataError, match="belong together"):
+            load_dataset(*paths)
         np.save(tmp_path / "images.npy", self.IMAGES.astype(">u2"))
         assert load_dataset(*paths).images[..., 0].tolist() == self.IMAGES.tolist()
         np.save(tmp_path / "labels.npy", 7)

@@ -1,10 +1,13 @@
 """Images to ask a model about: what is found, in which order, and what is reported."""
 
 import io
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_folders import load
 from PIL import Image
 
 from cae.data import idx
@@ -54,6 +57,9 @@ def test_folders_are_called_as_training_calls_them(tmp_path):
     draw(tmp_path / "u\u0308" / "1.png")
     (part,) = read_parts([str(tmp_path)], FORM, BYTES, print, print)
     assert part.folders == ["\u00fc"]
+    draw(Path(os.fsdecode(os.fsencode(tmp_path) + b"/other/\xff")) / "1.png")
+    (part,) = read_parts([str(tmp_path / "other")], FORM, BYTES, print, print)
+    assert part.folders == list(load(tmp_path / "other").class_names.values())
 
 
 def test_other_files_in_a_folder_are_counted_and_skipped(tmp_path, read):

@@ -48,6 +48,13 @@ class TestUnreadable:
         assert data.labels.sum() == 60
         assert data.skipped == {"a/000.png": "an empty file"}
 
+    def test_pictures_in_other_formats_count(self, root):
+        """As photographs of telephones: they are pictures, not other files."""
+        fill(root, {"a": 5, "b": 5})
+        (root / "a" / "000.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+        with pytest.raises(DataError, match=rf"{root}: .*1 of 11.*a/000\.HEIC \(a file in none"):
+            load(root)
+
     def test_many_are_an_error(self, root, cache):
         """As empty files of notMNIST; so are all."""
         fill(root, {"a": 5, "b": 5})

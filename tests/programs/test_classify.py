@@ -14,8 +14,8 @@ from cae.data import idx
 from cae.data.appearance import describe
 from cae.data.datasets import Scaling
 from cae.data.idx import read_images, read_labels
+from cae.data.inputs import Expected
 from cae.data.pictures import Form
-from cae.errors import UserError
 from cae.programs.classify import Classifier
 from cae.programs.classify import ask as ask_classifier
 from cae.records.calibration import UNCALIBRATED, Calibration
@@ -169,8 +169,8 @@ class TestClassify:
 
 def classifier_of(model):
     """A classifier of bytes, with the classes a and b, of which nothing else is known."""
-    form, classes = Form(*model.input_shape[1:]), np.arange(2)
-    return Classifier(model, form, BYTES, classes, ["a", "b"], UNCALIBRATED, None, None)
+    expected, classes = Expected(Form(*model.input_shape[1:]), BYTES), np.arange(2)
+    return Classifier(model, expected, classes, ["a", "b"], UNCALIBRATED, None)
 
 
 class TestDarkOnLight:
@@ -187,7 +187,7 @@ class TestDarkOnLight:
         def run(looks=looks, **flags):
             said, warned = [], []
             options = flags | {"say": said.append, "warn": warned.append}
-            asked = replace(classifier, looks=looks)
+            asked = replace(classifier, expected=replace(classifier.expected, looks=looks))
             (found,) = ask_classifier(asked, [str(tmp_path / "dark.npy")], **options)
             return np.array_equal(found.part.images, spots / 255), said, warned
 
@@ -216,8 +216,6 @@ class TestDarkOnLight:
                 classifier, [str(tmp_path / "column.npy")], transpose=transpose
             )
             assert found.probabilities.argmax() == expected
-        with pytest.raises(UserError, match="--transpose"):
-            next(ask_classifier(replace(classifier, form=Form(2, 3, 1)), [], transpose=True))
 
     def test_auto_needs_to_know_the_training_images(self, ask):
         is_inverted, _, (warning,) = ask(looks=None, invert="auto")

@@ -202,9 +202,138 @@ class TestEncodings:
         [
             ("encode", ["-o", "e.txt"], ".npy or .csv"),
             ("reconstruct", ["-o", "e.idx"], "must be an autoencoder"),
+            ("reconstruct", ["-o", "e.pngs/"], "must end in"),
+            ("reconstruct", ["-o", "e"], "must be an autoencoder"),
             ("anomalies", ["--strange", "9"], "--strange"),
         ],
     )
     def test_what_cannot_be(self, run, files, trained_classifier, command, flags, words):
         run(command, trained_classifier.saved, files.test, *flags).refused(words)
-        assert not list(Path().glob("e.*"))
+        assert not list(Path().glob("e*"))
+
+    def test_a_mistyped_label_costs_no_scores(self, run, files, trained_classifier):
+        flags = [files.test, "--strange", "typo", "--csv", "a.csv"]
+        run("anomalies", trained_classifier.saved, *flags).refused("--strange")
+        assert len(read_rows(Path("a.csv"))) == len(read_images(files.test))
+
+
+def read_numbers(path):
+    """What `encode`, `reconstruct` or `anomalies` has written."""
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".idx":
+        return read_images(path) / 255
+    return np.array([float(row["score"]) for row in read_rows(path)])
+
+
+class TestOtherLooks:
+    """Images that were stored the other way round, for models that were not trained on such."""
+
+    @pytest.fixture
+    def wide(self, tmp_path, monkeypatch):
+        """A model of images 2 high and 3 wide whose output is its input, and one such image."""
+        monkeypatch.chdir(tmp_path)
+        model = keras.Sequential([keras.Input((2, 3, 1)), layers.Activation("linear", name="same")])
+        model.save("m.keras")
+        return np.arange(6, dtype=np.uint8).reshape(1, 2, 3) * 50
+
+    def test_rows_and_columns_are_swapped_on_demand(self, wide):
+        np.save("turned.npy", wide.swapaxes(1, 2))
+        save_picture("turned.png", wide[0].T[..., np.newaxis])
+        for given in ("turned.npy", "turned.png"):
+            for output, expected in (("r.idx", wide), ("e.npy", wide[..., np.newaxis] / 255)):
+                command = "reconstruct" if output == "r.idx" else "encode"
+                until = () if output == "r.idx" else ("--encoder-until", "same")
+                flags = [*until, "--model-input-range", "0..1", "--transpose"]
+                run_program("predict", command, "m.keras", given, "-o", output, *flags).ok()
+                found = read_images(Path(output))[..., 0] if output == "r.idx" else np.load(output)
+                np.testing.assert_allclose(found, expected, atol=1e-6)
+                for path in Path().glob(f"{output[0]}.*"):
+                    path.unlink()
+
+    def test_the_flag_that_is_missing_or_too_much_is_named(self, wide):
+        np.save("turned.npy", wide.swapaxes(1, 2))
+        np.save("upright.npy", wide)
+        for given, flags in (("turned.npy", []), ("upright.npy", ["--transpose"])):
+            flags += ["-o", "e.npy", "--encoder-until", "same", "--model-input-range", "0..1"]
+            done = run_program("predict", "encode", "m.keras", given, *flags)
+            done.refused("--transpose")
+
+    def test_dark_on_light(
+        self, tmp_path, monkeypatch, files, trained_autoencoder, trained_classifier
+    ):
+        """Images of training, inverted: named without --invert, as upright ones with it."""
+        monkeypatch.chdir(tmp_path)
+        images = read_images(files.images)
+        np.save("upright.npy", images)
+        np.save("dark.npy", 255 - images)
+        encoder, autoencoder = trained_classifier.saved, trained_autoencoder.saved
+        for command, model, flag, name in (
+            ("encode", encoder, "-o", "e.npy"),
+            ("reconstruct", autoencoder, "-o", "r.idx"),
+            ("anomalies", encoder, "--csv", "a.csv"),
+        ):
+            contents = []
+            for given, *invert in (
+                ("upright.npy",),
+                ("dark.npy", "--invert", "auto"),
+                ("dark.npy", "--invert", "always"),
+                ("dark.npy",),
+            ):
+                done = run_program("predict", command, model, given, *invert, flag, name).ok()
+                assert ("--invert auto" in done.err) == (given == "dark.npy" and not invert)
+                assert ("are inverted" in done.out) == ("auto" in invert)
+                contents.append(read_numbers(Path(name)))
+                for path in Path().glob(f"{name[0]}.*"):
+                    path.unlink()
+            upright, *inverted, dark = contents
+            for found in inverted:
+                np.testing.assert_allclose(found, upright, rtol=1e-3, atol=0.005)
+            assert np.abs(dark - upright).max() > 0.1
+
+
+class TestManyImages:
+    """More than are read at once, which are 1024."""
+
+    @pytest.fixture
+    def many(self, tmp_path, monkeypatch, files):
+        """Images like those of training; the last but one is a chessboard, as none of them."""
+        monkeypatch.chdir(tmp_path)
+        images = np.tile(read_images(files.images), (24, 1, 1, 1))[:1100]
+        images[1098, ..., 0] = 255 * (np.indices((8, 8)).sum(axis=0) % 2)
+        np.save("many.npy", images)
+        return images
+
+    def test_no_image_is_lost_between_parts(self, many, trained_autoencoder):
+        run_program("predict", "encode", trained_autoencoder.saved, "many.npy", "-o", "e.npy").ok()
+        flags = ["many.npy", "-o", "r.idx"]
+        run_program("predict", "reconstruct", trained_autoencoder.saved, *flags).ok()
+        encodings, drawn = np.load("e.npy"), read_images(Path("r.idx"))
+        assert len(encodings) == len(drawn) == len(Path("e.txt").read_text().splitlines()) == 1100
+        assert Path("e.txt").read_text().splitlines()[1098] == "many.npy[1098]"
+        for first in (0, 1024):
+            same = np.flatnonzero((many == many[first]).all(axis=(1, 2, 3)))
+            assert len(same) > 1
+            np.testing.assert_allclose(encodings[same], encodings[[first] * len(same)], atol=1e-5)
+            assert np.ptp(drawn[same].astype(int), axis=0).max() <= 1
+
+    def test_the_strangest_of_all_comes_first(self, many, trained_classifier):
+        flags = ["many.npy", "--csv", "a.csv", "--figures", "plots"]
+        done = run_program("predict", "anomalies", trained_classifier.saved, *flags).ok()
+        scores = [float(row["score"]) for row in read_rows(Path("a.csv"))]
+        assert len(scores) == 1100 and np.argmax(scores) == 1098
+        table = done.out[done.out.index("Images least like") :]
+        assert re.search(r"many\.npy\[\d+\]", table)[0] == "many.npy[1098]"
+        assert Path("plots/strangest.png").stat().st_size > 1000
+
+    def test_the_worst_of_all_comes_first(self, many, trained_autoencoder, monkeypatch):
+        written = {}
+        keep = "cae.programs.encodings.write_figures"
+        monkeypatch.setattr(keep, lambda _, figures: written.update(figures))
+        flags = ["many.npy", "-o", "worst.png"]
+        run_program("predict", "reconstruct", trained_autoencoder.saved, *flags).ok()
+        figure = written["worst"]
+        first = figure.axes[0].get_images()[0].get_array()
+        np.testing.assert_allclose(first, many[1098, ..., 0] / 255, atol=1e-6)
+        assert "1098" in figure.axes[0].texts[0].get_text()
+        assert "20 of 1,100" in figure.get_suptitle()

@@ -180,6 +180,19 @@ def test_differences(tmp_path):
     assert influences(groups[:2]) == []
 
 
+def test_an_encoder_in_a_file_is_named_by_its_path(tmp_path):
+    """Whether a flag or the configuration gives it; a list of layers stands in words beside it."""
+    runs = [
+        write_run(tmp_path / "a", "classifier", 0.5, name="a", model="m.keras"),
+        write_run(tmp_path / "b", "classifier", 0.5, name="b", encoder_layers="m.keras"),
+        write_run(tmp_path / "c", "classifier", 0.5, name="c", encoder_layers=[["pool", [2, 2]]]),
+    ]
+    groups = group_results([read_result(run, run.name) for run in runs], "val_accuracy")
+    differences = get_differences(sorted(groups, key=lambda group: group.name))
+    assert differences["encoder_layers"] == ["m.keras", "m.keras", "pool 2×2"]
+    assert "model" not in differences
+
+
 def read_table(path, groups):
     write_table(path, groups)
     return read_rows(path)
