@@ -5,6 +5,7 @@ What cannot be read is reported and left out.
 
 import io
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -261,7 +262,8 @@ def _find(
 
 def _read_standard_input(form: Form, report: Report, say: Say) -> Iterator[Picture | _Array]:
     file = sys.stdin.buffer
-    if b"\0" in file.peek(PART):  # in every picture, in no path
+    start = file.peek(PART)
+    if b"\0" in start or re.match(rb"P[1-6]\s", start):  # in every picture, in no path
         yield io.BytesIO(file.read())
         return
     lines = (os.fsdecode(line.strip()) for line in file)

@@ -92,6 +92,12 @@ def list_pictures(source: Path, *, labelled: bool = True) -> dict[Split, Listing
             None,
             "Move it out of this folder.",
         )
+    if "train" not in parts and parts.keys() & {"test", "val"} and not others:
+        for part in parts.values():  # which hold pictures if they are classes
+            if _scan(source / part, source)[0]:
+                got = listed([f"{name}/" for name in parts.values()], "and")
+                remedy = "Add the folder of training images, or use one of these."
+                raise DataError(source, "must contain train/", got, remedy)
     if "train" not in parts or len(parts) < len(folders):
         return {"train": list_folder(source, folders, files)}
     found = {}

@@ -106,11 +106,16 @@ def plot_curves(history: History, metric: str, ax: Axes) -> Axes:
 
 
 def _shown_metrics(history: History) -> tuple[str, ...]:
-    """The loss and what says how good the model is; macro F1 where it differs from the accuracy."""
+    """The loss and what says how good the model is.
+
+    Macro F1 is one of these if it differs from the accuracy in the epoch that was kept, or the
+    last.
+    """
     if history.kind == "autoencoder":
         return ("loss", "mse")
-    accuracy, f1 = np.nan_to_num([history.column("val_accuracy"), history.column("val_f1")])
-    differs = np.any(np.abs(accuracy - f1) > NOTICEABLE)
+    ends = [epoch for epoch in (history.best, *history.epochs[-1:]) if epoch]
+    differences = [epoch.get("val_accuracy", 0) - epoch.get("val_f1", 0) for epoch in ends]
+    differs = np.any(np.abs(np.nan_to_num(differences)) > NOTICEABLE)
     return ("loss", "accuracy", "f1") if differs else ("loss", "accuracy")
 
 

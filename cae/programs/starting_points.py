@@ -13,7 +13,7 @@ from cae.config.load import load_config, override, set_values, validate_config
 from cae.config.schema import Config, Kind
 from cae.config.shapes import Shape, check_shapes, format_shape, swap_sides
 from cae.config.tf_config import get_index
-from cae.errors import ModelFileError, UsageError
+from cae.errors import ModelFileError, UsageError, shown
 from cae.programs.start import find_command
 from cae.records.run import (
     PATHS,
@@ -75,15 +75,15 @@ def load_overridden(path: str, kind: Kind, args: argparse.Namespace) -> Config:
 
 def override_by_flags(config: Config, args: argparse.Namespace) -> Config:
     """The configuration with the values of flags in place of its own."""
-    config = override(
-        config,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        seed=args.seed,
-        mixed_precision=args.mixed_precision,
-        class_weight=getattr(args, "class_weight", None),
-    )
+    keys = ("epochs", "batch_size", "learning_rate", "seed", "mixed_precision", "class_weight")
+    given = {key: getattr(args, key, None) for key in keys}
+    for assignment in args.set or ():
+        key = assignment.partition("=")[0]
+        if given.get(key) is not None:
+            flag = f"--{key.replace('_', '-')}"
+            required = f"must not set what {flag} sets"
+            raise UsageError(f"--set {shown(assignment)}", required, given[key], "Keep one.")
+    config = override(config, **given)
     config = set_values(config, args.set) if args.set else config
     is_classifier = config.kind == "classifier"
     if is_classifier and getattr(args, "unlabelled", None) and not uses_unlabelled(config):

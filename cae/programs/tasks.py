@@ -14,7 +14,7 @@ from cae.config.architecture import describe_architecture
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shapes import Shape, format_shape, get_rounding
 from cae.config.shipped import SHIPPED, find_shipped
-from cae.data.splits import is_imbalanced, spread_out
+from cae.data.splits import get_classes, is_imbalanced, spread_out
 from cae.errors import UsageError, counted
 from cae.programs import start
 from cae.programs.evaluate import (
@@ -81,7 +81,7 @@ class AutoencoderTask(Task):
     def describe(self, config: AutoencoderConfig) -> dict[str, Any]:
         facts = {"architecture": describe_architecture(config.model_dump(mode="json"))}
         if self.data.held_out:
-            facts["test"] = f"{self.data.held_out:,} other images, for a classifier's test"
+            facts["test"] = f"{self.data.held_out:,} other images, for a later test"
         rounding = get_rounding(config, self.input_shape)
         if rounding.pools:
             drawn, kept = format_shape(rounding.size), format_shape(self.input_shape[:2])
@@ -137,7 +137,7 @@ class AutoencoderTask(Task):
         data = ["-d", self.args.dataset]
         if self.args.labels:
             data += ["-dl", self.args.labels]
-        elif self.data.labels is None:
+        elif self.data.labels is None or len(get_classes(self.data.labels)) < 2:
             return [*start.find_command("predict.py"), "show", terminal.relative(saved)]
         config = terminal.relative(find_shipped(SHIPPED["classifier"][0]))
         model = ["-model", terminal.relative(saved), "-c", config]

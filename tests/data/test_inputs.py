@@ -169,11 +169,15 @@ class TestStandardInput:
         give("é.png\r\n\nfolder\n".encode())
         assert read("-")[0] == ["é.png", "folder/with space.png"]
 
-    def test_one_picture(self, tmp_path, read, give):
+    @pytest.mark.parametrize("name", ["1.png", "1.ppm", "plain.ppm"])
+    def test_one_picture(self, tmp_path, read, give, name):
         draw(tmp_path / "1.png", 0)
-        give((tmp_path / "1.png").read_bytes())
+        draw(tmp_path / "1.ppm", 7)
+        (tmp_path / "plain.ppm").write_text("P2 2 2 255\n7 7\n7 7\n")
+        give((tmp_path / name).read_bytes())
         names, _, pixels, *_ = read("-")
-        assert (names, pixels) == (["-"], [[0.0]])
+        level = 0 if name == "1.png" else 7
+        assert names == ["-"] and pixels == [[pytest.approx(level / 255)]]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.bool_, np.int64], ids=str)

@@ -73,6 +73,12 @@ class TestFolder:
         with pytest.raises(DataError, match=r"docs: .* test and train\b"):
             load(root)
 
+    def test_parts_without_training_images(self, root):
+        fill(root / "test", {"a": 1, "b": 1})
+        fill(root / "val", {"a": 1, "b": 1})
+        with pytest.raises(DataError, match=r"train/.*test/ and val/"):
+            load(root)
+
     def test_classes_may_be_called_like_parts(self, root):
         fill(root, {"bus": 1, "test": 1, "train": 1})
         assert load(root).names == {0: "bus", 1: "test", 2: "train"}

@@ -101,6 +101,13 @@ def test_macro_f1_is_drawn_where_it_differs_from_the_accuracy():
     assert titles_of(plot_history(history)) == ["Loss", "Accuracy", "Macro F1"]
 
 
+def test_macro_f1_of_epochs_that_were_not_kept_does_not_count():
+    history = classifier_history()
+    history.best_epoch = 2
+    history.epochs[0]["val_f1"] -= 0.03
+    assert titles_of(plot_history(history)) == ["Loss", "Accuracy"]
+
+
 def test_the_record_of_a_classifier():
     figure = plot_history(classifier_history())
     assert_readable(figure)

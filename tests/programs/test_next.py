@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import AUTOENCODER, CLASSIFIER, ROOT, write_dataset, write_json
+from picture_folders import fill
 
 
 @pytest.fixture
@@ -46,6 +47,13 @@ def test_from_an_autoencoder_to_a_test(run):
     _, (next_one,) = run(f"{training} --no-plots --epochs 1")
     assert "predict.py show" in next_one, "no test images were given"
     assert "classifier_small_small" in run(next_one)[0]
+
+
+def test_of_images_of_one_class(run):
+    """There is nothing to classify."""
+    fill(Path("pictures"), {"only": 30})
+    _, (next_one,) = run(f"python {ROOT}/autoencoder.py -d pictures --no-plots -c tiny.json")
+    assert "predict.py show" in next_one
 
 
 def test_of_inverted_training_images(run):

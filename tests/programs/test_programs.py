@@ -261,6 +261,8 @@ class TestFlags:
         assert config["optimizer"][:2] == ["adam", 0.25]
         assert config["class_weight"] == "balanced"
         assert config["validation_split"] == 0.5
+        refused = classify(*flags, "--set", "class_weight=null", "--print-config", model=None)
+        assert refused.exit_code == 2 and "--class-weight" in refused.err
 
     def test_show_augmentation(self, tmp_path, autoencode):
         """One figure and nothing else, which the next start must be told to replace."""
