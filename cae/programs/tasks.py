@@ -95,10 +95,11 @@ class AutoencoderTask(Task):
         from cae.training.predict import predict
 
         model, images = with_error(experiment.model), self.data.images
-        training, validation = (
-            predict(model, images, experiment.scaling, spread_out(indices, CALIBRATION_IMAGES))
-            for indices in experiment.split
-        )
+        with terminal.announcing("Measuring reconstruction errors"):
+            training, validation = (
+                predict(model, images, experiment.scaling, spread_out(indices, CALIBRATION_IMAGES))
+                for indices in experiment.split
+            )
         experiment.metadata["typical"] = asdict(Typical.fit(training, validation, of_errors=True))
 
     @override
@@ -263,9 +264,10 @@ class ClassifierTask(Task):
 
         _, validation = experiment.split
         model, scaling = with_summary(experiment.model), experiment.scaling
-        calibration, found = calibrate(
-            model, self.data, scaling, experiment.split, self.classes, self.unlabelled
-        )
+        with terminal.announcing("Calibrating the probabilities"):
+            calibration, found = calibrate(
+                model, self.data, scaling, experiment.split, self.classes, self.unlabelled
+            )
         experiment.metadata |= found
         if self.test is None and not len(validation):
             return
