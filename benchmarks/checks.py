@@ -1,10 +1,11 @@
-"""Checks that take too long for the tests: collapse, bfloat16, encoders, the parts of a recipe.
+"""Checks that take too long for the tests: collapse, bfloat16, encoders, recipes and their parts.
 
     python benchmarks/checks.py collapse      every shipped autoencoder, ten seeds, about an hour
     python benchmarks/checks.py collapse --textbook -c configuration/autoencoder_small.json
     python benchmarks/checks.py precision     float32 and bfloat16, five seeds, ten minutes
     python benchmarks/checks.py encodings     autoencoders that undo various changes, 40 minutes
     python benchmarks/checks.py clustering    one that then learns clusters, ten minutes
+    python benchmarks/checks.py shares        labels spread to classes of unequal size, five minutes
     python benchmarks/checks.py parts         a recipe for few labels without its parts, an hour
     python benchmarks/checks.py cost          recipes against 45 epochs of the small autoencoder
 
@@ -29,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.competitors import Config, get_config, get_plain_autoencoder  # noqa: E402
 from cae import terminal  # noqa: E402
-from cae.config.fields import LabelSpreading  # noqa: E402
+from cae.config.fields import LabelSpreading, Unlabelled  # noqa: E402
 from cae.config.shipped import get_recipes, read_object  # noqa: E402
 from cae.data.datasets import Dataset, get_scaling, load_dataset  # noqa: E402
 from cae.data.splits import NO_CLASS, draw_order  # noqa: E402
@@ -49,6 +50,17 @@ ENCODINGS = {
     "geometric, mask": (GEOMETRIC | {"mask": 0.3}, 3),
     "geometric, noise, 10 epochs": (BOTH, 10),
     "geometric, noise, 20 epochs": (BOTH, 20),
+}
+# Shares of labels among the images to which labels spread.
+SHARED_IMAGES = 5000
+SHARES = {
+    "ten classes, equal": dict.fromkeys(range(10), 1),
+    "ten classes, the first 23 times as frequent as the last": {
+        i: 2 ** (-i / 2) for i in range(10)
+    },
+    "4 and 9, equal": {4: 1, 9: 1},
+    "4 and 9, one to four": {4: 1, 9: 4},
+    "4 and 9, one to nineteen": {4: 1, 9: 19},
 }
 LABEL_ERRORS = ("logistic regression", "label spreading", "kept")
 RECIPE = "few_labels_100"
@@ -141,6 +153,61 @@ def check_clustering(args: argparse.Namespace) -> int:
             found[name].append(np.array(errors))
             _report_labels(name, found[name], ("clusters", *LABEL_ERRORS))
     return 0
+
+
+def check_shares(args: argparse.Namespace) -> int:
+    """Spreads ten labels per class to 5,000 images whose classes have other shares.
+
+    By the encodings of the autoencoders in benchmarks/recipes-mnist, one per seed.
+    """
+    from cae.records.saved_models import load_model
+    from cae.training.unlabelled import spread_labels
+
+    with terminal.starting_keras():
+        import model as ours
+    dataset = load_dataset("mnist")
+    scaling = get_scaling(dataset.images)
+    how = read_object(get_recipes()[RECIPE])["classifier"]["unlabelled"]
+    how = Unlabelled(**how).label_spreading
+    files = sorted((ROOT / "benchmarks" / "recipes-mnist").glob("autoencoder_*.keras"))
+    errors: dict[str, list[np.ndarray]] = defaultdict(list)
+    for seed, path in enumerate(files[: args.seeds]):
+        encoder = load_model(path)[0].get_layer("encoder")
+        for name, shares in SHARES.items():
+            prior = np.full(len(shares), 1 / len(shares))
+            images, targets = _draw_shares(dataset.labels, shares, seed)
+            encodings = ours.predict(encoder, dataset.images, scaling, images)
+            known = np.full(len(images), NO_CLASS)
+            given = np.concatenate(
+                [np.flatnonzero(targets == c)[:LABELS_PER_CLASS] for c in range(len(shares))]
+            )
+            known[given] = targets[given]
+            found = []
+            for align in ("always", "never", "auto"):
+                own = how.model_copy(update={"align": align})
+                rows = encodings.reshape(len(images), -1) - encodings.mean(axis=0).ravel()
+                spread = spread_labels(rows, known, prior, own).labels.argmax(axis=1)
+                found.append((spread != targets)[known == NO_CLASS].mean())
+            errors[name].append(np.array(found))
+    for name, found in errors.items():
+        _report_labels(name, found, ("aligned", "not aligned", "auto"))
+    return 0
+
+
+def _draw_shares(
+    labels: np.ndarray, shares: dict[int, float], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of images of some labels, each with its share of all, and their classes."""
+    rng = np.random.default_rng(seed)
+    images, targets = [], []
+    for number, (label, share) in enumerate(shares.items()):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        count = round(SHARED_IMAGES * share / sum(shares.values()))
+        if count > len(members):
+            raise ValueError(f"{count} images of {label}, of which there are {len(members)}")
+        images.append(members[:count])
+        targets.append(np.full(count, number))
+    return np.concatenate(images), np.concatenate(targets)
 
 
 def check_parts(args: argparse.Namespace) -> int:
@@ -301,7 +368,7 @@ def get_label_errors(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
         regression = LogisticRegression(max_iter=1000).fit(standardized[given], labels[given])
         targets = np.full(len(labels), NO_CLASS)
         targets[given] = labels[given]
-        spread = spread_labels(features, targets, prior, how)
+        spread = spread_labels(features, targets, prior, how).labels
         kept = keep_confident(spread, how.share)
         wrong = kept[kept != NO_CLASS] != labels[kept != NO_CLASS]
         found = regression.predict(standardized), spread.argmax(axis=1)
@@ -360,6 +427,7 @@ def main(argv: list[str] | None = None) -> int:
     precision = commands.add_parser("precision", description=check_precision.__doc__)
     encodings = commands.add_parser("encodings", description=check_encodings.__doc__)
     clustering = commands.add_parser("clustering", description=check_clustering.__doc__)
+    shares = commands.add_parser("shares", description=check_shares.__doc__)
     parts = commands.add_parser("parts", description=check_parts.__doc__)
     cost = commands.add_parser("cost", description=check_cost.__doc__)
     for command, names in ((encodings, ENCODINGS), (parts, PARTS)):
@@ -369,6 +437,7 @@ def main(argv: list[str] | None = None) -> int:
         (precision, check_precision, 5),
         (encodings, check_encodings, 3),
         (clustering, check_clustering, 3),
+        (shares, check_shares, 5),
         (parts, check_parts, 3),
         (cost, check_cost, 2),
     ):

@@ -47,6 +47,7 @@ OPTIMIZERS = {
 }
 ACTIVATIONS = ("Sigmoid", "Linear", "Relu")
 GRAPHS = ("encodings", "pixels")
+ALIGNMENTS = ("auto", "always", "never")
 LOSSES = ("binary_crossentropy", "mean_squared_error", "mean_absolute_error")
 
 # Kind of layer -> where it belongs, for errors about layers in the wrong list.
@@ -333,8 +334,6 @@ AugmentationOrNull = object_or_null(Augmentation, {"rotation": 10, "shift": 0.1}
 class LabelSpreading(Keys):
     """Pseudo-labels for unlabelled images, along a graph of near neighbours.
 
-    Classes count as equally frequent among the unlabelled images and among the labels.
-
     Zhou et al. 2004, "Learning with local and global consistency"; spread again as by Iscen et al.
     2019, "Label propagation for deep semi-supervised learning".
     """
@@ -362,6 +361,11 @@ class LabelSpreading(Keys):
     """With `refresh`: the share that keeps its label after the last time, towards which `share`
     changes evenly; null: it stays."""
 
+    align: choice_type(ALIGNMENTS) = "auto"
+    """When to rescale the spread labels so that classes are as frequent as among the given ones:
+    `auto` leaves it out if the shares of the classes then change for more than 10 % of the images,
+    because the unlabelled images seem to have other shares."""
+
     @field_validator("last_share")
     @classmethod
     def _shares_change_with_refresh(
@@ -386,7 +390,8 @@ class PseudoLabels(Keys):
     by their sum (Berthelot et al. 2019, "MixMatch")."""
 
     align: Annotated[bool, worded("must be true or false")] = True
-    """Rescale the teacher's predictions so that classes are as frequent as among the labels."""
+    """Rescale the teacher's predictions so that classes are as frequent as among the labels, or
+    among the spread labels if these were not rescaled."""
 
 
 class Unlabelled(Keys):
@@ -413,7 +418,7 @@ class Unlabelled(Keys):
 
     label_spreading: object_or_null(LabelSpreading, {"on": "encodings"}) = None
     """Pseudo-labels by label spreading: an object with `on`, `neighbours`, `alpha`, `share`,
-    `refresh` and `last_share`; null: none."""
+    `refresh`, `last_share` and `align`; null: none."""
 
     pseudo_labels: object_or_null(PseudoLabels, {"threshold": 0.9}) = Field(
         None, validate_default=True

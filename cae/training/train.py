@@ -135,7 +135,7 @@ def train_classifier(
     num_unlabelled = 0 if unlabelled is None else len(unlabelled)
     config = config.lengthened(config.count_steps(len(split[0]), num_unlabelled))
     loss = _get_loss(config, np.bincount(targets[split[0]], minlength=len(classes)))
-    plan = plan_unlabelled(model, config, (images, targets, split[0]), unlabelled, scaling)
+    plan = plan_unlabelled(model, config, (images, targets, split[0]), unlabelled, scaling, warn)
     monitor = config.get_monitor(len(split[1]) > 0, is_imbalanced(labels))
     loop = Loop(model, config, name, monitor, **options)
     with _precision(model, config, warn):

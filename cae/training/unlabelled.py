@@ -16,7 +16,7 @@ The teacher is the model that is kept.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -28,6 +28,7 @@ from cae.config.fields import LabelSpreading, Unlabelled
 from cae.config.schema import ClassifierConfig
 from cae.data.datasets import Scaling
 from cae.data.splits import NO_CLASS
+from cae.errors import Say
 from cae.records.calibration import TINY
 from cae.training.batches import Batches
 from cae.training.predict import predict
@@ -41,6 +42,9 @@ Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]
 SPREADING_ROUNDS = 50
 # Rescalings of the columns to the prior, each followed by one of the rows to 1.
 PRIOR_ROUNDS = 20
+# Spread labels are aligned with the prior if this part of the images, or less, has to change class.
+# docs/experiments.md says why.
+MOST_DIFFERENT = 0.1
 # Most values of an encoding or image in the graph; more are reduced to their principal components.
 GRAPH_DIMENSIONS = 128
 # In the search for neighbours: similarities of which one maximum is taken, and those in memory.
@@ -64,6 +68,7 @@ class Plan:
         labelled: The labelled images, their class indices, and which of them to train on.
         unlabelled: (num_unlabelled, height, width, channels) in the file's dtype.
         scaling: Brings all images to [0, 1].
+        warn: Receives a sentence if the labels seem to have other shares than the images.
     """
 
     def __init__(
@@ -73,19 +78,28 @@ class Plan:
         labelled: Labelled,
         unlabelled: np.ndarray,
         scaling: Scaling,
+        warn: Say,
     ):
         self._config, self._how = config, config.unlabelled
         self._encoder = model.get_layer("encoder")
         self._labelled, self._unlabelled, self._scaling = labelled, unlabelled, scaling
         _, targets, training = labelled
-        counts = np.bincount(targets[training], minlength=model.output_shape[-1])
-        self.prior = (counts / counts.sum()).astype(np.float32)
+        self._shares = get_shares(targets[training], model.output_shape[-1])
+        self.prior = self._shares
         self.labels = np.full(len(unlabelled), NO_CLASS)
         if self._how.label_spreading:
             on_pixels = self._how.label_spreading.on == "pixels"
             with terminal.announcing(f"Spreading labels to {len(unlabelled):,} images"):
                 self._features = self._encode(None if on_pixels else self._encoder)
-                self.labels = self._spread(self._features, self._how.label_spreading.share)
+                spread = self._spread(self._features)
+                self.labels = self._keep(spread, self._how.label_spreading.share)
+            if not spread.is_aligned:
+                self.prior = np.maximum(spread.shares, RAREST)
+                different = get_distance(spread.shares, self._shares)
+                warn(
+                    f"For {different:.0%} of the images, the classes seem to be more frequent than "
+                    "among the labels. So the spread labels are not aligned with the labels."
+                )
 
     def teach(
         self,
@@ -107,7 +121,7 @@ class Plan:
         with terminal.announcing("Spreading labels again"):
             encodings = self._encode(self._encoder)
             features = np.concatenate([self._features, encodings], axis=1)
-            return self._spread(features, self._get_share(epoch, epochs))
+            return self._keep(self._spread(features), self._get_share(epoch, epochs))
 
     def get_batches(self) -> "JointBatches":
         """The batches of the phase: in an epoch all unlabelled images, the others as often as fit.
@@ -160,13 +174,14 @@ class Plan:
         last = (epochs - 1) // how.refresh * how.refresh
         return how.share + (how.last_share - how.share) * epoch / last
 
-    def _spread(self, features: np.ndarray, share: float) -> np.ndarray:
-        """int64 (num_unlabelled,): class indices, or NO_CLASS."""
+    def _spread(self, features: np.ndarray) -> "Spread":
         _, targets, training = self._labelled
         known = np.concatenate([targets[training], np.full(len(self._unlabelled), NO_CLASS)])
-        how = self._how.label_spreading
-        spread = spread_labels(features, known, self.prior, how)
-        return keep_confident(spread[len(training) :], share)
+        return spread_labels(features, known, self._shares, self._how.label_spreading)
+
+    def _keep(self, spread: "Spread", share: float) -> np.ndarray:
+        """int64 (num_unlabelled,): class indices, or NO_CLASS."""
+        return keep_confident(spread.labels[-len(self._unlabelled) :], share)
 
 
 def plan_unlabelled(
@@ -175,6 +190,7 @@ def plan_unlabelled(
     labelled: Labelled,
     unlabelled: np.ndarray | None,
     scaling: Scaling,
+    warn: Say,
 ) -> Plan | None:
     """The plan for images without labels; None if the configuration has no key `unlabelled`.
 
@@ -186,7 +202,7 @@ def plan_unlabelled(
     config.check_unlabelled(0 if unlabelled is None else len(unlabelled))
     if config.unlabelled is None:
         return None
-    return Plan(model, config, labelled, unlabelled, scaling)
+    return Plan(model, config, labelled, unlabelled, scaling, warn)
 
 
 class JointBatches:
@@ -320,20 +336,31 @@ class Teaching(Objective):
         return aligned / ops.sum(aligned, axis=1, keepdims=True)
 
 
+class Spread(NamedTuple):
+    """Labels that were spread along a graph.
+
+    Attributes:
+        labels: float32 (num_images, num_classes), rows that sum to 1, or of zeros for images that
+            no label reaches.
+        shares: float32 (num_classes,), of the classes, before any alignment.
+        is_aligned: Whether classes have become as frequent as the prior says.
+    """
+
+    labels: np.ndarray
+    shares: np.ndarray
+    is_aligned: bool
+
+
 def spread_labels(
     features: np.ndarray, targets: np.ndarray, prior: np.ndarray, config: LabelSpreading
-) -> np.ndarray:
+) -> Spread:
     """Spreads labels to all images, along a graph of neighbours.
 
     Args:
         features: float (num_images, num_values), compared by the cosine.
         targets: int (num_images,), class indices; NO_CLASS where an image has no label.
         prior: float (num_classes,), the share of each class among the images that labels reach.
-        config: Neighbours of the graph, and how far labels travel.
-
-    Returns:
-        float32 (num_images, num_classes), rows that sum to 1, or of zeros for images that no label
-        reaches.
+        config: How they spread.
     """
     from scipy import sparse
 
@@ -347,11 +374,27 @@ def spread_labels(
     spread = given
     for _ in range(SPREADING_ROUNDS):
         spread = config.alpha * (edges @ spread) + (1 - config.alpha) * given
+    spread = _normalize(spread)
+    is_reached = spread.any(axis=1)
+    shares = get_shares(spread[is_reached].argmax(axis=1), len(prior))
+    is_alike = get_distance(shares, prior) <= MOST_DIFFERENT
+    if config.align == "never" or (config.align == "auto" and not is_alike):
+        return Spread(spread, shares, is_aligned=False)
     for _ in range(PRIOR_ROUNDS):
-        spread = _normalize(spread)
-        mean = spread.sum(axis=0) / max(1, np.count_nonzero(spread.any(axis=1)))
-        spread = spread * (prior / np.maximum(mean, TINY)).astype(np.float32)
-    return _normalize(spread)
+        mean = spread.sum(axis=0) / max(1, np.count_nonzero(is_reached))
+        spread = _normalize(spread * (prior / np.maximum(mean, TINY)).astype(np.float32))
+    return Spread(spread, shares, is_aligned=True)
+
+
+def get_shares(targets: np.ndarray, num_classes: int) -> np.ndarray:
+    """float32 (num_classes,): the share of each class among class indices."""
+    counts = np.bincount(targets, minlength=num_classes)
+    return (counts / max(1, counts.sum())).astype(np.float32)
+
+
+def get_distance(shares: np.ndarray, others: np.ndarray) -> float:
+    """The part of the images that would have to change class: the total variation distance."""
+    return float(np.abs(shares - others).sum() / 2)
 
 
 def keep_confident(spread: np.ndarray, share: float) -> np.ndarray:

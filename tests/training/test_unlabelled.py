@@ -56,7 +56,7 @@ def test_unlabelled_images_share_in_the_scale():
 
 class TestLabelSpreading:
     def spread(self, features, targets, prior=(0.5, 0.5), **config):
-        labels = spread_labels(
+        labels, *_ = spread_labels(
             np.array(features, float), np.array(targets), np.array(prior), LabelSpreading(**config)
         )
         sums = labels.sum(axis=1)
@@ -78,6 +78,36 @@ class TestLabelSpreading:
         labels = self.spread(directions, targets, [0.0005, 0.9995], neighbours=2)
         assert labels[:3].argmax(axis=1).tolist() == [0, 0, 0]
 
+    def test_classes_of_other_shares_than_the_labels(self):
+        """A chain of 16 images, of which the third and the sixth have a label.
+
+        Labels reach the images that are nearer to them: four and twelve. If both classes have to be
+        equally frequent, the second cannot keep twelve.
+        """
+        angles = np.radians(np.arange(0, 96, 6))
+        features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        targets = np.full(16, -1)
+        targets[[2, 5]] = 0, 1
+        free = self.spread(features, targets, neighbours=2, alpha=0.5, align="never")
+        assert free.argmax(axis=1).tolist() == [0] * 4 + [1] * 12
+        aligned = self.spread(features, targets, neighbours=2, alpha=0.5, align="always")
+        assert aligned.mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.01)
+        assert aligned[4].argmax() == 0
+
+    @pytest.mark.parametrize(("given", "is_aligned"), [(0.33, True), (0.37, False)])
+    def test_alignment_where_it_changes_few_images(self, given, is_aligned):
+        """Four of sixteen images, a quarter, are of the first class; the limit is 10 % of them."""
+        angles = np.radians(np.arange(0, 96, 6))
+        features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        targets = np.full(16, -1)
+        targets[[2, 5]] = 0, 1
+        how = LabelSpreading(neighbours=2, alpha=0.5)
+        spread = spread_labels(features, targets, np.array([given, 1 - given]), how)
+        assert spread.is_aligned == is_aligned
+        assert spread.shares == pytest.approx([0.25, 0.75])
+        mean = [given, 1 - given] if is_aligned else [0.25, 0.75]
+        assert spread.labels.mean(axis=0) == pytest.approx(mean, abs=0.02)
+
     def test_is_nearest_in_direction(self):
         """About the mean, length does not count: twice as far in the same direction is near."""
         features = [[1, 0], [2, 0.1], [-1, 0], [-2, -0.1]]
@@ -90,7 +120,8 @@ class TestLabelSpreading:
         features = rng.normal(size=(60, 2))
         targets = np.full(60, -1)
         targets[:2] = 0, 1
-        labels = self.spread(features, targets, (1 / 3, 2 / 3), neighbours=5)
+        prior = (1 / 3, 2 / 3)
+        labels = self.spread(features, targets, prior, neighbours=5, align="always")
         assert labels.mean(axis=0) == pytest.approx([1 / 3, 2 / 3], abs=0.01)
 
     def test_classes_are_as_frequent_as_the_prior_among_what_is_reached(self):
@@ -101,7 +132,8 @@ class TestLabelSpreading:
         targets = np.full(3000, -1)
         targets[:10] = range(10)
         prior = [0.55, *[0.05] * 9]
-        labels = self.spread(np.append(reached, others, axis=0), targets, prior, neighbours=5)
+        features = np.append(reached, others, axis=0)
+        labels = self.spread(features, targets, prior, neighbours=5, align="always")
         assert not labels[60:].any()
         assert labels[:60].mean(axis=0) == pytest.approx(prior, abs=0.02)
 
@@ -256,14 +288,29 @@ class TestTeaching:
         assert float(objective(batch, training=False)) == pytest.approx(0.126928, rel=1e-4)
 
 
-def plan_of(images, targets, others, classes, chosen=None, **changes):
+def plan_of(images, targets, others, classes, chosen=None, warn=print, **changes):
     """A plan for the first of the images, which have these targets, and others without labels."""
     config = validate_config(HEAD | changes, "HEAD", "classifier")
     model = build.get_classifier(config, (8, 8, 1), classes)
     targets = np.array(targets, np.int32)
     chosen = np.arange(len(targets)) if chosen is None else np.array(chosen)
     labelled = images[: len(targets)], targets, chosen
-    return Plan(model, config, labelled, others, Scaling(0, 255, "uint8"))
+    return Plan(model, config, labelled, others, Scaling(0, 255, "uint8"), warn)
+
+
+@pytest.mark.parametrize(("rare", "is_alike"), [(3, False), (9, True)])
+def test_other_shares_of_classes_are_told_and_taken_over(rare, is_alike):
+    """Of 20 images some are bright above, the others below; one more of each has a label."""
+    images = np.zeros((22, 8, 8, 1), np.uint8)
+    is_rare = np.array([True, False, *[True] * rare, *[False] * (20 - rare)])
+    images[is_rare, :4] = images[~is_rare, 4:] = 200
+    images[:, 3:5] += np.arange(22, dtype=np.uint8)[:, None, None, None]
+    warned = []
+    how = {"label_spreading": {"on": "pixels", "neighbours": 3, "share": 1}}
+    plan = plan_of(images, [0, 1], images[2:], 2, warn=warned.append, unlabelled=how)
+    assert plan.labels.tolist() == [0] * rare + [1] * (20 - rare)
+    shares = [0.5, 0.5] if is_alike else [4 / 22, 18 / 22]
+    assert plan.prior == pytest.approx(shares) and len(warned) == (not is_alike)
 
 
 class TestBatches:
