@@ -17,8 +17,9 @@ from cae import terminal
 from cae.config.fields import Augmentation
 from cae.config.schema import ClassifierConfig, Config
 from cae.data.datasets import Scaling, get_scaling
+from cae.data.labels import NO_LABEL
 from cae.data.splits import encode_labels, get_classes, is_imbalanced, split_validation
-from cae.errors import Say
+from cae.errors import Say, UserError
 from cae.records.history import DENSE_ONLY, FULL, History
 from cae.training import device
 from cae.training.batches import INFERENCE_BATCH_SIZE, WHOLE, Batches
@@ -230,6 +231,9 @@ def _split(
     given: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the images to train on and to validate on; says so where there are too few."""
+    if labels is not None and NO_LABEL in labels:
+        got = f"{np.sum(labels == NO_LABEL):,} images without a label"
+        raise UserError("labels", "must be classes", got, "Pass these images as unlabelled.")
     split = split_validation(len(images), config.validation_split, config.seed, labels, given)
     if config.validation_split and not len(split[1]):
         reason = "there is only one image" if labels is None else "no class has two images"

@@ -43,7 +43,7 @@ SPREADING_ROUNDS = 50
 # Rescalings of the columns to the prior, each followed by one of the rows to 1.
 PRIOR_ROUNDS = 20
 # Spread labels are aligned with the prior if this part of the images, or less, has to change class.
-# docs/experiments.md says why.
+# docs/experiments.md says why, under "Classes of unequal size".
 MOST_DIFFERENT = 0.1
 # Most values of an encoding or image in the graph; more are reduced to their principal components.
 GRAPH_DIMENSIONS = 128

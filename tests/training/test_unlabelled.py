@@ -8,7 +8,8 @@ from conftest import draw_four_classes
 from cae.config.fields import Augmentation, LabelSpreading, PseudoLabels, Unlabelled
 from cae.config.load import validate_config
 from cae.data.datasets import Scaling, get_scaling
-from cae.errors import ConfigurationError
+from cae.data.labels import NO_LABEL
+from cae.errors import ConfigurationError, UserError
 from cae.records.history import DENSE_ONLY, FULL
 from cae.training import build, train
 from cae.training.unlabelled import Plan, Teaching, find_neighbours, keep_confident, spread_labels
@@ -52,6 +53,13 @@ def test_unlabelled_images_share_in_the_scale():
         history = train.train_classifier(model, HEAD, images[:20], labels, **given)
         rows.append([{**row, "seconds": 0} for row in history.epochs])
     assert rows[0] == rows[1]
+
+
+def test_images_without_a_label_are_passed_apart(images):
+    labels = np.array([0, 1, NO_LABEL, NO_LABEL])
+    model = build.get_classifier(HEAD, images.shape[1:], 2)
+    with pytest.raises(UserError, match=r"labels: .*2 images without a label.*unlabelled"):
+        train.train_classifier(model, HEAD, images[:4], labels, unlabelled=images[4:])
 
 
 class TestLabelSpreading:
