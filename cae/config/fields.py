@@ -363,7 +363,7 @@ class LabelSpreading(Keys):
 
     align: choice_type(ALIGNMENTS) = "auto"
     """When to rescale the spread labels so that classes are as frequent as among the given ones:
-    `auto` leaves it out if the shares of the classes then change for more than 10 % of the images,
+    `auto` leaves it out if the shares of the classes then change for more than 15 % of the images,
     because the unlabelled images seem to have other shares."""
 
     @field_validator("last_share")

@@ -44,7 +44,7 @@ SPREADING_ROUNDS = 50
 PRIOR_ROUNDS = 20
 # Spread labels are aligned with the prior if this part of the images, or less, has to change class.
 # docs/experiments.md says why, under "Classes of unequal size".
-MOST_DIFFERENT = 0.1
+MOST_DIFFERENT = 0.15
 # Most values of an encoding or image in the graph; more are reduced to their principal components.
 GRAPH_DIMENSIONS = 128
 # In the search for neighbours: similarities of which one maximum is taken, and those in memory.
