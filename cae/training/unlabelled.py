@@ -97,8 +97,9 @@ class Plan:
                 self.prior = np.maximum(spread.shares, RAREST)
                 different = get_distance(spread.shares, self._shares)
                 warn(
-                    f"For {different:.0%} of the images, the classes seem to be more frequent than "
-                    "among the labels. So the spread labels are not aligned with the labels."
+                    "The unlabelled images seem to have other shares of the classes than the labels "
+                    f"({different:.0%} of them would have to change class), so the spread labels "
+                    "are not aligned with those shares."
                 )
 
     def teach(
