@@ -95,11 +95,12 @@ class Plan:
                 self.labels = self._keep(spread, self._how.label_spreading.share)
             if not spread.is_aligned:
                 self.prior = np.maximum(spread.shares, RAREST)
+            if not spread.is_aligned and self._how.label_spreading.align == "auto":
                 different = get_distance(spread.shares, self._shares)
                 warn(
-                    "The unlabelled images seem to have other shares of the classes than the labels "
-                    f"({different:.0%} of them would have to change class), so the spread labels "
-                    "are not aligned with those shares."
+                    "The classes seem to have other shares among the unlabelled images than among "
+                    f"the labels: {different:.0%} of the images would have to change class. So the "
+                    "spread labels are not aligned with the labels."
                 )
 
     def teach(
