@@ -14,7 +14,7 @@ import make_configs
 import predict
 from cae.config.choices import METHODS
 from cae.config.fields import Augmentation
-from cae.config.load import load_config, load_recipe, parse_config
+from cae.config.load import add_new_keys, load_config, load_recipe, parse_config
 from cae.config.schema import AutoencoderConfig, ClassifierConfig
 from cae.config.shipped import get_recipes
 from cae.config.study_schema import Chain, Study
@@ -27,6 +27,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 MODULES = (autoencoder, classification, predict, experiments, make_configs)
 PROGRAMS = {f"{module.__name__}.py": module for module in MODULES}
+KINDS = ("autoencoder", "classifier")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data/README.md"]
 PAGES += ROOT.glob("docs/*.md")
 CODE = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
@@ -157,4 +158,5 @@ class TestRecipes:
         settings = read_json(self.folder / "settings.json")
         recipes = get_recipes()
         for recipe in settings["recipes"].values():
-            assert dump_recipe(load_recipe(recipes[recipe["name"]])) == recipe
+            halves = {kind: add_new_keys(recipe[kind], kind) for kind in KINDS if recipe[kind]}
+            assert dump_recipe(load_recipe(recipes[recipe["name"]])) == recipe | halves
