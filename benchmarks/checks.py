@@ -203,8 +203,6 @@ def _draw_shares(
     for number, (label, share) in enumerate(shares.items()):
         members = rng.permutation(np.flatnonzero(labels == label))
         count = round(SHARED_IMAGES * share / sum(shares.values()))
-        if count > len(members):
-            raise ValueError(f"{count} images of {label}, of which there are {len(members)}")
         images.append(members[:count])
         targets.append(np.full(count, number))
     return np.concatenate(images), np.concatenate(targets)

@@ -363,8 +363,8 @@ class LabelSpreading(Keys):
 
     align: choice_type(ALIGNMENTS) = "auto"
     """When to rescale the spread labels so that classes are as frequent as among the given ones:
-    `auto` leaves it out if the shares of the classes then change for more than 15 % of the images,
-    because the unlabelled images seem to have other shares."""
+    `auto` leaves it out if over 15 % of the images would have to change class, because the
+    unlabelled images then seem to have other shares."""
 
     @field_validator("last_share")
     @classmethod

@@ -114,9 +114,8 @@ def read_alike(
     for part in read_parts(inputs, form, expected.scaling, report, say):
         images = appearance.transpose(part.images) if transpose else part.images
         if is_inverted is None:
-            remedies = appearance.REMEDIES | {appearance.INVERTED: "use --invert auto"}
-            if transpose:
-                remedies[appearance.TRANSPOSED] = "leave out --transpose"
+            flag = "leave out --transpose" if transpose else "add --transpose"
+            remedies = {appearance.INVERTED: "use --invert auto", appearance.TRANSPOSED: flag}
             is_inverted = _choose_inversion(images, expected.looks, invert, remedies, say, warn)
         yield part._replace(images=1 - images if is_inverted else images)
 
@@ -142,7 +141,7 @@ def _choose_inversion(
     if is_inverted:
         say("The images are inverted: unlike the training images, they look dark on light.")
     if causes:
-        warn(appearance.advise("The images", causes, remedies))
+        warn(appearance.advise("The images", causes, appearance.REMEDIES | remedies))
     return is_inverted
 
 

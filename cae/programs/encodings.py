@@ -53,6 +53,13 @@ class Outputs:
 
     Iterate over it for pairs of a `Part` of the images and float (num_images, *shape).
 
+    Args:
+        model: Of images in [0, 1].
+        expected: The images that it takes.
+        inputs: As for `inputs.read_parts`.
+        finish: Turns the outputs of the model into these.
+        changes: `invert` and `transpose`, as for `inputs.read_alike`.
+
     Attributes:
         shape: Of the output for one image.
         count: The images so far.
@@ -68,15 +75,6 @@ class Outputs:
         finish: Callable[[np.ndarray], np.ndarray] = np.asarray,
         **changes: Any,
     ):
-        """What turns images into outputs.
-
-        Args:
-            model: Of images in [0, 1].
-            expected: The images that it takes.
-            inputs: As for `inputs.read_parts`.
-            finish: Turns the outputs of the model into these.
-            changes: `invert` and `transpose`, as for `inputs.read_alike`.
-        """
         self.shape = model.output_shape[1:]
         self.count = 0
         self.exit_code = 0
